@@ -1,0 +1,257 @@
+//! Who asks, and why: the [`Principal`], its [`Origin`] and the [`Purpose`].
+//!
+//! A façade handle cannot be had without an [`Access`], so that no key is used
+//! without a name and a reason in the log. Nothing here is free text: a
+//! principal is a number or a slug, a purpose is a code.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+use crate::id::is_slug;
+
+/// Text that is not a principal or a purpose. It does not repeat the text.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("not a {0}")]
+pub struct ParseAccessError(&'static str);
+
+/// Who acts: `unix:1000`, `service:billing`, `person:p-1234`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Principal {
+    /// A user of this host, by number.
+    Unix(u32),
+    /// A service, by its identifier.
+    Service(PrincipalId),
+    /// A person, by an identifier that is not their name.
+    Person(PrincipalId),
+}
+
+/// The identifier in a principal: 1 to 64 of `a-z 0-9 . _ -`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PrincipalId(String);
+
+impl FromStr for PrincipalId {
+    type Err = ParseAccessError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAccessError> {
+        if text.len() <= 64 && is_slug(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseAccessError("principal id (1 to 64 of a-z, 0-9, '.', '_', '-')"))
+        }
+    }
+}
+
+impl Principal {
+    /// A service.
+    ///
+    /// # Errors
+    /// [`ParseAccessError`] unless `id` is 1 to 64 of `a-z 0-9 . _ -`.
+    pub fn service(id: &str) -> Result<Self, ParseAccessError> {
+        Ok(Self::Service(id.parse()?))
+    }
+
+    /// A person, by an identifier that is not their name.
+    ///
+    /// # Errors
+    /// As [`Principal::service`].
+    pub fn person(id: &str) -> Result<Self, ParseAccessError> {
+        Ok(Self::Person(id.parse()?))
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(uid) => write!(f, "unix:{uid}"),
+            Self::Service(id) => write!(f, "service:{}", id.0),
+            Self::Person(id) => write!(f, "person:{}", id.0),
+        }
+    }
+}
+
+impl FromStr for Principal {
+    type Err = ParseAccessError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAccessError> {
+        let wrong = ParseAccessError("principal (`unix:<uid>`, `service:<id>` or `person:<id>`)");
+        let principal = match text.split_once(':').ok_or(wrong)? {
+            ("unix", uid) => Self::Unix(uid.parse().map_err(|_| wrong)?),
+            ("service", id) => Self::service(id)?,
+            ("person", id) => Self::person(id)?,
+            _ => return Err(wrong),
+        };
+        if principal.to_string() == text { Ok(principal) } else { Err(wrong) }
+    }
+}
+
+impl Serialize for Principal {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Principal {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// From where the request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Origin {
+    /// A process on this host, by its number.
+    Process(u32),
+    /// A peer on the network.
+    Address(IpAddr),
+}
+
+/// Why: the codes of HL7 v3 `PurposeOfUse` (value set 2.16.840.1.113883.1.11.20448)
+/// that a store of records meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Purpose {
+    /// Treatment.
+    #[serde(rename = "TREAT")]
+    Treatment,
+    /// Emergency treatment.
+    #[serde(rename = "ETREAT")]
+    EmergencyTreatment,
+    /// Healthcare payment.
+    #[serde(rename = "HPAYMT")]
+    Payment,
+    /// Healthcare operations.
+    #[serde(rename = "HOPERAT")]
+    Operations,
+    /// Record management.
+    #[serde(rename = "RECORDMGT")]
+    RecordManagement,
+    /// Healthcare system administration: backups and restores.
+    #[serde(rename = "HSYSADMIN")]
+    SystemAdministration,
+    /// Healthcare research.
+    #[serde(rename = "HRESCH")]
+    Research,
+    /// Public health.
+    #[serde(rename = "PUBHLTH")]
+    PublicHealth,
+    /// Patient requested.
+    #[serde(rename = "PATRQT")]
+    PatientRequest,
+    /// Legal.
+    #[serde(rename = "HLEGAL")]
+    Legal,
+    /// Healthcare compliance: audits.
+    #[serde(rename = "HCOMPL")]
+    Compliance,
+}
+
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Treatment,
+        Self::EmergencyTreatment,
+        Self::Payment,
+        Self::Operations,
+        Self::RecordManagement,
+        Self::SystemAdministration,
+        Self::Research,
+        Self::PublicHealth,
+        Self::PatientRequest,
+        Self::Legal,
+        Self::Compliance,
+    ];
+
+    /// The HL7 code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Treatment => "TREAT",
+            Self::EmergencyTreatment => "ETREAT",
+            Self::Payment => "HPAYMT",
+            Self::Operations => "HOPERAT",
+            Self::RecordManagement => "RECORDMGT",
+            Self::SystemAdministration => "HSYSADMIN",
+            Self::Research => "HRESCH",
+            Self::PublicHealth => "PUBHLTH",
+            Self::PatientRequest => "PATRQT",
+            Self::Legal => "HLEGAL",
+            Self::Compliance => "HCOMPL",
+        }
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.code())
+    }
+}
+
+impl FromStr for Purpose {
+    type Err = ParseAccessError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAccessError> {
+        let found = Self::ALL.into_iter().find(|purpose| purpose.code() == text);
+        found.ok_or(ParseAccessError(
+            "purpose (an HL7 PurposeOfUse code: TREAT, ETREAT, HPAYMT, HOPERAT, RECORDMGT, HSYSADMIN, \
+             HRESCH, PUBHLTH, PATRQT, HLEGAL, HCOMPL)",
+        ))
+    }
+}
+
+/// Who asks, from where and why: what every façade handle is made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Who.
+    pub principal: Principal,
+    /// From where.
+    pub origin: Origin,
+    /// Why.
+    pub purpose: Purpose,
+}
+
+impl Access {
+    /// Access by `principal` within this process, for `purpose`.
+    #[must_use]
+    pub fn new(principal: Principal, purpose: Purpose) -> Self {
+        Self { principal, origin: Origin::Process(std::process::id()), purpose }
+    }
+
+    /// The same access on behalf of a peer.
+    #[must_use]
+    pub fn from_origin(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn principals_have_one_text_and_no_room_for_prose() {
+        for good in ["unix:0", "service:nightly-backup", "person:p-17"] {
+            assert_eq!(good.parse::<Principal>().unwrap().to_string(), good);
+        }
+        for bad in ["unix:01", "unix:-1", "Jane Doe", "person:Jane Doe", "service:", "root"] {
+            let error = bad.parse::<Principal>().unwrap_err();
+            assert!(!error.to_string().contains("Jane"));
+        }
+    }
+
+    #[test]
+    fn purposes_serialise_as_their_codes() {
+        for purpose in Purpose::ALL {
+            assert_eq!(serde_json::to_value(purpose).unwrap(), purpose.code());
+            assert_eq!(purpose.code().parse(), Ok(purpose));
+        }
+        assert!("treat".parse::<Purpose>().is_err());
+    }
+}

@@ -1,0 +1,272 @@
+//! What the audit log records, as types without room for free text.
+//!
+//! A [`Record`] is one line of a commit: who did what to which ids, when and
+//! why. The log itself, which makes records durable and chains them, is
+//! [`log`] on floor 4. Separate, so that pure code can name a record without
+//! being able to write one.
+//!
+//! Invariant: every field is an enum, a number, an id or a digest. PHI cannot
+//! be put into a record by mistake, because nothing takes a string.
+
+use serde::{Deserialize, Serialize};
+
+use crate::access::{Access, Origin, Principal, Purpose};
+use crate::error::ErrorKind;
+use crate::id::{BlobId, CustomerId, DataKeyId, KekId, KmsKeyId, RequestId, WriterId};
+use crate::time::{Day, Timestamp};
+
+pub mod log;
+
+/// Proof that an intent to use a key is durable in the log.
+///
+/// Only the log makes one, after the commit that holds the intent was stored.
+/// Whatever uses a key takes one by value, so that a use without a record does
+/// not compile, and one record is one use.
+#[derive(Debug)]
+#[must_use = "a receipt stands for one use of a key"]
+pub struct KeyUseReceipt {
+    request: RequestId,
+}
+
+impl KeyUseReceipt {
+    /// Called by the log once the intent of `request` is durable.
+    pub(crate) fn mint(request: RequestId) -> Self {
+        Self { request }
+    }
+
+    /// The request whose intent is durable.
+    #[must_use]
+    pub fn request(&self) -> RequestId {
+        self.request
+    }
+}
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// 16 random bytes in base32: the salt of the leaf hash.
+    pub nonce: RequestId,
+    /// When the writer made the record.
+    pub time: Timestamp,
+    /// The running program that made it.
+    pub writer: WriterId,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A key is about to be used, or a key storage about to be written.
+    Intent(Intent),
+    /// How it ended.
+    Outcome(Outcome),
+}
+
+/// That a key is about to be used: durable before it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intent {
+    /// Pairs with the outcome.
+    pub request: RequestId,
+    /// The operation that made this one necessary, when it was not a caller's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cause: Option<RequestId>,
+    /// Who.
+    pub principal: Principal,
+    /// From where.
+    pub origin: Origin,
+    /// Why.
+    pub purpose: Purpose,
+    /// What.
+    pub action: Action,
+    /// Whose.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub customer: Option<CustomerId>,
+    /// To which blob.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub blob: Option<BlobId>,
+    /// With which key.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key: Option<KeyRef>,
+    /// The ring version that is about to be written.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ring: Option<RingRef>,
+}
+
+impl Intent {
+    /// An intent by `access`; the other fields are set by struct update.
+    #[must_use]
+    pub fn new(request: RequestId, access: &Access, action: Action) -> Self {
+        Self {
+            request,
+            cause: None,
+            principal: access.principal.clone(),
+            origin: access.origin,
+            purpose: access.purpose,
+            action,
+            customer: None,
+            blob: None,
+            key: None,
+            ring: None,
+        }
+    }
+}
+
+/// What is done. Each is one use of one key, or one write to the keys storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Action {
+    /// A store is made.
+    Init,
+    /// A customer is added.
+    CustomerAdd,
+    /// A customer's settings are read.
+    CustomerShow,
+    /// A customer's settings are changed.
+    CustomerSet,
+    /// A blob is sealed.
+    Seal,
+    /// A blob is opened whole.
+    Open,
+    /// A part of a blob is opened.
+    OpenRange,
+    /// A blob is read through without releasing anything.
+    Verify,
+    /// A blob's metadata is opened.
+    Stat,
+    /// A blob's metadata is opened to list it.
+    List,
+    /// A name is looked up.
+    Find,
+    /// The KMS makes a data key.
+    KmsGenerateDataKey,
+    /// The KMS unwraps a data key.
+    KmsDecrypt,
+    /// A ring version is written.
+    RingWrite,
+}
+
+/// Which key is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum KeyRef {
+    /// A key of a ring.
+    Kek {
+        /// Its id.
+        id: KekId,
+        /// The expiry day it belongs to.
+        day: Day,
+    },
+    /// A name key of a ring.
+    NameKey {
+        /// Its id.
+        id: KekId,
+    },
+    /// A customer's KMS key, for a data key.
+    Customer {
+        /// The KMS key.
+        kms_key: KmsKeyId,
+        /// The data key.
+        data_key: DataKeyId,
+    },
+    /// An epoch's KMS key.
+    Epoch {
+        /// The KMS key.
+        kms_key: KmsKeyId,
+        /// The epoch.
+        epoch: u32,
+    },
+}
+
+/// One version of one customer's ring, as the log pins it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RingRef {
+    /// The version, from 1.
+    pub version: u64,
+    /// SHA-256 of the stored object.
+    #[serde(with = "hex_digest")]
+    pub hash: [u8; 32],
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    /// Pairs with the intent.
+    pub request: RequestId,
+    /// How.
+    pub result: OutcomeResult,
+    /// Plaintext bytes sealed or released, where that has a meaning.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bytes: Option<u64>,
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum OutcomeResult {
+    /// As asked.
+    Ok,
+    /// The caller went away before the end.
+    Aborted,
+    /// Bytes did not verify.
+    AuthenticationFailed,
+    /// The store contradicts the log.
+    IntegrityFailed,
+    /// The KMS key could not be used.
+    KeyUnavailable,
+    /// The key is gone.
+    KeyDestroyed,
+    /// There was nothing of that id.
+    NotFound,
+    /// Another writer came first; nothing was changed.
+    Conflict,
+    /// Not allowed.
+    Denied,
+    /// A storage or the KMS failed.
+    Unavailable,
+    /// Anything else; nothing was changed.
+    Failed,
+    /// The writer died; another one closed its intent.
+    Unknown,
+}
+
+impl From<ErrorKind> for OutcomeResult {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::AlreadyExists | ErrorKind::Conflict => Self::Conflict,
+            ErrorKind::Authentication => Self::AuthenticationFailed,
+            ErrorKind::Integrity => Self::IntegrityFailed,
+            ErrorKind::KeyUnavailable => Self::KeyUnavailable,
+            ErrorKind::KeyDestroyed => Self::KeyDestroyed,
+            ErrorKind::Unavailable | ErrorKind::AuditUnavailable => Self::Unavailable,
+            ErrorKind::Denied => Self::Denied,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// A digest as lower-case hexadecimal.
+pub(crate) mod hex_digest {
+    use data_encoding::HEXLOWER;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(digest: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&HEXLOWER.encode(digest))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(from)?;
+        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| serde::de::Error::custom("not a digest"))?;
+        bytes.try_into().map_err(|_| serde::de::Error::custom("not a digest of 32 bytes"))
+    }
+}

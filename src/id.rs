@@ -1,0 +1,314 @@
+//! Opaque identifiers, one type each.
+//!
+//! All are 16 bytes, mostly random, and written as 26 characters of lower-case
+//! base32 (the alphabet of Crockford, without padding). They are the only names
+//! that reach paths, audit records and KMS encryption contexts: what a person
+//! chose (a [`Label`], a blob's name) never does.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use data_encoding::{Encoding, Specification};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
+use crate::time::Day;
+
+/// The size of an identifier, in bytes.
+pub const ID_LEN: usize = 16;
+
+/// Text that is not an identifier. It does not repeat the text.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("not a {what}")]
+pub struct ParseIdError {
+    what: &'static str,
+}
+
+static BASE32: LazyLock<Encoding> = LazyLock::new(|| {
+    let mut spec = Specification::new();
+    spec.symbols.push_str("0123456789abcdefghjkmnpqrstvwxyz");
+    spec.encoding().expect("32 distinct symbols make an encoding")
+});
+
+/// The text form shared by all identifiers.
+pub(crate) fn base32(bytes: &[u8]) -> String {
+    BASE32.encode(bytes)
+}
+
+macro_rules! identifiers {
+    ($($(#[$doc:meta])* $name:ident, $what:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; ID_LEN]);
+
+        impl $name {
+            /// The identifier with these bytes.
+            #[must_use]
+            pub const fn from_bytes(bytes: [u8; ID_LEN]) -> Self {
+                Self(bytes)
+            }
+
+            /// Its bytes.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; ID_LEN] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&base32(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                let bytes = BASE32.decode(text.as_bytes()).ok();
+                bytes
+                    .and_then(|bytes| Some(Self(bytes.try_into().ok()?)))
+                    .ok_or(ParseIdError { what: $what })
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl Encode for $name {
+            fn encode(&self, out: &mut Writer) {
+                out.raw(&self.0);
+            }
+        }
+
+        impl Decode for $name {
+            fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+                Ok(Self(from.array()?))
+            }
+        }
+    )*};
+}
+
+identifiers! {
+    /// One store: what one `init` made.
+    StoreId, "store id";
+    /// One customer of a store.
+    CustomerId, "customer id";
+    /// One sealed blob. Its first three bytes are the retain-until day under
+    /// which it was sealed, so that the id alone leads to its path.
+    BlobId, "blob id";
+    /// One key-encryption key of a ring: a day key, hold key or name key.
+    KekId, "KEK id";
+    /// One customer data key: what a customer's KMS key made and can unwrap.
+    DataKeyId, "data key id";
+    /// One operation of a caller, as its records name it.
+    RequestId, "request id";
+    /// One running program that writes to the audit log.
+    WriterId, "writer id";
+}
+
+impl BlobId {
+    /// The id of a blob sealed under `day`, with 104 random bits.
+    ///
+    /// # Errors
+    /// [`ParseIdError`] if the day is beyond 24 bits (the year 47,900).
+    pub fn new(day: Day, random: [u8; 13]) -> Result<Self, ParseIdError> {
+        let [top, day @ ..] = day.number().to_be_bytes();
+        if top != 0 {
+            return Err(ParseIdError { what: "day that a blob id can hold" });
+        }
+        let mut bytes = [0; ID_LEN];
+        bytes[..3].copy_from_slice(&day);
+        bytes[3..].copy_from_slice(&random);
+        Ok(Self(bytes))
+    }
+
+    /// The retain-until day under which the blob was sealed.
+    #[must_use]
+    pub fn day(&self) -> Day {
+        Day::from_number(u32::from_be_bytes([0, self.0[0], self.0[1], self.0[2]]))
+    }
+}
+
+/// What people call a customer: `acme`. It is stored sealed, and leaves the
+/// program only towards a person who asked.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label(String);
+
+impl Label {
+    /// The longest label, in bytes.
+    pub const MAX_LEN: usize = 64;
+
+    /// The label as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Label {
+    type Err = ParseIdError;
+
+    /// 1 to 64 of `a-z 0-9 . _ -`, beginning with a letter or digit.
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        if text.len() <= Self::MAX_LEN && is_slug(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseIdError {
+                what: "customer label (1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit)",
+            })
+        }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Label").finish_non_exhaustive()
+    }
+}
+
+/// The name of a key inside a KMS, with its provider in front:
+/// `local:<id>` or `aws-kms:<ARN>`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KmsKeyId(String);
+
+impl KmsKeyId {
+    /// The longest, in bytes.
+    pub const MAX_LEN: usize = 512;
+
+    /// `provider:name`.
+    ///
+    /// # Errors
+    /// [`ParseIdError`] unless `name` is 1 or more of `A-Z a-z 0-9 : / _ . -`.
+    pub fn new(provider: &str, name: &str) -> Result<Self, ParseIdError> {
+        format!("{provider}:{name}").parse()
+    }
+
+    /// The provider in front: `local`, `aws-kms`.
+    #[must_use]
+    pub fn provider(&self) -> &str {
+        self.split().0
+    }
+
+    /// What the provider calls the key.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.split().1
+    }
+
+    /// Provider and name together.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn split(&self) -> (&str, &str) {
+        self.0.split_once(':').expect("a KmsKeyId is made with a colon in it")
+    }
+}
+
+impl FromStr for KmsKeyId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let wrong = ParseIdError { what: "KMS key (`local:<id>` or `aws-kms:<ARN>`)" };
+        let (provider, name) = text.split_once(':').ok_or(wrong)?;
+        let plain = |c: u8| c.is_ascii_alphanumeric() || b":/_.-".contains(&c);
+        if text.len() > Self::MAX_LEN || !is_slug(provider) || name.is_empty() || !name.bytes().all(plain) {
+            return Err(wrong);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for KmsKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for KmsKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KmsKeyId({})", self.0)
+    }
+}
+
+impl Serialize for KmsKeyId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for KmsKeyId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One or more of `a-z 0-9 . _ -`, beginning with a letter or digit.
+pub(crate) fn is_slug(text: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.bytes().next().is_some_and(plain) && text.bytes().all(|c| plain(c) || b"._-".contains(&c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_reads_back_and_has_one_form() {
+        let id = CustomerId::from_bytes(*b"\x00\x01\x02\x03\x04\x05\x06\x07\xf8\xf9\xfa\xfb\xfc\xfd\xfe\xff");
+        let text = id.to_string();
+        assert_eq!(text, "000g40r40m30e7z7zbxfvzbzzw");
+        assert_eq!(text.parse(), Ok(id));
+        // Upper case, a longer text, and stray low bits in the last character.
+        assert!(text.to_uppercase().parse::<CustomerId>().is_err());
+        assert!(format!("{text}0").parse::<CustomerId>().is_err());
+        assert!("000g40r40m30e7z7zbxfvzbzzx".parse::<CustomerId>().is_err());
+    }
+
+    #[test]
+    fn a_blob_id_knows_its_day() {
+        let day = Day::from_number(21_000);
+        let id = BlobId::new(day, [9; 13]).unwrap();
+        assert_eq!(id.day(), day);
+        assert!(BlobId::new(Day::from_number(1 << 24), [0; 13]).is_err());
+    }
+
+    #[test]
+    fn labels_and_key_ids_are_plain() {
+        assert!("acme-1.eu".parse::<Label>().is_ok());
+        for bad in ["", "-a", "A", "a b", "a/b", "ü", &"a".repeat(65)] {
+            assert!(bad.parse::<Label>().is_err(), "{bad}");
+        }
+        let arn = "aws-kms:arn:aws:kms:us-east-1:000000000000:key/1234";
+        let id: KmsKeyId = arn.parse().unwrap();
+        assert_eq!((id.provider(), id.name()), ("aws-kms", &arn[8..]));
+        for bad in ["local", "local:", ":x", "local:a b", "Local:a"] {
+            assert!(bad.parse::<KmsKeyId>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What a key management service must do for us: the contract, and the errors.
+//!
+//! A KMS keeps key-encryption keys that never leave it and makes *data keys*
+//! under them: 32 bytes in the clear, to use, and the same bytes wrapped, to
+//! store. Providers are on floor 4 ([`local`], `aws`) and pass one contract
+//! test suite. Separate from them so that nothing below knows a provider.
+//!
+//! Trust: a KMS is trusted to keep keys and to destroy them. It learns the
+//! encryption context, which holds opaque ids only and shows up in the clear
+//! in its own logs (CloudTrail).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+use crate::audit::KeyUseReceipt;
+use crate::error::{Error, ErrorKind, Source};
+use crate::id::{CustomerId, DataKeyId, KmsKeyId, StoreId};
+use crate::secret::Secret;
+use crate::time::Timestamp;
+
+#[cfg(feature = "aws")]
+pub mod aws;
+pub mod local;
+
+/// A KMS that can make and unwrap data keys.
+///
+/// # Contract
+/// * **Naming**: the key id is passed on every call and the id in the answer is
+///   compared with it; a mismatch is [`KmsErrorKind::Authentication`]. A key is
+///   never found by trying.
+/// * **Context**: what was wrapped under one [`EncryptionContext`] unwraps under
+///   an equal one only; any other is [`KmsErrorKind::Authentication`].
+/// * **Evidence**: each call takes the receipt of a durable intent by value. A
+///   provider may retry within the call; that is one use.
+/// * **Retry**: throttling and passing faults are retried inside, with jitter
+///   and within a bound of seconds, and end as [`KmsErrorKind::Unavailable`].
+///   A refusal is never retried.
+/// * **Time**: a call ends within its provider's deadline even if the other side
+///   hangs.
+/// * **Cancel safety**: dropping the future leaves no state behind here; the
+///   call may or may not have been made.
+/// * **Secrets**: plaintext of a data key is in [`DataKey`] only; every buffer it
+///   passed through is wiped.
+#[async_trait]
+pub trait Kms: Send + Sync + fmt::Debug {
+    /// The prefix of this provider's key ids: `local`, `aws-kms`.
+    fn provider(&self) -> &'static str;
+
+    /// Makes a data key under `key`.
+    ///
+    /// # Errors
+    /// [`KmsError`], by what to do about it.
+    async fn generate_data_key(
+        &self,
+        receipt: KeyUseReceipt,
+        key: &KmsKeyId,
+        context: &EncryptionContext,
+    ) -> Result<GeneratedDataKey, KmsError>;
+
+    /// Unwraps a data key that was made under `key` with an equal context.
+    ///
+    /// # Errors
+    /// [`KmsError`], by what to do about it.
+    async fn decrypt(
+        &self,
+        receipt: KeyUseReceipt,
+        key: &KmsKeyId,
+        wrapped: &WrappedDataKey,
+        context: &EncryptionContext,
+    ) -> Result<DataKey, KmsError>;
+
+    /// The state of a key. Uses no key, and needs no receipt.
+    ///
+    /// # Errors
+    /// [`KmsError`]; a key that does not exist is [`KmsErrorKind::KeyDestroyed`].
+    async fn describe(&self, key: &KmsKeyId) -> Result<KeyState, KmsError>;
+}
+
+/// The part of a KMS that makes and ends keys. Epoch rotation, offboarding and
+/// `init` hold one; whatever seals and opens holds a [`Kms`] only.
+///
+/// # Contract
+/// * `disable` takes effect for every later call that starts after it returned.
+/// * `schedule_deletion` makes the key unusable at once and destroys it no
+///   sooner than `days` later; until then `cancel_deletion` leaves it disabled.
+/// * All are idempotent: asking for the state a key is in is no error.
+#[async_trait]
+pub trait KmsAdmin: Kms {
+    /// Makes a new enabled key. `tags` name what it is for, with opaque ids.
+    ///
+    /// # Errors
+    /// [`KmsError`].
+    async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError>;
+
+    /// Lets a disabled key be used again.
+    ///
+    /// # Errors
+    /// [`KmsError`].
+    async fn enable(&self, key: &KmsKeyId) -> Result<(), KmsError>;
+
+    /// Stops all use of a key.
+    ///
+    /// # Errors
+    /// [`KmsError`].
+    async fn disable(&self, key: &KmsKeyId) -> Result<(), KmsError>;
+
+    /// Destroys a key after `days` (7 to 30), and returns when.
+    ///
+    /// # Errors
+    /// [`KmsError`]; [`KmsErrorKind::Invalid`] outside 7 to 30.
+    async fn schedule_deletion(&self, key: &KmsKeyId, days: u32) -> Result<Timestamp, KmsError>;
+
+    /// Takes a scheduled deletion back; the key is disabled afterwards.
+    ///
+    /// # Errors
+    /// [`KmsError`]; [`KmsErrorKind::KeyDestroyed`] if it is too late.
+    async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError>;
+
+    /// What a finished deletion is worth.
+    fn assurance(&self) -> DestructionAssurance;
+}
+
+/// What a KMS can promise about a key it says is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DestructionAssurance {
+    /// The service attests that no copy remains (AWS KMS, an HSM).
+    Attested,
+    /// The bytes were unlinked; the medium may still hold them (local files).
+    BestEffort,
+}
+
+/// Where a key stands in its life, in AWS KMS's terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// Can be used.
+    Enabled,
+    /// Cannot be used until it is enabled.
+    Disabled,
+    /// Cannot be used, and will be destroyed no sooner than this.
+    PendingDeletion(Option<Timestamp>),
+    /// Cannot be used for another reason (being made, imported material gone).
+    Unavailable,
+}
+
+/// What a data key is bound to: pairs of fixed names and opaque ids. Equal sets
+/// are equal contexts, whatever their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncryptionContext(BTreeMap<&'static str, String>);
+
+impl EncryptionContext {
+    /// The context of an epoch's data key.
+    #[must_use]
+    pub fn epoch(store: StoreId, epoch: u32) -> Self {
+        Self(BTreeMap::from([
+            ("strongroom:use", "epoch".to_owned()),
+            ("strongroom:store", store.to_string()),
+            ("strongroom:epoch", epoch.to_string()),
+        ]))
+    }
+
+    /// The context of a customer's data key.
+    #[must_use]
+    pub fn customer(store: StoreId, customer: CustomerId, data_key: DataKeyId) -> Self {
+        Self(BTreeMap::from([
+            ("strongroom:use", "ring".to_owned()),
+            ("strongroom:store", store.to_string()),
+            ("strongroom:customer", customer.to_string()),
+            ("strongroom:data-key", data_key.to_string()),
+        ]))
+    }
+
+    /// The pairs, sorted by name.
+    pub fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+}
+
+/// A data key in the clear: it opens what a KMS key protects, for as long as it
+/// is held.
+#[derive(Debug)]
+pub struct DataKey(Secret<32>);
+
+impl DataKey {
+    /// A data key of these bytes.
+    #[must_use]
+    pub fn new(bytes: Secret<32>) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, for the key schedule.
+    #[must_use]
+    pub fn secret(&self) -> &Secret<32> {
+        &self.0
+    }
+}
+
+/// A data key as the KMS wrapped it. Not secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrappedDataKey(Vec<u8>);
+
+impl WrappedDataKey {
+    /// The longest that is stored, in bytes. AWS KMS's are under 400.
+    pub const MAX_LEN: usize = 6144;
+
+    /// The ciphertext of a data key.
+    #[must_use]
+    pub fn new(ciphertext: Vec<u8>) -> Self {
+        Self(ciphertext)
+    }
+
+    /// The ciphertext.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A new data key, in the clear and wrapped.
+#[derive(Debug)]
+pub struct GeneratedDataKey {
+    /// To use now.
+    pub plaintext: DataKey,
+    /// To store.
+    pub wrapped: WrappedDataKey,
+}
+
+/// What a KMS error asks of the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KmsErrorKind {
+    /// No answer, throttled, or out of order: retry later.
+    Unavailable,
+    /// The key is disabled or pending deletion, or its use is denied to us.
+    KeyUnavailable,
+    /// The key does not exist, or no longer.
+    KeyDestroyed,
+    /// The ciphertext, the context or the key id does not fit.
+    Authentication,
+    /// The request is not one the KMS takes.
+    Invalid,
+    /// The provider cannot be used as it is set up (credentials, file modes).
+    Configuration,
+}
+
+/// Why a KMS call failed.
+#[derive(Debug, Error)]
+#[error("{message}")]
+pub struct KmsError {
+    kind: KmsErrorKind,
+    message: &'static str,
+    #[source]
+    source: Option<Source>,
+}
+
+impl KmsError {
+    /// An error with a fixed sentence.
+    #[must_use]
+    pub fn new(kind: KmsErrorKind, message: &'static str) -> Self {
+        Self { kind, message, source: None }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Source>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn kind(&self) -> KmsErrorKind {
+        self.kind
+    }
+}
+
+impl From<KmsError> for Error {
+    fn from(error: KmsError) -> Self {
+        let (kind, message) = match error.kind {
+            KmsErrorKind::Unavailable => (ErrorKind::Unavailable, "the KMS is unavailable"),
+            KmsErrorKind::KeyUnavailable => (ErrorKind::KeyUnavailable, "the KMS key cannot be used"),
+            KmsErrorKind::KeyDestroyed => (ErrorKind::KeyDestroyed, "the KMS key does not exist"),
+            KmsErrorKind::Authentication => return Self::authentication().with_source(error),
+            KmsErrorKind::Invalid => (ErrorKind::InvalidInput, "the KMS refused the request"),
+            KmsErrorKind::Configuration => {
+                (ErrorKind::Configuration, "the KMS cannot be used as it is set up")
+            }
+        };
+        Self::new(kind, message).with_source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_is_sorted_and_holds_ids() {
+        let store = StoreId::from_bytes([1; 16]);
+        let context = EncryptionContext::epoch(store, 7);
+        let names: Vec<_> = context.pairs().map(|(name, _)| name).collect();
+        assert_eq!(names, ["strongroom:epoch", "strongroom:store", "strongroom:use"]);
+    }
+
+    static_assertions::assert_not_impl_any!(DataKey: Clone, serde::Serialize, PartialEq);
+}

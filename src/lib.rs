@@ -1,0 +1,23 @@
+//! Strongroom keeps electronic protected health information (ePHI) sealed.
+//!
+//! Blobs and backups are encrypted under per-customer KMS keys (envelope
+//! encryption), every key use is recorded before it happens, and all state
+//! lives in object storage and a KMS.
+
+pub mod access;
+pub mod audit;
+pub mod codec;
+pub mod entropy;
+pub mod error;
+pub mod id;
+pub mod kms;
+pub mod merkle;
+pub mod payload;
+pub mod schedule;
+pub mod secret;
+pub mod store;
+pub mod suite;
+pub mod system;
+pub mod time;
+
+pub use error::{Error, ErrorKind, Result};
