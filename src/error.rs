@@ -12,6 +12,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// A [`std::result::Result`] with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -123,6 +124,13 @@ impl Error {
         self
     }
 
+    /// An error of which several callers get their own copy.
+    #[must_use]
+    pub fn shared(error: &Arc<Self>) -> Self {
+        let source = error.source.is_some().then(|| Source::from(Shared(Arc::clone(error))));
+        Self { kind: error.kind, message: error.message.clone(), source }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -165,6 +173,33 @@ impl std::error::Error for Error {
     }
 }
 
+/// Stands for the cause of a shared error.
+struct Shared(Arc<Error>);
+
+impl Shared {
+    fn cause(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        self.0.source.as_deref().expect("made of errors with a source")
+    }
+}
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.cause(), f)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.cause(), f)
+    }
+}
+
+impl std::error::Error for Shared {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause().source()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +210,14 @@ mod tests {
         let outer = Error::new(ErrorKind::Unavailable, "failed to load the ring").with_source(inner);
         assert_eq!(outer.chain(), "failed to load the ring: the KMS did not answer");
         assert_eq!(outer.to_string(), "failed to load the ring");
+    }
+
+    #[test]
+    fn a_shared_error_has_the_same_chain() {
+        let inner = Error::new(ErrorKind::Unavailable, "no answer");
+        let error = Arc::new(Error::new(ErrorKind::Unavailable, "failed").with_source(inner));
+        assert_eq!(Error::shared(&error).chain(), error.chain());
+        assert_eq!(Error::shared(&Arc::new(Error::new(ErrorKind::Io, "x"))).chain(), "x");
     }
 
     #[test]

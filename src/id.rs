@@ -282,12 +282,12 @@ mod tests {
     fn text_reads_back_and_has_one_form() {
         let id = CustomerId::from_bytes(*b"\x00\x01\x02\x03\x04\x05\x06\x07\xf8\xf9\xfa\xfb\xfc\xfd\xfe\xff");
         let text = id.to_string();
-        assert_eq!(text, "000g40r40m30e7z7zbxfvzbzzw");
+        assert_eq!(text, "000g40r40m30fy7szbxzszfyzw");
         assert_eq!(text.parse(), Ok(id));
         // Upper case, a longer text, and stray low bits in the last character.
         assert!(text.to_uppercase().parse::<CustomerId>().is_err());
         assert!(format!("{text}0").parse::<CustomerId>().is_err());
-        assert!("000g40r40m30e7z7zbxfvzbzzx".parse::<CustomerId>().is_err());
+        assert!("000g40r40m30fy7szbxzszfyzx".parse::<CustomerId>().is_err());
     }
 
     #[test]

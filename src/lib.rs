@@ -21,3 +21,6 @@ pub mod system;
 pub mod time;
 
 pub use error::{Error, ErrorKind, Result};
+pub mod envelope;
+pub mod retention;
+pub mod ring;

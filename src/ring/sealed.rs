@@ -1,0 +1,346 @@
+//! The stored forms: a ring version under its epoch's outer seal, and an epoch
+//! record.
+//!
+//! A ring object is `prefix ‖ sealed body`; the prefix says which store,
+//! customer, version and epoch it is, and is the associated data of the seal.
+//! `manual::keys` has the bytes as tables.
+
+use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
+use crate::envelope;
+use crate::id::{CustomerId, DataKeyId, KekId, KmsKeyId, Label, StoreId};
+use crate::kms::{DataKey, WrappedDataKey};
+use crate::retention::Period;
+use crate::schedule::{self, SALT_LEN, SINGLE_USE_NONCE, Salt};
+use crate::suite::{AeadKey, KEY_LEN, OpenError, Suite, TAG_LEN};
+use crate::time::{Day, Timestamp};
+
+use super::{DirectoryKey, Dropped, Entry, EntryKind, EntryState, Ring, RingDataKey, Settings};
+
+const RING_MAGIC: &[u8; 8] = b"SRM-RING";
+const EPOCH_MAGIC: &[u8; 8] = b"SRM-EPCH";
+const VERSION: u8 = 1;
+const RING_PREFIX_LEN: usize = 10 + 16 + 16 + 8 + 4 + SALT_LEN;
+
+/// A stored ring that is not sealed open yet.
+#[derive(Debug)]
+pub struct SealedRing<'a> {
+    /// The store that it claims to belong to.
+    pub store: StoreId,
+    /// The customer that it claims to belong to.
+    pub customer: CustomerId,
+    /// The version that it claims to be.
+    pub version: u64,
+    /// The epoch whose key opens it.
+    pub epoch: u32,
+    salt: Salt,
+    prefix: &'a [u8],
+    sealed: &'a [u8],
+}
+
+impl Ring {
+    /// The stored form of this version. `salt` is fresh and random.
+    #[must_use]
+    pub fn seal(&self, epoch_key: &DataKey, salt: Salt) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.version(RING_MAGIC, VERSION);
+        self.store.encode(&mut out);
+        self.customer.encode(&mut out);
+        out.u64(self.version).u32(self.epoch).raw(&salt);
+        debug_assert_eq!(out.as_bytes().len(), RING_PREFIX_LEN);
+        let mut body = self.to_bytes();
+        let key = outer_key(epoch_key, self.store, self.customer, self.version, &salt);
+        let tag = key.seal_in_place(&SINGLE_USE_NONCE, out.as_bytes(), &mut body);
+        out.raw(&body).raw(&tag);
+        out.into_bytes()
+    }
+}
+
+impl<'a> SealedRing<'a> {
+    /// Reads the prefix of a stored ring.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is no ring of a known version.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        reader.version(RING_MAGIC, VERSION)?;
+        let (store, customer) = (StoreId::decode(&mut reader)?, CustomerId::decode(&mut reader)?);
+        let (version, epoch, salt) = (reader.u64()?, reader.u32()?, reader.array()?);
+        let (prefix, sealed) = bytes.split_at(reader.consumed());
+        if sealed.len() < TAG_LEN {
+            return Err(DecodeError::Truncated);
+        }
+        Ok(Self { store, customer, version, epoch, salt, prefix, sealed })
+    }
+
+    /// Opens the outer seal and checks the ring inside.
+    ///
+    /// # Errors
+    /// [`OpenError`] if it does not verify under the epoch's key, or is not
+    /// consistent.
+    pub fn open(&self, epoch_key: &DataKey) -> Result<Ring, OpenError> {
+        let key = outer_key(epoch_key, self.store, self.customer, self.version, &self.salt);
+        let (body, tag) = self.sealed.split_at(self.sealed.len() - TAG_LEN);
+        let tag = tag.try_into().expect("split TAG_LEN from the end");
+        let mut body = body.to_vec();
+        key.open_in_place(&SINGLE_USE_NONCE, self.prefix, &mut body, tag)?;
+        let mut ring = Ring::from_bytes(&body).map_err(|_| OpenError)?;
+        (ring.store, ring.customer) = (self.store, self.customer);
+        (ring.version, ring.epoch) = (self.version, self.epoch);
+        ring.check().map_err(|_| OpenError)?;
+        Ok(ring)
+    }
+}
+
+fn outer_key(
+    epoch_key: &DataKey,
+    store: StoreId,
+    customer: CustomerId,
+    version: u64,
+    salt: &Salt,
+) -> AeadKey {
+    AeadKey::new(Suite::Aes256Gcm, &schedule::ring_seal(epoch_key.secret(), store, customer, version, salt))
+}
+
+/// One epoch: which KMS key its data key is under, and the store's directory key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochRecord {
+    /// The store.
+    pub store: StoreId,
+    /// From 1.
+    pub epoch: u32,
+    /// When the epoch began.
+    pub created: Timestamp,
+    /// The KMS key of the epoch.
+    pub kms_key: KmsKeyId,
+    /// The epoch's data key.
+    pub wrapped: WrappedDataKey,
+    salt: Salt,
+    directory: [u8; KEY_LEN + TAG_LEN],
+}
+
+impl EpochRecord {
+    /// Makes the record of an epoch. `salt` is fresh and random.
+    #[must_use]
+    pub fn seal(
+        (store, epoch): (StoreId, u32),
+        created: Timestamp,
+        kms_key: KmsKeyId,
+        (data_key, wrapped): (&DataKey, WrappedDataKey),
+        directory: &DirectoryKey,
+        salt: Salt,
+    ) -> Self {
+        let mut record =
+            Self { store, epoch, created, kms_key, wrapped, salt, directory: [0; KEY_LEN + TAG_LEN] };
+        record.directory = envelope::seal_key(&record.key(data_key), &record.prefix(), directory.secret());
+        record
+    }
+
+    /// Opens the directory key with the epoch's data key.
+    ///
+    /// # Errors
+    /// [`OpenError`] if anything in the record does not verify.
+    pub fn open(&self, data_key: &DataKey) -> Result<DirectoryKey, OpenError> {
+        envelope::open_key(&self.key(data_key), &self.prefix(), &self.directory).map(DirectoryKey::new)
+    }
+
+    fn key(&self, data_key: &DataKey) -> AeadKey {
+        AeadKey::new(Suite::Aes256Gcm, &schedule::directory_seal(data_key.secret(), self.store, &self.salt))
+    }
+
+    /// Everything in front of the sealed directory key.
+    fn prefix(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.version(EPOCH_MAGIC, VERSION);
+        self.store.encode(&mut out);
+        out.u32(self.epoch);
+        self.created.encode(&mut out);
+        out.bytes(self.kms_key.as_str().as_bytes()).bytes(self.wrapped.as_bytes()).raw(&self.salt);
+        out.into_bytes()
+    }
+}
+
+impl Encode for EpochRecord {
+    fn encode(&self, out: &mut Writer) {
+        out.raw(&self.prefix()).raw(&self.directory);
+    }
+}
+
+impl Decode for EpochRecord {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        from.version(EPOCH_MAGIC, VERSION)?;
+        let store = StoreId::decode(from)?;
+        let epoch = from.u32()?;
+        let created = Timestamp::decode(from)?;
+        let kms_key = decode_kms_key(from)?;
+        let wrapped = decode_wrapped(from)?;
+        Ok(Self { store, epoch, created, kms_key, wrapped, salt: from.array()?, directory: from.array()? })
+    }
+}
+
+/// The body of a ring; the prefix holds the rest.
+impl Encode for Ring {
+    fn encode(&self, out: &mut Writer) {
+        self.settings.encode(out);
+        out.list(&self.data_keys).list(&self.entries).list(&self.dropped);
+    }
+}
+
+impl Decode for Ring {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            store: StoreId::from_bytes([0; 16]),
+            customer: CustomerId::from_bytes([0; 16]),
+            version: 0,
+            epoch: 0,
+            settings: Settings::decode(from)?,
+            data_keys: from.list()?,
+            entries: from.list()?,
+            dropped: from.list()?,
+        })
+    }
+}
+
+impl Encode for Settings {
+    fn encode(&self, out: &mut Writer) {
+        out.bytes(self.label.as_str().as_bytes());
+        out.bytes(self.kms_key.as_str().as_bytes());
+        out.bytes(self.period.to_string().as_bytes());
+        out.u16(self.suite.id()).u8(u8::from(self.held));
+    }
+}
+
+impl Decode for Settings {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let label = from.string("label", Label::MAX_LEN)?;
+        let label = label.parse().map_err(|_| DecodeError::Invalid("label"))?;
+        let kms_key = decode_kms_key(from)?;
+        let text = from.string("period", 32)?;
+        let period: Period = text.parse().map_err(|_| DecodeError::Invalid("period"))?;
+        if period.to_string() != text {
+            return Err(DecodeError::Invalid("period"));
+        }
+        let suite = Suite::from_id(from.u16()?).ok_or(DecodeError::Invalid("suite"))?;
+        Ok(Self { label, kms_key, period, suite, held: decode_flag(from)? })
+    }
+}
+
+impl Encode for RingDataKey {
+    fn encode(&self, out: &mut Writer) {
+        self.id.encode(out);
+        out.bytes(self.kms_key.as_str().as_bytes()).bytes(self.wrapped.as_bytes());
+    }
+}
+
+impl Decode for RingDataKey {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: DataKeyId::decode(from)?,
+            kms_key: decode_kms_key(from)?,
+            wrapped: decode_wrapped(from)?,
+        })
+    }
+}
+
+impl Encode for EntryKind {
+    /// A byte that says which, and the day or zero.
+    fn encode(&self, out: &mut Writer) {
+        match self {
+            Self::Day(day) => out.u8(1).u32(day.number()),
+            Self::Hold => out.u8(2).u32(0),
+            Self::Name => out.u8(3).u32(0),
+        };
+    }
+}
+
+impl Decode for EntryKind {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let kind = from.u8()?;
+        let day = Day::decode(from)?;
+        match (kind, day.number()) {
+            (1, _) => Ok(Self::Day(day)),
+            (2, 0) => Ok(Self::Hold),
+            (3, 0) => Ok(Self::Name),
+            _ => Err(DecodeError::Invalid("kind")),
+        }
+    }
+}
+
+impl Encode for EntryState {
+    /// A byte that says which, and the end of the window or zero.
+    fn encode(&self, out: &mut Writer) {
+        match self {
+            Self::Active => out.u8(1).u64(0),
+            Self::Pending { until } => out.u8(2).u64(until.micros()),
+        };
+    }
+}
+
+impl Decode for EntryState {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let state = from.u8()?;
+        let until = Timestamp::decode(from)?;
+        match (state, until.micros()) {
+            (1, 0) => Ok(Self::Active),
+            (2, _) => Ok(Self::Pending { until }),
+            _ => Err(DecodeError::Invalid("state")),
+        }
+    }
+}
+
+impl Encode for Entry {
+    fn encode(&self, out: &mut Writer) {
+        self.id.encode(out);
+        self.kind.encode(out);
+        self.state.encode(out);
+        out.u8(u8::from(self.held)).raw(&self.check_value);
+        self.data_key.encode(out);
+        out.raw(&self.salt).raw(&self.sealed);
+    }
+}
+
+impl Decode for Entry {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: KekId::decode(from)?,
+            kind: EntryKind::decode(from)?,
+            state: EntryState::decode(from)?,
+            held: decode_flag(from)?,
+            check_value: from.array()?,
+            data_key: DataKeyId::decode(from)?,
+            salt: from.array()?,
+            sealed: from.array()?,
+        })
+    }
+}
+
+impl Encode for Dropped {
+    fn encode(&self, out: &mut Writer) {
+        self.id.encode(out);
+        self.kind.encode(out);
+        out.u64(self.version).raw(&self.check_value);
+    }
+}
+
+impl Decode for Dropped {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (id, kind) = (KekId::decode(from)?, EntryKind::decode(from)?);
+        Ok(Self { id, kind, version: from.u64()?, check_value: from.array()? })
+    }
+}
+
+fn decode_flag(from: &mut Reader<'_>) -> Result<bool, DecodeError> {
+    match from.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(DecodeError::Invalid("flag")),
+    }
+}
+
+fn decode_kms_key(from: &mut Reader<'_>) -> Result<KmsKeyId, DecodeError> {
+    let text = from.string("KMS key", KmsKeyId::MAX_LEN)?;
+    text.parse().map_err(|_| DecodeError::Invalid("KMS key"))
+}
+
+fn decode_wrapped(from: &mut Reader<'_>) -> Result<WrappedDataKey, DecodeError> {
+    Ok(WrappedDataKey::new(from.bytes("data key", WrappedDataKey::MAX_LEN)?.to_vec()))
+}

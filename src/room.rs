@@ -1,0 +1,481 @@
+//! The façade: a [`Strongroom`], and a [`Customer`] in it.
+//!
+//! This is the only place that sequences audit, ring and store. Every operation
+//! goes the same way: the intent is durable in the log, then the key is used,
+//! then the outcome is recorded; if the log cannot be written, nothing is sealed
+//! and nothing opened.
+//!
+//! # Cancel safety
+//! Every future here may be dropped at any point. A dropped seal leaves no
+//! visible blob; a dropped open releases nothing further; either is recorded as
+//! aborted. Call [`Strongroom::close`] before the runtime ends, so that the last
+//! such records are durable.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use serde::{Deserialize, Serialize};
+
+use crate::access::Access;
+use crate::audit::log::{Log, LogConfig};
+use crate::audit::{Action, Intent};
+use crate::cache::Limits;
+use crate::entropy::{Entropy, random};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{CustomerId, KmsKeyId, Label, StoreId};
+use crate::kms::{EncryptionContext, KeyState, KmsRegistry};
+use crate::retention::Period;
+use crate::ring::{Ring, Settings};
+use crate::store::{Storages, layout, store_error};
+use crate::suite::Suite;
+use crate::system::{SystemClock, SystemEntropy};
+use crate::time::{Clock, Timestamp};
+
+mod customer;
+mod keyring;
+mod open;
+mod seal;
+mod source;
+
+pub use customer::{Customer, Listed};
+pub use open::{BlobInfo, ByteRange, Opened};
+pub use seal::{SealOptions, Sealed};
+pub use source::Source;
+
+use keyring::{Asker, Keyring, close};
+
+/// How a store is used on this node.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// How long a data key or a ring is used before it is fetched again: 5
+    /// minutes. A dropped or disabled key works for this long at most.
+    pub key_ttl: Duration,
+    /// How often a cached key is used before it is fetched again: 2^20 times.
+    pub key_uses: u64,
+    /// How long a record may take to become durable before the operation is
+    /// refused: 10 seconds.
+    pub log_deadline: Duration,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The source of keys, salts and ids.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            key_ttl: Duration::from_secs(300),
+            key_uses: 1 << 20,
+            log_deadline: Duration::from_secs(10),
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(SystemEntropy),
+        }
+    }
+}
+
+/// Under which KMS key a new store's first epoch begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EpochKey {
+    /// A new key of this provider (`local`, `aws-kms`).
+    New(String),
+    /// This key.
+    Existing(KmsKeyId),
+}
+
+/// Under which KMS key a new customer's keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CustomerKey {
+    /// A new key of this provider (`local`, `aws-kms`).
+    New(String),
+    /// This key: ours, or one in the customer's own account.
+    Existing(KmsKeyId),
+}
+
+/// A customer to be added.
+#[derive(Clone, Debug)]
+pub struct NewCustomer {
+    /// What people call the customer. Stored sealed.
+    pub label: Label,
+    /// Its KMS key.
+    pub kms_key: CustomerKey,
+    /// How long its blobs are kept.
+    pub period: Period,
+    /// The suite of its blobs.
+    pub suite: Suite,
+}
+
+impl NewCustomer {
+    /// A customer with the default retention and suite.
+    #[must_use]
+    pub fn new(label: Label, kms_key: CustomerKey) -> Self {
+        Self { label, kms_key, period: Period::DEFAULT, suite: Suite::Aes256Gcm }
+    }
+}
+
+/// What a customer's ring says about the customer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomerInfo {
+    /// The opaque id, as paths and records have it.
+    pub id: CustomerId,
+    /// What people call the customer.
+    pub label: Label,
+    /// The KMS key of new data keys.
+    pub kms_key: KmsKeyId,
+    /// How long new blobs are kept.
+    pub period: Period,
+    /// The suite of new blobs.
+    pub suite: Suite,
+    /// Whether everything is under a legal hold.
+    pub held: bool,
+    /// The version of the ring.
+    pub ring_version: u64,
+    /// The epoch of the ring.
+    pub epoch: u32,
+    /// How many keys the ring has.
+    pub keys: usize,
+}
+
+impl CustomerInfo {
+    fn of(ring: &Ring) -> Self {
+        let settings = &ring.settings;
+        Self {
+            id: ring.customer,
+            label: settings.label.clone(),
+            kms_key: settings.kms_key.clone(),
+            period: settings.period,
+            suite: settings.suite,
+            held: settings.held,
+            ring_version: ring.version,
+            epoch: ring.epoch,
+            keys: ring.entries.len(),
+        }
+    }
+}
+
+/// One store, open on this node. Clones share everything.
+#[derive(Clone)]
+pub struct Strongroom(Arc<Inner>);
+
+struct Inner {
+    store: StoreId,
+    storages: Storages,
+    keyring: Keyring,
+    log: Log,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Strongroom {
+    /// Makes a new store on empty storages, and opens it. Where there is one
+    /// already, opens that; `true` says that it was made.
+    ///
+    /// Running it again after a crash, or twice at once, ends with one store.
+    ///
+    /// # Errors
+    /// By [`ErrorKind`]; nothing that exists is changed.
+    pub async fn init(
+        storages: Storages,
+        kms: KmsRegistry,
+        epoch_key: EpochKey,
+        access: &Access,
+        options: Options,
+    ) -> Result<(Self, bool)> {
+        if read_marker(&*storages.keys).await?.is_some() {
+            return Ok((Self::open(storages, kms, options).await?, false));
+        }
+        let store = match read_marker(&*storages.audit).await? {
+            Some(store) => store,
+            None => {
+                let made = StoreId::from_bytes(random(&*options.entropy)?);
+                write_marker(&*storages.audit, made).await?
+            }
+        };
+        // If we stop here or anywhere below, the next `init` takes up this id.
+        let room = Self::assemble(store, storages, kms, &options).await?;
+        let keyring = &room.0.keyring;
+        let intent = Intent::new(room.0.log.request_id()?, access, Action::Init);
+        let (open, receipt) = room.0.log.begin(intent).await?;
+        let asker = Asker { access, cause: Some(open.request()) };
+        // Init uses no key itself; the KMS call below has a record of its own.
+        drop(receipt);
+        let made = async {
+            if keyring.storage.head(&layout::epoch(1)).await.is_err() {
+                let key = match epoch_key {
+                    EpochKey::Existing(key) => key,
+                    // If we stop after this, an unused key remains in the KMS;
+                    // its tags say for which store it was made.
+                    EpochKey::New(provider) => {
+                        let provider = keyring.kms.provider(&provider)?;
+                        provider.create_key(&EncryptionContext::epoch(store, 1)).await?
+                    }
+                };
+                keyring.create_first_epoch(asker, key).await?;
+            }
+            write_marker(&*room.0.storages.blobs, store).await?;
+            // Last, because this is what makes it a store.
+            write_marker(&*room.0.storages.keys, store).await?;
+            room.check_markers().await
+        };
+        let made = made.await;
+        close(open, made).await?;
+        Ok((room, true))
+    }
+
+    /// Opens the store on these storages.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::UnsupportedFormat`]
+    /// if it is of a later version; [`ErrorKind::Configuration`] if the three
+    /// storages do not belong together.
+    pub async fn open(storages: Storages, kms: KmsRegistry, options: Options) -> Result<Self> {
+        let store = read_marker(&*storages.keys).await?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "there is no store here; make one with `strongroom init`")
+        })?;
+        let room = Self::assemble(store, storages, kms, &options).await?;
+        room.check_markers().await?;
+        Ok(room)
+    }
+
+    async fn assemble(store: StoreId, storages: Storages, kms: KmsRegistry, options: &Options) -> Result<Self> {
+        let (clock, entropy) = (Arc::clone(&options.clock), Arc::clone(&options.entropy));
+        let config = LogConfig { deadline: options.log_deadline, ..LogConfig::new(store) };
+        let log = Log::open(Arc::clone(&storages.audit), config, Arc::clone(&clock), Arc::clone(&entropy)).await?;
+        let keyring = Keyring::new(
+            store,
+            Arc::clone(&storages.keys),
+            log.clone(),
+            kms,
+            (Arc::clone(&clock), Arc::clone(&entropy)),
+            Limits { ttl: options.key_ttl, uses: options.key_uses },
+        );
+        let inner = Arc::new(Inner { store, storages, keyring, log, clock, entropy });
+        tokio::spawn(evict(Arc::downgrade(&inner), options.key_ttl));
+        Ok(Self(inner))
+    }
+
+    /// That the three storages carry the same store id.
+    async fn check_markers(&self) -> Result<()> {
+        let storages = &self.0.storages;
+        let all = tokio::try_join!(
+            read_marker(&*storages.blobs),
+            read_marker(&*storages.keys),
+            read_marker(&*storages.audit)
+        )?;
+        let ours = Some(self.0.store);
+        if all == (ours, ours, ours) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Configuration, "the blobs, keys and audit storages do not belong to one store"))
+    }
+
+    /// The id of this store.
+    #[must_use]
+    pub fn store_id(&self) -> StoreId {
+        self.0.store
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.0.log
+    }
+
+    /// Adds a customer: its ring with a month of day keys, then its label.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] if there is a customer of this label;
+    /// [`ErrorKind::KeyUnavailable`] or [`ErrorKind::KeyDestroyed`] if the KMS
+    /// key cannot be used.
+    pub async fn add_customer(&self, access: &Access, new: NewCustomer) -> Result<CustomerInfo> {
+        let room = &*self.0;
+        let id = CustomerId::from_bytes(random(&*room.entropy)?);
+        let mut intent = Intent::new(room.log.request_id()?, access, Action::CustomerAdd);
+        intent.customer = Some(id);
+        let (open, receipt) = room.log.begin(intent).await?;
+        let asker = Asker { access, cause: Some(open.request()) };
+        // Adding uses no customer key itself; the KMS call has its own record.
+        drop(receipt);
+        let added = self.add(asker, id, new).await;
+        close(open, added).await
+    }
+
+    async fn add(&self, asker: Asker<'_>, id: CustomerId, new: NewCustomer) -> Result<CustomerInfo> {
+        let room = &*self.0;
+        let epoch = room.keyring.current_epoch(asker).await?;
+        let path = layout::label(&epoch.directory.label_tag(&new.label));
+        let taken = || Error::new(ErrorKind::AlreadyExists, "there is a customer of this label already");
+        match room.storages.keys.head(&path).await {
+            Ok(_) => return Err(taken()),
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(store_error(error, "failed to look the label up")),
+        }
+        let kms_key = self.customer_key(new.kms_key, id).await?;
+        let settings =
+            Settings { label: new.label, kms_key, period: new.period, suite: new.suite, held: false };
+        let ring = room.keyring.create_ring(asker, id, settings).await?;
+        // If we stop here, there is a ring that no label leads to: nobody uses
+        // it, and adding the customer again makes another one.
+        let content = PutPayload::from(format!("{id}\n"));
+        match room.storages.keys.put_opts(&path, content, PutMode::Create.into()).await {
+            Ok(_) => {}
+            // Another one was faster, or only the answer to our write was lost.
+            Err(error) => match self.read_label(&path).await {
+                Ok(found) if found == id => {}
+                Ok(_) => return Err(taken()),
+                Err(_) => return Err(store_error(error, "failed to write the label")),
+            },
+        }
+        Ok(CustomerInfo::of(&ring))
+    }
+
+    async fn customer_key(&self, key: CustomerKey, id: CustomerId) -> Result<KmsKeyId> {
+        let kms = &self.0.keyring.kms;
+        match key {
+            CustomerKey::New(provider) => {
+                let tags = EncryptionContext::new_customer(self.0.store, id);
+                Ok(kms.provider(&provider)?.create_key(&tags).await?)
+            }
+            CustomerKey::Existing(key) => {
+                let provider = kms.get(&key)?;
+                let key = provider.resolve(&key).await?;
+                match provider.describe(&key).await? {
+                    KeyState::Enabled => Ok(key),
+                    _ => Err(Error::new(ErrorKind::KeyUnavailable, "the customer's KMS key is not enabled")),
+                }
+            }
+        }
+    }
+
+    /// The customer of this label, for what `access` says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none.
+    pub async fn customer(&self, label: &Label, access: Access) -> Result<Customer> {
+        let asker = Asker { access: &access, cause: None };
+        let epoch = self.0.keyring.current_epoch(asker).await?;
+        let path = layout::label(&epoch.directory.label_tag(label));
+        let id = self.read_label(&path).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::new(ErrorKind::NotFound, "there is no customer of this label"),
+            _ => error,
+        })?;
+        let ring = self.0.keyring.ring(asker, id).await?;
+        if ring.settings.label != *label {
+            return Err(Error::new(ErrorKind::Integrity, "the label leads to another customer's ring"));
+        }
+        Ok(Customer::new(self.clone(), id, access))
+    }
+
+    /// All customers, sorted by label.
+    ///
+    /// # Errors
+    /// By [`ErrorKind`]: one customer that cannot be read fails the list.
+    pub async fn customers(&self, access: &Access) -> Result<Vec<CustomerInfo>> {
+        let labels = self.0.storages.keys.list(Some(&layout::labels()));
+        let infos = labels
+            .map_err(|error| store_error(error, "failed to list the customers"))
+            .try_filter(|object| std::future::ready(layout::read_label(&object.location).is_some()))
+            .map(|object| async move {
+                let id = self.read_label(&object?.location).await?;
+                let ring = self.0.keyring.ring(Asker { access, cause: None }, id).await?;
+                Ok::<_, Error>(CustomerInfo::of(&ring))
+            })
+            .buffer_unordered(16);
+        let mut infos: Vec<_> = infos.try_collect().await?;
+        infos.sort_by(|a, b| a.label.cmp(&b.label));
+        Ok(infos)
+    }
+
+    async fn read_label(&self, path: &object_store::path::Path) -> Result<CustomerId> {
+        let stored = self.0.storages.keys.get(path).await;
+        let stored = stored.map_err(|error| store_error(error, "failed to read a label"))?;
+        let bytes = stored.bytes().await.map_err(|error| store_error(error, "failed to read a label"))?;
+        let text = std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n'));
+        let id = text.and_then(|text| text.parse().ok());
+        id.ok_or_else(|| Error::new(ErrorKind::Integrity, "a label does not hold a customer id"))
+    }
+
+    /// Ends the use of the store on this node: when this returns, every record
+    /// is durable.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AuditUnavailable`] if some are not.
+    pub async fn close(&self) -> Result<()> {
+        self.0.log.close().await
+    }
+}
+
+impl fmt::Debug for Strongroom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Strongroom").field("store", &self.0.store).finish_non_exhaustive()
+    }
+}
+
+/// Wipes what is past its term while the store is open, so that a key nobody
+/// asks for again does not stay in memory.
+async fn evict(room: Weak<Inner>, ttl: Duration) {
+    let pause = (ttl / 8).clamp(Duration::from_millis(200), Duration::from_secs(30));
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(room) = room.upgrade() else { return };
+        room.keyring.evict();
+    }
+}
+
+/// What stands at `store` on each of the three storages.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marker {
+    format: String,
+    store: StoreId,
+}
+
+const MARKER_FORMAT: &str = "strongroom-store-v1";
+
+async fn read_marker(storage: &dyn ObjectStore) -> Result<Option<StoreId>> {
+    let failed = |error| store_error(error, "failed to read the store's marker");
+    let stored = match storage.get(&layout::store()).await {
+        Ok(stored) => stored,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let bytes = stored.bytes().await.map_err(failed)?;
+    // The format first, as a later one may have other fields.
+    let format = serde_json::from_slice::<serde_json::Value>(&bytes).ok();
+    let format = format.as_ref().and_then(|marker| marker.get("format")?.as_str());
+    match format {
+        Some(MARKER_FORMAT) => {}
+        Some(other) if other.starts_with("strongroom-store-v") => {
+            let message = "this store is of a later format; use a newer Strongroom";
+            return Err(Error::new(ErrorKind::UnsupportedFormat, message));
+        }
+        _ => return Err(Error::new(ErrorKind::Integrity, "the store's marker cannot be read")),
+    }
+    let marker: Marker = serde_json::from_slice(&bytes)
+        .map_err(|_| Error::new(ErrorKind::Integrity, "the store's marker cannot be read"))?;
+    Ok(Some(marker.store))
+}
+
+/// Writes a marker if there is none, and returns the id that stands there.
+async fn write_marker(storage: &dyn ObjectStore, store: StoreId) -> Result<StoreId> {
+    let marker = Marker { format: MARKER_FORMAT.to_owned(), store };
+    let mut text = serde_json::to_string(&marker).expect("a marker is two strings");
+    text.push('\n');
+    match storage.put_opts(&layout::store(), PutPayload::from(text), PutMode::Create.into()).await {
+        Ok(_) => Ok(store),
+        Err(error) => match read_marker(storage).await? {
+            Some(found) => Ok(found),
+            None => Err(store_error(error, "failed to write the store's marker")),
+        },
+    }
+}
+
+/// The current time, for options and records.
+impl Inner {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}

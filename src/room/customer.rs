@@ -1,0 +1,242 @@
+//! One customer of a store, for one principal and purpose.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+
+use super::keyring::{Asker, Want, close};
+use super::open::{self, BlobInfo, ByteRange, Opened};
+use super::seal::{self, SealOptions, Sealed};
+use super::{CustomerInfo, Source, Strongroom};
+use crate::access::Access;
+use crate::audit::{Action, Intent, KeyRef};
+use crate::envelope::BlobName;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{BlobId, CustomerId};
+use crate::retention::Period;
+use crate::ring::{EntryKind, Ring, Settings, UseError};
+use crate::store::{layout, store_error};
+use crate::suite::Suite;
+use crate::time::Timestamp;
+
+/// One customer of a store, for one principal and purpose: everything done
+/// through it is recorded as done by them.
+#[derive(Clone, Debug)]
+pub struct Customer {
+    pub(super) room: Strongroom,
+    pub(super) id: CustomerId,
+    pub(super) access: Access,
+}
+
+/// A blob in a listing: what the storage says, opened by nobody yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The blob.
+    pub id: BlobId,
+    /// Header and payload together, in bytes, as the storage says.
+    pub stored_bytes: u64,
+    /// When the blob became visible, as the storage says.
+    pub stored_at: Option<Timestamp>,
+}
+
+impl Customer {
+    pub(super) fn new(room: Strongroom, id: CustomerId, access: Access) -> Self {
+        Self { room, id, access }
+    }
+
+    /// The opaque id of this customer.
+    #[must_use]
+    pub fn id(&self) -> CustomerId {
+        self.id
+    }
+
+    pub(super) fn asker(&self) -> Asker<'_> {
+        Asker { access: &self.access, cause: None }
+    }
+
+    pub(super) async fn ring(&self) -> Result<Arc<Ring>> {
+        self.room.0.keyring.ring(self.asker(), self.id).await
+    }
+
+    /// What the customer's ring says about it.
+    ///
+    /// # Errors
+    /// By [`ErrorKind`].
+    pub async fn info(&self) -> Result<CustomerInfo> {
+        Ok(CustomerInfo::of(&*self.ring().await?))
+    }
+
+    /// Changes retention and suite for blobs that are sealed from now on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] if the new period could end sooner than the one
+    /// that stands; shortening takes two people.
+    pub async fn set(&self, period: Option<Period>, suite: Option<Suite>) -> Result<CustomerInfo> {
+        let room = &*self.room.0;
+        let mut intent = Intent::new(room.log.request_id()?, &self.access, Action::CustomerSet);
+        intent.customer = Some(self.id);
+        let (open, receipt) = room.log.begin(intent).await?;
+        let asker = Asker { access: &self.access, cause: Some(open.request()) };
+        // Writing the ring has its own record, and needs no customer key.
+        drop(receipt);
+        let changed = async {
+            let settings = self.ring().await?.settings.clone();
+            let want = Want::Settings(Settings {
+                period: period.unwrap_or(settings.period),
+                suite: suite.unwrap_or(settings.suite),
+                ..settings
+            });
+            room.keyring.ensure(asker, self.id, &want).await
+        };
+        let changed = changed.await;
+        Ok(CustomerInfo::of(&*close(open, changed).await?))
+    }
+
+    /// Seals all of `source` as a new blob.
+    ///
+    /// # Errors
+    /// By [`ErrorKind`]; then no blob is visible, but for a failure to record
+    /// the outcome, whose message names the blob.
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves no visible blob, and is recorded as aborted.
+    pub async fn seal(&self, source: impl Into<Source>, options: SealOptions) -> Result<Sealed> {
+        seal::seal(self, source.into(), options).await
+    }
+
+    /// Opens a blob. What the stream gives is authentic, chunk by chunk; that it
+    /// is whole is certain once the stream ended without an error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Authentication`],
+    /// [`ErrorKind::KeyUnavailable`], [`ErrorKind::KeyDestroyed`] and the
+    /// retryable ones.
+    ///
+    /// # Cancel safety
+    /// Dropped, it releases nothing further, and is recorded as aborted.
+    pub async fn open(&self, blob: BlobId) -> Result<Opened> {
+        open::open(self, blob, None, Action::Open).await
+    }
+
+    /// Opens a part of a blob, reading only the chunks that hold it.
+    ///
+    /// # Errors
+    /// As [`Customer::open`], and [`ErrorKind::InvalidInput`] for a range that
+    /// begins behind the end.
+    ///
+    /// # Cancel safety
+    /// As [`Customer::open`].
+    pub async fn open_range(&self, blob: BlobId, range: ByteRange) -> Result<Opened> {
+        open::open(self, blob, Some(range), Action::OpenRange).await
+    }
+
+    /// Opens a blob's header and last chunk: its metadata and its authentic
+    /// length.
+    ///
+    /// # Errors
+    /// As [`Customer::open`].
+    pub async fn stat(&self, blob: BlobId) -> Result<BlobInfo> {
+        open::stat(self, blob, Action::Stat).await
+    }
+
+    /// As [`Customer::stat`], recorded as part of a listing.
+    ///
+    /// # Errors
+    /// As [`Customer::open`].
+    pub async fn stat_listed(&self, blob: BlobId) -> Result<BlobInfo> {
+        open::stat(self, blob, Action::List).await
+    }
+
+    /// Reads a blob through and checks all of it, releasing nothing.
+    ///
+    /// # Errors
+    /// As [`Customer::open`].
+    pub async fn verify(&self, blob: BlobId) -> Result<BlobInfo> {
+        let opened = open::open(self, blob, None, Action::Verify).await?;
+        let info = opened.info().clone();
+        let mut stream = opened.into_stream();
+        while stream.try_next().await?.is_some() {}
+        Ok(info)
+    }
+
+    /// The customer's blobs, in no order, as the storage lists them. No key is
+    /// used.
+    #[must_use]
+    pub fn list(&self) -> BoxStream<'static, Result<Listed>> {
+        let customer = self.id;
+        let objects = self.room.0.storages.blobs.list(Some(&layout::blobs_of(customer)));
+        objects
+            .map_err(|error| store_error(error, "failed to list the blobs"))
+            .try_filter_map(move |object| {
+                // Whatever else lies there is not ours.
+                let found = layout::read_blob(&object.location).filter(|(owner, _)| *owner == customer);
+                let micros = u64::try_from(object.last_modified.timestamp_micros()).ok();
+                let listed = found.map(|(_, id)| Listed {
+                    id,
+                    stored_bytes: object.size,
+                    stored_at: micros.and_then(|micros| Timestamp::from_micros(micros).ok()),
+                });
+                std::future::ready(Ok(listed))
+            })
+            .boxed()
+    }
+
+    /// The blobs that were sealed under this name, newest first.
+    ///
+    /// # Errors
+    /// By [`ErrorKind`]; no blob of that name is no error.
+    pub async fn find(&self, name: &BlobName) -> Result<Vec<BlobId>> {
+        let room = &*self.room.0;
+        let ring = self.ring().await?;
+        let mut found = BTreeSet::new();
+        // One name key for now; more once a writer without decrypt rights
+        // brings its own.
+        for entry in ring.entries.iter().filter(|entry| entry.kind == EntryKind::Name) {
+            let mut intent = Intent::new(room.log.request_id()?, &self.access, Action::Find);
+            intent.customer = Some(self.id);
+            intent.key = Some(KeyRef::NameKey { id: entry.id });
+            let asker = self.asker();
+            let data_key = room.keyring.data_key(asker, &ring, entry.data_key).await?;
+            let (open, receipt) = room.log.begin(intent).await?;
+            let tag = ring.open_key(receipt, entry.id, &data_key).and_then(|key| key.name_tag(name));
+            let tag = close(open, tag.map_err(use_error)).await?;
+            let mut uses = room.storages.blobs.list(Some(&layout::names_of(self.id, &tag)));
+            while let Some(object) = uses.next().await {
+                let object = object.map_err(|error| store_error(error, "failed to look a name up"))?;
+                found.extend(layout::read_name(&object.location, &tag).map(|(_, at, blob)| (at, blob)));
+            }
+        }
+        Ok(found.into_iter().rev().map(|(_, blob)| blob).collect())
+    }
+
+    /// Opens the newest blob of this name.
+    ///
+    /// # Errors
+    /// As [`Customer::open`]; [`ErrorKind::NotFound`] if there is none;
+    /// [`ErrorKind::Authentication`] if what is found was sealed under another
+    /// name.
+    pub async fn newest(&self, name: &BlobName) -> Result<BlobInfo> {
+        for blob in self.find(name).await? {
+            // A name is written before its blob becomes visible: one without
+            // its blob is a seal that never ended.
+            match self.stat(blob).await {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+                Ok(info) if info.metadata.name() == Some(name) => return Ok(info),
+                Ok(_) => return Err(Error::authentication()),
+            }
+        }
+        Err(Error::new(ErrorKind::NotFound, "there is no blob of this name"))
+    }
+}
+
+/// What a failed use of a ring key means to the caller.
+pub(super) fn use_error(error: UseError) -> Error {
+    match error {
+        UseError::Destroyed => Error::new(ErrorKind::KeyDestroyed, "the key of this blob was destroyed"),
+        UseError::Authentication | UseError::Unknown => Error::authentication(),
+        UseError::WrongUse => Error::new(ErrorKind::Integrity, "the ring's key is not for this use").with_source(error),
+    }
+}

@@ -1,0 +1,500 @@
+//! Rings and data keys: loaded once, checked against the log, changed by one
+//! winner at a time.
+//!
+//! The order of every key use is here: intent durable, receipt, KMS, outcome.
+//! A ring change is: intent (with version and hash) durable, ring created if
+//! absent, pinned in the log, outcome. What a crash between any two of these
+//! means is said at each.
+//!
+//! Invariants: one load per KMS key and node at a time ([`Cached`]); nothing
+//! older than what the log pins, or than what this node has seen, is ever used.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use sha2::{Digest, Sha256};
+
+use crate::access::Access;
+use crate::audit::log::{Log, OpenIntent};
+use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult, RingRef};
+use crate::cache::{Cached, Limits};
+use crate::codec::{Decode, DecodeError};
+use crate::entropy::{Entropy, random, random_secret};
+use crate::envelope::Kek;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{CustomerId, DataKeyId, KekId, KmsKeyId, RequestId, StoreId};
+use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KmsRegistry};
+use crate::ring::sealed::{EpochRecord, SealedRing};
+use crate::ring::{Change, DirectoryKey, Entry, EntryKind, Ring, RingDataKey, RingRefusal, Settings};
+use crate::store::{layout, store_error};
+use crate::time::{Clock, Day};
+
+/// How many days' keys are minted in one ring version.
+const MINT_DAYS: u32 = 31;
+/// How often a lost race is run again before it is called a conflict.
+const MAX_ATTEMPTS: u32 = 200;
+
+/// Who asks for a key, and for which operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker<'a> {
+    pub(super) access: &'a Access,
+    pub(super) cause: Option<RequestId>,
+}
+
+/// One epoch with its keys in the clear.
+#[derive(Debug)]
+pub(super) struct Epoch {
+    number: u32,
+    data_key: DataKey,
+    pub(super) directory: DirectoryKey,
+}
+
+/// What a caller wants a ring to have.
+#[derive(Clone, Debug)]
+pub(super) enum Want {
+    /// A key for each of the days from this one on.
+    DayKeys(Day),
+    /// Other settings.
+    Settings(Settings),
+}
+
+/// All rings and keys of one store, on this node.
+pub(super) struct Keyring {
+    pub(super) store: StoreId,
+    pub(super) storage: Arc<dyn ObjectStore>,
+    pub(super) log: Log,
+    pub(super) kms: KmsRegistry,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) limits: Limits,
+    newest_epoch: Cached<u32>,
+    epochs: Mutex<HashMap<u32, Arc<Cached<Epoch>>>>,
+    customers: Mutex<HashMap<CustomerId, Arc<CustomerKeys>>>,
+}
+
+/// What this node holds of one customer.
+#[derive(Debug, Default)]
+struct CustomerKeys {
+    ring: Cached<Ring>,
+    data_keys: Mutex<HashMap<DataKeyId, Arc<Cached<DataKey>>>>,
+    /// Serialises this node's own changes, so that they need not race.
+    change: tokio::sync::Mutex<()>,
+    /// The newest version that this node ever saw: nothing older is used.
+    newest: Mutex<Option<Arc<Ring>>>,
+}
+
+impl Keyring {
+    pub(super) fn new(
+        store: StoreId,
+        storage: Arc<dyn ObjectStore>,
+        log: Log,
+        kms: KmsRegistry,
+        (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
+        limits: Limits,
+    ) -> Self {
+        Self {
+            store,
+            storage,
+            log,
+            kms,
+            clock,
+            entropy,
+            limits,
+            newest_epoch: Cached::default(),
+            epochs: Mutex::default(),
+            customers: Mutex::default(),
+        }
+    }
+
+    /// Makes the first epoch of a new store, or finds the one that another
+    /// `init` made meanwhile.
+    pub(super) async fn create_first_epoch(&self, asker: Asker<'_>, kms_key: KmsKeyId) -> Result<()> {
+        let number = 1;
+        let (open, receipt) = self.begin(asker, Action::KmsGenerateDataKey, None, self.epoch_ref(&kms_key, number)).await?;
+        let context = EncryptionContext::epoch(self.store, number);
+        let made = self.generate(open, receipt, &kms_key, &context).await?;
+        let directory = DirectoryKey::new(random_secret(&*self.entropy)?);
+        let record = EpochRecord::seal(
+            (self.store, number),
+            self.clock.now(),
+            kms_key,
+            (&made.plaintext, made.wrapped),
+            &directory,
+            random(&*self.entropy)?,
+        );
+        let bytes = crate::codec::Encode::to_bytes(&record);
+        // If we stop before this write there is no epoch, and the next `init`
+        // makes one with another data key. After it, that `init` finds this one.
+        match self.storage.put_opts(&layout::epoch(number), PutPayload::from(bytes), PutMode::Create.into()).await {
+            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(store_error(error, "failed to write the epoch record")),
+        }
+    }
+
+    /// The newest epoch, with its keys.
+    pub(super) async fn current_epoch(&self, asker: Asker<'_>) -> Result<Arc<Epoch>> {
+        let newest = self.newest_epoch.get(&*self.clock, self.limits, self.find_newest_epoch()).await?;
+        self.epoch(asker, *newest).await
+    }
+
+    async fn find_newest_epoch(&self) -> Result<u32> {
+        let found = newest(&*self.storage, layout::epochs(), layout::read_epoch).await?;
+        found.ok_or_else(|| Error::new(ErrorKind::Integrity, "the store has no epoch record"))
+    }
+
+    async fn epoch(&self, asker: Asker<'_>, number: u32) -> Result<Arc<Epoch>> {
+        let cell = Arc::clone(lock(&self.epochs).entry(number).or_default());
+        cell.get(&*self.clock, self.limits, self.load_epoch(asker, number)).await
+    }
+
+    async fn load_epoch(&self, asker: Asker<'_>, number: u32) -> Result<Epoch> {
+        let stored = self.storage.get(&layout::epoch(number)).await;
+        let stored = stored.map_err(|error| store_error(error, "failed to read the epoch record"))?;
+        let bytes = stored.bytes().await.map_err(|error| store_error(error, "failed to read the epoch record"))?;
+        let record = EpochRecord::from_bytes(&bytes).map_err(|error| unreadable(error, "epoch record"))?;
+        if (record.store, record.epoch) != (self.store, number) {
+            return Err(Error::new(ErrorKind::Integrity, "the epoch record belongs to another store or epoch"));
+        }
+        let reference = self.epoch_ref(&record.kms_key, number);
+        let (open, receipt) = self.begin(asker, Action::KmsDecrypt, None, reference).await?;
+        let context = EncryptionContext::epoch(self.store, number);
+        let provider = self.kms.get(&record.kms_key)?;
+        let data_key = provider.decrypt(receipt, &record.kms_key, &record.wrapped, &context).await;
+        let data_key = close(open, data_key.map_err(Error::from)).await?;
+        let directory = record.open(&data_key).map_err(|_| {
+            Error::new(ErrorKind::Integrity, "the epoch record does not verify under its own data key")
+        })?;
+        Ok(Epoch { number, data_key, directory })
+    }
+
+    /// The customer's ring: cached, or the newest there is.
+    pub(super) async fn ring(&self, asker: Asker<'_>, customer: CustomerId) -> Result<Arc<Ring>> {
+        let keys = self.customer(customer);
+        keys.ring.get(&*self.clock, self.limits, self.load_ring(asker, customer, &keys)).await
+    }
+
+    /// The newest ring there is, whatever was cached.
+    pub(super) async fn fresh_ring(&self, asker: Asker<'_>, customer: CustomerId) -> Result<Arc<Ring>> {
+        self.customer(customer).ring.clear().await;
+        self.ring(asker, customer).await
+    }
+
+    async fn load_ring(&self, asker: Asker<'_>, customer: CustomerId, keys: &CustomerKeys) -> Result<Ring> {
+        let version = |path: &Path| layout::read_ring(path).map(|(_, version)| version);
+        let newest = newest(&*self.storage, layout::rings_of(customer), version);
+        let (newest, pin) = tokio::join!(newest, self.log.ring_pin(customer));
+        let (newest, pin) = (newest?, pin?);
+        let rolled_back = || {
+            Error::new(ErrorKind::Integrity, format!("the ring of customer {customer} is older than the log says"))
+        };
+        let Some(version) = newest else {
+            return Err(match pin {
+                Some(_) => rolled_back(),
+                None => Error::new(ErrorKind::NotFound, format!("there is no customer {customer}")),
+            });
+        };
+        let stored = self.storage.get(&layout::ring(customer, version)).await;
+        let stored = stored.map_err(|error| store_error(error, "failed to read a ring"))?;
+        let bytes = stored.bytes().await.map_err(|error| store_error(error, "failed to read a ring"))?;
+        let found = RingRef { version, hash: Sha256::digest(&bytes).into() };
+        match pin {
+            Some(pin) if pin.version > version => return Err(rolled_back()),
+            Some(pin) if pin.version == version && pin.hash != found.hash => {
+                let message = format!("the ring of customer {customer} is not the one that the log names");
+                return Err(Error::new(ErrorKind::Integrity, message));
+            }
+            _ => {}
+        }
+        let sealed = SealedRing::parse(&bytes).map_err(|error| unreadable(error, "ring"))?;
+        if (sealed.store, sealed.customer, sealed.version) != (self.store, customer, version) {
+            let message = format!("the ring of customer {customer} belongs to another customer or version");
+            return Err(Error::new(ErrorKind::Integrity, message));
+        }
+        let epoch = self.epoch(asker, sealed.epoch).await?;
+        let ring = sealed.open(&epoch.data_key).map_err(|_| {
+            Error::new(ErrorKind::Integrity, format!("the ring of customer {customer} does not verify"))
+        })?;
+        if pin.is_none_or(|pin| pin.version < version) {
+            // Its writer stopped before it pinned it. Now the log knows it.
+            self.log.pin_ring(customer, found).await?;
+        }
+        keys.accept(Arc::new(ring.clone()))?;
+        Ok(ring)
+    }
+
+    /// The data key under which `id` of `ring` is sealed.
+    pub(super) async fn data_key(&self, asker: Asker<'_>, ring: &Ring, id: DataKeyId) -> Result<Arc<DataKey>> {
+        let wrapped = ring.data_key(id).ok_or_else(|| {
+            Error::new(ErrorKind::Integrity, "a ring entry names a data key that the ring does not have")
+        })?;
+        let keys = self.customer(ring.customer);
+        let cell = Arc::clone(lock(&keys.data_keys).entry(id).or_default());
+        cell.get(&*self.clock, self.limits, self.load_data_key(asker, ring.customer, wrapped)).await
+    }
+
+    async fn load_data_key(&self, asker: Asker<'_>, customer: CustomerId, key: &RingDataKey) -> Result<DataKey> {
+        let reference = KeyRef::Customer { kms_key: key.kms_key.clone(), data_key: key.id };
+        let (open, receipt) = self.begin(asker, Action::KmsDecrypt, Some(customer), reference).await?;
+        let context = EncryptionContext::customer(self.store, customer, key.id);
+        let provider = self.kms.get(&key.kms_key)?;
+        let made = provider.decrypt(receipt, &key.kms_key, &key.wrapped, &context).await;
+        close(open, made.map_err(Error::from)).await
+    }
+
+    /// Writes the first ring of a new customer: a name key, and the day keys of
+    /// the first month.
+    pub(super) async fn create_ring(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        settings: Settings,
+    ) -> Result<Arc<Ring>> {
+        let epoch = self.current_epoch(asker).await?;
+        let first = Ring::first(self.store, customer, epoch.number, settings);
+        let data_key_id = DataKeyId::from_bytes(random(&*self.entropy)?);
+        let kms_key = first.settings.kms_key.clone();
+        let reference = KeyRef::Customer { kms_key: kms_key.clone(), data_key: data_key_id };
+        let (open, receipt) = self.begin(asker, Action::KmsGenerateDataKey, Some(customer), reference).await?;
+        let context = EncryptionContext::customer(self.store, customer, data_key_id);
+        let made = self.generate(open, receipt, &kms_key, &context).await?;
+        let from = first.settings.period.retain_until(self.clock.now());
+        let days = (0..MINT_DAYS).map(|days| EntryKind::Day(from.plus(days)));
+        let entries = self.new_entries(customer, days.chain([EntryKind::Name]), (data_key_id, &made.plaintext))?;
+        let data_key = RingDataKey { id: data_key_id, kms_key, wrapped: made.wrapped };
+        let ring = first.with_first_keys(vec![data_key], entries).map_err(refused)?;
+        match self.write_ring(asker, &epoch, Arc::new(ring)).await? {
+            Some(ring) => Ok(ring),
+            None => Err(Error::new(ErrorKind::Conflict, "a ring of this new customer exists already")),
+        }
+    }
+
+    /// Changes a customer's ring until it has what is wanted.
+    ///
+    /// Of several nodes that want to change one version, one wins; the others
+    /// read its version and decide anew.
+    pub(super) async fn ensure(&self, asker: Asker<'_>, customer: CustomerId, want: &Want) -> Result<Arc<Ring>> {
+        let keys = self.customer(customer);
+        let _own_turn = keys.change.lock().await;
+        for attempt in 0..MAX_ATTEMPTS {
+            let ring = self.ring(asker, customer).await?;
+            let Some(change) = self.plan(asker, &ring, want).await? else { return Ok(ring) };
+            let next = Arc::new(ring.apply(change).map_err(refused)?);
+            // A new version of a ring goes under its own epoch; rotation moves
+            // rings to the next one.
+            let epoch = self.epoch(asker, next.epoch).await?;
+            if let Some(ring) = self.write_ring(asker, &epoch, next).await? {
+                return Ok(ring);
+            }
+            keys.ring.clear().await;
+            self.back_off(attempt).await?;
+        }
+        Err(Error::new(ErrorKind::Conflict, format!("the ring of customer {customer} changes too often")))
+    }
+
+    async fn plan(&self, asker: Asker<'_>, ring: &Ring, want: &Want) -> Result<Option<Change>> {
+        match want {
+            Want::Settings(settings) if *settings == ring.settings => Ok(None),
+            Want::Settings(settings) => Ok(Some(Change::Settings(settings.clone()))),
+            Want::DayKeys(from) if ring.day_key(*from).is_some() => Ok(None),
+            Want::DayKeys(from) => {
+                let last = (0..MINT_DAYS).map(|days| from.plus(days));
+                let mut days = ring.missing_days(last);
+                days.dedup();
+                // The newest data key of the KMS key that the customer has now.
+                let fits = |key: &&RingDataKey| key.kms_key == ring.settings.kms_key;
+                let Some(under) = ring.data_keys.iter().find(fits) else {
+                    return Err(Error::new(ErrorKind::Integrity, "the ring has no data key of its own KMS key"));
+                };
+                let data_key = self.data_key(asker, ring, under.id).await?;
+                let kinds = days.into_iter().map(EntryKind::Day);
+                let entries = self.new_entries(ring.customer, kinds, (under.id, &data_key))?;
+                Ok(Some(Change::Mint { data_keys: Vec::new(), entries }))
+            }
+        }
+    }
+
+    fn new_entries(
+        &self,
+        customer: CustomerId,
+        kinds: impl Iterator<Item = EntryKind>,
+        data_key: (DataKeyId, &DataKey),
+    ) -> Result<Vec<Entry>> {
+        kinds
+            .map(|kind| {
+                let id = KekId::from_bytes(random(&*self.entropy)?);
+                let kek = Kek::new(random_secret(&*self.entropy)?);
+                let salt = random(&*self.entropy)?;
+                Ok(Entry::seal((self.store, customer), id, kind, &kek, data_key, salt))
+            })
+            .collect()
+    }
+
+    /// Writes one version of a ring. `None` if another one has that number.
+    async fn write_ring(&self, asker: Asker<'_>, epoch: &Epoch, ring: Arc<Ring>) -> Result<Option<Arc<Ring>>> {
+        let bytes = ring.seal(&epoch.data_key, random(&*self.entropy)?);
+        let reference = RingRef { version: ring.version, hash: Sha256::digest(&bytes).into() };
+        let mut intent = Intent::new(self.log.request_id()?, asker.access, Action::RingWrite);
+        intent.cause = asker.cause;
+        intent.customer = Some(ring.customer);
+        intent.ring = Some(reference);
+        let (open, receipt) = self.log.begin(intent).await?;
+        // A ring is sealed by the epoch's key: the receipt is for that use.
+        drop(receipt);
+        // If we stop here, the log has an intent for a version that does not
+        // exist, which binds nobody.
+        let path = layout::ring(ring.customer, ring.version);
+        let written = self.storage.put_opts(&path, PutPayload::from(bytes.clone()), PutMode::Create.into()).await;
+        if let Err(error) = written {
+            // Lost, or only its answer was: what stands there tells.
+            match self.storage.get(&path).await {
+                Ok(found) if found.bytes().await.is_ok_and(|found| found == bytes.as_slice()) => {}
+                Ok(_) => {
+                    open.finish(OutcomeResult::Conflict, None).await?;
+                    return Ok(None);
+                }
+                Err(_) => return close(open, Err(store_error(error, "failed to write a ring"))).await,
+            }
+        }
+        // If we stop here, the version stands and whoever reads it next pins it.
+        self.log.pin_ring(ring.customer, reference).await?;
+        // If we stop here, the log has an intent without outcome; the ring is
+        // complete and pinned.
+        open.finish(OutcomeResult::Ok, None).await?;
+        let keys = self.customer(ring.customer);
+        keys.accept(Arc::clone(&ring))?;
+        keys.ring.put(Arc::clone(&ring), &*self.clock, self.limits).await;
+        Ok(Some(ring))
+    }
+
+    async fn generate(
+        &self,
+        open: OpenIntent,
+        receipt: KeyUseReceipt,
+        key: &KmsKeyId,
+        context: &EncryptionContext,
+    ) -> Result<GeneratedDataKey> {
+        let provider = self.kms.get(key)?;
+        let made = provider.generate_data_key(receipt, key, context).await;
+        close(open, made.map_err(Error::from)).await
+    }
+
+    async fn begin(
+        &self,
+        asker: Asker<'_>,
+        action: Action,
+        customer: Option<CustomerId>,
+        key: KeyRef,
+    ) -> Result<(OpenIntent, KeyUseReceipt)> {
+        let mut intent = Intent::new(self.log.request_id()?, asker.access, action);
+        intent.cause = asker.cause;
+        intent.customer = customer;
+        intent.key = Some(key);
+        self.log.begin(intent).await
+    }
+
+    fn epoch_ref(&self, kms_key: &KmsKeyId, epoch: u32) -> KeyRef {
+        KeyRef::Epoch { kms_key: kms_key.clone(), epoch }
+    }
+
+    fn customer(&self, customer: CustomerId) -> Arc<CustomerKeys> {
+        Arc::clone(lock(&self.customers).entry(customer).or_default())
+    }
+
+    async fn back_off(&self, attempt: u32) -> Result<()> {
+        let [random] = random::<1>(&*self.entropy)?;
+        let most = 2u64 << attempt.min(7);
+        tokio::time::sleep(Duration::from_micros(most * u64::from(random) * 4)).await;
+        Ok(())
+    }
+
+    /// Wipes every key whose term is over. Called now and then, so that a key
+    /// that nobody asks for does not stay in memory.
+    pub(super) fn evict(&self) {
+        let now = self.clock.uptime();
+        lock(&self.epochs).retain(|_, cell| !cell.evict(now) || Arc::strong_count(cell) > 1);
+        for keys in lock(&self.customers).values() {
+            keys.ring.evict(now);
+            lock(&keys.data_keys).retain(|_, cell| !cell.evict(now) || Arc::strong_count(cell) > 1);
+        }
+    }
+}
+
+impl CustomerKeys {
+    /// Takes note of a version that was read or written.
+    fn accept(&self, ring: Arc<Ring>) -> Result<()> {
+        let mut newest = lock(&self.newest);
+        if let Some(known) = newest.as_ref() {
+            let same = known.version == ring.version;
+            if (same && **known != *ring) || (!same && known.check_successor(&ring).is_err()) {
+                let message = format!("the ring of customer {} does not follow from the one before", ring.customer);
+                return Err(Error::new(ErrorKind::Integrity, message));
+            }
+        }
+        *newest = Some(ring);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// Records how a key use ended, and passes its result on.
+pub(super) async fn close<T>(open: OpenIntent, result: Result<T>) -> Result<T> {
+    match result {
+        Ok(value) => {
+            open.finish(OutcomeResult::Ok, None).await?;
+            Ok(value)
+        }
+        Err(error) => {
+            // The caller learns what went wrong with the key, not that the
+            // record of it failed too; the log keeps trying to write it.
+            let _ = open.finish(error.kind().into(), None).await;
+            Err(error)
+        }
+    }
+}
+
+fn refused(refusal: RingRefusal) -> Error {
+    let kind = match refusal {
+        RingRefusal::Shortened | RingRefusal::Held | RingRefusal::WindowOpen => ErrorKind::Denied,
+        RingRefusal::UnknownKey => ErrorKind::NotFound,
+        _ => ErrorKind::Integrity,
+    };
+    Error::new(kind, "the ring was not changed").with_source(refusal)
+}
+
+fn unreadable(error: DecodeError, what: &'static str) -> Error {
+    let kind = match error {
+        DecodeError::Version(_) => ErrorKind::UnsupportedFormat,
+        _ => ErrorKind::Integrity,
+    };
+    Error::new(kind, format!("a stored {what} cannot be read")).with_source(error)
+}
+
+/// The greatest number among the objects under `prefix`.
+async fn newest<T: Ord>(
+    storage: &dyn ObjectStore,
+    prefix: Path,
+    read: impl Fn(&Path) -> Option<T>,
+) -> Result<Option<T>> {
+    let mut objects = storage.list(Some(&prefix));
+    let mut newest = None;
+    while let Some(object) = objects.next().await {
+        let object = object.map_err(|error| store_error(error, "failed to list the keys storage"))?;
+        newest = newest.max(read(&object.location));
+    }
+    Ok(newest)
+}
+
+/// A lock whose holder cannot panic half-way through a change.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

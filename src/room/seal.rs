@@ -1,0 +1,227 @@
+//! Sealing: read, seal and upload at once, bounded by the pipeline.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::Sender;
+
+use bytes::Bytes;
+use object_store::{ObjectStore, PutMode, PutPayload};
+use tokio::task::JoinHandle;
+
+use super::customer::use_error;
+use super::keyring::{Want, close};
+use super::source::Segments;
+use super::{Customer, Source};
+use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
+use crate::entropy::{random, random_secret};
+use crate::envelope::{Binding, Dek, Header, Metadata};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::BlobId;
+use crate::payload::{SealError, Sealer};
+use crate::ring::Entry;
+use crate::store::{BlobWriter, PartPlan, layout, store_error};
+use crate::suite::Suite;
+use crate::time::Day;
+
+/// How many segments are being sealed at once, on as many threads.
+const SEALING: usize = 4;
+
+/// What goes with a blob.
+#[derive(Clone, Debug, Default)]
+pub struct SealOptions {
+    metadata: Metadata,
+    suite: Option<Suite>,
+    retain_until: Option<Day>,
+}
+
+impl SealOptions {
+    /// Nothing but the bytes, under the customer's settings.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With a name, content type and pairs.
+    #[must_use]
+    pub fn metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = metadata;
+        self
+    }
+
+    /// In another suite than the customer's.
+    #[must_use]
+    pub fn suite(mut self, suite: Suite) -> Self {
+        self.suite = Some(suite);
+        self
+    }
+
+    /// Kept until this day at least; an earlier one than the customer's
+    /// retention changes nothing.
+    #[must_use]
+    pub fn retain_until(mut self, day: Day) -> Self {
+        self.retain_until = Some(day);
+        self
+    }
+}
+
+/// A blob that was sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its id.
+    pub id: BlobId,
+    /// The length of the plaintext, in bytes.
+    pub bytes: u64,
+    /// What was stored: header and payload, in bytes.
+    pub stored_bytes: u64,
+    /// The last day on which it is kept.
+    pub retain_until: Day,
+}
+
+pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptions) -> Result<Sealed> {
+    let room = &*customer.room.0;
+    let asker = customer.asker();
+    let now = room.now();
+    let mut ring = customer.ring().await?;
+    let promised = ring.settings.period.retain_until(now);
+    let day = options.retain_until.map_or(promised, |day| day.max(promised));
+    if ring.day_key(day).is_none() {
+        ring = room.keyring.ensure(asker, customer.id, &Want::DayKeys(day)).await?;
+    }
+    let no_key = || Error::new(ErrorKind::Integrity, "the ring has no key for this day");
+    let entry = ring.day_key(day).ok_or_else(no_key)?;
+    let name_entry = match options.metadata.name() {
+        Some(_) => Some(ring.name_key().ok_or_else(no_key)?),
+        None => None,
+    };
+    let data_key = room.keyring.data_key(asker, &ring, entry.data_key).await?;
+    let blob = BlobId::new(day, random(&*room.entropy)?)
+        .map_err(|error| Error::new(ErrorKind::InvalidInput, "the day is too far off").with_source(error))?;
+    let suite = options.suite.unwrap_or(ring.settings.suite);
+    let binding = Binding { store: room.store, customer: customer.id, blob, kek: entry.id, suite };
+
+    // Reading begins now, so that it overlaps with the commit of the intent.
+    let segments = source.start();
+    let (open, receipt) = room.log.begin(intent(customer, blob, entry, day)?).await?;
+    let sealing = async {
+        let dek = Dek::new(random_secret(&*room.entropy)?);
+        let key = ring.open_key(receipt, entry.id, &data_key).map_err(use_error)?;
+        let header = key.seal_header(binding, now, random(&*room.entropy)?, &dek, &options.metadata);
+        let header = header.map_err(use_error)?;
+        let name_path = match (options.metadata.name(), name_entry) {
+            (Some(name), Some(entry)) => {
+                let data_key = room.keyring.data_key(asker, &ring, entry.data_key).await?;
+                let mut intent = Intent::new(room.log.request_id()?, &customer.access, Action::Find);
+                (intent.customer, intent.cause) = (Some(customer.id), Some(open.request()));
+                intent.key = Some(KeyRef::NameKey { id: entry.id });
+                let (open, receipt) = room.log.begin(intent).await?;
+                let tag = ring.open_key(receipt, entry.id, &data_key).and_then(|key| key.name_tag(name));
+                let tag = close(open, tag.map_err(use_error)).await?;
+                Some(layout::name(customer.id, &tag, now, blob))
+            }
+            _ => None,
+        };
+        let storage = &room.storages.blobs;
+        let plan = PartPlan::new(room.storages.kind());
+        let mut writer = BlobWriter::new(storage.clone(), layout::blob(customer.id, blob), plan);
+        let bytes = upload(segments, &header, &dek, random(&*room.entropy)?, &mut writer).await?;
+        // The name goes first: if we stop here, it leads to a blob that is not
+        // there, and is passed over. After `finish`, name and blob are complete.
+        if let Some(path) = name_path {
+            let written = storage.put_opts(&path, PutPayload::new(), PutMode::Overwrite.into()).await;
+            written.map_err(|error| store_error(error, "failed to write the blob's name"))?;
+        }
+        // If we stop after this, the blob is there and the log has an intent
+        // without outcome, which retention counts as a blob.
+        let stored_bytes = writer.finish().await?;
+        Ok(Sealed { id: blob, bytes, stored_bytes, retain_until: day })
+    };
+    let sealed: Result<Sealed> = sealing.await;
+    match sealed {
+        Ok(sealed) => {
+            open.finish(OutcomeResult::Ok, Some(sealed.bytes)).await.map_err(|error| {
+                let message = format!("blob {blob} was sealed, but the log could not record how it ended");
+                Error::new(error.kind(), message).with_source(error)
+            })?;
+            Ok(sealed)
+        }
+        Err(error) => close(open, Err(error)).await,
+    }
+}
+
+fn intent(customer: &Customer, blob: BlobId, entry: &Entry, day: Day) -> Result<Intent> {
+    let mut intent = Intent::new(customer.room.0.log.request_id()?, &customer.access, Action::Seal);
+    intent.customer = Some(customer.id);
+    intent.blob = Some(blob);
+    intent.key = Some(KeyRef::Kek { id: entry.id, day });
+    Ok(intent)
+}
+
+/// Header and payload into the writer. Returns the length of the plaintext.
+async fn upload(
+    mut segments: Segments,
+    header: &Header,
+    dek: &Dek,
+    salt: crate::schedule::Salt,
+    writer: &mut BlobWriter,
+) -> Result<u64> {
+    let mut sealer = Sealer::new(dek.secret(), header.binding.suite, &salt, &header.context());
+    let mut front = header.as_bytes().to_vec();
+    front.extend_from_slice(sealer.prologue());
+    writer.write(Bytes::from(front)).await?;
+
+    let mut sealing: VecDeque<JoinHandle<Bytes>> = VecDeque::with_capacity(SEALING);
+    let mut bytes = 0;
+    loop {
+        let segment = segments.next().await.map_err(|error| {
+            Error::new(ErrorKind::Io, "failed to read what was to be sealed").with_source(error)
+        })?;
+        bytes += u64::try_from(segment.len()).expect("a segment fits in memory");
+        let spare = segments.spare();
+        if !segment.is_full() {
+            let job = sealer.last(segment).map_err(seal_error)?;
+            sealing.push_back(tokio::task::spawn_blocking(move || reusable(job.run(), spare)));
+            break;
+        }
+        let job = sealer.segment(segment).map_err(seal_error)?;
+        sealing.push_back(tokio::task::spawn_blocking(move || reusable(job.run(), spare)));
+        if sealing.len() == SEALING {
+            write_next(&mut sealing, writer).await?;
+        }
+    }
+    while !sealing.is_empty() {
+        write_next(&mut sealing, writer).await?;
+    }
+    Ok(bytes)
+}
+
+async fn write_next(sealing: &mut VecDeque<JoinHandle<Bytes>>, writer: &mut BlobWriter) -> Result<()> {
+    let Some(job) = sealing.pop_front() else { return Ok(()) };
+    let sealed = job.await.map_err(|error| Error::new(ErrorKind::Io, "a sealing thread ended").with_source(error))?;
+    writer.write(sealed).await
+}
+
+fn seal_error(error: SealError) -> Error {
+    Error::new(ErrorKind::InvalidInput, "the blob cannot be sealed").with_source(error)
+}
+
+/// Bytes whose buffer goes back to the reader once they are written.
+fn reusable(buffer: Vec<u8>, spare: Sender<Vec<u8>>) -> Bytes {
+    Bytes::from_owner(Reusable { buffer, spare })
+}
+
+struct Reusable {
+    buffer: Vec<u8>,
+    spare: Sender<Vec<u8>>,
+}
+
+impl AsRef<[u8]> for Reusable {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Reusable {
+    fn drop(&mut self) {
+        // Sealed bytes: nothing to wipe. The reader may be gone already.
+        let _ = self.spare.send(std::mem::take(&mut self.buffer));
+    }
+}
