@@ -122,6 +122,8 @@ identifiers! {
     RequestId, "request id";
     /// One running program that writes to the audit log.
     WriterId, "writer id";
+    /// One key of the local key provider: what follows `local:` in its name.
+    LocalKeyId, "local key id";
 }
 
 impl BlobId {

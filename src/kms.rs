@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -23,6 +24,8 @@ use crate::time::Timestamp;
 
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod local;
 
 /// A KMS that can make and unwrap data keys.
@@ -86,7 +89,9 @@ pub trait Kms: Send + Sync + fmt::Debug {
 /// * `disable` takes effect for every later call that starts after it returned.
 /// * `schedule_deletion` makes the key unusable at once and destroys it no
 ///   sooner than `days` later; until then `cancel_deletion` leaves it disabled.
-/// * All are idempotent: asking for the state a key is in is no error.
+/// * All are idempotent: asking for the state a key is in is no error. So is
+///   disabling a key that is pending deletion, scheduling it once more (the
+///   first date stands), and cancelling where nothing is scheduled.
 #[async_trait]
 pub trait KmsAdmin: Kms {
     /// Makes a new enabled key. `tags` name what it is for, with opaque ids.
@@ -98,7 +103,7 @@ pub trait KmsAdmin: Kms {
     /// Lets a disabled key be used again.
     ///
     /// # Errors
-    /// [`KmsError`].
+    /// [`KmsError`]; [`KmsErrorKind::KeyUnavailable`] while it is pending deletion.
     async fn enable(&self, key: &KmsKeyId) -> Result<(), KmsError>;
 
     /// Stops all use of a key.
@@ -113,7 +118,8 @@ pub trait KmsAdmin: Kms {
     /// [`KmsError`]; [`KmsErrorKind::Invalid`] outside 7 to 30.
     async fn schedule_deletion(&self, key: &KmsKeyId, days: u32) -> Result<Timestamp, KmsError>;
 
-    /// Takes a scheduled deletion back; the key is disabled afterwards.
+    /// Takes a scheduled deletion back; the key is disabled afterwards. A key
+    /// that is not pending deletion stays as it is.
     ///
     /// # Errors
     /// [`KmsError`]; [`KmsErrorKind::KeyDestroyed`] if it is too late.
@@ -121,6 +127,52 @@ pub trait KmsAdmin: Kms {
 
     /// What a finished deletion is worth.
     fn assurance(&self) -> DestructionAssurance;
+}
+
+/// The providers of this program, by the prefix of their key ids.
+#[derive(Clone, Debug, Default)]
+pub struct KmsRegistry {
+    providers: BTreeMap<&'static str, Arc<dyn KmsAdmin>>,
+}
+
+impl KmsRegistry {
+    /// A registry without providers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same registry with `provider`, in place of another of its prefix.
+    #[must_use]
+    pub fn with(mut self, provider: Arc<dyn KmsAdmin>) -> Self {
+        self.providers.insert(provider.provider(), provider);
+        self
+    }
+
+    /// The provider of `key`.
+    ///
+    /// # Errors
+    /// As [`KmsRegistry::provider`].
+    pub fn get(&self, key: &KmsKeyId) -> Result<&Arc<dyn KmsAdmin>, KmsError> {
+        self.provider(key.provider())
+    }
+
+    /// The provider whose key ids begin with `prefix`, to make a key with.
+    ///
+    /// # Errors
+    /// [`KmsErrorKind::Configuration`] if there is none: it was not registered,
+    /// was not built in, or does not exist.
+    pub fn provider(&self, prefix: &str) -> Result<&Arc<dyn KmsAdmin>, KmsError> {
+        self.providers.get(prefix).ok_or_else(|| {
+            let message = match prefix {
+                "local" => "local keys are not set up here: name the key directory",
+                "aws-kms" if cfg!(feature = "aws") => "AWS KMS is not set up here",
+                "aws-kms" => "AWS KMS is not in this program: build it with the feature `aws`",
+                _ => "no such key provider: key ids begin with `local:` or `aws-kms:`",
+            };
+            KmsError::new(KmsErrorKind::Configuration, message)
+        })
+    }
 }
 
 /// What a KMS can promise about a key it says is gone.
@@ -302,6 +354,15 @@ mod tests {
         let context = EncryptionContext::epoch(store, 7);
         let names: Vec<_> = context.pairs().map(|(name, _)| name).collect();
         assert_eq!(names, ["strongroom:epoch", "strongroom:store", "strongroom:use"]);
+    }
+
+    #[test]
+    fn a_missing_provider_says_what_to_do() {
+        let error = KmsRegistry::new().get(&"aws-kms:arn".parse().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Configuration);
+        assert_eq!(error.to_string().contains("feature `aws`"), cfg!(not(feature = "aws")));
+        let error = KmsRegistry::new().get(&"vault:a".parse().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("no such key provider"));
     }
 
     static_assertions::assert_not_impl_any!(DataKey: Clone, serde::Serialize, PartialEq);

@@ -1,0 +1,145 @@
+//! What a failure of an AWS KMS call means for us.
+//!
+//! Separate, so that the whole table is read at one glance and tested without a
+//! network. The service's own sentence is not passed on: it may name people (the
+//! session of a role). Its code and request id are, and with the request id
+//! CloudTrail tells the rest.
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_kms::config::http::HttpResponse;
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kms::operation::RequestId;
+use thiserror::Error;
+
+use crate::kms::{KmsError, KmsErrorKind};
+
+/// What the service said, reduced to what is safe to repeat.
+#[derive(Debug, Error)]
+#[error("AWS KMS answered {code} (HTTP status {status}, request {request})")]
+struct ServiceFault {
+    code: String,
+    status: u16,
+    request: String,
+}
+
+/// Judges a failure, after the SDK has made its retries.
+pub(super) fn failed<E>(error: SdkError<E, HttpResponse>) -> KmsError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let request = plain(error.request_id());
+    match error {
+        SdkError::ServiceError(answer) => {
+            let status = answer.raw().status().as_u16();
+            let code = answer.err().code();
+            let fault = ServiceFault { code: plain(code), status, request };
+            let kind = kind_of(code, status);
+            KmsError::new(kind, sentence(kind)).with_source(fault)
+        }
+        // The body of an answer that could not be read may hold a data key: nothing
+        // of it goes further.
+        SdkError::ResponseError(answer) => {
+            let status = answer.raw().status().as_u16();
+            let fault = ServiceFault { code: "something unreadable".to_owned(), status, request };
+            KmsError::new(KmsErrorKind::Unavailable, "AWS KMS gave no readable answer").with_source(fault)
+        }
+        // Nothing was answered: the cause is ours or the network's.
+        unanswered => {
+            let (kind, message) = judge_unanswered(&unanswered);
+            let error = KmsError::new(kind, message);
+            match unanswered.into_source() {
+                Ok(source) => error.with_source(source),
+                Err(_) => error,
+            }
+        }
+    }
+}
+
+/// The table: by the service's error code, and by HTTP status where we do not
+/// know the code.
+fn kind_of(code: Option<&str>, status: u16) -> KmsErrorKind {
+    match code.unwrap_or_default() {
+        "AccessDeniedException" | "DisabledException" | "KMSInvalidStateException" => {
+            KmsErrorKind::KeyUnavailable
+        }
+        "NotFoundException" => KmsErrorKind::KeyDestroyed,
+        "InvalidCiphertextException" | "IncorrectKeyException" => KmsErrorKind::Authentication,
+        // KeyUnavailableException is AWS KMS's word for "not at the moment, retry".
+        "ThrottlingException"
+        | "LimitExceededException"
+        | "KMSInternalException"
+        | "KeyUnavailableException"
+        | "DependencyTimeoutException"
+        | "RequestTimeout"
+        | "RequestTimeoutException"
+        | "ServiceUnavailable"
+        | "ServiceUnavailableException"
+        | "InternalFailure"
+        | "InternalError" => KmsErrorKind::Unavailable,
+        // The credentials are there and not good; or the clock is wrong by so much
+        // that a signature made with it is not valid.
+        "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "ExpiredTokenException"
+        | "ExpiredToken"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "IncompleteSignature"
+        | "IncompleteSignatureException"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "OptInRequired"
+        | "NotAuthorized" => KmsErrorKind::Configuration,
+        _ if status >= 500 || status == 429 => KmsErrorKind::Unavailable,
+        _ => KmsErrorKind::Invalid,
+    }
+}
+
+fn sentence(kind: KmsErrorKind) -> &'static str {
+    match kind {
+        KmsErrorKind::KeyUnavailable => {
+            "AWS KMS refuses the key: it is disabled, pending deletion, or denied to us"
+        }
+        KmsErrorKind::KeyDestroyed => "AWS KMS knows no such key",
+        KmsErrorKind::Authentication => "AWS KMS cannot open the wrapped data key with this key and context",
+        KmsErrorKind::Unavailable => "AWS KMS throttles or is out of order",
+        KmsErrorKind::Configuration => {
+            "AWS KMS does not accept our credentials: check them, and the clock of this machine"
+        }
+        KmsErrorKind::Invalid => "AWS KMS does not take the request",
+    }
+}
+
+fn judge_unanswered<E, R>(error: &SdkError<E, R>) -> (KmsErrorKind, &'static str)
+where
+    SdkError<E, R>: std::error::Error + 'static,
+{
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(found) = cause {
+        if let Some(credentials) = found.downcast_ref::<CredentialsError>() {
+            return match credentials {
+                CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => (
+                    KmsErrorKind::Configuration,
+                    "there are no usable AWS credentials: set AWS_PROFILE, log in, or give this machine a role",
+                ),
+                // Their source may be back at any time.
+                _ => (KmsErrorKind::Unavailable, "AWS credentials cannot be had at the moment"),
+            };
+        }
+        cause = found.source();
+    }
+    match error {
+        SdkError::ConstructionFailure(_) => {
+            (KmsErrorKind::Configuration, "a request to AWS KMS cannot be made with these settings")
+        }
+        _ => (KmsErrorKind::Unavailable, "AWS KMS cannot be reached"),
+    }
+}
+
+/// A code or id of the service, if it looks like one.
+fn plain(text: Option<&str>) -> String {
+    let is_plain = |text: &&str| {
+        (1..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+    };
+    text.filter(is_plain).unwrap_or("unknown").to_owned()
+}
