@@ -37,6 +37,11 @@ pub(crate) fn base32(bytes: &[u8]) -> String {
     BASE32.encode(bytes)
 }
 
+/// The bytes of a text form, if it is the one that [`base32`] writes.
+pub(crate) fn read_base32(text: &str) -> Option<Vec<u8>> {
+    BASE32.decode(text.as_bytes()).ok()
+}
+
 macro_rules! identifiers {
     ($($(#[$doc:meta])* $name:ident, $what:literal;)*) => {$(
         $(#[$doc])*

@@ -1,1 +1,478 @@
-//! Storages.
+//! Storages: where blobs, keys and the audit log are kept.
+//!
+//! A store has three, under one root by default and in three buckets in
+//! production. All are [`ObjectStore`]s; this module chooses and opens them, sets
+//! bounds to their times, and says in our words what went wrong. Where each object lives
+//! is in [`layout`], how a long blob gets there in [`upload`].
+//!
+//! # Contract of every storage
+//! * **Only create-if-absent is relied on** (`PutMode::Create`): of any number of
+//!   writers to one path one wins, the others get
+//!   [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists). A lost answer
+//!   looks the same to the winner ([`store_error`]): read the object back.
+//! * **Durability**: what was acknowledged survives a crash. Local files and their
+//!   directories are forced to the disk before that.
+//! * **Visibility**: an object appears whole or not at all, and is then seen by
+//!   every reader. Lists of a local store have no order.
+//! * **Time**: a call ends within 20 s, one that sends data later by 1 s for each
+//!   256 KiB, and one that puts parts together, copies or lists by level within
+//!   300 s. A body that is read has 20 s for each of its pieces.
+//!
+//! Trust: the storage of blobs may do anything to them; those of keys and audit
+//! are trusted to let one creator win and to delete nothing. Nothing here is
+//! secret, and nothing that is read is authentic yet.
+
+mod bounded;
+mod fault;
+pub mod layout;
+#[cfg(feature = "aws")]
+mod s3;
+mod staging;
+pub mod upload;
+mod url;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::prefix::PrefixStore;
+
+use self::bounded::Bounded;
+use self::fault::unusable;
+use self::url::{Cloud, Place};
+use crate::error::{Error, ErrorKind, Result};
+use crate::time::{Clock, Timestamp};
+
+pub use self::fault::{store_error, within};
+pub use self::staging::{ABANDONED_AFTER, Swept, sweep_staging};
+pub use self::url::{StorageUrl, StorageUrls};
+
+/// Whether a missing directory is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateRoot {
+    /// Make it, readable by its owner alone. Buckets are never made.
+    Yes,
+    /// Fail with [`ErrorKind::NotFound`].
+    No,
+}
+
+/// What a storage is kept on, as far as it matters to those who write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StorageKind {
+    /// A directory of this machine.
+    Local,
+    /// This program's memory.
+    Memory,
+    /// An object storage over a network, or one of which nothing is known.
+    Cloud,
+}
+
+/// The storages of one store.
+#[derive(Clone)]
+pub struct Storages {
+    /// Blobs and uses of names.
+    pub blobs: Arc<dyn ObjectStore>,
+    /// Rings, epochs, labels, and the marker of the store.
+    pub keys: Arc<dyn ObjectStore>,
+    /// The audit log.
+    pub audit: Arc<dyn ObjectStore>,
+    kind: StorageKind,
+    directories: Vec<PathBuf>,
+    #[cfg(feature = "aws")]
+    blob_bucket: Option<Arc<object_store::aws::AmazonS3>>,
+}
+
+impl Storages {
+    /// Opens the storages. The clock tells when credentials end.
+    ///
+    /// No request is made to a cloud storage: whether it answers is seen at the
+    /// first use.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a missing directory, unless it is to be made;
+    /// [`ErrorKind::Configuration`] for a scheme that this program was built
+    /// without, an unusable directory, or missing credentials or region;
+    /// [`ErrorKind::Unavailable`].
+    pub async fn open(urls: &StorageUrls, create: CreateRoot, clock: Arc<dyn Clock>) -> Result<Self> {
+        let mut opener = Opener::new(create, clock);
+        let mut root = None;
+        let blobs = opener.own_or_under(urls.blobs.as_ref(), &urls.root, &mut root, "blobs").await?;
+        let keys = opener.own_or_under(urls.keys.as_ref(), &urls.root, &mut root, "keys").await?;
+        let audit = opener.own_or_under(urls.audit.as_ref(), &urls.root, &mut root, "audit").await?;
+        #[cfg(feature = "aws")]
+        let blob_bucket = blobs.bucket;
+        let kind = blobs.kind;
+        Ok(Self {
+            kind,
+            directories: opener.directories,
+            #[cfg(feature = "aws")]
+            blob_bucket,
+            ..Self::from_parts(blobs.store, keys.store, audit.store)
+        })
+    }
+
+    /// Storages that the caller opened, under our deadlines. They count as
+    /// [`StorageKind::Cloud`], which suits every kind.
+    #[must_use]
+    pub fn from_parts(
+        blobs: Arc<dyn ObjectStore>,
+        keys: Arc<dyn ObjectStore>,
+        audit: Arc<dyn ObjectStore>,
+    ) -> Self {
+        let bounded = |store| Arc::new(Bounded(store)) as Arc<dyn ObjectStore>;
+        Self {
+            blobs: bounded(blobs),
+            keys: bounded(keys),
+            audit: bounded(audit),
+            kind: StorageKind::Cloud,
+            directories: Vec::new(),
+            #[cfg(feature = "aws")]
+            blob_bucket: None,
+        }
+    }
+
+    /// Empty storages in memory.
+    #[must_use]
+    pub fn memory() -> Self {
+        let new = || Arc::new(InMemory::new()) as Arc<dyn ObjectStore>;
+        Self { kind: StorageKind::Memory, ..Self::from_parts(new(), new(), new()) }
+    }
+
+    /// What the blobs are kept on.
+    #[must_use]
+    pub fn kind(&self) -> StorageKind {
+        self.kind
+    }
+
+    /// A writer of a new blob at `path`, with parts that suit the storage.
+    #[must_use]
+    pub fn blob_writer(&self, path: object_store::path::Path) -> upload::BlobWriter {
+        upload::BlobWriter::new(Arc::clone(&self.blobs), path, upload::PartPlan::new(self.kind))
+    }
+
+    /// Removes what killed programs left in local directories ([`sweep_staging`]).
+    /// Elsewhere it does nothing: cloud storages do so by a rule of the bucket
+    /// ([`Storages::removes_abandoned_parts`]).
+    ///
+    /// # Errors
+    /// Those of [`store_error`].
+    pub async fn sweep(&self, now: Timestamp) -> Result<Swept> {
+        let directories = self.directories.clone();
+        let sweep = move || {
+            let mut all = Swept::default();
+            for directory in directories {
+                let swept = sweep_staging(&directory, now)?;
+                all.files += swept.files;
+                all.bytes += swept.bytes;
+            }
+            Ok(all)
+        };
+        blocking(sweep).await
+    }
+
+    /// Whether the storage of blobs removes the parts of unfinished uploads by
+    /// itself, by a rule of its bucket; `None` where that cannot be asked, or
+    /// where [`Storages::sweep`] does it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] where we may not ask; [`ErrorKind::Unavailable`].
+    #[cfg_attr(not(feature = "aws"), expect(clippy::unused_async, reason = "asks S3 with feature `aws`"))]
+    pub async fn removes_abandoned_parts(&self) -> Result<Option<bool>> {
+        #[cfg(feature = "aws")]
+        if let Some(bucket) = &self.blob_bucket {
+            return s3::check_rule(bucket, bounded::CALL).await.map(Some);
+        }
+        Ok(None)
+    }
+}
+
+impl fmt::Debug for Storages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storages").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// One opened place.
+struct Opened {
+    store: Arc<dyn ObjectStore>,
+    kind: StorageKind,
+    #[cfg(feature = "aws")]
+    bucket: Option<Arc<object_store::aws::AmazonS3>>,
+}
+
+impl Opened {
+    fn new(store: impl ObjectStore, kind: StorageKind) -> Self {
+        Self {
+            store: Arc::new(store),
+            kind,
+            #[cfg(feature = "aws")]
+            bucket: None,
+        }
+    }
+
+    fn under(&self, prefix: impl Into<object_store::path::Path>) -> Self {
+        let prefix = prefix.into();
+        let store = Arc::clone(&self.store);
+        Self {
+            store: if prefix.as_ref().is_empty() { store } else { Arc::new(PrefixStore::new(store, prefix)) },
+            kind: self.kind,
+            #[cfg(feature = "aws")]
+            bucket: self.bucket.clone(),
+        }
+    }
+}
+
+struct Opener {
+    create: CreateRoot,
+    directories: Vec<PathBuf>,
+    #[cfg(feature = "aws")]
+    clock: Arc<dyn Clock>,
+    /// Loaded once for all buckets.
+    #[cfg(feature = "aws")]
+    aws: Option<s3::Aws>,
+}
+
+impl Opener {
+    #[cfg_attr(not(feature = "aws"), expect(clippy::needless_pass_by_value, unused_variables))]
+    fn new(create: CreateRoot, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            create,
+            directories: Vec::new(),
+            #[cfg(feature = "aws")]
+            clock,
+            #[cfg(feature = "aws")]
+            aws: None,
+        }
+    }
+
+    /// A storage at a URL of its own, else below the root, which is opened once
+    /// and only if something lies under it.
+    async fn own_or_under(
+        &mut self,
+        own: Option<&StorageUrl>,
+        root_url: &StorageUrl,
+        root: &mut Option<Opened>,
+        name: &str,
+    ) -> Result<Opened> {
+        if let Some(url) = own {
+            return self.open(url).await;
+        }
+        let root = match root {
+            Some(root) => root,
+            None => root.insert(self.open(root_url).await?),
+        };
+        Ok(root.under(name))
+    }
+
+    async fn open(&mut self, url: &StorageUrl) -> Result<Opened> {
+        match &url.0 {
+            Place::Memory => Ok(Opened::new(InMemory::new(), StorageKind::Memory)),
+            Place::Directory(path) => {
+                let (path, create) = (path.clone(), self.create);
+                self.directories.push(path.clone());
+                let store = blocking(move || open_directory(&path, create)).await?;
+                Ok(Opened::new(store, StorageKind::Local))
+            }
+            Place::Bucket { cloud, bucket, prefix } => {
+                let opened = match cloud {
+                    Cloud::S3 => self.s3(bucket).await?,
+                    Cloud::Gcs => gcs(bucket)?,
+                    Cloud::Azure => azure(bucket)?,
+                };
+                Ok(opened.under(prefix.clone()))
+            }
+        }
+    }
+
+    #[cfg(feature = "aws")]
+    async fn s3(&mut self, bucket: &str) -> Result<Opened> {
+        let aws = match self.aws.take() {
+            Some(aws) => aws,
+            None => s3::Aws::load(Arc::clone(&self.clock)).await?,
+        };
+        let bucket = Arc::new(self.aws.insert(aws).bucket(bucket)?);
+        let store = Arc::clone(&bucket) as Arc<dyn ObjectStore>;
+        Ok(Opened { bucket: Some(bucket), ..Opened::new(store, StorageKind::Cloud) })
+    }
+
+    #[cfg(not(feature = "aws"))]
+    #[expect(clippy::unused_async, reason = "with feature `aws` it waits")]
+    async fn s3(&mut self, _: &str) -> Result<Opened> {
+        Err(without("s3", "aws"))
+    }
+}
+
+/// Credentials and all else come from the environment (`GOOGLE_…`), bounds as
+/// for S3.
+#[cfg(feature = "gcp")]
+fn gcs(bucket: &str) -> Result<Opened> {
+    let store = object_store::gcp::GoogleCloudStorageBuilder::from_env()
+        .with_bucket_name(bucket)
+        .with_client_options(bounded::client())
+        .with_retry(bounded::retry())
+        .build()
+        .map_err(|error| store_error(error, "configure Google Cloud Storage"))?;
+    Ok(Opened::new(store, StorageKind::Cloud))
+}
+
+#[cfg(not(feature = "gcp"))]
+fn gcs(_: &str) -> Result<Opened> {
+    Err(without("gs", "gcp"))
+}
+
+/// Account, credentials and all else come from the environment (`AZURE_…`),
+/// bounds as for S3.
+#[cfg(feature = "azure")]
+fn azure(container: &str) -> Result<Opened> {
+    let store = object_store::azure::MicrosoftAzureBuilder::from_env()
+        .with_container_name(container)
+        .with_client_options(bounded::client())
+        .with_retry(bounded::retry())
+        .build()
+        .map_err(|error| store_error(error, "configure Azure Blob Storage"))?;
+    Ok(Opened::new(store, StorageKind::Cloud))
+}
+
+#[cfg(not(feature = "azure"))]
+fn azure(_: &str) -> Result<Opened> {
+    Err(without("az", "azure"))
+}
+
+#[cfg(not(all(feature = "aws", feature = "gcp", feature = "azure")))]
+fn without(scheme: &str, feature: &str) -> Error {
+    unusable(format!(
+        "this program was built without {scheme}:// storages: build it with feature `{feature}`"
+    ))
+}
+
+fn open_directory(path: &Path, create: CreateRoot) -> Result<LocalFileSystem> {
+    if create == CreateRoot::Yes {
+        create_directory(path).map_err(|error| directory_error(path, error))?;
+    }
+    let meta = std::fs::metadata(path).map_err(|error| directory_error(path, error))?;
+    if !meta.is_dir() {
+        return Err(unusable(format!("{} is not a directory", path.display())));
+    }
+    let store = LocalFileSystem::new_with_prefix(path)
+        .map_err(|error| store_error(error, "open the store's directory"))?;
+    Ok(store.with_fsync(true))
+}
+
+/// The directory and those above it, forced to the disk.
+fn create_directory(path: &Path) -> std::io::Result<()> {
+    let missing: Vec<_> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+    let mut builder = std::fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path)?;
+    // If we stop here, a power failure may undo it, and `init` makes it again.
+    #[cfg(unix)]
+    for parent in missing.iter().filter_map(|dir| dir.parent()) {
+        std::fs::File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn directory_error(path: &Path, error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        let sentence = format!("there is no store at {}: run `strongroom init` to make one", path.display());
+        return Error::new(ErrorKind::NotFound, sentence);
+    }
+    let error = object_store::Error::Generic { store: "storage", source: Box::new(error) };
+    store_error(error, "open the store's directory")
+}
+
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(call).await;
+    done.unwrap_or_else(|error| {
+        Err(Error::new(ErrorKind::Unavailable, "the program is ending").with_source(error))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use object_store::ObjectStoreExt;
+
+    use super::*;
+    use crate::system::SystemClock;
+
+    async fn open(urls: &StorageUrls, create: CreateRoot) -> Result<Storages> {
+        Storages::open(urls, create, Arc::new(SystemClock)).await
+    }
+
+    #[tokio::test]
+    async fn one_root_holds_three_storages() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("a/b #1");
+        let urls = StorageUrls::new(StorageUrl::directory(&root).unwrap());
+
+        let missing = open(&urls, CreateRoot::No).await.unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+        assert!(missing.to_string().contains("run `strongroom init`"), "{missing}");
+        assert!(!root.exists());
+
+        let storages = open(&urls, CreateRoot::Yes).await.unwrap();
+        assert_eq!(storages.kind(), StorageKind::Local);
+        let path = object_store::path::Path::from("x/y");
+        storages.blobs.put(&path, "b".into()).await.unwrap();
+        storages.keys.put(&path, "k".into()).await.unwrap();
+        storages.audit.put(&path, "a".into()).await.unwrap();
+        assert_eq!(std::fs::read(root.join("blobs/x/y")).unwrap(), b"b");
+        assert_eq!(std::fs::read(root.join("keys/x/y")).unwrap(), b"k");
+        assert_eq!(std::fs::read(root.join("audit/x/y")).unwrap(), b"a");
+        open(&urls, CreateRoot::No).await.unwrap();
+
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(root.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        std::fs::write(root.join("blobs/x/y#7"), "left").unwrap();
+        let later = SystemClock.now().saturating_add(ABANDONED_AFTER + Duration::from_secs(5));
+        assert_eq!(storages.sweep(later).await.unwrap(), Swept { files: 1, bytes: 4 });
+        assert_eq!(storages.removes_abandoned_parts().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn each_storage_can_be_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let urls = StorageUrls {
+            audit: Some(StorageUrl::directory(dir.path()).unwrap()),
+            ..StorageUrls::new(StorageUrl::memory())
+        };
+        let storages = open(&urls, CreateRoot::No).await.unwrap();
+        assert_eq!(storages.kind(), StorageKind::Memory);
+        let path = object_store::path::Path::from("x");
+        storages.blobs.put(&path, "b".into()).await.unwrap();
+        storages.audit.put(&path, "a".into()).await.unwrap();
+        assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), b"a");
+        assert!(storages.keys.get(&path).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn unusable_directories_are_configuration() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for path in [file.path().to_owned(), file.path().join("below")] {
+            let urls = StorageUrls::new(StorageUrl::directory(path).unwrap());
+            assert!(open(&urls, CreateRoot::No).await.is_err());
+            assert!(open(&urls, CreateRoot::Yes).await.is_err());
+        }
+    }
+
+    #[cfg(not(any(feature = "aws", feature = "gcp", feature = "azure")))]
+    #[tokio::test]
+    async fn a_scheme_that_is_not_built_in_names_its_feature() {
+        for (url, feature) in [("s3://bucket", "`aws`"), ("gs://bucket", "`gcp`"), ("az://bucket", "`azure`")]
+        {
+            let urls = StorageUrls::new(url.parse().unwrap());
+            let error = open(&urls, CreateRoot::No).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().contains(feature), "{error}");
+        }
+    }
+}

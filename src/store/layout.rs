@@ -1,0 +1,247 @@
+//! Where each object lives: the only code that builds or reads object paths.
+//!
+//! | storage | path | what |
+//! |---|---|---|
+//! | blobs | `blob/<customer>/<day>/<blob>` | header and payload of one blob |
+//! | blobs | `name/<customer>/<tag>/<inverse time>-<blob>` | one use of a name |
+//! | keys | `ring/<customer>/<version>` | one version of a customer's ring |
+//! | keys | `epoch/<number>` | one epoch |
+//! | keys | `label/<tag>` | which customer a label stands for |
+//! | keys | `store` | the marker of a store |
+//!
+//! Ids and tags are lower-case base32, days are ISO dates, versions and times
+//! are 16 hexadecimal digits and epochs 8, so that text order is number order.
+//!
+//! Invariants: a path is made of opaque ids, tags of keyed hashes, days and
+//! numbers, never of user text. Each object has one path, and what reads a path
+//! back refuses every other spelling. Whoever writes to the storage chooses the
+//! paths in a listing: a path that does not read back is not ours.
+
+use object_store::path::Path;
+
+use crate::id::{BlobId, CustomerId, base32};
+use crate::time::{Day, Timestamp};
+
+/// What a keyed hash made of a name or a label.
+pub type Tag = [u8; 32];
+
+/// Where a blob lives. Its id knows its day.
+#[must_use]
+pub fn blob(customer: CustomerId, blob: BlobId) -> Path {
+    blobs_of_day(customer, blob.day()).join(blob.to_string())
+}
+
+/// The customer and the blob that live at `path`, if one does.
+#[must_use]
+pub fn read_blob(path: &Path) -> Option<(CustomerId, BlobId)> {
+    let ["blob", customer, _, id] = parts(path)? else { return None };
+    let (customer, id) = (customer.parse().ok()?, id.parse().ok()?);
+    (blob(customer, id) == *path).then_some((customer, id))
+}
+
+/// The prefix of all blobs of a customer.
+#[must_use]
+pub fn blobs_of(customer: CustomerId) -> Path {
+    Path::from_iter(["blob", &customer.to_string()])
+}
+
+/// The prefix of a customer's blobs that are retained until `day`.
+#[must_use]
+pub fn blobs_of_day(customer: CustomerId, day: Day) -> Path {
+    let day = match day.date() {
+        Some(_) => day.to_string(),
+        // Only an id that nobody sealed has such a day; it leads nowhere.
+        None => day.number().to_string(),
+    };
+    blobs_of(customer).join(day)
+}
+
+/// Where it is written that `blob` was given a name at `at`. The time is
+/// inverted, so that in text order the newest use of a name comes first.
+#[must_use]
+pub fn name(customer: CustomerId, tag: &Tag, at: Timestamp, blob: BlobId) -> Path {
+    names_of(customer, tag).join(format!("{:016x}-{blob}", u64::MAX - at.micros()))
+}
+
+/// The customer, time and blob of the use of a name that `path` holds, if it
+/// holds one under `tag`.
+#[must_use]
+pub fn read_name(path: &Path, tag: &Tag) -> Option<(CustomerId, Timestamp, BlobId)> {
+    let ["name", customer, _, entry] = parts(path)? else { return None };
+    let (inverse, id) = entry.split_once('-')?;
+    let at = Timestamp::from_micros(u64::MAX - u64::from_str_radix(inverse, 16).ok()?).ok()?;
+    let (customer, id) = (customer.parse().ok()?, id.parse().ok()?);
+    (name(customer, tag, at, id) == *path).then_some((customer, at, id))
+}
+
+/// The prefix of all uses of one name. Not every storage lists in text order:
+/// sort what comes.
+#[must_use]
+pub fn names_of(customer: CustomerId, tag: &Tag) -> Path {
+    Path::from_iter(["name", &customer.to_string(), &base32(tag)])
+}
+
+/// Where a version of a customer's ring lives.
+#[must_use]
+pub fn ring(customer: CustomerId, version: u64) -> Path {
+    rings_of(customer).join(format!("{version:016x}"))
+}
+
+/// The customer and the version of the ring that lives at `path`, if one does.
+#[must_use]
+pub fn read_ring(path: &Path) -> Option<(CustomerId, u64)> {
+    let ["ring", customer, version] = parts(path)? else { return None };
+    let (customer, version) = (customer.parse().ok()?, u64::from_str_radix(version, 16).ok()?);
+    (ring(customer, version) == *path).then_some((customer, version))
+}
+
+/// The prefix of all versions of a customer's ring.
+#[must_use]
+pub fn rings_of(customer: CustomerId) -> Path {
+    rings().join(customer.to_string())
+}
+
+/// The prefix of all rings.
+#[must_use]
+pub fn rings() -> Path {
+    Path::from_iter(["ring"])
+}
+
+/// Where an epoch lives.
+#[must_use]
+pub fn epoch(number: u32) -> Path {
+    epochs().join(format!("{number:08x}"))
+}
+
+/// The number of the epoch that lives at `path`, if one does.
+#[must_use]
+pub fn read_epoch(path: &Path) -> Option<u32> {
+    let ["epoch", number] = parts(path)? else { return None };
+    let number = u32::from_str_radix(number, 16).ok()?;
+    (epoch(number) == *path).then_some(number)
+}
+
+/// The prefix of all epochs.
+#[must_use]
+pub fn epochs() -> Path {
+    Path::from_iter(["epoch"])
+}
+
+/// Where it is written which customer a label stands for.
+#[must_use]
+pub fn label(tag: &Tag) -> Path {
+    labels().join(base32(tag))
+}
+
+/// The tag of the label that lives at `path`, if one does.
+#[must_use]
+pub fn read_label(path: &Path) -> Option<Tag> {
+    let ["label", text] = parts(path)? else { return None };
+    crate::id::read_base32(text)?.try_into().ok()
+}
+
+/// The prefix of all labels.
+#[must_use]
+pub fn labels() -> Path {
+    Path::from_iter(["label"])
+}
+
+/// Where the marker of a store lives.
+#[must_use]
+pub fn store() -> Path {
+    Path::from_iter(["store"])
+}
+
+/// The parts of a path that has exactly `N` of them.
+fn parts<const N: usize>(path: &Path) -> Option<[&str; N]> {
+    path.as_ref().split('/').collect::<Vec<_>>().try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CUSTOMER: CustomerId = CustomerId::from_bytes([3; 16]);
+
+    fn id(random: u8) -> BlobId {
+        BlobId::new("2028-05-22".parse().unwrap(), [random; 13]).unwrap()
+    }
+
+    fn at(micros: u64) -> Timestamp {
+        Timestamp::from_micros(micros).unwrap()
+    }
+
+    #[test]
+    fn paths_read_back() {
+        let path = blob(CUSTOMER, id(9));
+        assert_eq!(path.as_ref(), format!("blob/{CUSTOMER}/2028-05-22/{}", id(9)));
+        assert_eq!(read_blob(&path), Some((CUSTOMER, id(9))));
+        assert!(path.prefix_matches(&blobs_of_day(CUSTOMER, id(9).day())));
+
+        let path = name(CUSTOMER, &[7; 32], at(1_000_000), id(9));
+        assert!(path.as_ref().ends_with(&format!("/fffffffffff0bdbf-{}", id(9))), "{path}");
+        assert_eq!(read_name(&path, &[7; 32]), Some((CUSTOMER, at(1_000_000), id(9))));
+        assert_eq!(read_name(&path, &[8; 32]), None);
+
+        let path = ring(CUSTOMER, 0x1f);
+        assert_eq!(path.as_ref(), format!("ring/{CUSTOMER}/000000000000001f"));
+        assert_eq!(read_ring(&path), Some((CUSTOMER, 0x1f)));
+
+        assert_eq!(epoch(255).as_ref(), "epoch/000000ff");
+        assert_eq!(read_epoch(&epoch(255)), Some(255));
+        assert_eq!(read_label(&label(&[7; 32])), Some([7; 32]));
+        assert_eq!(store().as_ref(), "store");
+    }
+
+    #[test]
+    fn text_order_is_number_order_and_newest_first() {
+        let newest_first = [Timestamp::MAX.micros(), 2_000_000, 1_000_001, 0].map(at);
+        let names = newest_first.map(|at| name(CUSTOMER, &[7; 32], at, id(1)));
+        assert!(names.is_sorted());
+        assert!([0, 1, 15, 16, u64::MAX].map(|version| ring(CUSTOMER, version)).is_sorted());
+        assert!([0, 9, 10, u32::MAX].map(epoch).is_sorted());
+    }
+
+    #[test]
+    fn a_day_beyond_the_calendar_leads_nowhere() {
+        let id = BlobId::from_bytes([0xff; 16]);
+        let path = blob(CUSTOMER, id);
+        assert_eq!(path.as_ref(), format!("blob/{CUSTOMER}/16777215/{id}"));
+    }
+
+    #[test]
+    fn what_we_did_not_write_does_not_read() {
+        let blob = id(9);
+        for path in [
+            format!("blob/{CUSTOMER}/2028-05-23/{blob}"),
+            format!("blob/{CUSTOMER}/2028-05-22/{blob}/x"),
+            format!("blob/{CUSTOMER}/2028-05-22"),
+            format!("blob/{}/2028-05-22/{blob}", CUSTOMER.to_string().to_uppercase()),
+            format!("blobs/{CUSTOMER}/2028-05-22/{blob}"),
+            format!("blob/{CUSTOMER}/2028-05-22/{}", blob.to_string().to_uppercase()),
+            String::new(),
+        ] {
+            assert_eq!(read_blob(&Path::from(path.clone())), None, "{path}");
+        }
+        for version in ["1f", "000000000000001F", "+00000000000001f", "0000000000000001f", ""] {
+            assert_eq!(read_ring(&Path::from(format!("ring/{CUSTOMER}/{version}"))), None, "{version}");
+        }
+        for number in ["ff", "000000FF", "+00000ff", "0000000ff"] {
+            assert_eq!(read_epoch(&Path::from(format!("epoch/{number}"))), None, "{number}");
+        }
+        let tag = base32(&[7; 32]);
+        for text in [tag.to_uppercase(), tag[1..].to_owned(), format!("{tag}0"), format!("{}z", &tag[..51])] {
+            assert_eq!(read_label(&Path::from(format!("label/{text}"))), None, "{text}");
+        }
+        let prefix = names_of(CUSTOMER, &[7; 32]);
+        for entry in [
+            format!("fffffffffff0bdbf{blob}"),
+            format!("FFFFFFFFFFF0BDBF-{blob}"),
+            format!("ffffffffff0bdbf-{blob}"),
+            // Past the year 9999.
+            format!("0000000000000000-{blob}"),
+        ] {
+            assert_eq!(read_name(&prefix.clone().join(entry.clone()), &[7; 32]), None, "{entry}");
+        }
+    }
+}
