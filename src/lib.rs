@@ -6,13 +6,17 @@
 
 pub mod access;
 pub mod audit;
+pub mod cache;
 pub mod codec;
 pub mod entropy;
+pub mod envelope;
 pub mod error;
 pub mod id;
 pub mod kms;
 pub mod merkle;
 pub mod payload;
+pub mod retention;
+pub mod ring;
 pub mod schedule;
 pub mod secret;
 pub mod store;
@@ -21,6 +25,3 @@ pub mod system;
 pub mod time;
 
 pub use error::{Error, ErrorKind, Result};
-pub mod envelope;
-pub mod retention;
-pub mod ring;
