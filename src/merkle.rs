@@ -444,7 +444,8 @@ mod tests {
                 let (t, n) = (size as u64, old as u64);
                 assert_eq!(proof, ours(tlog::prove_tree(t, n, &stored).unwrap()), "{old} of {size}");
                 let (from, to) = (head(old), head(size));
-                tlog::check_tree(&theirs(&proof), t, tlog::Hash(to.root.0), n, tlog::Hash(from.root.0)).unwrap();
+                tlog::check_tree(&theirs(&proof), t, tlog::Hash(to.root.0), n, tlog::Hash(from.root.0))
+                    .unwrap();
                 verify_consistency(&from, &to, &proof).unwrap();
                 assert_no_variant_passes(&proof, |proof| verify_consistency(&from, &to, proof));
                 let other = TreeHead { size: n, root: leaf_hash(b"other") };
