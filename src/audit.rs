@@ -15,6 +15,7 @@ use crate::error::ErrorKind;
 use crate::id::{BlobId, CustomerId, DataKeyId, KekId, KmsKeyId, RequestId, WriterId};
 use crate::time::{Day, Timestamp};
 
+pub mod commit;
 pub mod log;
 
 /// Proof that an intent to use a key is durable in the log.

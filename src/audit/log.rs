@@ -1,1 +1,429 @@
-//! The log.
+//! The log itself: it makes records durable on the audit storage, and hands out
+//! the [`KeyUseReceipt`]s without which no key can be used.
+//!
+//! A [`Log`] appends to one shard. Callers queue records and wait; whatever came
+//! while the last write was in flight becomes one [`Commit`]. Several processes
+//! may append to the same shard: each puts its commit under the next free
+//! number, create-if-absent, and who comes second goes behind.
+//!
+//! Invariants: a receipt is made after the commit with its intent was stored,
+//! never before; an acknowledged record is in exactly one commit; an outcome is
+//! kept until it is durable, as long as the process lives.
+//!
+//! The storage may fail, hang, answer twice or not at all; nobody waits for it
+//! longer than the deadline. It is trusted that create-if-absent has one winner
+//! and that nothing is deleted; a deletion that we run into is
+//! [`ErrorKind::Integrity`].
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::stream::{BoxStream, StreamExt};
+use object_store::ObjectStore;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
+
+use super::commit::{Commit, Head, Line};
+use super::{Event, Intent, KeyUseReceipt, Outcome, OutcomeResult, Record};
+use crate::entropy::{Entropy, random};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{RequestId, StoreId, WriterId};
+use crate::time::Clock;
+
+mod append;
+mod pins;
+mod wal;
+
+use append::{Chain, Queue, Reply, Seed, Ticket, begin_refused, finish_delayed};
+use wal::Wal;
+pub use wal::{ChainReport, verify_chain};
+
+/// Which shard to append to, and within what bounds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LogConfig {
+    /// The store whose log it is.
+    pub store: StoreId,
+    /// The shard.
+    pub shard: u16,
+    /// How long a record may take to become durable before its caller is
+    /// refused. Half of it is given to one request to the storage.
+    pub deadline: Duration,
+    /// The most records in one commit.
+    pub max_records: usize,
+    /// The most bytes of records in one commit.
+    pub max_bytes: usize,
+    /// The most records that wait; more are refused.
+    pub queue: usize,
+}
+
+impl LogConfig {
+    /// Shard 0 of `store`, 10 seconds, 4,096 records or 4 MiB a commit, 65,536
+    /// records waiting.
+    #[must_use]
+    pub fn new(store: StoreId) -> Self {
+        Self {
+            store,
+            shard: 0,
+            deadline: Duration::from_secs(10),
+            max_records: 4096,
+            max_bytes: 4 << 20,
+            queue: 1 << 16,
+        }
+    }
+}
+
+/// An open log. A clone is another handle on the same.
+#[derive(Clone)]
+pub struct Log {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    wal: Wal,
+    config: LogConfig,
+    writer: WriterId,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    runtime: Handle,
+    queue: Mutex<Queue>,
+    /// Locked by the committer as long as it runs.
+    chain: tokio::sync::Mutex<Chain>,
+    /// The head that the committer knows.
+    head: Mutex<Head>,
+    /// Notified when the committer ends.
+    idle: Notify,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { config, writer, .. } = &*self.inner;
+        f.debug_struct("Log").field("config", config).field("writer", writer).finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    /// Opens the log on `storage`, under a new writer id. The end is searched
+    /// for, and only the last commit is read; nothing is written.
+    ///
+    /// The committer runs on the runtime in which this is called.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AuditUnavailable`] if the storage cannot be read within the
+    /// deadline, [`ErrorKind::Integrity`] or [`ErrorKind::UnsupportedFormat`] if
+    /// the last commit is not one of this store and shard.
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn open(
+        storage: Arc<dyn ObjectStore>,
+        config: LogConfig,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self> {
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::new(ErrorKind::Configuration, "the audit log needs a tokio runtime").with_source(error)
+        })?;
+        let writer = WriterId::from_bytes(random(&*entropy)?);
+        let wal = Wal { storage, store: config.store, shard: config.shard, limit: config.deadline / 2 };
+        let found = async {
+            let end = wal.end(0).await?;
+            let Some(last) = end.checked_sub(1) else {
+                return Ok::<_, Error>((Head::empty(config.store, config.shard), None));
+            };
+            let (commit, mark) = wal.commit(last).await?.ok_or_else(|| wal.missing(last))?;
+            Ok((commit.head(), Some(mark)))
+        };
+        let (head, mark) = match timeout(config.deadline, found).await {
+            Ok(found) => found?,
+            Err(elapsed) => {
+                let sentence = "the audit storage does not answer";
+                return Err(Error::new(ErrorKind::AuditUnavailable, sentence).with_source(elapsed));
+            }
+        };
+        let inner = Inner {
+            wal,
+            config,
+            writer,
+            clock,
+            entropy,
+            runtime,
+            queue: Mutex::default(),
+            chain: tokio::sync::Mutex::new(Chain::new(head.clone(), mark)),
+            head: Mutex::new(head),
+            idle: Notify::new(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A new request id.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] without randomness.
+    pub fn request_id(&self) -> Result<RequestId> {
+        self.inner.nonce()
+    }
+
+    /// Under which id this log writes.
+    #[must_use]
+    pub fn writer(&self) -> WriterId {
+        self.inner.writer
+    }
+
+    /// Records an intent. When it returns, the intent is durable, and the
+    /// receipt is good for one use of a key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AuditUnavailable`] if it is not durable within the deadline,
+    /// if too many records wait, or if the log is closed;
+    /// [`ErrorKind::Integrity`] or [`ErrorKind::UnsupportedFormat`] if the log is
+    /// not what was written. In none of these cases may a key be used.
+    ///
+    /// # Cancel safety
+    /// An intent that became durable all the same gets an outcome: aborted.
+    pub async fn begin(&self, intent: Intent) -> Result<(OpenIntent, KeyUseReceipt)> {
+        let mut begun = self.begin_all(vec![intent]).await?;
+        Ok(begun.pop().expect("one intent gives one open intent"))
+    }
+
+    /// Records intents together, in one commit if they fit into one.
+    ///
+    /// # Errors
+    /// As [`Log::begin`]; then those that became durable get an outcome: aborted.
+    ///
+    /// # Cancel safety
+    /// As [`Log::begin`].
+    pub async fn begin_all(&self, intents: Vec<Intent>) -> Result<Vec<(OpenIntent, KeyUseReceipt)>> {
+        let inner = &self.inner;
+        let mut begun = Vec::with_capacity(intents.len());
+        let (tickets, answers) = inner.begin_tickets(intents)?;
+        inner.queue_begin(tickets)?;
+        let answered = async {
+            for answer in answers {
+                // Without a sender, the runtime of the committer is gone.
+                begun.extend(answer.await.unwrap_or_else(|_| Err(begin_refused(None)))?);
+            }
+            Ok::<_, Error>(())
+        };
+        match timeout(inner.config.deadline, answered).await {
+            Ok(answered) => answered?,
+            Err(_) => return Err(begin_refused(inner.queue().failure.as_ref())),
+        }
+        Ok(begun)
+    }
+
+    /// Ends the log in order: no more intents are taken, and when it returns,
+    /// everything queued is durable. Open intents can still be finished.
+    ///
+    /// # Errors
+    /// As [`Log::begin`], if what is queued is not durable within the deadline;
+    /// it is kept, and this can be called again.
+    ///
+    /// # Cancel safety
+    /// No more intents are taken; call it again for the rest.
+    pub async fn close(&self) -> Result<()> {
+        self.inner.queue().closed = true;
+        self.flush().await
+    }
+
+    /// When it returns, everything queued so far is durable.
+    ///
+    /// # Errors
+    /// As [`Log::close`].
+    ///
+    /// # Cancel safety
+    /// Nothing is lost; call it again.
+    pub async fn flush(&self) -> Result<()> {
+        let inner = &self.inner;
+        let written = async {
+            let mut started = false;
+            loop {
+                let mut idle = std::pin::pin!(inner.idle.notified());
+                idle.as_mut().enable();
+                if let Some(written) = inner.written(started) {
+                    return written;
+                }
+                started = true;
+                idle.await;
+            }
+        };
+        match timeout(inner.config.deadline, written).await {
+            Ok(written) => written,
+            Err(_) => Err(finish_delayed(inner.queue().failure.as_ref())),
+        }
+    }
+
+    /// Where the log stands, as far as this handle knows: other writers may have
+    /// gone on.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.inner.head.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The commits whose numbers are in `range`, up to the newest there is now,
+    /// each checked against the one before it and against the head that this
+    /// handle knows. The stream ends with the first error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AuditUnavailable`] if the storage cannot be read,
+    /// [`ErrorKind::Integrity`] if a commit is missing or not what was written.
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn commits(&self, range: Range<u64>) -> Result<BoxStream<'static, Result<Commit>>> {
+        let wal = self.inner.wal.clone();
+        let known = self.head();
+        let end = wal.end(known.next()).await?.min(range.end);
+        let start = wal.head_before(range.start.min(end)).await?;
+        let commits = wal.walk(start, end).map(move |commit| {
+            let (commit, _) = commit?;
+            agrees(&known, &commit)?;
+            Ok(commit)
+        });
+        Ok(commits.boxed())
+    }
+
+    /// The newest `count` records of the shard, oldest first.
+    ///
+    /// # Errors
+    /// As [`Log::commits`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn tail(&self, count: usize) -> Result<Vec<Record>> {
+        let wal = &self.inner.wal;
+        let known = self.head();
+        let mut seq = wal.end(known.next()).await?;
+        let mut newest_first = Vec::new();
+        let mut newer: Option<Commit> = None;
+        while let Some(older) = seq.checked_sub(1).filter(|_| newest_first.len() < count) {
+            seq = older;
+            let (commit, _) = wal.commit(seq).await?.ok_or_else(|| wal.missing(seq))?;
+            agrees(&known, &commit)?;
+            if let Some(newer) = &newer {
+                wal.follow(&commit.head(), newer)?;
+            }
+            newest_first.extend(commit.records().iter().rev().cloned());
+            newer = Some(commit);
+        }
+        newest_first.truncate(count);
+        newest_first.reverse();
+        Ok(newest_first)
+    }
+}
+
+/// Checks that `commit` is the one that a known head was made of, if it stands
+/// in that place.
+fn agrees(known: &Head, commit: &Commit) -> Result<()> {
+    let seq = commit.header().seq;
+    if seq.checked_add(1) == Some(known.next()) && commit.hash() != known.previous() {
+        let sentence = format!("commit {seq} of the audit log was replaced by another");
+        return Err(Error::new(ErrorKind::Integrity, sentence));
+    }
+    Ok(())
+}
+
+type Answers = Vec<oneshot::Receiver<Result<Vec<append::Begun>>>>;
+
+impl Inner {
+    fn nonce(&self) -> Result<RequestId> {
+        Ok(RequestId::from_bytes(random(&*self.entropy)?))
+    }
+
+    fn record(&self, nonce: RequestId, event: Event) -> Line {
+        Line::new(&Record { nonce, time: self.clock.now(), writer: self.writer, event })
+    }
+
+    /// Intents as tickets, each small enough for one commit.
+    fn begin_tickets(&self, intents: Vec<Intent>) -> Result<(Vec<Ticket>, Answers)> {
+        let (mut tickets, mut answers) = (Vec::new(), Vec::new());
+        let (mut lines, mut seeds, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut close = |lines: &mut Vec<Line>, seeds: &mut Vec<Seed>| {
+            let (to, answer) = oneshot::channel();
+            let reply = Reply::Begin { seeds: std::mem::take(seeds), to: Some(to) };
+            tickets.push(Ticket { lines: std::mem::take(lines), reply });
+            answers.push(answer);
+        };
+        for intent in intents {
+            let seed = Seed { request: intent.request, nonce: self.nonce()? };
+            let line = self.record(self.nonce()?, Event::Intent(intent));
+            let full = lines.len() == self.config.max_records || bytes + line.len() > self.config.max_bytes;
+            if full && !lines.is_empty() {
+                close(&mut lines, &mut seeds);
+                bytes = 0;
+            }
+            bytes += line.len();
+            lines.push(line);
+            seeds.push(seed);
+        }
+        if !lines.is_empty() {
+            close(&mut lines, &mut seeds);
+        }
+        Ok((tickets, answers))
+    }
+
+    fn outcome(&self, seed: Seed, result: OutcomeResult, bytes: Option<u64>) -> Line {
+        self.record(seed.nonce, Event::Outcome(Outcome { request: seed.request, result, bytes }))
+    }
+}
+
+/// An intent that is durable and has no outcome yet. Dropped unfinished, it
+/// records that the operation was aborted, without anyone waiting for that.
+#[must_use = "an intent without an outcome is recorded as aborted"]
+pub struct OpenIntent {
+    inner: Arc<Inner>,
+    request: RequestId,
+    /// Until it is finished.
+    seed: Option<Seed>,
+}
+
+impl OpenIntent {
+    fn new(inner: Arc<Inner>, seed: Seed) -> Self {
+        Self { inner, request: seed.request, seed: Some(seed) }
+    }
+
+    /// The request whose intent it is.
+    #[must_use]
+    pub fn request(&self) -> RequestId {
+        self.request
+    }
+
+    /// Records how the operation ended, with the plaintext bytes sealed or
+    /// released where that has a meaning. When it returns, that is durable.
+    ///
+    /// # Errors
+    /// As [`Log::begin`], if it is not durable within the deadline. The outcome
+    /// is kept and tried again as long as the process lives.
+    ///
+    /// # Cancel safety
+    /// The outcome is recorded, as soon as this was polled once.
+    pub async fn finish(mut self, result: OutcomeResult, bytes: Option<u64>) -> Result<()> {
+        let inner = Arc::clone(&self.inner);
+        let seed = self.seed.take().expect("an open intent is finished once");
+        let (to, answer) = oneshot::channel();
+        let lines = vec![inner.outcome(seed, result, bytes)];
+        inner.queue_finish(Ticket { lines, reply: Reply::Finish { to: Some(to) } });
+        match timeout(inner.config.deadline, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(finish_delayed(None))),
+            Err(_) => Err(finish_delayed(inner.queue().failure.as_ref())),
+        }
+    }
+}
+
+impl fmt::Debug for OpenIntent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenIntent").field("request", &self.request).finish_non_exhaustive()
+    }
+}
+
+impl Drop for OpenIntent {
+    fn drop(&mut self) {
+        if let Some(seed) = self.seed.take() {
+            let lines = vec![self.inner.outcome(seed, OutcomeResult::Aborted, None)];
+            self.inner.queue_finish(Ticket { lines, reply: Reply::Finish { to: None } });
+        }
+    }
+}
