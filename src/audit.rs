@@ -126,8 +126,6 @@ pub enum Action {
     Init,
     /// A customer is added.
     CustomerAdd,
-    /// A customer's settings are read.
-    CustomerShow,
     /// A customer's settings are changed.
     CustomerSet,
     /// A blob is sealed.
@@ -162,6 +160,11 @@ pub enum KeyRef {
         /// Its id.
         id: KekId,
         /// The expiry day it belongs to.
+        day: Day,
+    },
+    /// The ring key that wraps a blob of this day, before its header said which.
+    Day {
+        /// The expiry day.
         day: Day,
     },
     /// A name key of a ring.

@@ -75,6 +75,15 @@ pub trait Kms: Send + Sync + fmt::Debug {
         context: &EncryptionContext,
     ) -> Result<DataKey, KmsError>;
 
+    /// The lasting id of a key that may be named by an alias: what to store.
+    /// Uses no key, and needs no receipt.
+    ///
+    /// # Errors
+    /// [`KmsError`]; [`KmsErrorKind::Invalid`] if it is no key for data keys.
+    async fn resolve(&self, key: &KmsKeyId) -> Result<KmsKeyId, KmsError> {
+        Ok(key.clone())
+    }
+
     /// The state of a key. Uses no key, and needs no receipt.
     ///
     /// # Errors
@@ -210,6 +219,16 @@ impl EncryptionContext {
             ("strongroom:use", "epoch".to_owned()),
             ("strongroom:store", store.to_string()),
             ("strongroom:epoch", epoch.to_string()),
+        ]))
+    }
+
+    /// The tags of a KMS key that is made for a new customer.
+    #[must_use]
+    pub fn new_customer(store: StoreId, customer: CustomerId) -> Self {
+        Self(BTreeMap::from([
+            ("strongroom:use", "customer".to_owned()),
+            ("strongroom:store", store.to_string()),
+            ("strongroom:customer", customer.to_string()),
         ]))
     }
 

@@ -17,6 +17,7 @@ pub mod merkle;
 pub mod payload;
 pub mod retention;
 pub mod ring;
+pub mod room;
 pub mod schedule;
 pub mod secret;
 pub mod store;

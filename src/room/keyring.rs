@@ -351,8 +351,9 @@ impl Keyring {
         let written = self.storage.put_opts(&path, PutPayload::from(bytes.clone()), PutMode::Create.into()).await;
         if let Err(error) = written {
             // Lost, or only its answer was: what stands there tells.
-            match self.storage.get(&path).await {
-                Ok(found) if found.bytes().await.is_ok_and(|found| found == bytes.as_slice()) => {}
+            let found = async { self.storage.get(&path).await?.bytes().await };
+            match found.await {
+                Ok(found) if found == bytes => {}
                 Ok(_) => {
                     open.finish(OutcomeResult::Conflict, None).await?;
                     return Ok(None);

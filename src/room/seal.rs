@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::BlobId;
 use crate::payload::{SealError, Sealer};
 use crate::ring::Entry;
-use crate::store::{BlobWriter, PartPlan, layout, store_error};
+use crate::store::{layout, store_error, upload::BlobWriter};
 use crate::suite::Suite;
 use crate::time::Day;
 
@@ -120,8 +120,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
             _ => None,
         };
         let storage = &room.storages.blobs;
-        let plan = PartPlan::new(room.storages.kind());
-        let mut writer = BlobWriter::new(storage.clone(), layout::blob(customer.id, blob), plan);
+        let mut writer = room.storages.blob_writer(layout::blob(customer.id, blob));
         let bytes = upload(segments, &header, &dek, random(&*room.entropy)?, &mut writer).await?;
         // The name goes first: if we stop here, it leads to a blob that is not
         // there, and is passed over. After `finish`, name and blob are complete.
