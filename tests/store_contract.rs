@@ -58,8 +58,8 @@ async fn s3() {
         let storages = open(&urls).await;
         assert_eq!(storages.kind(), strongroom::store::StorageKind::Cloud);
         suite(&storages).await;
-        // The buckets of the tests have no such rule.
-        assert_eq!(storages.removes_abandoned_parts().await.unwrap(), Some(false));
+        // Whether the bucket has the rule is not ours to say; that it answers is.
+        assert!(storages.removes_abandoned_parts().await.unwrap().is_some());
 
         let missing = StorageUrls::new(url("strongroom-no-such-bucket"));
         let storages = open(&missing).await;
