@@ -301,6 +301,19 @@ mod tests {
         assert!(full.chain().ends_with("(No space left on device (os error 28))"), "{}", full.chain());
     }
 
+    #[tokio::test]
+    async fn a_real_disk_is_heard_and_its_paths_are_not() {
+        use object_store::ObjectStoreExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let store = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap();
+        let below = object_store::path::Path::from("file/object");
+        let error = store_error(store.put(&below, "x".into()).await.unwrap_err(), "write a blob");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.chain(), "failed to write a blob: Not a directory (os error 20)");
+    }
+
     #[test]
     fn an_answer_is_not_repeated() {
         let body = "Server returned non-2xx status code: 403 Forbidden: <Error><Code>SignatureDoesNotMatch\

@@ -22,7 +22,8 @@
 //!
 //! # What a bucket needs
 //! * A lifecycle rule `AbortIncompleteMultipartUpload` after a day: no program can
-//!   remove the invisible parts that a killed one left. [`check_rule`] looks.
+//!   remove the invisible parts that a killed one left.
+//!   [`Storages::removes_abandoned_parts`](super::Storages::removes_abandoned_parts) looks.
 //! * On versioned buckets a deletion of keys or audit objects must be denied: a
 //!   delete marker lets create-if-absent win a second time.
 
