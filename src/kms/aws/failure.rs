@@ -90,7 +90,8 @@ fn kind_of(code: Option<&str>, status: u16) -> KmsErrorKind {
         | "SignatureDoesNotMatch"
         | "OptInRequired"
         | "NotAuthorized" => KmsErrorKind::Configuration,
-        _ if status >= 500 || status == 429 => KmsErrorKind::Unavailable,
+        // Below 300 it was no failure, but could not be read.
+        _ if status >= 500 || status == 429 || status < 300 => KmsErrorKind::Unavailable,
         _ => KmsErrorKind::Invalid,
     }
 }
@@ -142,4 +143,57 @@ fn plain(text: Option<&str>) -> String {
         (1..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
     };
     text.filter(is_plain).unwrap_or("unknown").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_says_what_to_do() {
+        use KmsErrorKind::{
+            Authentication, Configuration, Invalid, KeyDestroyed, KeyUnavailable, Unavailable,
+        };
+        for (code, status, kind) in [
+            ("AccessDeniedException", 400, KeyUnavailable),
+            ("DisabledException", 409, KeyUnavailable),
+            ("KMSInvalidStateException", 409, KeyUnavailable),
+            ("NotFoundException", 400, KeyDestroyed),
+            ("InvalidCiphertextException", 400, Authentication),
+            ("IncorrectKeyException", 400, Authentication),
+            ("ThrottlingException", 400, Unavailable),
+            ("LimitExceededException", 400, Unavailable),
+            ("KMSInternalException", 500, Unavailable),
+            ("KeyUnavailableException", 500, Unavailable),
+            ("DependencyTimeoutException", 503, Unavailable),
+            ("InternalError", 500, Unavailable),
+            ("SomethingNew", 502, Unavailable),
+            ("SomethingNew", 429, Unavailable),
+            ("UnrecognizedClientException", 400, Configuration),
+            ("ExpiredTokenException", 400, Configuration),
+            ("InvalidSignatureException", 400, Configuration),
+            ("ValidationException", 400, Invalid),
+            ("InvalidArnException", 400, Invalid),
+            ("InvalidKeyUsageException", 400, Invalid),
+            ("InvalidGrantTokenException", 400, Invalid),
+            ("SomethingNew", 400, Invalid),
+        ] {
+            assert_eq!(kind_of(Some(code), status), kind, "{code}");
+        }
+        assert_eq!(kind_of(None, 503), Unavailable);
+        assert_eq!(kind_of(None, 200), Unavailable);
+        assert_eq!(kind_of(None, 403), Invalid);
+    }
+
+    #[test]
+    fn nothing_but_codes_and_ids_is_repeated() {
+        assert_eq!(plain(Some("AccessDeniedException")), "AccessDeniedException");
+        assert_eq!(
+            plain(Some("0bfa1b9c-60b4-4b5a-8c0b-6b8f3f1d9a11")),
+            "0bfa1b9c-60b4-4b5a-8c0b-6b8f3f1d9a11"
+        );
+        for strange in [None, Some(""), Some("a b"), Some("\u{1b}[2J"), Some("jane.doe@example.org")] {
+            assert_eq!(plain(strange), "unknown");
+        }
+    }
 }
