@@ -94,7 +94,7 @@ impl Sealer {
     /// [`SealError::PartialChunk`]; [`SealError::TooLong`] if no room is left
     /// for a last chunk behind these.
     pub fn segment(&mut self, segment: Segment) -> Result<SealJob, SealError> {
-        if segment.len() % CHUNK_LEN != 0 {
+        if !segment.len().is_multiple_of(CHUNK_LEN) {
             return Err(SealError::PartialChunk);
         }
         let after = chunk_after(self.next_chunk, &segment).ok_or(SealError::TooLong)?;
@@ -333,14 +333,14 @@ mod tests {
     static_assertions::assert_not_impl_any!(SealJob: Clone);
 
     fn dek() -> Secret<KEY_LEN> {
-        Secret::init(|out| out.copy_from_slice(&std::array::from_fn::<u8, KEY_LEN, _>(|i| i as u8)))
+        Secret::init(|out| out.iter_mut().zip(0..).for_each(|(byte, value)| *byte = value))
     }
 
     const SALT: Salt = [9; SALT_LEN];
 
     /// Plaintext in which every chunk and every position differs.
     fn text(length: usize) -> Vec<u8> {
-        (0..length).map(|i| (i * 7 + i / 256) as u8).collect()
+        (0..length).map(|i| (i * 7 + i / 256).to_le_bytes()[0]).collect()
     }
 
     fn sealed(suite: Suite, plaintext: &[u8]) -> Vec<u8> {
@@ -485,16 +485,17 @@ mod tests {
         let plaintext = text(4 * CHUNK_LEN);
         let payload = sealed(Suite::ChaCha20Poly1305, &plaintext);
         let opener = opener(Suite::ChaCha20Poly1305, &payload);
+        let size = |length: u64| usize::try_from(length).unwrap();
         let range = |chunks| {
             let range = opener.layout().sealed_range(chunks).unwrap();
-            payload[range.start as usize..range.end as usize].to_vec()
+            payload[size(range.start)..size(range.end)].to_vec()
         };
         for start in 0..=5 {
             for end in start..=5 {
                 let mut buffer = range(start..end);
                 let length = opener.open_in_place(start, &mut buffer).unwrap();
-                let from = (start as usize * CHUNK_LEN).min(plaintext.len());
-                assert!(buffer[..length] == plaintext[from..plaintext.len().min(end as usize * CHUNK_LEN)]);
+                let from = (size(start) * CHUNK_LEN).min(plaintext.len());
+                assert!(buffer[..length] == plaintext[from..plaintext.len().min(size(end) * CHUNK_LEN)]);
             }
         }
         // Not where they belong, not wholly there, or behind the end.

@@ -12,7 +12,7 @@ fn secret(bytes: &[u8]) -> Option<Secret<KEY_LEN>> {
 }
 
 fn text(length: usize) -> Vec<u8> {
-    (0..length).map(|i| ((i * 7 + i / 256) % 256) as u8).collect()
+    (0..length).map(|i| (i * 7 + i / 256).to_le_bytes()[0]).collect()
 }
 
 /// What an implementation that releases chunks as they come would have released,
@@ -23,7 +23,7 @@ fn open_as_stream(dek: &Secret<KEY_LEN>, context: &[u8], sealed: &[u8]) -> (Vec<
     };
     // Of a length that no payload has, the next that one has sees as many chunks.
     let length = sealed.len() as u64;
-    let layout = (length..).find_map(|length| Layout::of_sealed(length).ok()).unwrap();
+    let layout = (length..).find_map(|length| Layout::of_sealed(length).ok()).expect("far below the limit");
     let Ok(opener) = Opener::new(dek, Suite::Aes256Gcm, context, prologue, layout) else {
         return (Vec::new(), false);
     };
@@ -115,14 +115,14 @@ fn seal_in_segments(dek: &Secret<KEY_LEN>, context: &[u8], plaintext: &[u8]) -> 
         let mut segment = Segment::new(SEGMENT_LEN);
         rest = &rest[segment.copy_from(rest)..];
         if !segment.is_full() {
-            jobs.push(sealer.last(segment).unwrap());
+            jobs.push(sealer.last(segment).expect("far below the limit"));
             break;
         }
-        jobs.push(sealer.segment(segment).unwrap());
+        jobs.push(sealer.segment(segment).expect("full, so whole chunks"));
     }
     std::thread::scope(|scope| {
         let running: Vec<_> = jobs.into_iter().map(|job| scope.spawn(|| job.run())).collect();
-        running.into_iter().for_each(|job| payload.append(&mut job.join().unwrap()));
+        running.into_iter().for_each(|job| payload.append(&mut job.join().expect("sealing does not panic")));
     });
     payload
 }
