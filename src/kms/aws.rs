@@ -165,12 +165,12 @@ impl AwsKms {
                         .with_initial_backoff(FIRST_BACKOFF)
                         .with_max_backoff(LONGEST_BACKOFF),
                 )
-                // So that one lost answer leaves time for other attempts.
+                // So that one lost answer leaves time for other attempts. The whole is
+                // bounded by `in_time`.
                 .timeout_config(
                     TimeoutConfig::builder()
                         .connect_timeout(self.0.options.deadline.mul_f64(0.2))
                         .operation_attempt_timeout(self.0.options.deadline.mul_f64(0.3))
-                        .operation_timeout(self.0.options.deadline)
                         .build(),
                 );
             Client::from_conf(config.build())
@@ -638,6 +638,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn credentials_that_hang_end_by_the_deadline() {
+        let server = Server::start(|_, _| data_key(ARN, &[7; 32]));
+        let hang = aws_credential_types::credential_fn::provide_credentials_fn(std::future::pending);
+        let kms = client_of(&server.url, SharedCredentialsProvider::new(hang), Duration::from_millis(500));
+        assert_kind(decrypt(&kms).await, KmsErrorKind::Unavailable, "credentials that hang");
+        assert_eq!(server.requests(), 0);
+    }
+
+    #[tokio::test]
     async fn one_lost_answer_does_not_matter() {
         let server = Server::start(|n, _| if n == 0 { Answer::Hang } else { data_key(ARN, &[7; 32]) });
         generate(&server.kms(Duration::from_secs(3))).await.unwrap();
@@ -649,7 +658,20 @@ mod tests {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let keys = SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test"));
         let kms = client_of(&format!("http://{port}"), keys, AMPLE);
-        assert_kind(generate(&kms).await, KmsErrorKind::Unavailable, "nobody listens");
+        let error = generate(&kms).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Unavailable);
+        let chain = crate::Error::from(error).chain();
+        assert!(chain.contains("Connection refused"), "{chain}");
+    }
+
+    /// The SDK quotes the request in this error.
+    #[tokio::test]
+    async fn an_address_that_is_none_is_told_without_the_request() {
+        for nonsense in ["nonsense", "127.0.0.1:4566"] {
+            let keys = SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test"));
+            let shown = format!("{:?}", generate(&client_of(nonsense, keys, AMPLE)).await.unwrap_err());
+            assert!(shown.contains("endpoint") && !shown.contains("strongroom:"), "{shown}");
+        }
     }
 
     #[tokio::test]

@@ -462,6 +462,18 @@ mod tests {
         }
     }
 
+    /// No key is so much as looked for when the ciphertext names another.
+    #[tokio::test]
+    async fn the_key_in_the_ciphertext_comes_first() {
+        let home = tempfile::tempdir().unwrap();
+        let kms = kms(home.path(), &TestClock::new());
+        let (key, other) = (kms.create_key(&context()).await, kms.create_key(&context()).await.unwrap());
+        let made = kms.generate_data_key(receipt(), &key.unwrap(), &context()).await.unwrap();
+        kms.disable(&other).await.unwrap();
+        let result = kms.decrypt(receipt(), &other, &made.wrapped, &context()).await;
+        assert_kind(result, KmsErrorKind::Authentication, "another key, disabled");
+    }
+
     #[tokio::test]
     async fn a_newer_ciphertext_asks_for_an_upgrade() {
         let home = tempfile::tempdir().unwrap();

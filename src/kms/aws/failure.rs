@@ -5,6 +5,8 @@
 //! session of a role). Its code and request id are, and with the request id
 //! CloudTrail tells the rest.
 
+use std::fmt;
+
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_kms::config::http::HttpResponse;
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
@@ -44,14 +46,7 @@ where
             KmsError::new(KmsErrorKind::Unavailable, "AWS KMS gave no readable answer").with_source(fault)
         }
         // Nothing was answered: the cause is ours or the network's.
-        unanswered => {
-            let (kind, message) = judge_unanswered(&unanswered);
-            let error = KmsError::new(kind, message);
-            match unanswered.into_source() {
-                Ok(source) => error.with_source(source),
-                Err(_) => error,
-            }
-        }
+        unanswered => judge_unanswered(&unanswered),
     }
 }
 
@@ -111,29 +106,64 @@ fn sentence(kind: KmsErrorKind) -> &'static str {
     }
 }
 
-fn judge_unanswered<E, R>(error: &SdkError<E, R>) -> (KmsErrorKind, &'static str)
-where
-    SdkError<E, R>: std::error::Error + 'static,
-{
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(found) = cause {
-        if let Some(credentials) = found.downcast_ref::<CredentialsError>() {
-            return match credentials {
-                CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => (
-                    KmsErrorKind::Configuration,
-                    "there are no usable AWS credentials: set AWS_PROFILE, log in, or give this machine a role",
-                ),
-                // Their source may be back at any time.
-                _ => (KmsErrorKind::Unavailable, "AWS credentials cannot be had at the moment"),
-            };
-        }
-        cause = found.source();
+fn judge_unanswered<R: fmt::Debug + 'static, E: std::error::Error + 'static>(
+    error: &SdkError<E, R>,
+) -> KmsError {
+    if let Some(credentials) = causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>()) {
+        let (kind, message) = match credentials {
+            CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => (
+                KmsErrorKind::Configuration,
+                "there are no usable AWS credentials: set AWS_PROFILE, log in, or give this machine a role",
+            ),
+            // Their source may be back at any time.
+            _ => (KmsErrorKind::Unavailable, "AWS credentials cannot be had at the moment"),
+        };
+        return KmsError::new(kind, message).with_source(Cause::of(credentials));
     }
     match error {
-        SdkError::ConstructionFailure(_) => {
-            (KmsErrorKind::Configuration, "a request to AWS KMS cannot be made with these settings")
+        SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout() => {
+            KmsError::new(KmsErrorKind::Unavailable, "AWS KMS cannot be reached")
+                .with_source(Cause::of(error))
         }
-        _ => (KmsErrorKind::Unavailable, "AWS KMS cannot be reached"),
+        // The network, or an endpoint that is no URL: the SDK does not tell them apart.
+        SdkError::DispatchFailure(failure) if !failure.is_user() => KmsError::new(
+            KmsErrorKind::Unavailable,
+            "AWS KMS cannot be reached: if this goes on, check that its endpoint is a URL",
+        ),
+        SdkError::TimeoutError(_) => {
+            KmsError::new(KmsErrorKind::Unavailable, "AWS KMS did not answer in time")
+        }
+        _ => {
+            let message = "a request to AWS KMS cannot be made: check the endpoint, region and profile";
+            KmsError::new(KmsErrorKind::Configuration, message)
+        }
+    }
+}
+
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
+}
+
+/// The sentences of credentials' and connections' errors, one line in all. Those
+/// of other kinds are not repeated: some quote the request.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct Cause(String);
+
+impl Cause {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut text = String::new();
+        for cause in causes(error) {
+            let sentence = cause.to_string();
+            let line = sentence.lines().next().unwrap_or_default();
+            if !text.contains(line) {
+                text.push_str(if text.is_empty() { "" } else { ": " });
+                text.extend(line.chars().filter(|c| !c.is_control()).take(200));
+            }
+        }
+        Self(text)
     }
 }
 
