@@ -13,7 +13,7 @@ use strongroom::envelope::Metadata;
 use strongroom::kms::KmsRegistry;
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::room::{CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Source, Strongroom};
-use strongroom::store::{CreateRoot, Storages, StorageUrls};
+use strongroom::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
 use strongroom::system::{SystemClock, SystemEntropy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -75,7 +75,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
     let kms = InsecureLocalKms::open(directory.path().join("kms"), clock.clone(), entropy)?;
-    let urls = StorageUrls::root(directory.path().join("store").to_string_lossy().parse()?);
+    let urls = StorageUrls::new(StorageUrl::directory(directory.path().join("store"))?);
     let storages = Storages::open(&urls, CreateRoot::Yes, clock).await?;
     let keys = (EpochKey::New("local".into()), CustomerKey::New("local".into()));
     let bytes = back_up_and_restore(storages, KmsRegistry::new().with(Arc::new(kms)), keys).await?;

@@ -14,15 +14,16 @@ use std::sync::Arc;
 use strongroom::kms::KmsRegistry;
 use strongroom::kms::aws::AwsKms;
 use strongroom::room::{CustomerKey, EpochKey};
-use strongroom::store::{CreateRoot, Storages, StorageUrls};
-use strongroom::system::{SystemClock, SystemEntropy};
+use strongroom::store::{CreateRoot, StorageUrls, Storages};
+use strongroom::system::SystemClock;
 
 #[path = "backup.rs"]
 mod backup;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let bucket = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set; use localstack/run"));
+    let bucket =
+        |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set; use localstack/run"));
     // A folder of its own, so that it can be run again.
     let folder = std::process::id();
     let url = |bucket: String| format!("s3://{bucket}/example-{folder}").parse();
@@ -30,11 +31,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         blobs: Some(url(bucket("STRONGROOM_TEST_BUCKET_BLOBS")?)?),
         keys: Some(url(bucket("STRONGROOM_TEST_BUCKET_KEYS")?)?),
         audit: Some(url(bucket("STRONGROOM_TEST_BUCKET_AUDIT")?)?),
-        ..StorageUrls::root(url(bucket("STRONGROOM_TEST_BUCKET_BLOBS")?)?)
+        ..StorageUrls::new(url(bucket("STRONGROOM_TEST_BUCKET_BLOBS")?)?)
     };
-    let clock = Arc::new(SystemClock);
-    let storages = Storages::open(&urls, CreateRoot::No, clock.clone()).await?;
-    let kms = AwsKms::from_env(clock, Arc::new(SystemEntropy)).await;
+    let storages = Storages::open(&urls, CreateRoot::No, Arc::new(SystemClock)).await?;
+    let kms = AwsKms::from_env();
     let customer_key = format!("aws-kms:{}", bucket("STRONGROOM_TEST_KMS_ARN")?).parse()?;
     let keys = (EpochKey::New("aws-kms".into()), CustomerKey::Existing(customer_key));
     let bytes = backup::back_up_and_restore(storages, KmsRegistry::new().with(Arc::new(kms)), keys).await?;

@@ -15,7 +15,7 @@ use strongroom::id::BlobId;
 use strongroom::kms::KmsRegistry;
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::room::{ByteRange, CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Strongroom};
-use strongroom::store::{CreateRoot, Storages, StorageUrls};
+use strongroom::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
 use strongroom::system::{SystemClock, SystemEntropy};
 
 /// What the service holds for one hospital.
@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
     let kms = InsecureLocalKms::open(directory.path().join("kms"), clock.clone(), entropy)?;
-    let urls = StorageUrls::root(directory.path().join("store").to_string_lossy().parse()?);
+    let urls = StorageUrls::new(StorageUrl::directory(directory.path().join("store"))?);
     let storages = Storages::open(&urls, CreateRoot::Yes, clock).await?;
 
     let operator = Access::new(Principal::service("set-up")?, Purpose::SystemAdministration);
@@ -62,7 +62,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     )
     .await?;
     let hospital: strongroom::id::Label = "general-hospital".parse()?;
-    room.add_customer(&operator, NewCustomer::new(hospital.clone(), CustomerKey::New("local".into()))).await?;
+    room.add_customer(&operator, NewCustomer::new(hospital.clone(), CustomerKey::New("local".into())))
+        .await?;
 
     let documents = Documents { room: room.clone(), hospital: hospital.clone() };
     let nurse = Principal::person("staff-0417")?;

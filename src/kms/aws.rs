@@ -217,6 +217,10 @@ impl Kms for AwsKms {
         PROVIDER
     }
 
+    async fn resolve(&self, key: &KmsKeyId) -> Result<KmsKeyId, KmsError> {
+        AwsKms::resolve(self, key).await
+    }
+
     async fn generate_data_key(
         &self,
         _receipt: KeyUseReceipt,
