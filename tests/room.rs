@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use strongroom::ErrorKind;
 use strongroom::access::{Access, Principal, Purpose};
 use strongroom::envelope::Metadata;
 use strongroom::kms::KmsRegistry;
 use strongroom::kms::local::InsecureLocalKms;
-use strongroom::room::{ByteRange, Customer, CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Strongroom};
+use strongroom::room::{
+    ByteRange, Customer, CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Strongroom,
+};
 use strongroom::store::Storages;
 use strongroom::suite::Suite;
 use strongroom::system::{SystemClock, SystemEntropy};
-use strongroom::ErrorKind;
 
 fn access() -> Access {
     Access::new(Principal::service("tests").unwrap(), Purpose::SystemAdministration)
@@ -26,11 +28,14 @@ struct Fixture {
 
 async fn fixture() -> Fixture {
     let keys = tempfile::tempdir().unwrap();
-    let kms = InsecureLocalKms::open(keys.path().join("kms"), Arc::new(SystemClock), Arc::new(SystemEntropy)).unwrap();
+    let kms = InsecureLocalKms::open(keys.path().join("kms"), Arc::new(SystemClock), Arc::new(SystemEntropy))
+        .unwrap();
     let registry = KmsRegistry::new().with(Arc::new(kms));
     let epoch_key = EpochKey::New("local".into());
     let (room, made) =
-        Strongroom::init(Storages::memory(), registry, epoch_key, &access(), Options::default()).await.unwrap();
+        Strongroom::init(Storages::memory(), registry, epoch_key, &access(), Options::default())
+            .await
+            .unwrap();
     assert!(made);
     let acme = "acme".parse().unwrap();
     let new = NewCustomer::new("acme".parse().unwrap(), CustomerKey::New("local".into()));
