@@ -493,8 +493,12 @@ fn release(body: Body, wanted: Range<u64>, open: OpenIntent) -> BoxStream<'stati
     futures_util::stream::unfold(state, Releasing::next).boxed()
 }
 
+/// Where a piece begins in the plaintext, and the piece, or the error with what is
+/// authentic in front of it.
+type Piece = (u64, Result<Bytes, (Error, Bytes)>);
+
 struct Releasing {
-    pieces: BoxStream<'static, (u64, Result<Bytes, (Error, Bytes)>)>,
+    pieces: BoxStream<'static, Piece>,
     wanted: Range<u64>,
     /// Taken when the outcome is recorded; dropped before, it is an abort.
     open: Option<OpenIntent>,
