@@ -4,6 +4,7 @@
 //! encryption), every key use is recorded before it happens, and all state
 //! lives in object storage and a KMS.
 
+#![warn(unreachable_pub)]
 #![deny(
     clippy::cast_possible_truncation,
     clippy::disallowed_methods,
