@@ -16,7 +16,11 @@
 pub mod access;
 pub mod audit;
 pub mod cache;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod codec;
+#[cfg(feature = "cli")]
+pub mod config;
 pub mod entropy;
 pub mod envelope;
 pub mod error;
