@@ -119,7 +119,8 @@ impl<T> Slot<T> {
 
     fn put(&mut self, value: Arc<T>, now: Duration, limits: Limits) -> Arc<T> {
         let uses_left = limits.uses.saturating_sub(1);
-        self.live = Some(Live { value: Arc::clone(&value), until: now.saturating_add(limits.ttl), uses_left });
+        self.live =
+            Some(Live { value: Arc::clone(&value), until: now.saturating_add(limits.ttl), uses_left });
         self.failed = None;
         value
     }

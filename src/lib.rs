@@ -4,6 +4,14 @@
 //! encryption), every key use is recorded before it happens, and all state
 //! lives in object storage and a KMS.
 
+#![deny(
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
+
 pub mod access;
 pub mod audit;
 pub mod cache;

@@ -240,10 +240,16 @@ impl Strongroom {
         Ok(room)
     }
 
-    async fn assemble(store: StoreId, storages: Storages, kms: KmsRegistry, options: &Options) -> Result<Self> {
+    async fn assemble(
+        store: StoreId,
+        storages: Storages,
+        kms: KmsRegistry,
+        options: &Options,
+    ) -> Result<Self> {
         let (clock, entropy) = (Arc::clone(&options.clock), Arc::clone(&options.entropy));
         let config = LogConfig { deadline: options.log_deadline, ..LogConfig::new(store) };
-        let log = Log::open(Arc::clone(&storages.audit), config, Arc::clone(&clock), Arc::clone(&entropy)).await?;
+        let log =
+            Log::open(Arc::clone(&storages.audit), config, Arc::clone(&clock), Arc::clone(&entropy)).await?;
         let keyring = Keyring::new(
             store,
             Arc::clone(&storages.keys),
@@ -269,7 +275,10 @@ impl Strongroom {
         if all == (ours, ours, ours) {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Configuration, "the blobs, keys and audit storages do not belong to one store"))
+        Err(Error::new(
+            ErrorKind::Configuration,
+            "the blobs, keys and audit storages do not belong to one store",
+        ))
     }
 
     /// The id of this store.
@@ -311,7 +320,7 @@ impl Strongroom {
         match room.storages.keys.head(&path).await {
             Ok(_) => return Err(taken()),
             Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(store_error(error, "failed to look the label up")),
+            Err(error) => return Err(store_error(error, "look the label up")),
         }
         let kms_key = self.customer_key(new.kms_key, id).await?;
         let settings =
@@ -326,7 +335,7 @@ impl Strongroom {
             Err(error) => match self.read_label(&path).await {
                 Ok(found) if found == id => {}
                 Ok(_) => return Err(taken()),
-                Err(_) => return Err(store_error(error, "failed to write the label")),
+                Err(_) => return Err(store_error(error, "write the label")),
             },
         }
         Ok(CustomerInfo::of(&ring))
@@ -376,7 +385,7 @@ impl Strongroom {
     pub async fn customers(&self, access: &Access) -> Result<Vec<CustomerInfo>> {
         let labels = self.0.storages.keys.list(Some(&layout::labels()));
         let infos = labels
-            .map_err(|error| store_error(error, "failed to list the customers"))
+            .map_err(|error| store_error(error, "list the customers"))
             .try_filter(|object| std::future::ready(layout::read_label(&object.location).is_some()))
             .map(|object| async move {
                 let id = self.read_label(&object?.location).await?;
@@ -391,8 +400,8 @@ impl Strongroom {
 
     async fn read_label(&self, path: &object_store::path::Path) -> Result<CustomerId> {
         let stored = self.0.storages.keys.get(path).await;
-        let stored = stored.map_err(|error| store_error(error, "failed to read a label"))?;
-        let bytes = stored.bytes().await.map_err(|error| store_error(error, "failed to read a label"))?;
+        let stored = stored.map_err(|error| store_error(error, "read a label"))?;
+        let bytes = stored.bytes().await.map_err(|error| store_error(error, "read a label"))?;
         let text = std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n'));
         let id = text.and_then(|text| text.parse().ok());
         id.ok_or_else(|| Error::new(ErrorKind::Integrity, "a label does not hold a customer id"))
@@ -436,7 +445,7 @@ struct Marker {
 const MARKER_FORMAT: &str = "strongroom-store-v1";
 
 async fn read_marker(storage: &dyn ObjectStore) -> Result<Option<StoreId>> {
-    let failed = |error| store_error(error, "failed to read the store's marker");
+    let failed = |error| store_error(error, "read the store's marker");
     let stored = match storage.get(&layout::store()).await {
         Ok(stored) => stored,
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
@@ -468,7 +477,7 @@ async fn write_marker(storage: &dyn ObjectStore, store: StoreId) -> Result<Store
         Ok(_) => Ok(store),
         Err(error) => match read_marker(storage).await? {
             Some(found) => Ok(found),
-            None => Err(store_error(error, "failed to write the store's marker")),
+            None => Err(store_error(error, "write the store's marker")),
         },
     }
 }

@@ -8,7 +8,7 @@
 //! # Contract of every storage
 //! * **Only create-if-absent is relied on** (`PutMode::Create`): of any number of
 //!   writers to one path one wins, the others get
-//!   [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists). A lost answer
+//!   [`ErrorKind::AlreadyExists`]. A lost answer
 //!   looks the same to the winner ([`store_error`]): read the object back.
 //! * **Durability**: what was acknowledged survives a crash. Local files and their
 //!   directories are forced to the disk before that.
@@ -26,7 +26,7 @@ mod bounded;
 mod fault;
 pub mod layout;
 #[cfg(feature = "aws")]
-mod s3;
+pub mod s3;
 mod staging;
 pub mod upload;
 mod url;

@@ -65,9 +65,6 @@ const ATTEMPTS: u32 = 4;
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 
-/// What the code of a wrong state is called.
-const WRONG_STATE: &str = "KMSInvalidStateException";
-
 /// How AWS KMS is reached, where the environment does not say or is not to be asked.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -168,12 +165,12 @@ impl AwsKms {
                         .with_initial_backoff(FIRST_BACKOFF)
                         .with_max_backoff(LONGEST_BACKOFF),
                 )
-                // So that one lost answer leaves time for other attempts.
+                // So that one lost answer leaves time for other attempts. The whole is
+                // bounded by `in_time`.
                 .timeout_config(
                     TimeoutConfig::builder()
                         .connect_timeout(self.0.options.deadline.mul_f64(0.2))
                         .operation_attempt_timeout(self.0.options.deadline.mul_f64(0.3))
-                        .operation_timeout(self.0.options.deadline)
                         .build(),
                 );
             Client::from_conf(config.build())
@@ -218,6 +215,10 @@ async fn load(options: &AwsKmsOptions) -> SdkConfig {
 impl Kms for AwsKms {
     fn provider(&self) -> &'static str {
         PROVIDER
+    }
+
+    async fn resolve(&self, key: &KmsKeyId) -> Result<KmsKeyId, KmsError> {
+        AwsKms::resolve(self, key).await
     }
 
     async fn generate_data_key(
@@ -303,7 +304,7 @@ impl KmsAdmin for AwsKms {
         self.in_time(async {
             let call = self.client(Some(key.region)).await?.disable_key();
             match call.key_id(key.arn).send().await {
-                Err(error) if error.code() == Some(WRONG_STATE) => match self.state(key).await? {
+                Err(error) if is_wrong_state(&error) => match self.state(key).await? {
                     // It cannot be used as it is, and will be disabled if that is cancelled.
                     KeyState::PendingDeletion(_) | KeyState::Disabled => Ok(()),
                     _ => Err(failed(error)),
@@ -324,10 +325,14 @@ impl KmsAdmin for AwsKms {
             let call = self.client(Some(key.region)).await?.schedule_key_deletion();
             match call.key_id(key.arn).pending_window_in_days(days).send().await {
                 Ok(answer) => {
-                    check_answered(key, answer.key_id())?;
+                    // LocalStack leaves it at the last part of the ARN.
+                    let bare = |id: &str| key.arn.rsplit_once("key/").is_some_and(|(_, own)| own == id);
+                    if !answer.key_id().is_some_and(|id| id == key.arn || bare(id)) {
+                        return Err(wrong_answer());
+                    }
                     answer.deletion_date().and_then(timestamp).ok_or_else(wrong_answer)
                 }
-                Err(error) if error.code() == Some(WRONG_STATE) => match self.state(key).await? {
+                Err(error) if is_wrong_state(&error) => match self.state(key).await? {
                     KeyState::PendingDeletion(Some(due)) => Ok(due),
                     _ => Err(failed(error)),
                 },
@@ -343,7 +348,7 @@ impl KmsAdmin for AwsKms {
             let call = self.client(Some(key.region)).await?.cancel_key_deletion();
             match call.key_id(key.arn).send().await {
                 Ok(answer) => check_answered(key, answer.key_id()),
-                Err(error) if error.code() == Some(WRONG_STATE) => match self.state(key).await? {
+                Err(error) if is_wrong_state(&error) => match self.state(key).await? {
                     KeyState::Enabled | KeyState::Disabled => Ok(()),
                     _ => Err(failed(error)),
                 },
@@ -416,6 +421,12 @@ fn unfit(metadata: &KeyMetadata) -> Option<&'static str> {
     }
 }
 
+/// Whether the key is in a state that this change does not start from, which
+/// may be the one that it leads to.
+fn is_wrong_state(error: &impl ProvideErrorMetadata) -> bool {
+    matches!(error.code(), Some("KMSInvalidStateException" | "DisabledException"))
+}
+
 fn pairs(context: &EncryptionContext) -> HashMap<String, String> {
     context.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
@@ -440,4 +451,374 @@ fn timestamp(at: &DateTime) -> Option<Timestamp> {
     let seconds = u64::try_from(at.secs()).ok()?;
     let micros = seconds.checked_mul(1_000_000)?.checked_add(u64::from(at.subsec_nanos() / 1000))?;
     Timestamp::from_micros(micros).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
+    use aws_credential_types::provider::error::CredentialsError;
+    use data_encoding::BASE64;
+
+    use super::*;
+    use crate::kms::contract::{assert_kind, context, localstack_is_there, receipt};
+
+    const ARN: &str = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+    const OTHER: &str = "arn:aws:kms:eu-central-1:123456789012:key/00000000-12ab-34cd-56ef-1234567890ab";
+
+    /// A KMS of one page: it answers by number of request, or hangs.
+    struct Server {
+        url: String,
+        requests: Arc<AtomicUsize>,
+    }
+
+    enum Answer {
+        Say(u16, String),
+        HangUp,
+        Hang,
+    }
+
+    impl Server {
+        fn start(answer: impl Fn(usize, &str) -> Answer + Send + Sync + 'static) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let requests = Arc::new(AtomicUsize::new(0));
+            let (counter, answer) = (Arc::clone(&requests), Arc::new(answer));
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let (counter, answer) = (Arc::clone(&counter), Arc::clone(&answer));
+                    std::thread::spawn(move || {
+                        let mut stream = stream.unwrap();
+                        let Some(request) = read_request(&stream) else { return };
+                        match answer(counter.fetch_add(1, Ordering::SeqCst), &request) {
+                            Answer::Say(status, body) => {
+                                let head = format!(
+                                    "HTTP/1.1 {status} -\r\ncontent-type: application/x-amz-json-1.1\r\n\
+                                     x-amzn-requestid: 0bfa1b9c\r\nconnection: close\r\n\
+                                     content-length: {}\r\n\r\n",
+                                    body.len()
+                                );
+                                let _gone = stream.write_all((head + &body).as_bytes());
+                            }
+                            Answer::HangUp => {}
+                            Answer::Hang => std::thread::sleep(Duration::from_secs(60)),
+                        }
+                    });
+                }
+            });
+            Self { url, requests }
+        }
+
+        fn kms(&self, deadline: Duration) -> AwsKms {
+            let keys = Credentials::new("test", "test", None, None, "test");
+            client_of(&self.url, SharedCredentialsProvider::new(keys), deadline)
+        }
+
+        fn requests(&self) -> usize {
+            self.requests.load(Ordering::SeqCst)
+        }
+    }
+
+    fn client_of(url: &str, credentials: SharedCredentialsProvider, deadline: Duration) -> AwsKms {
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .endpoint_url(url)
+            .credentials_provider(credentials)
+            .build();
+        let options = AwsKmsOptions { deadline, ..AwsKmsOptions::default() };
+        let config = OnceCell::new_with(Some(config));
+        AwsKms(Arc::new(Inner { options, config, clients: Mutex::default() }))
+    }
+
+    /// Head and body of one request.
+    fn read_request(stream: &TcpStream) -> Option<String> {
+        let mut reader = BufReader::new(stream);
+        let (mut head, mut length) = (String::new(), 0);
+        loop {
+            let start = head.len();
+            if reader.read_line(&mut head).ok()? == 0 {
+                return None;
+            }
+            let line = head[start..].trim().to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        Some(head + std::str::from_utf8(&body).unwrap())
+    }
+
+    fn fault(status: u16, code: &str) -> Answer {
+        let body = format!(r#"{{"__type":"{code}","message":"User: jane.doe is not authorized"}}"#);
+        Answer::Say(status, body)
+    }
+
+    fn data_key(arn: &str, key: &[u8]) -> Answer {
+        let (key, wrapped) = (BASE64.encode(key), BASE64.encode(b"wrapped"));
+        let body = format!(r#"{{"KeyId":"{arn}","Plaintext":"{key}","CiphertextBlob":"{wrapped}"}}"#);
+        Answer::Say(200, body)
+    }
+
+    fn key() -> KmsKeyId {
+        KmsKeyId::new(PROVIDER, ARN).unwrap()
+    }
+
+    async fn generate(kms: &AwsKms) -> Result<GeneratedDataKey, KmsError> {
+        kms.generate_data_key(receipt(), &key(), &context()).await
+    }
+
+    async fn decrypt(kms: &AwsKms) -> Result<DataKey, KmsError> {
+        kms.decrypt(receipt(), &key(), &WrappedDataKey::new(b"wrapped".to_vec()), &context()).await
+    }
+
+    const AMPLE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_refusal_is_not_retried() {
+        for (status, code, kind) in [
+            (400, "AccessDeniedException", KmsErrorKind::KeyUnavailable),
+            (409, "DisabledException", KmsErrorKind::KeyUnavailable),
+            (409, "KMSInvalidStateException", KmsErrorKind::KeyUnavailable),
+            (400, "NotFoundException", KmsErrorKind::KeyDestroyed),
+            (400, "InvalidCiphertextException", KmsErrorKind::Authentication),
+            (400, "IncorrectKeyException", KmsErrorKind::Authentication),
+            (400, "UnrecognizedClientException", KmsErrorKind::Configuration),
+            (400, "ValidationException", KmsErrorKind::Invalid),
+        ] {
+            let server = Server::start(move |_, _| fault(status, code));
+            let result = decrypt(&server.kms(AMPLE)).await;
+            let chain = format!("{:?}", crate::Error::from(result.unwrap_err()));
+            assert!(chain.contains(code) && chain.contains("0bfa1b9c"), "{chain}");
+            assert!(!chain.contains("jane"), "{chain}");
+            assert_eq!(server.requests(), 1, "{code}");
+            assert_kind(generate(&server.kms(AMPLE)).await, kind, code);
+            assert_eq!(server.requests(), 2, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn throttling_is_waited_out() {
+        let server = Server::start(|n, _| match n {
+            0 => fault(400, "ThrottlingException"),
+            1 => fault(500, "KMSInternalException"),
+            2 => Answer::HangUp,
+            _ => data_key(ARN, &[7; 32]),
+        });
+        assert_eq!(decrypt(&server.kms(AMPLE)).await.unwrap().secret().expose(), &[7; 32]);
+        assert_eq!(server.requests(), 4);
+    }
+
+    #[tokio::test]
+    async fn endless_throttling_ends_as_unavailable() {
+        for (status, code) in [
+            (400, "ThrottlingException"),
+            (503, "DependencyTimeoutException"),
+            (500, "KeyUnavailableException"),
+        ] {
+            let server = Server::start(move |_, _| fault(status, code));
+            assert_kind(generate(&server.kms(AMPLE)).await, KmsErrorKind::Unavailable, code);
+            assert_eq!(server.requests(), 4, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "a deadline is measured on a real clock")]
+    async fn what_hangs_ends_by_the_deadline() {
+        let server = Server::start(|_, _| Answer::Hang);
+        let started = std::time::Instant::now();
+        let result = decrypt(&server.kms(Duration::from_millis(1500))).await;
+        assert_kind(result, KmsErrorKind::Unavailable, "a server that hangs");
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(4), "took {took:?}");
+        assert!(server.requests() > 1, "one attempt does not use up the deadline");
+    }
+
+    #[tokio::test]
+    async fn credentials_that_hang_end_by_the_deadline() {
+        let server = Server::start(|_, _| data_key(ARN, &[7; 32]));
+        let hang = aws_credential_types::credential_fn::provide_credentials_fn(std::future::pending);
+        let kms = client_of(&server.url, SharedCredentialsProvider::new(hang), Duration::from_millis(500));
+        assert_kind(decrypt(&kms).await, KmsErrorKind::Unavailable, "credentials that hang");
+        assert_eq!(server.requests(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_lost_answer_does_not_matter() {
+        let server = Server::start(|n, _| if n == 0 { Answer::Hang } else { data_key(ARN, &[7; 32]) });
+        generate(&server.kms(Duration::from_secs(3))).await.unwrap();
+        assert_eq!(server.requests(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_shut_is_unavailable() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let keys = SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test"));
+        let kms = client_of(&format!("http://{port}"), keys, AMPLE);
+        let error = generate(&kms).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Unavailable);
+        let chain = crate::Error::from(error).chain();
+        assert!(chain.contains("Connection refused"), "{chain}");
+    }
+
+    /// The SDK quotes the request in this error.
+    #[tokio::test]
+    async fn an_address_that_is_none_is_told_without_the_request() {
+        for nonsense in ["nonsense", "127.0.0.1:4566"] {
+            let keys = SharedCredentialsProvider::new(Credentials::new("test", "test", None, None, "test"));
+            let shown = format!("{:?}", generate(&client_of(nonsense, keys, AMPLE)).await.unwrap_err());
+            assert!(shown.contains("endpoint") && !shown.contains("strongroom:"), "{shown}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_about_another_key_is_refused() {
+        for answer in [OTHER, "1234abcd-12ab-34cd-56ef-1234567890ab", ""] {
+            let server = Server::start(move |_, _| data_key(answer, &[7; 32]));
+            let kms = server.kms(AMPLE);
+            assert_kind(decrypt(&kms).await, KmsErrorKind::Authentication, answer);
+            assert_kind(generate(&kms).await, KmsErrorKind::Authentication, answer);
+            assert_eq!(server.requests(), 2, "it is not asked again");
+        }
+        let server = Server::start(|_, _| Answer::Say(200, "{}".to_owned()));
+        assert_kind(decrypt(&server.kms(AMPLE)).await, KmsErrorKind::Authentication, "no key at all");
+    }
+
+    #[tokio::test]
+    async fn a_data_key_has_32_bytes() {
+        for length in [0, 16, 31, 33, 64] {
+            let server = Server::start(move |_, _| data_key(ARN, &vec![7; length]));
+            let kms = server.kms(AMPLE);
+            assert_kind(decrypt(&kms).await, KmsErrorKind::Authentication, "a key of another length");
+            assert_kind(generate(&kms).await, KmsErrorKind::Authentication, "a key of another length");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unreadable_answer_is_not_repeated() {
+        let secret = BASE64.encode(&[0x5A; 32]);
+        let body = format!(r#"{{"KeyId":"{ARN}","Plaintext":"{secret}", oops"#);
+        let server = Server::start(move |_, _| Answer::Say(200, body.clone()));
+        let error = decrypt(&server.kms(AMPLE)).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Unavailable);
+        let shown = format!("{error:?}");
+        let shown = format!("{shown} {:?}", crate::Error::from(error));
+        assert!(!shown.contains(&secret[..8]) && !shown.contains("90, 90"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn every_call_names_key_context_and_region() {
+        let server = Server::start(|_, request| {
+            let request = request.to_owned();
+            let signed_for = request.contains("/eu-central-1/kms/aws4_request");
+            let named = request.contains(&format!(r#""KeyId":"{ARN}""#));
+            let bound = request.contains(r#""strongroom:use":"ring""#);
+            let asked =
+                request.contains(r#""KeySpec":"AES_256""#) || request.contains("TrentService.Decrypt");
+            if signed_for && named && bound && asked { data_key(ARN, &[7; 32]) } else { fault(400, "Wrong") }
+        });
+        let kms = server.kms(AMPLE);
+        let made = generate(&kms).await.unwrap();
+        assert_eq!(made.wrapped.as_bytes(), b"wrapped");
+        decrypt(&kms).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn missing_credentials_and_regions_say_so() {
+        let server = Server::start(|_, _| fault(500, "never asked"));
+        let none = aws_credential_types::credential_fn::provide_credentials_fn(|| async {
+            Err::<Credentials, _>(CredentialsError::not_loaded("none"))
+        });
+        let kms = client_of(&server.url, SharedCredentialsProvider::new(none), AMPLE);
+        assert_kind(decrypt(&kms).await, KmsErrorKind::Configuration, "no credentials");
+        let down = aws_credential_types::credential_fn::provide_credentials_fn(|| async {
+            Err::<Credentials, _>(CredentialsError::provider_error("503"))
+        });
+        let kms = client_of(&server.url, SharedCredentialsProvider::new(down), AMPLE);
+        assert_kind(decrypt(&kms).await, KmsErrorKind::Unavailable, "their source is down");
+        let error = server.kms(AMPLE).create_key(&context()).await.unwrap_err();
+        assert_eq!(error.kind(), KmsErrorKind::Configuration);
+        assert!(error.to_string().contains("AWS_REGION"), "{error}");
+        assert_eq!(server.requests(), 0);
+    }
+
+    #[tokio::test]
+    async fn only_arns_of_keys_are_used() {
+        let server = Server::start(|_, _| fault(500, "never asked"));
+        let kms = server.kms(AMPLE);
+        for name in [
+            "1234abcd-12ab-34cd-56ef-1234567890ab",
+            "alias/acme",
+            "arn:aws:kms:eu-central-1:123456789012:alias/acme",
+            "arn:aws:s3:eu-central-1:123456789012:key/1234",
+            "arn:aws:kms:evil.example/:123456789012:key/1234",
+            "arn:aws:kms::123456789012:key/1234",
+            "arn:aws:kms:eu-central-1::key/1234",
+            "arn:aws:kms:eu-central-1:123456789012:key/1234:more",
+        ] {
+            let key = KmsKeyId::new(PROVIDER, name).unwrap();
+            let result = kms.generate_data_key(receipt(), &key, &context()).await;
+            assert_kind(result, KmsErrorKind::Invalid, name);
+        }
+        assert_eq!(server.requests(), 0);
+        let gov = KmsKeyId::new(PROVIDER, "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/1").unwrap();
+        assert_eq!(Arn::of(&gov).unwrap().region, "us-gov-west-1");
+    }
+
+    #[tokio::test]
+    async fn a_key_that_cannot_be_a_customers_is_not_resolved() {
+        for (change, fits) in [
+            (("", ""), true),
+            (("SYMMETRIC_DEFAULT", "RSA_4096"), false),
+            (("ENCRYPT_DECRYPT", "SIGN_VERIFY"), false),
+            (("CUSTOMER", "AWS"), false),
+            (("false", "true"), false),
+        ] {
+            let server = Server::start(move |_, _| {
+                let body = format!(
+                    r#"{{"KeyMetadata":{{"KeyId":"1","Arn":"{ARN}","KeySpec":"SYMMETRIC_DEFAULT",
+                    "KeyUsage":"ENCRYPT_DECRYPT","KeyManager":"CUSTOMER","MultiRegion":false}}}}"#
+                );
+                let body = if change.0.is_empty() { body } else { body.replace(change.0, change.1) };
+                Answer::Say(200, body)
+            });
+            let alias = KmsKeyId::new(PROVIDER, "arn:aws:kms:eu-central-1:123456789012:alias/acme").unwrap();
+            match server.kms(AMPLE).resolve(&alias).await {
+                Ok(resolved) => assert!(fits && resolved == key(), "{change:?}"),
+                Err(error) => assert!(!fits && error.kind() == KmsErrorKind::Invalid, "{change:?} {error:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn localstack_resolves_names_and_keeps_regions_apart() {
+        if !localstack_is_there("names and regions of AWS KMS") {
+            return;
+        }
+        let here = AwsKms::from_env();
+        let key = here.create_key(&context()).await.unwrap();
+        let bare = KmsKeyId::new(PROVIDER, key.name().rsplit_once('/').unwrap().1).unwrap();
+        assert_eq!(here.resolve(&bare).await.unwrap(), key);
+        assert_eq!(here.resolve(&key).await.unwrap(), key);
+
+        let options = AwsKmsOptions { region: Some("eu-west-1".to_owned()), ..AwsKmsOptions::default() };
+        let there = AwsKms::with_options(options).create_key(&context()).await.unwrap();
+        assert_eq!(Arn::of(&there).unwrap().region, "eu-west-1");
+        // A client of another region finds it by its ARN.
+        let made = here.generate_data_key(receipt(), &there, &context()).await.unwrap();
+        let opened = here.decrypt(receipt(), &there, &made.wrapped, &context()).await.unwrap();
+        assert_eq!(opened.secret().expose(), made.plaintext.secret().expose());
+
+        let client = here.client(None).await.unwrap();
+        let replicated = client.create_key().multi_region(true).send().await.unwrap().key_metadata.unwrap();
+        let replicated = KmsKeyId::new(PROVIDER, replicated.arn().unwrap()).unwrap();
+        assert_kind(here.resolve(&replicated).await, KmsErrorKind::Invalid, "a multi-Region key");
+    }
 }

@@ -287,22 +287,10 @@ async fn local_keys_keep_the_contract() {
     .await;
 }
 
-/// Runs where LocalStack is, and elsewhere says aloud that it did not: the test
-/// runner has no third result, and hides what a passing test prints with macros.
 #[cfg(feature = "aws")]
 #[tokio::test]
 async fn aws_kms_keeps_the_contract_if_localstack_is_there() {
-    use std::io::Write;
-
-    if std::env::var_os("STRONGROOM_TEST_LOCALSTACK").is_none() {
-        let why = "NOT RUN: the KMS contract on AWS KMS: STRONGROOM_TEST_LOCALSTACK is not set; \
-                   use `localstack/run -- cargo test`";
-        assert_ne!(
-            std::env::var("STRONGROOM_TEST_REQUIRE_LOCALSTACK").as_deref(),
-            Ok("1"),
-            "{why} (and STRONGROOM_TEST_REQUIRE_LOCALSTACK=1 asks for it)"
-        );
-        writeln!(std::io::stderr(), "{why}").unwrap();
+    if !localstack_is_there("the KMS contract on AWS KMS") {
         return;
     }
     let kms = crate::kms::aws::AwsKms::from_env();
@@ -315,4 +303,22 @@ async fn aws_kms_keeps_the_contract_if_localstack_is_there() {
         clock: None,
     })
     .await;
+}
+
+/// Whether there is a LocalStack. If not, says aloud that a test does not run, or
+/// fails where all must: the test runner has no third result, and hides what a
+/// passing test prints with macros.
+#[cfg(feature = "aws")]
+pub(crate) fn localstack_is_there(test: &str) -> bool {
+    use std::io::Write;
+
+    if std::env::var_os("STRONGROOM_TEST_LOCALSTACK").is_some() {
+        return true;
+    }
+    let why =
+        format!("NOT RUN: {test}: STRONGROOM_TEST_LOCALSTACK is not set; use `localstack/run -- cargo test`");
+    let required = std::env::var("STRONGROOM_TEST_REQUIRE_LOCALSTACK").is_ok_and(|value| value == "1");
+    assert!(!required, "{why} (STRONGROOM_TEST_REQUIRE_LOCALSTACK=1 asks for it)");
+    writeln!(std::io::stderr(), "{why}").unwrap();
+    false
 }

@@ -35,7 +35,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use zeroize::Zeroizing;
 
 use crate::audit::KeyUseReceipt;
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
@@ -98,6 +97,9 @@ impl InsecureLocalKms {
         let inner = Arc::clone(&self.0);
         let done = tokio::task::spawn_blocking(move || work(&inner)).await;
         done.unwrap_or_else(|stopped| {
+            if stopped.is_panic() {
+                std::panic::resume_unwind(stopped.into_panic());
+            }
             let message = "the key directory could not be worked on: the program is stopping";
             Err(KmsError::new(KmsErrorKind::Unavailable, message).with_source(stopped))
         })
@@ -320,10 +322,14 @@ fn seal(
 ) -> SealedDataKey {
     let header = Header { key: id, salt: *salt };
     let aead = AeadKey::new(Suite::Aes256Gcm, &schedule::local_kms(key, salt));
-    // Wiped, in case sealing stops half way.
-    let mut buffer = Zeroizing::new(*data_key.expose());
-    let tag = aead.seal_in_place(&SINGLE_USE_NONCE, &header.aad(context), buffer.as_mut_slice());
-    SealedDataKey { header, ciphertext: *buffer, tag }
+    let aad = header.aad(context);
+    let mut tag = [0; TAG_LEN];
+    // A secret until it is sealed.
+    let sealed = Secret::<KEY_LEN>::init(|buffer| {
+        *buffer = *data_key.expose();
+        tag = aead.seal_in_place(&SINGLE_USE_NONCE, &aad, buffer);
+    });
+    SealedDataKey { header, ciphertext: *sealed.expose(), tag }
 }
 
 fn open(
@@ -454,6 +460,18 @@ mod tests {
             let key = name.parse().unwrap();
             assert_kind(kms.describe(&key).await, KmsErrorKind::Invalid, name);
         }
+    }
+
+    /// No key is so much as looked for when the ciphertext names another.
+    #[tokio::test]
+    async fn the_key_in_the_ciphertext_comes_first() {
+        let home = tempfile::tempdir().unwrap();
+        let kms = kms(home.path(), &TestClock::new());
+        let (key, other) = (kms.create_key(&context()).await, kms.create_key(&context()).await.unwrap());
+        let made = kms.generate_data_key(receipt(), &key.unwrap(), &context()).await.unwrap();
+        kms.disable(&other).await.unwrap();
+        let result = kms.decrypt(receipt(), &other, &made.wrapped, &context()).await;
+        assert_kind(result, KmsErrorKind::Authentication, "another key, disabled");
     }
 
     #[tokio::test]

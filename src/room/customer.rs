@@ -168,7 +168,7 @@ impl Customer {
         let customer = self.id;
         let objects = self.room.0.storages.blobs.list(Some(&layout::blobs_of(customer)));
         objects
-            .map_err(|error| store_error(error, "failed to list the blobs"))
+            .map_err(|error| store_error(error, "list the blobs"))
             .try_filter_map(move |object| {
                 // Whatever else lies there is not ours.
                 let found = layout::read_blob(&object.location).filter(|(owner, _)| *owner == customer);
@@ -204,7 +204,7 @@ impl Customer {
             let tag = close(open, tag.map_err(use_error)).await?;
             let mut uses = room.storages.blobs.list(Some(&layout::names_of(self.id, &tag)));
             while let Some(object) = uses.next().await {
-                let object = object.map_err(|error| store_error(error, "failed to look a name up"))?;
+                let object = object.map_err(|error| store_error(error, "look a name up"))?;
                 found.extend(layout::read_name(&object.location, &tag).map(|(_, at, blob)| (at, blob)));
             }
         }
@@ -237,6 +237,8 @@ pub(super) fn use_error(error: UseError) -> Error {
     match error {
         UseError::Destroyed => Error::new(ErrorKind::KeyDestroyed, "the key of this blob was destroyed"),
         UseError::Authentication | UseError::Unknown => Error::authentication(),
-        UseError::WrongUse => Error::new(ErrorKind::Integrity, "the ring's key is not for this use").with_source(error),
+        UseError::WrongUse => {
+            Error::new(ErrorKind::Integrity, "the ring's key is not for this use").with_source(error)
+        }
     }
 }

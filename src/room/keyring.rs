@@ -115,7 +115,8 @@ impl Keyring {
     /// `init` made meanwhile.
     pub(super) async fn create_first_epoch(&self, asker: Asker<'_>, kms_key: KmsKeyId) -> Result<()> {
         let number = 1;
-        let (open, receipt) = self.begin(asker, Action::KmsGenerateDataKey, None, self.epoch_ref(&kms_key, number)).await?;
+        let (open, receipt) =
+            self.begin(asker, Action::KmsGenerateDataKey, None, self.epoch_ref(&kms_key, number)).await?;
         let context = EncryptionContext::epoch(self.store, number);
         let made = self.generate(open, receipt, &kms_key, &context).await?;
         let directory = DirectoryKey::new(random_secret(&*self.entropy)?);
@@ -130,9 +131,12 @@ impl Keyring {
         let bytes = crate::codec::Encode::to_bytes(&record);
         // If we stop before this write there is no epoch, and the next `init`
         // makes one with another data key. After it, that `init` finds this one.
-        match self.storage.put_opts(&layout::epoch(number), PutPayload::from(bytes), PutMode::Create.into()).await {
-            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
-            Err(error) => Err(store_error(error, "failed to write the epoch record")),
+        let path = layout::epoch(number);
+        match self.storage.put_opts(&path, PutPayload::from(bytes), PutMode::Create.into()).await {
+            Ok(_) => Ok(()),
+            // Another `init` was faster, or only the answer was lost.
+            Err(_) if self.storage.head(&path).await.is_ok() => Ok(()),
+            Err(error) => Err(store_error(error, "write the epoch record")),
         }
     }
 
@@ -154,11 +158,14 @@ impl Keyring {
 
     async fn load_epoch(&self, asker: Asker<'_>, number: u32) -> Result<Epoch> {
         let stored = self.storage.get(&layout::epoch(number)).await;
-        let stored = stored.map_err(|error| store_error(error, "failed to read the epoch record"))?;
-        let bytes = stored.bytes().await.map_err(|error| store_error(error, "failed to read the epoch record"))?;
+        let stored = stored.map_err(|error| store_error(error, "read the epoch record"))?;
+        let bytes = stored.bytes().await.map_err(|error| store_error(error, "read the epoch record"))?;
         let record = EpochRecord::from_bytes(&bytes).map_err(|error| unreadable(error, "epoch record"))?;
         if (record.store, record.epoch) != (self.store, number) {
-            return Err(Error::new(ErrorKind::Integrity, "the epoch record belongs to another store or epoch"));
+            return Err(Error::new(
+                ErrorKind::Integrity,
+                "the epoch record belongs to another store or epoch",
+            ));
         }
         let reference = self.epoch_ref(&record.kms_key, number);
         let (open, receipt) = self.begin(asker, Action::KmsDecrypt, None, reference).await?;
@@ -190,7 +197,10 @@ impl Keyring {
         let (newest, pin) = tokio::join!(newest, self.log.ring_pin(customer));
         let (newest, pin) = (newest?, pin?);
         let rolled_back = || {
-            Error::new(ErrorKind::Integrity, format!("the ring of customer {customer} is older than the log says"))
+            Error::new(
+                ErrorKind::Integrity,
+                format!("the ring of customer {customer} is older than the log says"),
+            )
         };
         let Some(version) = newest else {
             return Err(match pin {
@@ -199,8 +209,8 @@ impl Keyring {
             });
         };
         let stored = self.storage.get(&layout::ring(customer, version)).await;
-        let stored = stored.map_err(|error| store_error(error, "failed to read a ring"))?;
-        let bytes = stored.bytes().await.map_err(|error| store_error(error, "failed to read a ring"))?;
+        let stored = stored.map_err(|error| store_error(error, "read a ring"))?;
+        let bytes = stored.bytes().await.map_err(|error| store_error(error, "read a ring"))?;
         let found = RingRef { version, hash: Sha256::digest(&bytes).into() };
         match pin {
             Some(pin) if pin.version > version => return Err(rolled_back()),
@@ -228,7 +238,12 @@ impl Keyring {
     }
 
     /// The data key under which `id` of `ring` is sealed.
-    pub(super) async fn data_key(&self, asker: Asker<'_>, ring: &Ring, id: DataKeyId) -> Result<Arc<DataKey>> {
+    pub(super) async fn data_key(
+        &self,
+        asker: Asker<'_>,
+        ring: &Ring,
+        id: DataKeyId,
+    ) -> Result<Arc<DataKey>> {
         let wrapped = ring.data_key(id).ok_or_else(|| {
             Error::new(ErrorKind::Integrity, "a ring entry names a data key that the ring does not have")
         })?;
@@ -237,7 +252,12 @@ impl Keyring {
         cell.get(&*self.clock, self.limits, self.load_data_key(asker, ring.customer, wrapped)).await
     }
 
-    async fn load_data_key(&self, asker: Asker<'_>, customer: CustomerId, key: &RingDataKey) -> Result<DataKey> {
+    async fn load_data_key(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        key: &RingDataKey,
+    ) -> Result<DataKey> {
         let reference = KeyRef::Customer { kms_key: key.kms_key.clone(), data_key: key.id };
         let (open, receipt) = self.begin(asker, Action::KmsDecrypt, Some(customer), reference).await?;
         let context = EncryptionContext::customer(self.store, customer, key.id);
@@ -259,12 +279,14 @@ impl Keyring {
         let data_key_id = DataKeyId::from_bytes(random(&*self.entropy)?);
         let kms_key = first.settings.kms_key.clone();
         let reference = KeyRef::Customer { kms_key: kms_key.clone(), data_key: data_key_id };
-        let (open, receipt) = self.begin(asker, Action::KmsGenerateDataKey, Some(customer), reference).await?;
+        let (open, receipt) =
+            self.begin(asker, Action::KmsGenerateDataKey, Some(customer), reference).await?;
         let context = EncryptionContext::customer(self.store, customer, data_key_id);
         let made = self.generate(open, receipt, &kms_key, &context).await?;
         let from = first.settings.period.retain_until(self.clock.now());
         let days = (0..MINT_DAYS).map(|days| EntryKind::Day(from.plus(days)));
-        let entries = self.new_entries(customer, days.chain([EntryKind::Name]), (data_key_id, &made.plaintext))?;
+        let entries =
+            self.new_entries(customer, days.chain([EntryKind::Name]), (data_key_id, &made.plaintext))?;
         let data_key = RingDataKey { id: data_key_id, kms_key, wrapped: made.wrapped };
         let ring = first.with_first_keys(vec![data_key], entries).map_err(refused)?;
         match self.write_ring(asker, &epoch, Arc::new(ring)).await? {
@@ -277,7 +299,12 @@ impl Keyring {
     ///
     /// Of several nodes that want to change one version, one wins; the others
     /// read its version and decide anew.
-    pub(super) async fn ensure(&self, asker: Asker<'_>, customer: CustomerId, want: &Want) -> Result<Arc<Ring>> {
+    pub(super) async fn ensure(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        want: &Want,
+    ) -> Result<Arc<Ring>> {
         let keys = self.customer(customer);
         let _own_turn = keys.change.lock().await;
         for attempt in 0..MAX_ATTEMPTS {
@@ -308,7 +335,10 @@ impl Keyring {
                 // The newest data key of the KMS key that the customer has now.
                 let fits = |key: &&RingDataKey| key.kms_key == ring.settings.kms_key;
                 let Some(under) = ring.data_keys.iter().find(fits) else {
-                    return Err(Error::new(ErrorKind::Integrity, "the ring has no data key of its own KMS key"));
+                    return Err(Error::new(
+                        ErrorKind::Integrity,
+                        "the ring has no data key of its own KMS key",
+                    ));
                 };
                 let data_key = self.data_key(asker, ring, under.id).await?;
                 let kinds = days.into_iter().map(EntryKind::Day);
@@ -335,7 +365,12 @@ impl Keyring {
     }
 
     /// Writes one version of a ring. `None` if another one has that number.
-    async fn write_ring(&self, asker: Asker<'_>, epoch: &Epoch, ring: Arc<Ring>) -> Result<Option<Arc<Ring>>> {
+    async fn write_ring(
+        &self,
+        asker: Asker<'_>,
+        epoch: &Epoch,
+        ring: Arc<Ring>,
+    ) -> Result<Option<Arc<Ring>>> {
         let bytes = ring.seal(&epoch.data_key, random(&*self.entropy)?);
         let reference = RingRef { version: ring.version, hash: Sha256::digest(&bytes).into() };
         let mut intent = Intent::new(self.log.request_id()?, asker.access, Action::RingWrite);
@@ -348,7 +383,8 @@ impl Keyring {
         // If we stop here, the log has an intent for a version that does not
         // exist, which binds nobody.
         let path = layout::ring(ring.customer, ring.version);
-        let written = self.storage.put_opts(&path, PutPayload::from(bytes.clone()), PutMode::Create.into()).await;
+        let written =
+            self.storage.put_opts(&path, PutPayload::from(bytes.clone()), PutMode::Create.into()).await;
         if let Err(error) = written {
             // Lost, or only its answer was: what stands there tells.
             let found = async { self.storage.get(&path).await?.bytes().await };
@@ -358,7 +394,15 @@ impl Keyring {
                     open.finish(OutcomeResult::Conflict, None).await?;
                     return Ok(None);
                 }
-                Err(_) => return close(open, Err(store_error(error, "failed to write a ring"))).await,
+                // S3 answers a conflict (409) to both of two writers that meet,
+                // and then neither may stand: run again.
+                Err(object_store::Error::NotFound { .. })
+                    if matches!(error, object_store::Error::AlreadyExists { .. }) =>
+                {
+                    open.finish(OutcomeResult::Conflict, None).await?;
+                    return Ok(None);
+                }
+                Err(_) => return close(open, Err(store_error(error, "write a ring"))).await,
             }
         }
         // If we stop here, the version stands and whoever reads it next pins it.
@@ -432,7 +476,8 @@ impl CustomerKeys {
         if let Some(known) = newest.as_ref() {
             let same = known.version == ring.version;
             if (same && **known != *ring) || (!same && known.check_successor(&ring).is_err()) {
-                let message = format!("the ring of customer {} does not follow from the one before", ring.customer);
+                let message =
+                    format!("the ring of customer {} does not follow from the one before", ring.customer);
                 return Err(Error::new(ErrorKind::Integrity, message));
             }
         }
@@ -489,7 +534,7 @@ async fn newest<T: Ord>(
     let mut objects = storage.list(Some(&prefix));
     let mut newest = None;
     while let Some(object) = objects.next().await {
-        let object = object.map_err(|error| store_error(error, "failed to list the keys storage"))?;
+        let object = object.map_err(|error| store_error(error, "list the keys storage"))?;
         newest = newest.max(read(&object.location));
     }
     Ok(newest)

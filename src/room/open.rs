@@ -111,7 +111,8 @@ impl Opened {
     /// As [`Customer::open`]; [`ErrorKind::InvalidInput`] if it is longer than
     /// `limit` bytes.
     pub async fn bytes(self, limit: usize) -> Result<Bytes> {
-        let length = usize::try_from(self.range.end - self.range.start).ok().filter(|length| *length <= limit);
+        let length =
+            usize::try_from(self.range.end - self.range.start).ok().filter(|length| *length <= limit);
         let Some(length) = length else {
             return Err(Error::new(ErrorKind::InvalidInput, "the blob is longer than the limit"));
         };
@@ -153,7 +154,8 @@ pub(super) async fn open(
     range: Option<ByteRange>,
     action: Action,
 ) -> Result<Opened> {
-    let (intent, front) = begin(customer, blob, action, if range.is_some() { FRONT_LEN } else { FULL_FRONT_LEN }).await?;
+    let (intent, front) =
+        begin(customer, blob, action, if range.is_some() { FRONT_LEN } else { FULL_FRONT_LEN }).await?;
     let prepared = async {
         let mut body = Body::open(customer, blob, front?, intent.receipt).await?;
         let length = body.opener.layout().plaintext_len();
@@ -240,7 +242,8 @@ async fn begin(
     intent.blob = Some(blob);
     intent.key = Some(KeyRef::Day { day: blob.day() });
     let path = layout::blob(customer.id, blob);
-    let (begun, front) = tokio::join!(room.log.begin(intent), fetch_front(&*room.storages.blobs, &path, front_len));
+    let (begun, front) =
+        tokio::join!(room.log.begin(intent), fetch_front(&*room.storages.blobs, &path, front_len));
     let (open, receipt) = begun?;
     Ok((Begun { open, receipt }, front))
 }
@@ -248,7 +251,7 @@ async fn begin(
 async fn fetch_front(storage: &dyn ObjectStore, path: &Path, length: u64) -> Result<Front> {
     let failed = |error| match error {
         object_store::Error::NotFound { .. } => Error::new(ErrorKind::NotFound, "there is no such blob"),
-        error => store_error(error, "failed to read the blob"),
+        error => store_error(error, "read the blob"),
     };
     let options = GetOptions { range: Some(GetRange::Bounded(0..length)), ..GetOptions::default() };
     match storage.get_opts(path, options).await {
@@ -291,7 +294,8 @@ impl Body {
         let room = &*customer.room.0;
         let path = layout::blob(customer.id, blob);
         let storage = Arc::clone(&room.storages.blobs);
-        let header_len = Header::length(front.bytes.get(..PRELUDE_LEN).unwrap_or(&front.bytes)).map_err(damaged)?;
+        let header_len =
+            Header::length(front.bytes.get(..PRELUDE_LEN).unwrap_or(&front.bytes)).map_err(damaged)?;
         let offset = as_u64(header_len);
         let payload_len = front.size.checked_sub(offset).ok_or_else(Error::authentication)?;
         let layout = Layout::of_sealed(payload_len).map_err(|_| Error::authentication())?;
@@ -397,7 +401,8 @@ impl SegmentJob {
         let chunks = if kept_last.is_some() { self.chunks.start..last } else { self.chunks };
         let mut opened = BytesMut::new();
         if !chunks.is_empty() {
-            let range = layout.sealed_range(chunks.clone()).ok_or_else(|| (Error::authentication(), Bytes::new()))?;
+            let range =
+                layout.sealed_range(chunks.clone()).ok_or_else(|| (Error::authentication(), Bytes::new()))?;
             let range = self.offset + range.start..self.offset + range.end;
             let sealed = fetch_behind(&*self.storage, &self.path, &self.front, range).await;
             let sealed = sealed.map_err(|error| (error, Bytes::new()))?;
@@ -427,7 +432,12 @@ impl SegmentJob {
 }
 
 /// A range of the object, of which the front is here already.
-async fn fetch_behind(storage: &dyn ObjectStore, path: &Path, front: &Bytes, range: Range<u64>) -> Result<Bytes> {
+async fn fetch_behind(
+    storage: &dyn ObjectStore,
+    path: &Path,
+    front: &Bytes,
+    range: Range<u64>,
+) -> Result<Bytes> {
     let here = as_u64(front.len());
     if range.start >= here {
         return fetch(storage, path, range).await;
@@ -449,10 +459,12 @@ async fn fetch(storage: &dyn ObjectStore, path: &Path, range: Range<u64>) -> Res
     match storage.get_range(path, range.clone()).await {
         Ok(bytes) if as_u64(bytes.len()) == wanted => Ok(bytes),
         Ok(_) => Err(Error::authentication()),
-        Err(object_store::Error::NotFound { .. }) => Err(Error::new(ErrorKind::NotFound, "there is no such blob")),
+        Err(object_store::Error::NotFound { .. }) => {
+            Err(Error::new(ErrorKind::NotFound, "there is no such blob"))
+        }
         Err(error) => match storage.head(path).await {
             Ok(found) if found.size < range.end => Err(Error::authentication()),
-            _ => Err(store_error(error, "failed to read the blob")),
+            _ => Err(store_error(error, "read the blob")),
         },
     }
 }
@@ -463,11 +475,8 @@ fn release(body: Body, wanted: Range<u64>, open: OpenIntent) -> BoxStream<'stati
     let whole = wanted == (0..layout.plaintext_len());
     // The last chunk of a whole blob is opened even if it is empty: it is what
     // shows that nothing was cut off.
-    let chunks = if whole {
-        0..layout.chunks()
-    } else {
-        layout.span(wanted.clone()).map_or(0..0, |span| span.chunks)
-    };
+    let chunks =
+        if whole { 0..layout.chunks() } else { layout.span(wanted.clone()).map_or(0..0, |span| span.chunks) };
     let (in_flight, step) = (body.in_flight, body.segment_chunks);
     let first = chunks.start;
     let starts = (chunks.start..chunks.end).step_by(usize::try_from(step).expect("a few hundred"));
@@ -484,8 +493,12 @@ fn release(body: Body, wanted: Range<u64>, open: OpenIntent) -> BoxStream<'stati
     futures_util::stream::unfold(state, Releasing::next).boxed()
 }
 
+/// Where a piece begins in the plaintext, and the piece, or the error with what is
+/// authentic in front of it.
+type Piece = (u64, Result<Bytes, (Error, Bytes)>);
+
 struct Releasing {
-    pieces: BoxStream<'static, (u64, Result<Bytes, (Error, Bytes)>)>,
+    pieces: BoxStream<'static, Piece>,
     wanted: Range<u64>,
     /// Taken when the outcome is recorded; dropped before, it is an abort.
     open: Option<OpenIntent>,
@@ -542,7 +555,11 @@ struct StreamReader {
 }
 
 impl AsyncRead for StreamReader {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.piece.is_empty() {
             match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
                 Some(Ok(piece)) => self.piece = piece,

@@ -126,7 +126,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
         // there, and is passed over. After `finish`, name and blob are complete.
         if let Some(path) = name_path {
             let written = storage.put_opts(&path, PutPayload::new(), PutMode::Overwrite.into()).await;
-            written.map_err(|error| store_error(error, "failed to write the blob's name"))?;
+            written.map_err(|error| store_error(error, "write the blob's name"))?;
         }
         // If we stop after this, the blob is there and the log has an intent
         // without outcome, which retention counts as a blob.
@@ -194,7 +194,8 @@ async fn upload(
 
 async fn write_next(sealing: &mut VecDeque<JoinHandle<Bytes>>, writer: &mut BlobWriter) -> Result<()> {
     let Some(job) = sealing.pop_front() else { return Ok(()) };
-    let sealed = job.await.map_err(|error| Error::new(ErrorKind::Io, "a sealing thread ended").with_source(error))?;
+    let sealed =
+        job.await.map_err(|error| Error::new(ErrorKind::Io, "a sealing thread ended").with_source(error))?;
     writer.write(sealed).await
 }
 

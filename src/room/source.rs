@@ -101,7 +101,10 @@ impl Segments {
     /// The next segment. After one that is not full there is none.
     pub(super) async fn next(&mut self) -> io::Result<Segment> {
         // A producer that ends without a last segment has panicked.
-        self.from.recv().await.unwrap_or_else(|| Err(io::Error::other("the reader of the plaintext panicked")))
+        self.from
+            .recv()
+            .await
+            .unwrap_or_else(|| Err(io::Error::other("the reader of the plaintext panicked")))
     }
 
     /// Where buffers go that are done with, to be filled again.
@@ -218,7 +221,8 @@ mod tests {
         for length in [0, 1, SEGMENT_LEN - 1, SEGMENT_LEN, SEGMENT_LEN + 1, 3 * SEGMENT_LEN] {
             let bytes = vec![7u8; length];
             let expected = (length / SEGMENT_LEN + 1, length);
-            let pieces: Vec<_> = bytes.chunks(70_001).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+            let pieces: Vec<_> =
+                bytes.chunks(70_001).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
             assert_eq!(collect(Source::stream(futures_util::stream::iter(pieces))).await.unwrap(), expected);
             assert_eq!(collect(Source::reader(io::Cursor::new(bytes.clone()))).await.unwrap(), expected);
             assert_eq!(collect(Source::blocking(io::Cursor::new(bytes.clone()))).await.unwrap(), expected);

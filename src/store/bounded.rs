@@ -85,6 +85,8 @@ fn each<T: Send + 'static>(
             Err(_) => Some((Err(silence(deadline)), None)),
         }
     })
+    // `collect_bytes` asks an empty body twice.
+    .fuse()
     .boxed()
 }
 

@@ -61,6 +61,27 @@ pub(super) fn unusable(sentence: impl Into<std::borrow::Cow<'static, str>>) -> E
     Error::new(ErrorKind::Configuration, sentence)
 }
 
+/// The chain of credential sources gave none; `late` if it took too long.
+#[cfg(feature = "aws")]
+#[derive(Debug)]
+pub(super) struct NoCredentials {
+    pub(super) late: bool,
+}
+
+#[cfg(feature = "aws")]
+impl fmt::Display for NoCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.late {
+            "the source of our AWS credentials did not answer"
+        } else {
+            "no AWS credentials were found in the environment, a profile or a role"
+        })
+    }
+}
+
+#[cfg(feature = "aws")]
+impl StdError for NoCredentials {}
+
 #[derive(Debug)]
 struct Silence(Duration);
 
@@ -110,6 +131,11 @@ fn classify(error: &object_store::Error) -> (ErrorKind, Cause) {
     if let Some(silence) = cause_of::<Silence>(error) {
         return (ErrorKind::Unavailable, Cause::new(silence.to_string()));
     }
+    #[cfg(feature = "aws")]
+    if let Some(missing) = cause_of::<NoCredentials>(error) {
+        let kind = if missing.late { ErrorKind::Unavailable } else { ErrorKind::Configuration };
+        return (kind, Cause::new(missing.to_string()));
+    }
     let (kind, sentence) = match error {
         E::NotFound { .. } => (ErrorKind::NotFound, "there is no such object"),
         E::AlreadyExists { .. } | E::Precondition { .. } => {
@@ -126,9 +152,12 @@ fn classify(error: &object_store::Error) -> (ErrorKind, Cause) {
         E::JoinError { .. } => (ErrorKind::Unavailable, "the program is ending"),
         _ if answer.out_of_range => (ErrorKind::NotFound, "the object is shorter than that"),
         _ if answer.status == Some(429) => (ErrorKind::Unavailable, "the storage throttles us"),
-        _ => match cause_of::<io::Error>(error) {
-            Some(io) => return (ErrorKind::Unavailable, Cause::new(plain(io))),
-            None => (ErrorKind::Unavailable, answer.transport.unwrap_or("the storage failed")),
+        _ => match (cause_of::<io::Error>(error), answer.transport) {
+            (Some(io), None) => return (ErrorKind::Unavailable, Cause::new(plain(io))),
+            (Some(io), Some(sentence)) if io.raw_os_error().is_some() => {
+                return (ErrorKind::Unavailable, Cause::new(format!("{sentence} ({})", plain(io))));
+            }
+            (_, transport) => (ErrorKind::Unavailable, transport.unwrap_or("the storage failed")),
         },
     };
     (kind, answer.after(sentence))
@@ -270,6 +299,19 @@ mod tests {
         }
         let full = store_error(generic(io::Error::from_raw_os_error(28)), "write a blob");
         assert!(full.chain().ends_with("(No space left on device (os error 28))"), "{}", full.chain());
+    }
+
+    #[tokio::test]
+    async fn a_real_disk_is_heard_and_its_paths_are_not() {
+        use object_store::ObjectStoreExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let store = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap();
+        let below = object_store::path::Path::from("file/object");
+        let error = store_error(store.put(&below, "x".into()).await.unwrap_err(), "write a blob");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.chain(), "failed to write a blob: Not a directory (os error 20)");
     }
 
     #[test]

@@ -22,7 +22,8 @@
 //!
 //! # What a bucket needs
 //! * A lifecycle rule `AbortIncompleteMultipartUpload` after a day: no program can
-//!   remove the invisible parts that a killed one left. [`check_rule`] looks.
+//!   remove the invisible parts that a killed one left.
+//!   [`Storages::removes_abandoned_parts`](super::Storages::removes_abandoned_parts) looks.
 //! * On versioned buckets a deletion of keys or audit objects must be denied: a
 //!   delete marker lets create-if-absent win a second time.
 
@@ -33,6 +34,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use object_store::aws::{
     AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, Checksum, S3ConditionalPut,
@@ -44,7 +46,7 @@ use object_store::{ClientOptions, CredentialProvider};
 use tokio::sync::Mutex;
 
 use super::bounded;
-use super::fault::{store_error, unusable, within};
+use super::fault::{NoCredentials, store_error, unusable, within};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Clock, Timestamp};
 
@@ -220,8 +222,11 @@ impl CredentialProvider for ChainCredentials {
             }
             Err(error) => match last.as_ref().filter(|cached| cached.valid(&*self.clock)) {
                 Some(cached) => Ok(Arc::clone(&cached.credential)),
+                // The chain's own error names files and hosts: it stays here.
                 None => {
-                    Err(object_store::Error::Unauthenticated { path: String::new(), source: Box::new(error) })
+                    let late = matches!(error, CredentialsError::ProviderTimedOut(_));
+                    let source = Box::new(NoCredentials { late });
+                    Err(object_store::Error::Unauthenticated { path: String::new(), source })
                 }
             },
         }
@@ -256,7 +261,6 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::SystemTime;
 
-    use aws_credential_types::provider::error::CredentialsError;
     use aws_credential_types::provider::future;
 
     use super::*;
@@ -323,6 +327,7 @@ mod tests {
         assert_eq!(key_at(3599).await.unwrap(), "0");
         let error = store_error(key_at(3600).await.unwrap_err(), "read");
         assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.chain().contains("no AWS credentials were found"), "{error:?}");
         assert!(!format!("{error:?}").contains("SECRET"), "{error:?}");
         // Credentials without an end are asked for every 15 minutes.
         chain.broken.store(false, Ordering::SeqCst);

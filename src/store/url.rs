@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// * `file:///var/lib/strongroom`, or a plain path, which is made absolute;
 /// * `memory://`: gone when it is dropped, for tests;
-/// * `s3://bucket/prefix` (feature `aws`);
+/// * `s3://bucket/prefix` (feature `aws`, see the module `s3`);
 /// * `gs://bucket/prefix` (feature `gcp`);
 /// * `az://container/prefix` or `azure://…` (feature `azure`).
 #[derive(Clone, PartialEq, Eq)]

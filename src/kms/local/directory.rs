@@ -30,7 +30,6 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::id::LocalKeyId;
@@ -211,9 +210,13 @@ impl Directory {
             "others than its owner may read a local key file: chmod 600, and think of it as known to them",
         )?;
         // One byte more than it should have, to see that there is none.
-        let mut bytes = Zeroizing::new([0; FILE_LEN + 1]);
-        let length = read_up_to(&File::from(file), bytes.as_mut_slice()).map_err(failed_io)?;
-        Ok(match decode(&bytes[..length], id) {
+        let mut length = 0;
+        let bytes = Secret::<{ FILE_LEN + 1 }>::try_init(|bytes| {
+            length = read_up_to(&File::from(file), bytes)?;
+            Ok(())
+        });
+        let bytes = bytes.map_err(failed_io)?;
+        Ok(match decode(&bytes.expose()[..length], id) {
             Ok(stored) => Found::Key(stored),
             Err(error) => Found::Damaged(error),
         })
@@ -246,7 +249,9 @@ impl Directory {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.0, &next, flags, owner_only()).map_err(failed)?;
         let bytes = encode(stored, id);
-        File::from(file.try_clone().map_err(failed_io)?).write_all_at(&*bytes, 0).map_err(failed_io)?;
+        File::from(file.try_clone().map_err(failed_io)?)
+            .write_all_at(bytes.expose(), 0)
+            .map_err(failed_io)?;
         rustix::fs::fsync(&file).map_err(failed)?;
         // If we stop here, a second copy of the key lies about under `<id>.new`. The
         // next change of this key, and its destruction, wipe it.
@@ -359,7 +364,7 @@ fn read_up_to(file: &File, out: &mut [u8]) -> std::io::Result<usize> {
     Ok(length)
 }
 
-fn encode(stored: &StoredKey, id: LocalKeyId) -> Zeroizing<[u8; FILE_LEN]> {
+fn encode(stored: &StoredKey, id: LocalKeyId) -> Secret<FILE_LEN> {
     let (state, due) = match stored.state {
         State::Enabled => (0, 0),
         State::Disabled => (1, 0),
@@ -372,12 +377,12 @@ fn encode(stored: &StoredKey, id: LocalKeyId) -> Zeroizing<[u8; FILE_LEN]> {
     prefix.u8(state).u64(due);
 
     // The key goes straight to where it is wiped: a growing buffer leaves copies.
-    let mut bytes = Zeroizing::new([0; FILE_LEN]);
-    let (content, digest) = bytes.split_at_mut(PREFIX_LEN + KEY_LEN);
-    content[..PREFIX_LEN].copy_from_slice(prefix.as_bytes());
-    content[PREFIX_LEN..].copy_from_slice(stored.key.expose());
-    digest.copy_from_slice(&Sha256::digest(&*content));
-    bytes
+    Secret::init(|bytes| {
+        let (content, digest) = bytes.split_at_mut(PREFIX_LEN + KEY_LEN);
+        content[..PREFIX_LEN].copy_from_slice(prefix.as_bytes());
+        content[PREFIX_LEN..].copy_from_slice(stored.key.expose());
+        digest.copy_from_slice(&Sha256::digest(&*content));
+    })
 }
 
 fn decode(bytes: &[u8], id: LocalKeyId) -> Result<StoredKey, DecodeError> {
@@ -430,11 +435,11 @@ fn failed(errno: Errno) -> KmsError {
 }
 
 fn failed_io(error: std::io::Error) -> KmsError {
-    use std::io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
+    use std::io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem, Unsupported};
     let (kind, message) = match error.kind() {
-        PermissionDenied | ReadOnlyFilesystem | NotFound => (
+        PermissionDenied | ReadOnlyFilesystem | NotFound | Unsupported => (
             KmsErrorKind::Configuration,
-            "the key directory cannot be used: this program must own it and be able to write to it",
+            "the key directory cannot be used: this program must be able to read, write and lock files in it",
         ),
         _ => (KmsErrorKind::Unavailable, "the key directory cannot be read or written at the moment"),
     };
@@ -540,29 +545,29 @@ mod tests {
 
     #[test]
     fn every_damaged_bit_is_seen() {
-        let good = encode(&stored(), ID);
-        assert!(decode(&*good, ID).is_ok());
+        let good = *encode(&stored(), ID).expose();
+        assert!(decode(&good, ID).is_ok());
         for bit in 0..FILE_LEN * 8 {
-            let mut bytes = good.clone();
+            let mut bytes = good;
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&*bytes, ID).is_err(), "bit {bit}");
+            assert!(decode(&bytes, ID).is_err(), "bit {bit}");
         }
         for length in 0..FILE_LEN {
             assert!(decode(&good[..length], ID).is_err(), "{length} bytes");
         }
         assert_eq!(decode(&[&good[..], &[0]].concat(), ID).unwrap_err(), DecodeError::Trailing);
-        assert!(decode(&*good, LocalKeyId::from_bytes([8; 16])).is_err(), "another key's file");
+        assert!(decode(&good, LocalKeyId::from_bytes([8; 16])).is_err(), "another key's file");
     }
 
     #[test]
     fn a_state_has_one_encoding() {
         for (tag, due) in [(0, 1), (1, 1), (3, 0), (2, u64::MAX)] {
-            let mut bytes = encode(&stored(), ID);
+            let mut bytes = *encode(&stored(), ID).expose();
             bytes[34] = tag;
             bytes[35..43].copy_from_slice(&u64::to_be_bytes(due));
             let digest = Sha256::digest(&bytes[..75]);
             bytes[75..].copy_from_slice(&digest);
-            assert!(decode(&*bytes, ID).is_err(), "{tag} {due}");
+            assert!(decode(&bytes, ID).is_err(), "{tag} {due}");
         }
     }
 
@@ -632,7 +637,7 @@ mod tests {
         let file = |name: String| directory.path.join(name);
 
         // In `put`, before the rename: whole or torn.
-        for torn in [encode(&stored(), ID).to_vec(), b"SR".to_vec()] {
+        for torn in [encode(&stored(), ID).expose().to_vec(), b"SR".to_vec()] {
             std::fs::write(file(next_file(ID)), torn).unwrap();
             let state = directory.load(ID, at(20_000)).unwrap().state;
             let next = if state == State::Enabled { State::Disabled } else { State::Enabled };
@@ -642,7 +647,7 @@ mod tests {
         }
 
         // In `destroy`, after the rename; and in `wipe`, after the overwriting.
-        for left in [encode(&stored(), ID).to_vec(), vec![0; FILE_LEN]] {
+        for left in [encode(&stored(), ID).expose().to_vec(), vec![0; FILE_LEN]] {
             std::fs::remove_file(file(key_file(ID))).unwrap();
             std::fs::write(file(next_file(ID)), &left).unwrap();
             std::fs::write(file(gone_file(ID)), &left).unwrap();

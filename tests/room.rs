@@ -1,0 +1,105 @@
+//! The façade end to end, on storages in memory.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use strongroom::ErrorKind;
+use strongroom::access::{Access, Principal, Purpose};
+use strongroom::envelope::Metadata;
+use strongroom::kms::KmsRegistry;
+use strongroom::kms::local::InsecureLocalKms;
+use strongroom::room::{
+    ByteRange, Customer, CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Strongroom,
+};
+use strongroom::store::Storages;
+use strongroom::suite::Suite;
+use strongroom::system::{SystemClock, SystemEntropy};
+
+fn access() -> Access {
+    Access::new(Principal::service("tests").unwrap(), Purpose::SystemAdministration)
+}
+
+struct Fixture {
+    room: Strongroom,
+    acme: Customer,
+    _keys: tempfile::TempDir,
+}
+
+async fn fixture() -> Fixture {
+    let keys = tempfile::tempdir().unwrap();
+    let kms = InsecureLocalKms::open(keys.path().join("kms"), Arc::new(SystemClock), Arc::new(SystemEntropy))
+        .unwrap();
+    let registry = KmsRegistry::new().with(Arc::new(kms));
+    let epoch_key = EpochKey::New("local".into());
+    let (room, made) =
+        Strongroom::init(Storages::memory(), registry, epoch_key, &access(), Options::default())
+            .await
+            .unwrap();
+    assert!(made);
+    let acme = "acme".parse().unwrap();
+    let new = NewCustomer::new("acme".parse().unwrap(), CustomerKey::New("local".into()));
+    room.add_customer(&access(), new).await.unwrap();
+    let acme = room.customer(&acme, access()).await.unwrap();
+    Fixture { room, acme, _keys: keys }
+}
+
+fn pattern(length: usize) -> Bytes {
+    (0..length).map(|index| (index * 7 + index / 251) as u8).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sealed_opens() {
+    let f = fixture().await;
+    for suite in Suite::ALL {
+        for length in [0, 1, 16383, 16384, 16385, 1 << 20, (1 << 20) + 1, 9_000_001] {
+            let plaintext = pattern(length);
+            let sealed = f.acme.seal(plaintext.clone(), SealOptions::new().suite(suite)).await.unwrap();
+            assert_eq!(sealed.bytes, length as u64);
+            let opened = f.acme.open(sealed.id).await.unwrap();
+            assert_eq!(opened.info().suite, suite);
+            assert_eq!(opened.bytes(1 << 30).await.unwrap(), plaintext, "{length}");
+            assert_eq!(f.acme.verify(sealed.id).await.unwrap().bytes, length as u64);
+            assert_eq!(f.acme.stat(sealed.id).await.unwrap().bytes, length as u64);
+        }
+    }
+    let listed: Vec<_> = f.acme.list().try_collect().await.unwrap();
+    assert_eq!(listed.len(), 16);
+    f.room.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_are_those_of_the_plaintext() {
+    let f = fixture().await;
+    let plaintext = pattern(3_000_000);
+    let sealed = f.acme.seal(plaintext.clone(), SealOptions::new()).await.unwrap();
+    for (range, expected) in [
+        (ByteRange::Inclusive(0, 0), 0..1),
+        (ByteRange::Inclusive(16383, 16384), 16383..16385),
+        (ByteRange::Inclusive(1_000_000, 2_500_000), 1_000_000..2_500_001),
+        (ByteRange::Inclusive(2_999_999, u64::MAX), 2_999_999..3_000_000),
+        (ByteRange::From(2_999_000), 2_999_000..3_000_000),
+        (ByteRange::Last(5), 2_999_995..3_000_000),
+        (ByteRange::Last(u64::MAX), 0..3_000_000),
+    ] {
+        let opened = f.acme.open_range(sealed.id, range).await.unwrap();
+        assert_eq!(opened.range(), expected.start as u64..expected.end as u64);
+        assert_eq!(opened.bytes(1 << 30).await.unwrap(), plaintext.slice(expected), "{range:?}");
+    }
+    let behind = f.acme.open_range(sealed.id, ByteRange::From(3_000_000)).await.unwrap_err();
+    assert_eq!(behind.kind(), ErrorKind::InvalidInput);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_leads_to_its_newest_blob() {
+    let f = fixture().await;
+    let named = |name: &str| SealOptions::new().metadata(Metadata::new().with_name(name.parse().unwrap()));
+    let first = f.acme.seal(pattern(10), named("db/nightly")).await.unwrap();
+    let second = f.acme.seal(pattern(20), named("db/nightly")).await.unwrap();
+    f.acme.seal(pattern(30), named("other")).await.unwrap();
+    let name = "db/nightly".parse().unwrap();
+    assert_eq!(f.acme.find(&name).await.unwrap(), [second.id, first.id]);
+    assert_eq!(f.acme.newest(&name).await.unwrap().id, second.id);
+    let missing = f.acme.newest(&"missing".parse().unwrap()).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+}
