@@ -4,6 +4,7 @@
 //! encryption), every key use is recorded before it happens, and all state
 //! lives in object storage and a KMS.
 
+#![warn(unreachable_pub)]
 #![deny(
     clippy::cast_possible_truncation,
     clippy::disallowed_methods,
@@ -15,7 +16,11 @@
 pub mod access;
 pub mod audit;
 pub mod cache;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod codec;
+#[cfg(feature = "cli")]
+pub mod config;
 pub mod entropy;
 pub mod envelope;
 pub mod error;
