@@ -8,27 +8,32 @@
 //! * [`design`]: what differs from the design document.
 //!
 //! What it says of bytes is tested: `tests/manual_vectors.rs` makes the vectors
-//! anew from the code, and `tests/decoder` opens stores with a decoder that was
-//! written from the manual alone.
+//! anew from the code, and `tests/decoder.rs` has stores opened by a decoder in
+//! Python that follows the manual and shares no code with the library.
 
-#[doc = include_str!("manual/format.md")]
-pub mod format {}
+pub mod format {
+    #![doc = include_str!("manual/format.md")]
+}
 
-#[doc = include_str!("manual/keys.md")]
-pub mod keys {}
+pub mod keys {
+    #![doc = include_str!("manual/keys.md")]
+}
 
-#[doc = include_str!("manual/vectors.md")]
-///
-/// ```json
-#[doc = include_str!("../tests/vectors/format-v1.json")]
-/// ```
-pub mod vectors {}
+pub mod vectors {
+    #![doc = include_str!("manual/vectors.md")]
+    //! ```json
+    #![doc = include_str!("../tests/vectors/format-v1.json")]
+    //! ```
+}
 
-#[doc = include_str!("manual/threat.md")]
-pub mod threat {}
+pub mod threat {
+    #![doc = include_str!("manual/threat.md")]
+}
 
-#[doc = include_str!("manual/operations.md")]
-pub mod operations {}
+pub mod operations {
+    #![doc = include_str!("manual/operations.md")]
+}
 
-#[doc = include_str!("manual/design.md")]
-pub mod design {}
+pub mod design {
+    #![doc = include_str!("manual/design.md")]
+}

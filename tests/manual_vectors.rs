@@ -85,15 +85,14 @@ async fn the_sizes_are_those_of_the_tables() {
 
 async fn vectors() -> Value {
     let kms = LocalKms::new().await;
-    let label_path;
-    let name_path;
     let mut objects = BTreeMap::new();
     let marker = format!("{{\"format\":\"strongroom-store-v1\",\"store\":\"{STORE}\"}}\n");
     for storage in ["audit", "blobs", "keys"] {
         objects.insert(format!("{storage}/store"), hex(marker.as_bytes()));
     }
 
-    let (epoch_key, wrapped_epoch) = kms.data_key(0, EncryptionContext::epoch(STORE, EPOCH), 0xD0, 0xA0).await;
+    let (epoch_key, wrapped_epoch) =
+        kms.data_key(0, EncryptionContext::epoch(STORE, EPOCH), 0xD0, 0xA0).await;
     let (customer_key, wrapped_customer) =
         kms.data_key(1, EncryptionContext::customer(STORE, CUSTOMER, DATA_KEY), 0xD1, 0xA1).await;
 
@@ -115,7 +114,7 @@ async fn vectors() -> Value {
     objects.insert(format!("keys/{}", layout::epoch(EPOCH)), hex(&record));
 
     let label_tag = schedule::label_tag(&secret(0xD2), LABEL);
-    label_path = format!("keys/{}", layout::label(&label_tag));
+    let label_path = format!("keys/{}", layout::label(&label_tag));
     objects.insert(label_path.clone(), hex(format!("{CUSTOMER}\n").as_bytes()));
 
     let keys = [(DAY_KEK, EntryKind::Day(DAY), 0xD3, 0x51), (NAME_KEK, EntryKind::Name, 0xD4, 0x52)];
@@ -160,7 +159,7 @@ async fn vectors() -> Value {
         objects.insert(text(made, "path"), text(made, "object"));
     }
     let named: BlobId = text(&blobs[0], "id").parse().unwrap();
-    name_path = format!("blobs/{}", layout::name(CUSTOMER, &name_tag, sealed_at, named));
+    let name_path = format!("blobs/{}", layout::name(CUSTOMER, &name_tag, sealed_at, named));
     objects.insert(name_path.clone(), String::new());
 
     json!({
@@ -203,7 +202,11 @@ async fn vectors() -> Value {
     })
 }
 
-fn entry_vector((entry_id, kind, key, from): (KekId, EntryKind, u8, u8), made: &Entry, data_key: &Secret<KEY_LEN>) -> Value {
+fn entry_vector(
+    (entry_id, kind, key, from): (KekId, EntryKind, u8, u8),
+    made: &Entry,
+    data_key: &Secret<KEY_LEN>,
+) -> Value {
     let sealing = schedule::entry_seal(data_key, entry_id, &salt(from));
     let mut aad = Writer::default();
     aad.raw(STORE.as_bytes()).raw(CUSTOMER.as_bytes()).raw(entry_id.as_bytes());
@@ -344,7 +347,13 @@ impl LocalKms {
         receipt
     }
 
-    async fn data_key(&self, key: usize, context: EncryptionContext, byte: u8, from: u8) -> (GeneratedDataKey, Value) {
+    async fn data_key(
+        &self,
+        key: usize,
+        context: EncryptionContext,
+        byte: u8,
+        from: u8,
+    ) -> (GeneratedDataKey, Value) {
         let wrapping_salt = salt(from);
         self.script.push(&[byte; 32]);
         self.script.push(&wrapping_salt);
