@@ -241,7 +241,7 @@ pub(super) struct Ls {
     /// Only the blobs of this name, newest first
     #[arg(long)]
     pub(super) name: Option<BlobName>,
-    /// Only ids, one a line: opens nothing and uses no key of a blob
+    /// Only ids, one a line. Without --name, no blob is opened and no key of one is used
     #[arg(long)]
     pub(super) ids: bool,
 }
@@ -307,7 +307,7 @@ pub(super) struct OneBlob {
     #[arg(long)]
     pub(super) name: Option<BlobName>,
     /// Not the newest blob of the name: 2 is the one before it, and so on
-    #[arg(long, requires = "name", value_name = "K", default_value_t = 1,
+    #[arg(long, conflicts_with = "blob", value_name = "K", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) nth: u32,
 }

@@ -12,6 +12,9 @@ use serde_json::Value;
 use super::failure::Failure;
 use crate::time::Timestamp;
 
+const WITH_TOTAL: &str = "{bytes:>11} of {total_bytes} [{bar:30}] {bytes_per_sec}, {eta} left";
+const WITHOUT_TOTAL: &str = "{bytes:>11} in {elapsed}, {bytes_per_sec}";
+
 /// How this run talks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
@@ -47,10 +50,7 @@ impl Output {
         if self.quiet || self.json || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
-        let template = match total {
-            Some(_) => "{bytes:>11} of {total_bytes} [{bar:30}] {bytes_per_sec}, {eta} left",
-            None => "{bytes:>11} in {elapsed}, {bytes_per_sec}",
-        };
+        let template = if total.is_some() { WITH_TOTAL } else { WITHOUT_TOTAL };
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
         bar.set_style(ProgressStyle::with_template(template).expect("the templates are tested"));
         bar.enable_steady_tick(Duration::from_millis(200));
@@ -131,12 +131,7 @@ mod tests {
 
     #[test]
     fn the_progress_templates_are_templates() {
-        let output = Output { json: false, quiet: false };
-        output.progress(Some(1)).finish();
-        for template in [
-            "{bytes:>11} of {total_bytes} [{bar:30}] {bytes_per_sec}, {eta} left",
-            "{bytes:>11} in {elapsed}, {bytes_per_sec}",
-        ] {
+        for template in [WITH_TOTAL, WITHOUT_TOTAL] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }
