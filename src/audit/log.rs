@@ -23,7 +23,7 @@ use std::time::Duration;
 use futures_util::stream::{BoxStream, StreamExt};
 use object_store::ObjectStore;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::commit::{Commit, Head, Line};
@@ -35,9 +35,11 @@ use crate::time::Clock;
 
 mod append;
 mod pins;
+mod queue;
 mod wal;
 
-use append::{Chain, Queue, Reply, Seed, Ticket, begin_refused, finish_delayed};
+use append::Chain;
+use queue::{Begun, Queue, Reply, Seed, Ticket, begin_refused, finish_delayed};
 use wal::Wal;
 pub use wal::{ChainReport, verify_chain};
 
@@ -94,8 +96,6 @@ struct Inner {
     chain: tokio::sync::Mutex<Chain>,
     /// The head that the committer knows.
     head: Mutex<Head>,
-    /// Notified when the committer ends.
-    idle: Notify,
 }
 
 impl fmt::Debug for Log {
@@ -154,7 +154,6 @@ impl Log {
             queue: Mutex::default(),
             chain: tokio::sync::Mutex::new(Chain::new(head.clone(), mark)),
             head: Mutex::new(head),
-            idle: Notify::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -226,10 +225,16 @@ impl Log {
     /// No more intents are taken; call it again for the rest.
     pub async fn close(&self) -> Result<()> {
         self.inner.queue().closed = true;
-        self.flush().await
+        // An intent whose caller had gone may have queued its outcome meanwhile.
+        loop {
+            self.flush().await?;
+            if self.inner.nothing_waits() {
+                return Ok(());
+            }
+        }
     }
 
-    /// When it returns, everything queued so far is durable.
+    /// When it returns, everything queued before is durable.
     ///
     /// # Errors
     /// As [`Log::close`].
@@ -237,23 +242,7 @@ impl Log {
     /// # Cancel safety
     /// Nothing is lost; call it again.
     pub async fn flush(&self) -> Result<()> {
-        let inner = &self.inner;
-        let written = async {
-            let mut started = false;
-            loop {
-                let mut idle = std::pin::pin!(inner.idle.notified());
-                idle.as_mut().enable();
-                if let Some(written) = inner.written(started) {
-                    return written;
-                }
-                started = true;
-                idle.await;
-            }
-        };
-        match timeout(inner.config.deadline, written).await {
-            Ok(written) => written,
-            Err(_) => Err(finish_delayed(inner.queue().failure.as_ref())),
-        }
+        self.inner.queue_and_wait(Vec::new()).await
     }
 
     /// Where the log stands, as far as this handle knows: other writers may have
@@ -326,7 +315,7 @@ fn agrees(known: &Head, commit: &Commit) -> Result<()> {
     Ok(())
 }
 
-type Answers = Vec<oneshot::Receiver<Result<Vec<append::Begun>>>>;
+type Answers = Vec<oneshot::Receiver<Result<Vec<Begun>>>>;
 
 impl Inner {
     fn nonce(&self) -> Result<RequestId> {
@@ -363,6 +352,17 @@ impl Inner {
             close(&mut lines, &mut seeds);
         }
         Ok((tickets, answers))
+    }
+
+    /// Queues outcomes, and waits until they and all before them are durable.
+    async fn queue_and_wait(self: &Arc<Self>, lines: Vec<Line>) -> Result<()> {
+        let (to, answer) = oneshot::channel();
+        self.queue_finish(Ticket { lines, reply: Reply::Finish { to: Some(to) } });
+        match timeout(self.config.deadline, answer).await {
+            // Without a sender, the runtime of the committer is gone.
+            Ok(answer) => answer.unwrap_or_else(|_| Err(finish_delayed(None))),
+            Err(_) => Err(finish_delayed(self.queue().failure.as_ref())),
+        }
     }
 
     fn outcome(&self, seed: Seed, result: OutcomeResult, bytes: Option<u64>) -> Line {
@@ -403,13 +403,8 @@ impl OpenIntent {
     pub async fn finish(mut self, result: OutcomeResult, bytes: Option<u64>) -> Result<()> {
         let inner = Arc::clone(&self.inner);
         let seed = self.seed.take().expect("an open intent is finished once");
-        let (to, answer) = oneshot::channel();
-        let lines = vec![inner.outcome(seed, result, bytes)];
-        inner.queue_finish(Ticket { lines, reply: Reply::Finish { to: Some(to) } });
-        match timeout(inner.config.deadline, answer).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(finish_delayed(None))),
-            Err(_) => Err(finish_delayed(inner.queue().failure.as_ref())),
-        }
+        let line = inner.outcome(seed, result, bytes);
+        inner.queue_and_wait(vec![line]).await
     }
 }
 
