@@ -97,7 +97,7 @@ async fn ring_versions(world: &World) -> usize {
 }
 
 const NODES: usize = 10;
-const UPDATES_A_NODE: usize = 10;
+const UPDATES_A_NODE: usize = 100;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_racing_ring_updates_lose_nothing_and_resurrect_nothing() {
@@ -154,10 +154,14 @@ async fn a_thousand_racing_ring_updates_lose_nothing_and_resurrect_nothing() {
         let sealed = Arc::clone(&sealed);
         tasks.spawn(async move {
             let customer = room.customer(&label("acme"), access()).await.unwrap();
-            for (index, id) in &*sealed {
-                let opened = customer.open(*id).await.unwrap();
-                assert_eq!(opened.bytes(10_000).await.unwrap(), pattern(*index));
-            }
+            let all = futures_util::stream::iter(0..sealed.len());
+            // Many at once, so that their records share commits.
+            all.for_each_concurrent(100, async |at| {
+                let (index, id) = sealed[at];
+                let opened = customer.open(id).await.unwrap();
+                assert_eq!(opened.bytes(10_000).await.unwrap(), pattern(index));
+            })
+            .await;
         });
     }
     tasks.join_all().await;
