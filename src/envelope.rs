@@ -236,7 +236,7 @@ impl Header {
         let dek = WrappedDek { salt: reader.array()?, sealed: reader.array()? };
         let metadata = reader.bytes("metadata", MAX_HEADER_LEN)?;
         reader.finish()?;
-        if metadata.len() < TAG_LEN || (metadata.len() - TAG_LEN) % METADATA_BLOCK != 0 {
+        if metadata.len() < TAG_LEN || !(metadata.len() - TAG_LEN).is_multiple_of(METADATA_BLOCK) {
             return Err(DecodeError::Invalid("metadata"));
         }
         let binding = Binding { store, customer, blob, kek, suite };

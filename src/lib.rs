@@ -4,10 +4,23 @@
 //! encryption), every key use is recorded before it happens, and all state
 //! lives in object storage and a KMS.
 
+#![warn(unreachable_pub)]
+#![deny(
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
+
 pub mod access;
 pub mod audit;
 pub mod cache;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod codec;
+#[cfg(feature = "cli")]
+pub mod config;
 pub mod entropy;
 pub mod envelope;
 pub mod error;

@@ -488,3 +488,32 @@ impl Inner {
         self.clock.now()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A service runs these on a runtime of several threads.
+    #[test]
+    fn every_future_can_move_between_threads() {
+        fn is_send<T: Send>(_: impl FnOnce(Strongroom, Customer, crate::id::BlobId) -> T) {}
+        is_send(|_, customer, _| async move { customer.seal(Vec::new(), SealOptions::new()).await });
+        is_send(|_, customer, blob| async move { customer.open(blob).await });
+        is_send(|_, customer, blob| async move { customer.open_range(blob, ByteRange::From(0)).await });
+        is_send(|_, customer, blob| async move { customer.stat(blob).await });
+        is_send(|_, customer, blob| async move { customer.verify(blob).await });
+        is_send(|_, customer, _| async move { customer.set(None, None).await });
+        is_send(|room, customer, _| async move { room.customers(&customer.access).await });
+        is_send(|room, customer, _| async move {
+            let new = NewCustomer::new("x".parse()?, CustomerKey::New("local".into()));
+            room.add_customer(&customer.access, new)
+                .await
+                .map_err(Box::<dyn std::error::Error + Send + Sync>::from)
+        });
+        is_send(|room, customer, _| async move {
+            let label: Label = "x".parse()?;
+            let found = room.customer(&label, customer.access.clone()).await;
+            found.map_err(Box::<dyn std::error::Error + Send + Sync>::from)
+        });
+    }
+}

@@ -28,7 +28,7 @@ use crate::codec::DecodeError;
 use crate::envelope::{Header, Metadata, PRELUDE_LEN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, KekId};
-use crate::payload::{CHUNK_LEN, Layout, Opener, PROLOGUE_LEN, SEALED_CHUNK_LEN};
+use crate::payload::{CHUNK_LEN, Layout, Opener, PROLOGUE_LEN};
 use crate::store::{StorageKind, layout, store_error};
 use crate::suite::Suite;
 use crate::time::{Day, Timestamp};
@@ -478,23 +478,24 @@ fn release(body: Body, wanted: Range<u64>, open: OpenIntent) -> BoxStream<'stati
     let chunks =
         if whole { 0..layout.chunks() } else { layout.span(wanted.clone()).map_or(0..0, |span| span.chunks) };
     let (in_flight, step) = (body.in_flight, body.segment_chunks);
-    let first = chunks.start;
-    let starts = (chunks.start..chunks.end).step_by(usize::try_from(step).expect("a few hundred"));
-    let jobs: Vec<Range<u64>> = starts.map(|start| start..chunks.end.min(start + step)).collect();
-    let pieces = futures_util::stream::iter(jobs)
-        .map(move |chunks| {
-            let start = chunks.start * as_u64(CHUNK_LEN);
-            let job = body.segment(chunks);
-            async move { (start, job.open().await) }
+    // Lazily: how many there are is what the storage claims.
+    let starts = chunks.clone().step_by(usize::try_from(step).expect("a few hundred"));
+    let pieces = futures_util::stream::iter(starts)
+        .map(move |start| {
+            let job = body.segment(start..chunks.end.min(start + step));
+            async move { (start * as_u64(CHUNK_LEN), job.open().await) }
         })
         .buffered(in_flight);
-    debug_assert!(first * as_u64(SEALED_CHUNK_LEN) <= layout.sealed_len());
     let state = Releasing { pieces: pieces.boxed(), wanted, open: Some(open), released: 0, pending: None };
     futures_util::stream::unfold(state, Releasing::next).boxed()
 }
 
+/// Where a piece begins in the plaintext, and the piece, or the error with what is
+/// authentic in front of it.
+type Piece = (u64, Result<Bytes, (Error, Bytes)>);
+
 struct Releasing {
-    pieces: BoxStream<'static, (u64, Result<Bytes, (Error, Bytes)>)>,
+    pieces: BoxStream<'static, Piece>,
     wanted: Range<u64>,
     /// Taken when the outcome is recorded; dropped before, it is an abort.
     open: Option<OpenIntent>,

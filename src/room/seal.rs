@@ -15,7 +15,7 @@ use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::entropy::{random, random_secret};
 use crate::envelope::{Binding, Dek, Header, Metadata};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::BlobId;
+use crate::id::{BlobId, RequestId};
 use crate::payload::{SealError, Sealer};
 use crate::ring::Entry;
 use crate::store::{layout, store_error, upload::BlobWriter};
@@ -98,36 +98,49 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     let suite = options.suite.unwrap_or(ring.settings.suite);
     let binding = Binding { store: room.store, customer: customer.id, blob, kek: entry.id, suite };
 
-    // Reading begins now, so that it overlaps with the commit of the intent.
+    // Reading begins now, so that it overlaps with the commit of the intents.
     let segments = source.start();
-    let (open, receipt) = room.log.begin(intent(customer, blob, entry, day)?).await?;
+    let intent = intent(customer, blob, entry, day)?;
+    let find = name_entry.map(|entry| find_intent(customer, entry, intent.request)).transpose()?;
+    let mut begun =
+        room.log.begin_all([Some(intent), find].into_iter().flatten().collect()).await?.into_iter();
+    let (open, receipt) = begun.next().expect("one of each intent");
     let sealing = async {
-        let dek = Dek::new(random_secret(&*room.entropy)?);
-        let key = ring.open_key(receipt, entry.id, &data_key).map_err(use_error)?;
-        let header = key.seal_header(binding, now, random(&*room.entropy)?, &dek, &options.metadata);
-        let header = header.map_err(use_error)?;
-        let name_path = match (options.metadata.name(), name_entry) {
-            (Some(name), Some(entry)) => {
+        let name_path = match (options.metadata.name(), name_entry, begun.next()) {
+            (Some(name), Some(entry), Some((open, receipt))) => {
                 let data_key = room.keyring.data_key(asker, &ring, entry.data_key).await?;
-                let mut intent = Intent::new(room.log.request_id()?, &customer.access, Action::Find);
-                (intent.customer, intent.cause) = (Some(customer.id), Some(open.request()));
-                intent.key = Some(KeyRef::NameKey { id: entry.id });
-                let (open, receipt) = room.log.begin(intent).await?;
                 let tag = ring.open_key(receipt, entry.id, &data_key).and_then(|key| key.name_tag(name));
                 let tag = close(open, tag.map_err(use_error)).await?;
                 Some(layout::name(customer.id, &tag, now, blob))
             }
             _ => None,
         };
-        let storage = &room.storages.blobs;
+        let dek = Dek::new(random_secret(&*room.entropy)?);
+        let key = ring.open_key(receipt, entry.id, &data_key).map_err(use_error)?;
+        let header = key.seal_header(binding, now, random(&*room.entropy)?, &dek, &options.metadata);
+        let header = header.map_err(use_error)?;
         let mut writer = room.storages.blob_writer(layout::blob(customer.id, blob));
-        let bytes = upload(segments, &header, &dek, random(&*room.entropy)?, &mut writer).await?;
-        // The name goes first: if we stop here, it leads to a blob that is not
-        // there, and is passed over. After `finish`, name and blob are complete.
-        if let Some(path) = name_path {
-            let written = storage.put_opts(&path, PutPayload::new(), PutMode::Overwrite.into()).await;
-            written.map_err(|error| store_error(error, "write the blob's name"))?;
-        }
+        let uploaded = async {
+            let bytes = upload(segments, &header, &dek, random(&*room.entropy)?, &mut writer).await?;
+            // The name goes first: if we stop here, it leads to a blob that is
+            // not there, and is passed over. After `finish`, both are complete.
+            if let Some(path) = name_path {
+                let mode = PutMode::Overwrite.into();
+                let written = room.storages.blobs.put_opts(&path, PutPayload::new(), mode).await;
+                written.map_err(|error| store_error(error, "write the blob's name"))?;
+            }
+            Ok(bytes)
+        };
+        let uploaded: Result<u64> = uploaded.await;
+        let bytes = match uploaded {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                // What was stored so far is invisible; not all storages would
+                // ever remove it by themselves.
+                let _ = writer.abort().await;
+                return Err(error);
+            }
+        };
         // If we stop after this, the blob is there and the log has an intent
         // without outcome, which retention counts as a blob.
         let stored_bytes = writer.finish().await?;
@@ -151,6 +164,14 @@ fn intent(customer: &Customer, blob: BlobId, entry: &Entry, day: Day) -> Result<
     intent.customer = Some(customer.id);
     intent.blob = Some(blob);
     intent.key = Some(KeyRef::Kek { id: entry.id, day });
+    Ok(intent)
+}
+
+fn find_intent(customer: &Customer, name_key: &Entry, cause: RequestId) -> Result<Intent> {
+    let mut intent = Intent::new(customer.room.0.log.request_id()?, &customer.access, Action::Find);
+    intent.cause = Some(cause);
+    intent.customer = Some(customer.id);
+    intent.key = Some(KeyRef::NameKey { id: name_key.id });
     Ok(intent)
 }
 

@@ -178,7 +178,7 @@ impl BlobWriter {
         self.check()?;
         if self.upload.is_none() {
             let payload = std::mem::take(&mut self.buffer).freeze();
-            self.put(payload).await?;
+            Self::put(&*self.store, &self.path, payload).await?;
             return Ok(self.written);
         }
         self.send_part().await?;
@@ -250,21 +250,24 @@ impl BlobWriter {
         sent.map_err(|error| store_error(error, "write a part of a blob"))
     }
 
-    async fn put(&self, payload: PutPayload) -> Result<()> {
+    /// Not on `self`, of which no reference may be held across a wait: the
+    /// uploads of `object_store` are not `Sync`, and a future that holds one is
+    /// not `Send`.
+    async fn put(store: &dyn ObjectStore, path: &Path, payload: PutPayload) -> Result<()> {
         let options = PutOptions::from(PutMode::Create);
-        match self.store.put_opts(&self.path, payload.clone(), options).await {
+        match store.put_opts(path, payload.clone(), options).await {
             Ok(_) => Ok(()),
             // The answer may have been lost on its way, also below us, where a
             // repeated write then finds the first one.
-            Err(_) if self.holds(&payload).await => Ok(()),
+            Err(_) if Self::holds(store, path, &payload).await => Ok(()),
             Err(error) => Err(store_error(error, "write a blob")),
         }
     }
 
-    /// Whether the object at our path is this one.
-    async fn holds(&self, payload: &PutPayload) -> bool {
-        let Ok(found) = self.store.get(&self.path).await else { return false };
-        if found.meta.size != self.written {
+    /// Whether the object at `path` is this one.
+    async fn holds(store: &dyn ObjectStore, path: &Path, payload: &PutPayload) -> bool {
+        let Ok(found) = store.get(path).await else { return false };
+        if usize::try_from(found.meta.size) != Ok(payload.content_length()) {
             return false;
         }
         let Ok(mut bytes) = found.bytes().await else { return false };

@@ -1,0 +1,248 @@
+//! The command line: parse, call the façade, print.
+//!
+//! Nothing is decided here that a library user could not decide. What is added:
+//!
+//! * **Exit codes** that a cron job can trust (`--help` has the table).
+//! * **Plaintext goes where it was asked to go**, and to a terminal never
+//!   unasked. A file appears when it is whole and authentic.
+//! * **No user text in messages**: names, paths and values that were typed are
+//!   not repeated; a mail from a cron job must not carry PHI.
+//! * **Signals** end an operation in order: it is recorded as aborted, and what
+//!   was half-written is removed.
+//!
+//! # JSON
+//! With `--json`, each command prints one object, or one a line. Fields are
+//! never renamed; times are RFC 3339 in UTC, days `YYYY-MM-DD`, sizes bytes.
+//!
+//! | command | fields |
+//! |---|---|
+//! | `init` | `store`, `created`, `root` |
+//! | `customer add`, `show`, `set` | `label`, `customer`, `kms_key`, `retention`, `suite`, `held`, `ring_version`, `epoch`, `keys` |
+//! | `customer list` | `customers`: such objects |
+//! | `put` | `blob`, `bytes`, `stored_bytes`, `retain_until` |
+//! | `get -o FILE` | `blob`, `bytes` (written), `first` (the position of the first) |
+//! | `get -o -` | nothing but the plaintext |
+//! | `ls`, a line | `blob`, `name`, `content_type`, `meta`, `bytes`, `stored_bytes`, `sealed_at`, `retain_until`, `suite`, `kek`; or `blob`, `stored_bytes`, `error` |
+//! | `ls --ids`, a line | `blob`, `stored_bytes`, `stored_at` |
+//! | `stat` | as `ls` |
+//! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
+//! | `audit tail`, a line | the record as it is stored ([`Record`](crate::audit::Record)) |
+//! | any, on standard error | `error`: `kind`, `message`, `exit`, and `hint` where there is one |
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::access::Access;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::id::Label;
+use crate::kms::{KmsError, KmsErrorKind};
+use crate::room::{Customer, Options, Strongroom};
+use crate::store::{CreateRoot, Storages};
+use crate::system::SystemClock;
+
+mod args;
+mod audit;
+mod customer;
+mod exit;
+mod failure;
+mod get;
+mod init;
+mod keys;
+mod list;
+mod output;
+mod producer;
+mod put;
+mod signal;
+mod sink;
+
+use args::{Cli, Command};
+use exit::Exit;
+use failure::Failure;
+use output::Output;
+
+/// Runs the program that was typed.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_a_command(&error).into(),
+    };
+    let output = Output { json: cli.global.json, quiet: cli.global.quiet };
+    match run(cli, output) {
+        Ok(()) => Exit::Ok.into(),
+        Err(failure) => {
+            output::to_stderr(&failure.report(output.json));
+            failure.exit().into()
+        }
+    }
+}
+
+/// Help and version are results; all else is a wrong use.
+fn not_a_command(error: &clap::Error) -> Exit {
+    let json = std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json");
+    let failure = if error.use_stderr() {
+        args::wrong_use(error)
+    } else {
+        match (Output { json, quiet: false }).print(&error.render().to_string()) {
+            Ok(()) => return Exit::Ok,
+            Err(failure) => failure,
+        }
+    };
+    output::to_stderr(&failure.report(json));
+    failure.exit()
+}
+
+fn run(cli: Cli, output: Output) -> Result<(), Failure> {
+    if let Command::Completions { shell } = cli.command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "strongroom", &mut script);
+        return output.print(&String::from_utf8_lossy(&script));
+    }
+    let uid = rustix::process::getuid().as_raw();
+    let config = Config::resolve(cli.global.given(), |name| std::env::var_os(name), uid)?;
+    let runtime = runtime()?;
+    let done = runtime.block_on(execute(cli.command, config, output));
+    // A thread may be waiting for input that never comes, or for a reader of our
+    // output that never reads; neither may keep the program. What was given up
+    // is being removed meanwhile, and gets the time for it.
+    runtime.shutdown_timeout(if done.is_ok() { Duration::ZERO } else { Duration::from_millis(200) });
+    done
+}
+
+/// The sealing is on blocking threads, a few at a time; memory stays bounded
+/// because they are.
+fn runtime() -> Result<Runtime, Failure> {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let built = Builder::new_multi_thread()
+        .worker_threads(cores.clamp(2, 8))
+        .max_blocking_threads(16)
+        .enable_all()
+        .build();
+    built.map_err(|error| Failure::new(Exit::Internal, "internal", format!("failed to start: {error}")))
+}
+
+async fn execute(command: Command, config: Config, output: Output) -> Result<(), Failure> {
+    let mut signals = signal::Signals::listen()?;
+    let session = tokio::select! {
+        session = Session::open(&command, config, output) => session?,
+        failure = signals.received() => return Err(failure),
+    };
+    let done = tokio::select! {
+        done = dispatch(&session, command) => done,
+        failure = signals.received() => Err(failure),
+    };
+    // The operation is over or was dropped, and its last record is in the queue.
+    let closed = tokio::select! {
+        closed = session.room.close() => closed,
+        failure = signals.received() => return Err(failure),
+    };
+    let text = done?;
+    closed.map_err(|error| {
+        let kind = error.kind();
+        let message = "done, but the audit log could not be closed";
+        let failure = Failure::from(Error::new(kind, message).with_source(error));
+        if failure.exit() == Exit::Temporary { failure.hint("check the audit storage before you go on") } else { failure }
+    })?;
+    output.print(&text).map_err(|failure| failure.hint("what was asked for was done"))
+}
+
+/// What a command prints once all is done; those that print as they go, nothing.
+type Answer = Result<String, Failure>;
+
+async fn dispatch(session: &Session, command: Command) -> Answer {
+    match command {
+        Command::Init(_) => Ok(init::answer(session)),
+        Command::Customer(command) => customer::run(session, command).await,
+        Command::Put(command) => put::run(session, command).await,
+        Command::Get(command) => get::run(session, command).await,
+        Command::Ls(command) => list::ls(session, command).await,
+        Command::Stat(command) => list::stat(session, command).await,
+        Command::Verify(command) => list::verify(session, command).await,
+        Command::Audit(args::Audit::Tail(command)) => audit::tail(session, &command).await,
+        Command::Completions { .. } => Ok(String::new()),
+    }
+}
+
+/// An open store, and how this run talks.
+struct Session {
+    room: Strongroom,
+    storages: Storages,
+    config: Config,
+    access: Access,
+    output: Output,
+    /// Whether this run made the store.
+    created: bool,
+}
+
+impl Session {
+    async fn open(command: &Command, config: Config, output: Output) -> Result<Self, Failure> {
+        let access = config.access();
+        let create = if matches!(command, Command::Init(_)) { CreateRoot::Yes } else { CreateRoot::No };
+        let clock = Arc::new(SystemClock);
+        let storages = Storages::open(&config.urls, create, clock).await.map_err(|error| no_store(&config, error))?;
+        let kms = keys::registry(config.local_kms.clone());
+        let (room, created) = match command {
+            Command::Init(command) => {
+                init::init(&config, command, (storages.clone(), kms), &access, output).await?
+            }
+            _ => {
+                let opened = Strongroom::open(storages.clone(), kms, Options::default()).await;
+                (opened.map_err(|error| no_store(&config, error))?, false)
+            }
+        };
+        Ok(Self { room, storages, config, access, output, created })
+    }
+
+    /// The customer of a label.
+    async fn customer(&self, label: &Label) -> Result<Customer, Failure> {
+        self.room.customer(label, self.access.clone()).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                Failure::from(error).hint("`strongroom customer list` shows all, `strongroom customer add` makes one")
+            }
+            _ => self.explain(error),
+        })
+    }
+
+    fn explain(&self, error: Error) -> Failure {
+        explain(&self.config, error)
+    }
+}
+
+fn no_store(config: &Config, error: Error) -> Failure {
+    if error.kind() != ErrorKind::NotFound {
+        return explain(config, error);
+    }
+    let message = format!("no store at {}; make one with `strongroom init`", config.urls.root);
+    Failure::new(Exit::NoInput, error.kind().as_str(), message)
+        .hint("or name another with --store or STRONGROOM_STORE")
+}
+
+/// An error with what the configuration has to do with it.
+fn explain(config: &Config, error: Error) -> Failure {
+    let local = kms_error(&error).is_some_and(|cause| {
+        matches!(cause.kind(), KmsErrorKind::Configuration | KmsErrorKind::KeyDestroyed)
+    });
+    let failure = Failure::from(error);
+    if !local {
+        return failure;
+    }
+    let directory = config.local_kms.display();
+    failure.hint(format!("local keys are looked for in {directory} (--local-kms or STRONGROOM_LOCAL_KMS)"))
+}
+
+/// The KMS's error that one was caused by.
+fn kms_error(error: &Error) -> Option<&KmsError> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}

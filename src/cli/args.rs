@@ -1,0 +1,509 @@
+//! What can be typed.
+//!
+//! Values are parsed here into the types that the rest uses. What clap says of
+//! a wrong value repeats it, and a value may be a patient's name: so a clap
+//! error is put into our own words ([`wrong_use`]), which repeat options only.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgGroup, Args, Parser, Subcommand};
+
+use super::exit::Exit;
+use super::failure::Failure;
+use crate::access::{Principal, Purpose};
+use crate::config::Given;
+use crate::envelope::BlobName;
+use crate::id::{BlobId, KmsKeyId, Label};
+use crate::retention::Period;
+use crate::room::{ByteRange, CustomerKey, EpochKey};
+use crate::suite::Suite;
+use crate::time::Day;
+
+/// Keeps files and backups sealed under per-customer keys, with every use of a
+/// key on the record.
+#[derive(Debug, Parser)]
+#[command(name = "strongroom", version, after_help = Exit::help(), max_term_width = 100)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Common options")]
+pub(super) struct Global {
+    /// Where the store is: a directory, file:///…, s3://bucket/prefix, gs://… or az://…
+    /// [env: STRONGROOM_STORE] [default: strongroom/store in XDG_DATA_HOME]
+    #[arg(long, global = true, value_name = "URL|PATH")]
+    store: Option<OsString>,
+    /// Where its blobs are, if not in the store [env: STRONGROOM_BLOBS]
+    #[arg(long, global = true, value_name = "URL|PATH", hide_short_help = true)]
+    blobs_store: Option<OsString>,
+    /// Where its rings are, if not in the store [env: STRONGROOM_KEYS]
+    #[arg(long, global = true, value_name = "URL|PATH", hide_short_help = true)]
+    keys_store: Option<OsString>,
+    /// Where its audit log is, if not in the store [env: STRONGROOM_AUDIT]
+    #[arg(long, global = true, value_name = "URL|PATH", hide_short_help = true)]
+    audit_store: Option<OsString>,
+    /// The directory of the local provider's KMS keys [env: STRONGROOM_LOCAL_KMS]
+    /// [default: strongroom/kms in XDG_DATA_HOME]
+    #[arg(long, global = true, value_name = "DIR")]
+    local_kms: Option<PathBuf>,
+    /// Who asks, for the audit log: unix:<uid>, service:<id> or person:<id>
+    /// [env: STRONGROOM_PRINCIPAL] [default: unix:<your uid>]
+    #[arg(long, global = true)]
+    principal: Option<Principal>,
+    /// Why, for the audit log, as an HL7 PurposeOfUse code: TREAT, ETREAT, HPAYMT, HOPERAT,
+    /// RECORDMGT, HSYSADMIN, HRESCH, PUBHLTH, PATRQT, HLEGAL or HCOMPL
+    /// [env: STRONGROOM_PURPOSE] [default: HSYSADMIN, as in backups and restores]
+    #[arg(long, global = true, value_name = "CODE")]
+    purpose: Option<Purpose>,
+    /// Print JSON: one object, or one a line from ls, verify and audit tail. Errors are one
+    /// object on standard error
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// No notes and no progress bar
+    #[arg(short, long, global = true)]
+    pub(super) quiet: bool,
+}
+
+impl Global {
+    pub(super) fn given(&self) -> Given {
+        Given {
+            store: self.store.clone(),
+            blobs: self.blobs_store.clone(),
+            keys: self.keys_store.clone(),
+            audit: self.audit_store.clone(),
+            local_kms: self.local_kms.clone(),
+            principal: self.principal.clone(),
+            purpose: self.purpose,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Init(Init),
+    /// Adds, lists, shows and changes customers
+    #[command(subcommand)]
+    Customer(Customer),
+    Put(Put),
+    Get(Get),
+    Ls(Ls),
+    Stat(Stat),
+    Verify(Verify),
+    /// Reads the audit log
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Prints a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Makes a store
+///
+/// Where there is one already, nothing is changed, and the exit code is 0.
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// The KMS key of the store's first epoch: `local` or `aws-kms` for a new key, or the id of one.
+    /// A store in a directory gets a new local key unless told otherwise, one on s3:// a new AWS
+    /// KMS key
+    #[arg(long, value_name = "KMS")]
+    pub(super) epoch_kms: Option<KeyChoice>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Customer {
+    Add(CustomerAdd),
+    /// Lists all customers
+    List,
+    /// Shows a customer's settings
+    Show {
+        /// The customer
+        label: Label,
+    },
+    Set(CustomerSet),
+}
+
+/// Adds a customer
+#[derive(Debug, Args)]
+pub(super) struct CustomerAdd {
+    /// What to call it: 1 to 64 of a-z, 0-9, '.', '_', '-'
+    pub(super) label: Label,
+    /// Its KMS key: `local` or `aws-kms` for a new key, `local:<id>` or `aws-kms:<ARN>` for one that
+    /// exists, in whatever account
+    #[arg(long, value_name = "KMS")]
+    pub(super) kms: KeyChoice,
+    /// How long its blobs are kept, as an ISO 8601 period
+    #[arg(long, value_name = "PERIOD", default_value_t = Period::DEFAULT)]
+    pub(super) retention: Period,
+    /// The algorithm suite of its blobs: aes-256-gcm or chacha20-poly1305
+    #[arg(long, default_value_t = Suite::Aes256Gcm)]
+    pub(super) suite: Suite,
+}
+
+/// Changes a customer's settings, for blobs that are sealed from now on
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("change").required(true).multiple(true).args(["retention", "suite"]))]
+pub(super) struct CustomerSet {
+    /// The customer
+    pub(super) label: Label,
+    /// How long its blobs are kept, as an ISO 8601 period. It can be made longer only
+    #[arg(long, value_name = "PERIOD")]
+    pub(super) retention: Option<Period>,
+    /// The algorithm suite of its blobs: aes-256-gcm or chacha20-poly1305
+    #[arg(long)]
+    pub(super) suite: Option<Suite>,
+}
+
+/// Seals a file or a stream, and prints the id of the new blob
+///
+/// The end of a pipe looks the same whether its writer was done or died. In
+///
+///     pg_dump db | strongroom put --customer acme -
+///
+/// a pg_dump that fails half-way leaves a blob that ends there, and `set -o pipefail` tells you
+/// after it was sealed. Let strongroom run the program instead, and nothing is sealed unless the
+/// program ends with exit code 0:
+///
+///     strongroom put --customer acme --name db/nightly --exec -- pg_dump db
+///
+/// Or, where the length is known before, say it with --expect-bytes. A FILE is checked by itself:
+/// one that changes while it is read is not sealed.
+///
+/// A blob is visible when it is whole, and not before.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Put {
+    #[command(flatten)]
+    pub(super) customer: OfCustomer,
+    /// A name to find it by. Names are sealed; they can be used again, and the newest wins
+    #[arg(long)]
+    pub(super) name: Option<BlobName>,
+    /// What it is, as in HTTP's Content-Type
+    #[arg(long, value_name = "TYPE")]
+    pub(super) content_type: Option<String>,
+    /// A pair to seal beside it; can be given more than once
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) meta: Vec<Pair>,
+    /// Another algorithm suite than the customer's
+    #[arg(long)]
+    pub(super) suite: Option<Suite>,
+    /// Keep it until this day (YYYY-MM-DD), if that is later than the customer's retention says
+    #[arg(long, value_name = "DAY")]
+    pub(super) retain_until: Option<Day>,
+    /// Seal nothing unless the input has exactly this many bytes
+    #[arg(long, value_name = "N")]
+    pub(super) expect_bytes: Option<u64>,
+    /// Seal what PROGRAM prints, and nothing unless it ends with exit code 0
+    #[arg(long, requires = "program")]
+    pub(super) exec: bool,
+    /// The file to seal, or - for standard input
+    #[arg(required_unless_present = "exec", conflicts_with = "exec")]
+    pub(super) file: Option<PathBuf>,
+    /// The program to run, and its arguments
+    #[arg(last = true, requires = "exec", value_name = "PROGRAM")]
+    pub(super) program: Vec<OsString>,
+}
+
+/// Opens a blob, or a part of one
+///
+/// With -o FILE, the file appears when all of it is authentic, and not before. With `-o -`, what is
+/// printed is authentic piece by piece; that it was all is certain when the exit code is 0.
+#[derive(Debug, Args)]
+pub(super) struct Get {
+    #[command(flatten)]
+    pub(super) customer: OfCustomer,
+    #[command(flatten)]
+    pub(super) blob: OneBlob,
+    /// Where to: a file, or - for standard output, which is the default unless it is a terminal
+    #[arg(short, long, value_name = "FILE|-")]
+    pub(super) output: Option<PathBuf>,
+    /// Only these bytes, counted from 0, as in HTTP: A-B (both included), A- or -N (the last N)
+    #[arg(long, allow_hyphen_values = true)]
+    pub(super) range: Option<Range>,
+    /// Replace FILE if it exists
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+/// Lists a customer's blobs
+#[derive(Debug, Args)]
+pub(super) struct Ls {
+    #[command(flatten)]
+    pub(super) customer: OfCustomer,
+    /// Only the blobs of this name, newest first
+    #[arg(long)]
+    pub(super) name: Option<BlobName>,
+    /// Only ids, one a line: opens nothing and uses no key of a blob
+    #[arg(long)]
+    pub(super) ids: bool,
+}
+
+/// Shows what is known of a blob
+#[derive(Debug, Args)]
+pub(super) struct Stat {
+    #[command(flatten)]
+    pub(super) customer: OfCustomer,
+    #[command(flatten)]
+    pub(super) blob: OneBlob,
+}
+
+/// Reads blobs through and checks every byte, releasing nothing
+///
+/// Each blob is a line; the exit code is not 0 if any of them failed, and the others are checked
+/// all the same.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["blobs", "name", "all"]))]
+pub(super) struct Verify {
+    #[command(flatten)]
+    pub(super) customer: OfCustomer,
+    /// The blobs
+    #[arg(value_name = "BLOB")]
+    pub(super) blobs: Vec<BlobId>,
+    /// All blobs of this name
+    #[arg(long)]
+    pub(super) name: Option<BlobName>,
+    /// All blobs of the customer
+    #[arg(long)]
+    pub(super) all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Audit {
+    Tail(Tail),
+}
+
+/// Shows the newest entries of the audit log, oldest first
+///
+/// For people, an operation and its outcome are one row. With --json, the records are printed as
+/// they are stored, and no key is used.
+#[derive(Debug, Args)]
+pub(super) struct Tail {
+    /// How many operations, or with --json, records
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub(super) lines: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OfCustomer {
+    /// Whose
+    #[arg(long, value_name = "CUSTOMER")]
+    pub(super) customer: Label,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("one").required(true).args(["blob", "name"]))]
+pub(super) struct OneBlob {
+    /// The blob's id, as `put` and `ls` print it
+    pub(super) blob: Option<BlobId>,
+    /// The newest blob of this name
+    #[arg(long)]
+    pub(super) name: Option<BlobName>,
+    /// Not the newest blob of the name: 2 is the one before it, and so on
+    #[arg(long, requires = "name", value_name = "K", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) nth: u32,
+}
+
+/// A new KMS key of a provider, or one that exists.
+#[derive(Clone, Debug)]
+pub(super) enum KeyChoice {
+    New(String),
+    Existing(KmsKeyId),
+}
+
+impl KeyChoice {
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            Self::New(provider) => provider == "local",
+            Self::Existing(key) => key.provider() == "local",
+        }
+    }
+}
+
+impl FromStr for KeyChoice {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "not `local`, `aws-kms`, `local:<id>` or `aws-kms:<ARN>`";
+        let known = |provider: &str| matches!(provider, "local" | "aws-kms");
+        match text.parse::<KmsKeyId>() {
+            Ok(key) if known(key.provider()) => Ok(Self::Existing(key)),
+            Err(_) if known(text) => Ok(Self::New(text.to_owned())),
+            _ => Err(wrong),
+        }
+    }
+}
+
+impl From<KeyChoice> for EpochKey {
+    fn from(choice: KeyChoice) -> Self {
+        match choice {
+            KeyChoice::New(provider) => Self::New(provider),
+            KeyChoice::Existing(key) => Self::Existing(key),
+        }
+    }
+}
+
+impl From<KeyChoice> for CustomerKey {
+    fn from(choice: KeyChoice) -> Self {
+        match choice {
+            KeyChoice::New(provider) => Self::New(provider),
+            KeyChoice::Existing(key) => Self::Existing(key),
+        }
+    }
+}
+
+/// `KEY=VALUE`.
+#[derive(Clone)]
+pub(super) struct Pair {
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pair").finish_non_exhaustive()
+    }
+}
+
+impl FromStr for Pair {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (key, value) = text.split_once('=').ok_or("not KEY=VALUE")?;
+        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+    }
+}
+
+/// `A-B`, `A-` or `-N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range(pub(super) ByteRange);
+
+impl FromStr for Range {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "not A-B, A- or -N in bytes";
+        let number = |text: &str| match text.bytes().all(|c| c.is_ascii_digit()) {
+            true => text.parse::<u64>().map_err(|_| wrong),
+            false => Err(wrong),
+        };
+        let range = match text.split_once('-').ok_or(wrong)? {
+            ("", count) => match number(count)? {
+                0 => return Err("a range of no bytes"),
+                count => ByteRange::Last(count),
+            },
+            (first, "") => ByteRange::From(number(first)?),
+            (first, last) => match (number(first)?, number(last)?) {
+                (first, last) if first > last => return Err("it ends before it begins"),
+                (first, last) => ByteRange::Inclusive(first, last),
+            },
+        };
+        Ok(Self(range))
+    }
+}
+
+/// A clap error in our words: options by their names, values never.
+pub(super) fn wrong_use(error: &clap::Error) -> Failure {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
+        _ => None,
+    };
+    // Ours begin with a dash or a bracket; anything else is what was typed.
+    let argument = text(ContextKind::InvalidArg).filter(|name| name.starts_with(['-', '<', '[']));
+    let named = |name: &str| name.split('=').next().unwrap_or_default().to_owned();
+    let message = match (error.kind(), argument) {
+        (ErrorKind::ValueValidation | ErrorKind::InvalidValue, Some(argument)) => {
+            match (std::error::Error::source(error), text(ContextKind::ValidValue)) {
+                (Some(reason), _) => format!("{argument}: {reason}"),
+                (None, Some(valid)) => format!("{argument} is one of {valid}"),
+                (None, None) => format!("{argument} needs a value"),
+            }
+        }
+        (ErrorKind::UnknownArgument, Some(argument)) if argument.starts_with('-') => {
+            format!("there is no option {}", named(&argument))
+        }
+        (ErrorKind::UnknownArgument, _) => "there is one argument too many".to_owned(),
+        (ErrorKind::InvalidSubcommand, _) => "there is no such command".to_owned(),
+        (ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, _) => {
+            "a command is missing".to_owned()
+        }
+        (ErrorKind::MissingRequiredArgument, Some(argument)) => format!("{argument} is missing"),
+        (ErrorKind::ArgumentConflict, Some(argument)) => match text(ContextKind::PriorArg) {
+            Some(prior) if prior != argument => format!("{argument} cannot be used with {prior}"),
+            _ => format!("{argument} can be given once only"),
+        },
+        (ErrorKind::InvalidUtf8, _) => "an argument is not UTF-8".to_owned(),
+        (_, Some(argument)) => format!("{argument} is not used like this"),
+        (_, None) => "this is not how it is used".to_owned(),
+    };
+    Failure::usage(message).hint("`strongroom help` and `strongroom help COMMAND` show how it is used")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_are_those_of_http() {
+        assert_eq!("0-0".parse(), Ok(Range(ByteRange::Inclusive(0, 0))));
+        assert_eq!("5-10".parse(), Ok(Range(ByteRange::Inclusive(5, 10))));
+        assert_eq!("5-".parse(), Ok(Range(ByteRange::From(5))));
+        assert_eq!("-5".parse(), Ok(Range(ByteRange::Last(5))));
+        for bad in ["", "-", "5", "5-4", "-0", "a-b", "+1-2", "1-+2", "1--2", "1-2-3", " 1-2", "18446744073709551616-"] {
+            assert!(bad.parse::<Range>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_are_new_or_existing_and_of_a_known_provider() {
+        assert!(matches!("local".parse(), Ok(KeyChoice::New(_))));
+        assert!(matches!("aws-kms:arn:aws:kms:us-east-1:1:key/x".parse(), Ok(KeyChoice::Existing(_))));
+        for bad in ["", "vault", "vault:x", "local:", "aws-kms:a b"] {
+            assert!(bad.parse::<KeyChoice>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_was_typed_is_not_repeated() {
+        for line in [
+            "put --customer acme --name JANE\u{7} FILE",
+            "put --customer JANE FILE",
+            "put --customer acme FILE JANE",
+            "put --customer acme --meta JANE FILE",
+            "put --customer acme --retain-until JANE FILE",
+            "put --customer acme --expect-bytes JANE FILE",
+            "put --customer acme --nmae=JANE FILE",
+            "put --customer acme --suite JANE FILE",
+            "get --customer acme JANE",
+            "get --customer acme --name a --range JANE",
+            "get --customer acme --name a --nth JANE",
+            "customer add JANE --kms local",
+            "customer add acme --kms JANE",
+            "--purpose JANE ls --customer acme",
+            "completions JANE",
+            "JANE",
+            "customer JANE",
+        ] {
+            let error = Cli::try_parse_from(std::iter::once("strongroom").chain(line.split(' '))).unwrap_err();
+            let failure = wrong_use(&error);
+            assert_eq!(failure.exit(), Exit::Usage);
+            assert!(!failure.report(false).contains("JANE"), "{line}: {}", failure.report(false));
+        }
+    }
+}

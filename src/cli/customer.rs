@@ -1,0 +1,83 @@
+//! `customer add`, `list`, `show` and `set`.
+
+use serde_json::{Value, json};
+
+use super::args;
+use super::output::{line, pairs, table};
+use super::{Answer, Session};
+use crate::room::{CustomerInfo, NewCustomer};
+
+pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
+    let explain = |error| session.explain(error);
+    match command {
+        args::Customer::Add(command) => {
+            let new = NewCustomer {
+                label: command.label,
+                kms_key: command.kms.into(),
+                period: command.retention,
+                suite: command.suite,
+            };
+            let info = session.room.add_customer(&session.access, new).await.map_err(explain)?;
+            Ok(one(session, &info))
+        }
+        args::Customer::List => {
+            let infos = session.room.customers(&session.access).await.map_err(explain)?;
+            Ok(all(session, &infos))
+        }
+        args::Customer::Show { label } => {
+            let info = session.customer(&label).await?.info().await.map_err(explain)?;
+            Ok(one(session, &info))
+        }
+        args::Customer::Set(command) => {
+            let customer = session.customer(&command.label).await?;
+            let info = customer.set(command.retention, command.suite).await.map_err(explain)?;
+            Ok(one(session, &info))
+        }
+    }
+}
+
+fn to_json(info: &CustomerInfo) -> Value {
+    json!({
+        "label": info.label.as_str(),
+        "customer": info.id,
+        "kms_key": info.kms_key,
+        "retention": info.period.to_string(),
+        "suite": info.suite.as_str(),
+        "held": info.held,
+        "ring_version": info.ring_version,
+        "epoch": info.epoch,
+        "keys": info.keys,
+    })
+}
+
+fn one(session: &Session, info: &CustomerInfo) -> String {
+    if session.output.json {
+        return line(&to_json(info));
+    }
+    let rows = [
+        ("label", info.label.to_string()),
+        ("id", info.id.to_string()),
+        ("KMS key", info.kms_key.to_string()),
+        ("retention", info.period.to_string()),
+        ("suite", info.suite.to_string()),
+        ("legal hold", if info.held { "yes" } else { "no" }.to_owned()),
+        ("ring", format!("version {}, epoch {}, {} keys", info.ring_version, info.epoch, info.keys)),
+    ];
+    pairs(rows.map(|(name, value)| (name.to_owned(), value)))
+}
+
+fn all(session: &Session, infos: &[CustomerInfo]) -> String {
+    if session.output.json {
+        return line(&json!({ "customers": infos.iter().map(to_json).collect::<Vec<_>>() }));
+    }
+    let rows = infos.iter().map(|info| {
+        vec![
+            info.label.to_string(),
+            info.id.to_string(),
+            info.period.to_string(),
+            info.suite.to_string(),
+            info.kms_key.to_string(),
+        ]
+    });
+    table(&["LABEL", "ID", "RETENTION", "SUITE", "KMS KEY"], &[], rows)
+}

@@ -1,0 +1,93 @@
+//! `init`.
+
+use serde_json::json;
+
+use super::args::{Init, KeyChoice};
+use super::failure::Failure;
+use super::output::{Output, line};
+use super::{Session, explain};
+use crate::access::Access;
+use crate::config::Config;
+use crate::error::ErrorKind;
+use crate::kms::KmsRegistry;
+use crate::room::{EpochKey, Options, Strongroom};
+use crate::store::Storages;
+
+/// Makes the store or opens the one that is there; `true` says that it was made.
+pub(super) async fn init(
+    config: &Config,
+    command: &Init,
+    (storages, kms): (Storages, KmsRegistry),
+    access: &Access,
+    output: Output,
+) -> Result<(Strongroom, bool), Failure> {
+    let options = Options::default();
+    let key = match &command.epoch_kms {
+        Some(key) => key.clone(),
+        None => match default_key(&config.urls.keys.as_ref().unwrap_or(&config.urls.root).to_string()) {
+            Some(provider) => KeyChoice::New(provider.to_owned()),
+            // Without a default, a store that is there is still no error.
+            None => match Strongroom::open(storages, kms, options).await {
+                Ok(room) => return Ok((room, false)),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    let message = "the KMS key of the store's first epoch must be named: --epoch-kms is missing";
+                    return Err(Failure::usage(message));
+                }
+                Err(error) => return Err(explain(config, error)),
+            },
+        },
+    };
+    let made = Strongroom::init(storages, kms, EpochKey::from(key.clone()), access, options).await;
+    let (room, created) = made.map_err(|error| explain(config, error))?;
+    if created {
+        match &key {
+            key if key.is_local() => local_keys(config, output),
+            KeyChoice::New(_) => output.note("a new AWS KMS key was made for the store's first epoch"),
+            KeyChoice::Existing(_) => {}
+        }
+    }
+    Ok((room, created))
+}
+
+/// The provider of a new store's epoch key, by where its keys storage is.
+fn default_key(url: &str) -> Option<&'static str> {
+    match url.split_once("://") {
+        Some(("file" | "memory", _)) => Some("local"),
+        Some(("s3", _)) => Some("aws-kms"),
+        _ => None,
+    }
+}
+
+/// What local keys do not protect against, said where they are first used.
+fn local_keys(config: &Config, output: Output) {
+    let directory = config.local_kms.display();
+    output.note(&format!(
+        "the KMS keys are files in {directory}. Whoever can read that directory can open everything in the store, \
+         and without it nobody can: keep it on another device, and back it up apart from the store. On the same \
+         device it earns no safe harbour for ePHI (74 FR 19006). For production, use --epoch-kms aws-kms"
+    ));
+}
+
+pub(super) fn answer(session: &Session) -> String {
+    let (store, root) = (session.room.store_id(), &session.config.urls.root);
+    if session.output.json {
+        return line(&json!({ "store": store, "created": session.created, "root": root }));
+    }
+    match session.created {
+        true => format!("made store {store} at {root}\n"),
+        false => format!("store {store} exists already at {root}; nothing was changed\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_store_has_a_key_by_its_scheme() {
+        assert_eq!(default_key("file:///a"), Some("local"));
+        assert_eq!(default_key("s3://bucket"), Some("aws-kms"));
+        assert_eq!(default_key("gs://bucket"), None);
+        assert_eq!(default_key("az://bucket"), None);
+    }
+}

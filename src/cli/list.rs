@@ -1,0 +1,242 @@
+//! `ls`, `stat` and `verify`.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+
+use super::args::{Ls, Stat, Verify};
+use super::exit::Exit;
+use super::failure::Failure;
+use super::get::by_name;
+use super::output::{line, pairs, seconds, table};
+use super::{Answer, Session};
+use crate::error::{Error, ErrorKind};
+use crate::id::BlobId;
+use crate::room::{BlobInfo, Customer, Listed};
+
+/// How many blobs are looked at at once.
+const LOOKING: usize = 16;
+/// How many blobs are read through at once; each is opened on all cores.
+const VERIFYING: usize = 4;
+
+pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
+    let customer = session.customer(&command.customer.customer).await?;
+    let explain = |error| session.explain(error);
+    let listed = match &command.name {
+        None => customer.list(),
+        Some(name) => {
+            let found = customer.find(name).await.map_err(explain)?;
+            let listed = found.into_iter().map(|id| Ok(Listed { id, stored_bytes: 0, stored_at: None }));
+            stream::iter(listed).boxed()
+        }
+    };
+    if command.ids && command.name.is_none() {
+        return ids(session, listed).await;
+    }
+    let mut rows = listed
+        .map(|listed| async {
+            let listed = listed?;
+            let info = customer.stat_listed(listed.id).await;
+            let info = info.and_then(|info| match &command.name {
+                Some(name) if info.metadata.name() != Some(name) => Err(Error::authentication()),
+                _ => Ok(info),
+            });
+            Ok::<_, Error>((listed, info))
+        })
+        .buffered(LOOKING);
+    let (mut infos, mut failed, mut count) = (Vec::new(), None, 0_u64);
+    while let Some((listed, info)) = rows.try_next().await.map_err(explain)? {
+        let row = match info {
+            // It was a name without its blob, or went away meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => Err(session.explain(error)),
+            Ok(info) => Ok(info),
+        };
+        if session.output.json {
+            let value = match &row {
+                Ok(_) if command.ids => json!({ "blob": listed.id }),
+                Ok(info) => to_json(info),
+                Err(failure) if command.name.is_some() => json!({ "blob": listed.id, "error": failure.to_json() }),
+                Err(failure) => {
+                    json!({ "blob": listed.id, "stored_bytes": listed.stored_bytes, "error": failure.to_json() })
+                }
+            };
+            session.output.print_json(&value)?;
+        } else if command.ids {
+            session.output.print(&format!("{}\n", listed.id))?;
+        } else {
+            infos.push((listed.id, row.as_ref().map(Clone::clone).map_err(|failure| failure.message().to_owned())));
+        }
+        if let Err(failure) = row {
+            count += 1;
+            failed = worse(failed, failure);
+        }
+    }
+    if !session.output.json && !command.ids {
+        if command.name.is_none() {
+            // Oldest first, as in a log; the damaged ones, whose time is not known, last.
+            infos.sort_by_key(|(id, info)| (info.is_err(), info.as_ref().ok().map(|info| info.sealed_at), *id));
+        }
+        session.output.print(&listing(&infos))?;
+    }
+    end(failed, count, "could not be opened")
+}
+
+async fn ids(session: &Session, mut listed: impl stream::Stream<Item = Result<Listed, Error>> + Unpin) -> Answer {
+    while let Some(listed) = listed.try_next().await.map_err(|error| session.explain(error))? {
+        if session.output.json {
+            session.output.print_json(
+                &json!({ "blob": listed.id, "stored_bytes": listed.stored_bytes, "stored_at": listed.stored_at }),
+            )?;
+        } else {
+            session.output.print(&format!("{}\n", listed.id))?;
+        }
+    }
+    Ok(String::new())
+}
+
+fn listing(infos: &[(BlobId, Result<BlobInfo, String>)]) -> String {
+    let rows = infos.iter().map(|(id, info)| match info {
+        Ok(info) => vec![
+            id.to_string(),
+            info.bytes.to_string(),
+            seconds(info.sealed_at),
+            info.retain_until.to_string(),
+            info.metadata.content_type().unwrap_or_default().to_owned(),
+            info.metadata.name().map_or("", |name| name.as_str()).to_owned(),
+        ],
+        Err(message) => {
+            let mut row = vec![id.to_string()];
+            row.extend(["?", "?", "?", ""].map(str::to_owned));
+            row.push(format!("[{message}]"));
+            row
+        }
+    });
+    table(&["ID", "BYTES", "SEALED AT", "RETAINED UNTIL", "TYPE", "NAME"], &[1], rows)
+}
+
+pub(super) async fn stat(session: &Session, command: Stat) -> Answer {
+    let customer = session.customer(&command.customer.customer).await?;
+    let which = &command.blob;
+    let info = match (&which.blob, &which.name) {
+        (Some(blob), _) => customer.stat(*blob).await,
+        (None, Some(name)) => {
+            let stat = async |blob| customer.stat(blob).await;
+            by_name(&customer, name, which.nth, stat, |info: &BlobInfo| info.metadata.name()).await
+        }
+        (None, None) => Err(Error::new(ErrorKind::InvalidInput, "a blob id or --name is missing")),
+    };
+    let info = info.map_err(|error| session.explain(error))?;
+    if session.output.json {
+        return Ok(line(&to_json(&info)));
+    }
+    let mut rows = vec![
+        ("id".to_owned(), info.id.to_string()),
+        ("name".to_owned(), info.metadata.name().map_or("(none)", |name| name.as_str()).to_owned()),
+        ("content type".to_owned(), info.metadata.content_type().unwrap_or("(none)").to_owned()),
+        ("bytes".to_owned(), info.bytes.to_string()),
+        ("stored bytes".to_owned(), info.stored_bytes.to_string()),
+        ("sealed at".to_owned(), seconds(info.sealed_at)),
+        ("retained until".to_owned(), info.retain_until.to_string()),
+        ("suite".to_owned(), info.suite.to_string()),
+        ("key".to_owned(), info.kek.to_string()),
+    ];
+    rows.extend(info.metadata.pairs().map(|(key, value)| (format!("meta {key}"), value.to_owned())));
+    Ok(pairs(rows))
+}
+
+fn to_json(info: &BlobInfo) -> Value {
+    let meta: serde_json::Map<_, _> =
+        info.metadata.pairs().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
+    json!({
+        "blob": info.id,
+        "name": info.metadata.name().map(|name| name.as_str()),
+        "content_type": info.metadata.content_type(),
+        "meta": meta,
+        "bytes": info.bytes,
+        "stored_bytes": info.stored_bytes,
+        "sealed_at": info.sealed_at,
+        "retain_until": info.retain_until,
+        "suite": info.suite.as_str(),
+        "kek": info.kek,
+    })
+}
+
+pub(super) async fn verify(session: &Session, command: Verify) -> Answer {
+    let customer = session.customer(&command.customer.customer).await?;
+    let explain = |error| session.explain(error);
+    // What was named must be there; what was listed may go away meanwhile.
+    let blobs = if command.all {
+        customer.list().map_ok(|listed| listed.id).boxed()
+    } else if let Some(name) = &command.name {
+        let found = customer.find(name).await.map_err(explain)?;
+        stream::iter(found).map(Ok).boxed()
+    } else {
+        stream::iter(command.blobs.clone()).map(Ok).boxed()
+    };
+    let named = !command.blobs.is_empty();
+    let mut checked = blobs
+        .map(|blob| async {
+            let blob = blob?;
+            Ok::<_, Error>((blob, check(&customer, blob, &command).await))
+        })
+        .buffered(VERIFYING);
+    let (mut failed, mut bad, mut good) = (None, 0_u64, 0_u64);
+    while let Some((blob, result)) = checked.try_next().await.map_err(explain)? {
+        let (text, value) = match &result {
+            Err(error) if error.kind() == ErrorKind::NotFound && !named => continue,
+            Ok(info) => {
+                good += 1;
+                (format!("{blob}  ok  {} bytes\n", info.bytes), json!({ "blob": blob, "ok": true, "bytes": info.bytes }))
+            }
+            Err(_) => (String::new(), Value::Null),
+        };
+        let (text, value) = match result {
+            Ok(_) => (text, value),
+            Err(error) => {
+                let failure = session.explain(error);
+                let shown = (
+                    format!("{blob}  FAILED  {}\n", failure.message()),
+                    json!({ "blob": blob, "ok": false, "error": failure.to_json() }),
+                );
+                bad += 1;
+                failed = worse(failed, failure);
+                shown
+            }
+        };
+        if session.output.json {
+            session.output.print_json(&value)?;
+        } else {
+            session.output.print(&text)?;
+        }
+    }
+    if good + bad == 0 && !command.all {
+        return Err(explain(Error::new(ErrorKind::NotFound, "there is no blob of this name")));
+    }
+    end(failed, bad, "did not verify")
+}
+
+async fn check(customer: &Customer, blob: BlobId, command: &Verify) -> Result<BlobInfo, Error> {
+    let info = customer.verify(blob).await?;
+    match &command.name {
+        Some(name) if info.metadata.name() != Some(name) => Err(Error::authentication()),
+        _ => Ok(info),
+    }
+}
+
+/// Of two failures, the one to end with: damage before all else.
+fn worse(first: Option<Failure>, next: Failure) -> Option<Failure> {
+    match first {
+        Some(first) if first.exit() == Exit::Data || next.exit() != Exit::Data => Some(first),
+        _ => Some(next),
+    }
+}
+
+fn end(failed: Option<Failure>, count: u64, what: &str) -> Answer {
+    match failed {
+        None => Ok(String::new()),
+        Some(failure) => {
+            let blobs = if count == 1 { "blob" } else { "blobs" };
+            Err(failure.about(&format!("{count} {blobs} {what}")))
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Where the store and the local keys are, and who asks: from options, else the
+//! environment, else a default.
+//!
+//! Separate from the command line, and pure: the environment is an argument. An
+//! empty variable counts as one that is not set.
+//!
+//! | setting | option | variable | default |
+//! |---|---|---|---|
+//! | store | `--store` | `STRONGROOM_STORE` | `$XDG_DATA_HOME/strongroom/store` |
+//! | its blobs | `--blobs-store` | `STRONGROOM_BLOBS` | `blobs/` in the store |
+//! | its keys | `--keys-store` | `STRONGROOM_KEYS` | `keys/` in the store |
+//! | its audit log | `--audit-store` | `STRONGROOM_AUDIT` | `audit/` in the store |
+//! | local KMS keys | `--local-kms` | `STRONGROOM_LOCAL_KMS` | `$XDG_DATA_HOME/strongroom/kms` |
+//! | who | `--principal` | `STRONGROOM_PRINCIPAL` | `unix:<uid>` |
+//! | why | `--purpose` | `STRONGROOM_PURPOSE` | `HSYSADMIN` |
+//!
+//! `$XDG_DATA_HOME` is `~/.local/share` where it is not set or not absolute (XDG
+//! Base Directory Specification).
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use crate::access::{Access, Principal, Purpose};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{StorageUrl, StorageUrls};
+
+/// What the options say, as far as they were given.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// The store: a URL or a path.
+    pub store: Option<OsString>,
+    /// Its blobs, if elsewhere.
+    pub blobs: Option<OsString>,
+    /// Its keys, if elsewhere.
+    pub keys: Option<OsString>,
+    /// Its audit log, if elsewhere.
+    pub audit: Option<OsString>,
+    /// The directory of the local provider's keys.
+    pub local_kms: Option<PathBuf>,
+    /// Who asks.
+    pub principal: Option<Principal>,
+    /// Why.
+    pub purpose: Option<Purpose>,
+}
+
+/// What everything is done with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The storages of the store.
+    pub urls: StorageUrls,
+    /// The directory of the local provider's keys, absolute.
+    pub local_kms: PathBuf,
+    /// Who asks.
+    pub principal: Principal,
+    /// Why.
+    pub purpose: Purpose,
+}
+
+impl Config {
+    /// Settles what is used: `given`, else what `env` has, else the defaults for
+    /// the user `uid`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a value that is not one, which is not
+    /// repeated; [`ErrorKind::Configuration`] where a default is needed and the
+    /// environment names no home.
+    pub fn resolve(given: Given, env: impl Fn(&str) -> Option<OsString>, uid: u32) -> Result<Self> {
+        let env = |name: &str| env(name).filter(|value| !value.is_empty());
+        let data = || data_home(&env).map(|home| home.join("strongroom"));
+        let root = match given.store.or_else(|| env("STRONGROOM_STORE")) {
+            Some(text) => storage(&text)?,
+            None => StorageUrl::directory(data()?.join("store"))?,
+        };
+        let own = |given: Option<OsString>, variable| {
+            given.or_else(|| env(variable)).map(|text| storage(&text)).transpose()
+        };
+        let urls = StorageUrls {
+            root,
+            blobs: own(given.blobs, "STRONGROOM_BLOBS")?,
+            keys: own(given.keys, "STRONGROOM_KEYS")?,
+            audit: own(given.audit, "STRONGROOM_AUDIT")?,
+        };
+        let local_kms = match given.local_kms.or_else(|| env("STRONGROOM_LOCAL_KMS").map(PathBuf::from)) {
+            Some(path) => std::path::absolute(path)
+                .map_err(|error| invalid("the path of the key directory cannot be used").with_source(error))?,
+            None => data()?.join("kms"),
+        };
+        let principal = match (given.principal, env("STRONGROOM_PRINCIPAL")) {
+            (Some(principal), _) => principal,
+            (None, Some(text)) => parse(&text, "STRONGROOM_PRINCIPAL is not usable")?,
+            (None, None) => Principal::Unix(uid),
+        };
+        let purpose = match (given.purpose, env("STRONGROOM_PURPOSE")) {
+            (Some(purpose), _) => purpose,
+            (None, Some(text)) => parse(&text, "STRONGROOM_PURPOSE is not usable")?,
+            (None, None) => Purpose::SystemAdministration,
+        };
+        Ok(Self { urls, local_kms, principal, purpose })
+    }
+
+    /// Who asks and why, from within this process.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        Access::new(self.principal.clone(), self.purpose)
+    }
+}
+
+fn data_home(env: &impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
+    let absolute = |name| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share"))).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Configuration,
+            "neither XDG_DATA_HOME nor HOME is set: name the store and the directory of local keys",
+        )
+    })
+}
+
+fn storage(text: &OsStr) -> Result<StorageUrl> {
+    match text.to_str() {
+        Some(text) => text.parse(),
+        // Only a path can be other than UTF-8.
+        None => StorageUrl::directory(Path::new(text)),
+    }
+}
+
+fn parse<T: std::str::FromStr>(text: &OsStr, sentence: &'static str) -> Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text = text.to_str().ok_or_else(|| invalid(sentence))?;
+    text.parse().map_err(|error: T::Err| invalid(sentence).with_source(error))
+}
+
+fn invalid(sentence: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidInput, sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(given: Given, env: &[(&str, &str)]) -> Result<Config> {
+        let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        Config::resolve(given, env, 1000)
+    }
+
+    #[test]
+    fn defaults_lie_in_the_users_data_directory() {
+        for (env, home) in [
+            (&[("HOME", "/home/u")][..], "/home/u/.local/share"),
+            (&[("HOME", "/home/u"), ("XDG_DATA_HOME", "/data")], "/data"),
+            (&[("HOME", "/home/u"), ("XDG_DATA_HOME", "")], "/home/u/.local/share"),
+            (&[("HOME", "/home/u"), ("XDG_DATA_HOME", "relative")], "/home/u/.local/share"),
+            (&[("HOME", "/home/u"), ("STRONGROOM_STORE", "")], "/home/u/.local/share"),
+        ] {
+            let config = resolve(Given::default(), env).unwrap();
+            assert_eq!(config.urls.root.to_string(), format!("file://{home}/strongroom/store"));
+            assert_eq!(config.local_kms, Path::new(home).join("strongroom/kms"));
+            assert_eq!((config.urls.blobs, config.urls.keys, config.urls.audit), (None, None, None));
+            assert_eq!(config.principal.to_string(), "unix:1000");
+            assert_eq!(config.purpose.code(), "HSYSADMIN");
+        }
+    }
+
+    #[test]
+    fn options_win_over_variables_and_variables_over_defaults() {
+        let env = [
+            ("STRONGROOM_STORE", "s3://root-bucket/a"),
+            ("STRONGROOM_BLOBS", "s3://blob-bucket"),
+            ("STRONGROOM_KEYS", "s3://keys-bucket"),
+            ("STRONGROOM_AUDIT", "s3://audit-bucket"),
+            ("STRONGROOM_LOCAL_KMS", "/media/keys"),
+            ("STRONGROOM_PRINCIPAL", "service:nightly"),
+            ("STRONGROOM_PURPOSE", "TREAT"),
+        ];
+        let config = resolve(Given::default(), &env).unwrap();
+        assert_eq!(config.urls.root.to_string(), "s3://root-bucket/a");
+        assert_eq!(config.urls.blobs.unwrap().to_string(), "s3://blob-bucket");
+        assert_eq!(config.urls.keys.unwrap().to_string(), "s3://keys-bucket");
+        assert_eq!(config.urls.audit.unwrap().to_string(), "s3://audit-bucket");
+        assert_eq!(config.local_kms, Path::new("/media/keys"));
+        assert_eq!(config.principal.to_string(), "service:nightly");
+        assert_eq!(config.purpose, Purpose::Treatment);
+
+        let given = Given {
+            store: Some("/srv/store".into()),
+            blobs: Some("/srv/blobs".into()),
+            keys: Some("/srv/keys".into()),
+            audit: Some("/srv/audit".into()),
+            local_kms: Some("/srv/kms".into()),
+            principal: Some(Principal::Unix(7)),
+            purpose: Some(Purpose::Legal),
+        };
+        let config = resolve(given, &env).unwrap();
+        assert_eq!(config.urls.root.to_string(), "file:///srv/store");
+        assert_eq!(config.urls.audit.unwrap().to_string(), "file:///srv/audit");
+        assert_eq!(config.local_kms, Path::new("/srv/kms"));
+        assert_eq!((config.principal, config.purpose), (Principal::Unix(7), Purpose::Legal));
+    }
+
+    #[test]
+    fn what_is_refused_is_not_repeated() {
+        for (name, value) in [
+            ("STRONGROOM_STORE", "s3://KEY:SECRET@bucket"),
+            ("STRONGROOM_AUDIT", "SECRET:"),
+            ("STRONGROOM_PRINCIPAL", "SECRET"),
+            ("STRONGROOM_PURPOSE", "SECRET"),
+        ] {
+            let error = resolve(Given::default(), &[("HOME", "/h"), (name, value)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");
+            assert!(!error.chain().contains("SECRET"), "{}", error.chain());
+        }
+        assert_eq!(resolve(Given::default(), &[]).unwrap_err().kind(), ErrorKind::Configuration);
+        let given = Given { store: Some("/s".into()), local_kms: Some("/k".into()), ..Given::default() };
+        assert!(resolve(given, &[]).is_ok(), "no home is needed where all is named");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_need_not_be_text() {
+        use std::os::unix::ffi::OsStringExt;
+        let given = Given { store: Some(OsString::from_vec(b"/a/\xff".to_vec())), ..Given::default() };
+        let config = resolve(given, &[("HOME", "/h")]).unwrap();
+        assert_eq!(config.urls.root.to_string(), "file:///a/%FF");
+    }
+}

@@ -1,0 +1,122 @@
+//! The whole of it on S3 and AWS KMS, as LocalStack plays them.
+#![cfg(feature = "aws")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use strongroom::ErrorKind;
+use strongroom::access::{Access, Principal, Purpose};
+use strongroom::audit::log::verify_chain;
+use strongroom::envelope::Metadata;
+use strongroom::id::{KmsKeyId, Label};
+use strongroom::kms::aws::AwsKms;
+use strongroom::kms::{KmsAdmin, KmsRegistry};
+use strongroom::room::{
+    ByteRange, CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Source, Strongroom,
+};
+use strongroom::store::{CreateRoot, StorageUrls, Storages};
+use strongroom::system::SystemClock;
+
+#[path = "common/localstack.rs"]
+mod prepared;
+
+use prepared::{Prepared, localstack};
+
+fn access() -> Access {
+    Access::new(Principal::service("tests").unwrap(), Purpose::SystemAdministration)
+}
+
+async fn storages(prepared: &Prepared, folder: &str) -> Storages {
+    // A folder of its own for each run, as the buckets outlive a test.
+    let folder = format!("{folder}-{}", std::process::id());
+    let url = |bucket: &str| format!("s3://{bucket}/{folder}").parse().unwrap();
+    let urls = StorageUrls {
+        blobs: Some(url(&prepared.blobs)),
+        keys: Some(url(&prepared.keys)),
+        audit: Some(url(&prepared.audit)),
+        ..StorageUrls::new(url(&prepared.blobs))
+    };
+    Storages::open(&urls, CreateRoot::No, Arc::new(SystemClock)).await.unwrap()
+}
+
+fn label(text: &str) -> Label {
+    text.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_of_any_size_go_to_s3_and_back() {
+    let Some(prepared) = localstack() else { return };
+    let storages = storages(&prepared, "sizes").await;
+    let registry = KmsRegistry::new().with(Arc::new(AwsKms::from_env()));
+    let epoch_key = EpochKey::New("aws-kms".into());
+    let (room, made) = Strongroom::init(
+        storages.clone(),
+        registry.clone(),
+        epoch_key.clone(),
+        &access(),
+        Options::default(),
+    )
+    .await
+    .unwrap();
+    assert!(made);
+    let key: KmsKeyId = format!("aws-kms:{}", prepared.key).parse().unwrap();
+    room.add_customer(&access(), NewCustomer::new(label("acme"), CustomerKey::Existing(key))).await.unwrap();
+    let acme = room.customer(&label("acme"), access()).await.unwrap();
+    // Two parts and a bit, one part, nothing at all.
+    for length in [20_000_000usize, 70_000, 0] {
+        let plaintext: Bytes =
+            (0..length).map(|index| (index * 31 + index / 65_521).to_le_bytes()[0]).collect();
+        let named = Metadata::new().with_name(format!("of {length} bytes").parse().unwrap());
+        let source = Source::reader(std::io::Cursor::new(plaintext.clone()));
+        let sealed = acme.seal(source, SealOptions::new().metadata(named)).await.unwrap();
+        assert_eq!(acme.open(sealed.id).await.unwrap().bytes(1 << 30).await.unwrap(), plaintext);
+        let newest = acme.newest(&format!("of {length} bytes").parse().unwrap()).await.unwrap();
+        assert_eq!((newest.id, newest.bytes), (sealed.id, length as u64));
+        if length > 100 {
+            let part = acme.open_range(sealed.id, ByteRange::Last(100)).await.unwrap();
+            assert_eq!(part.bytes(100).await.unwrap(), plaintext.slice(length - 100..));
+        }
+    }
+    // A second `init` takes the store as it is; another node reads the same.
+    let (node, made) =
+        Strongroom::init(storages.clone(), registry, epoch_key, &access(), Options::default()).await.unwrap();
+    assert!(!made);
+    let acme = node.customer(&label("acme"), access()).await.unwrap();
+    let newest = acme.newest(&"of 70000 bytes".parse().unwrap()).await.unwrap();
+    assert_eq!(acme.verify(newest.id).await.unwrap().bytes, 70_000);
+    room.close().await.unwrap();
+    node.close().await.unwrap();
+    verify_chain(storages.audit, node.store_id(), 0).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disabled_key_stops_its_own_customer_only() {
+    let Some(prepared) = localstack() else { return };
+    let storages = storages(&prepared, "disabled").await;
+    let kms = Arc::new(AwsKms::from_env());
+    let registry = KmsRegistry::new().with(kms.clone());
+    let mut options = Options::default();
+    options.key_ttl = Duration::from_millis(1);
+    let (room, _) = Strongroom::init(storages, registry, EpochKey::New("aws-kms".into()), &access(), options)
+        .await
+        .unwrap();
+    for name in ["acme", "globex"] {
+        let new = NewCustomer::new(label(name), CustomerKey::New("aws-kms".into()));
+        room.add_customer(&access(), new).await.unwrap();
+    }
+    let acme = room.customer(&label("acme"), access()).await.unwrap();
+    let globex = room.customer(&label("globex"), access()).await.unwrap();
+    let theirs = acme.seal(vec![1; 1000], SealOptions::new()).await.unwrap();
+    let others = globex.seal(vec![2; 1000], SealOptions::new()).await.unwrap();
+
+    let key = acme.info().await.unwrap().kms_key;
+    kms.disable(&key).await.unwrap();
+    assert_eq!(acme.open(theirs.id).await.unwrap_err().kind(), ErrorKind::KeyUnavailable);
+    let refused = acme.seal(vec![1; 10], SealOptions::new()).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::KeyUnavailable);
+    assert!(globex.open(others.id).await.is_ok());
+    kms.enable(&key).await.unwrap();
+    assert_eq!(acme.open(theirs.id).await.unwrap().bytes(1000).await.unwrap(), vec![1; 1000]);
+    room.close().await.unwrap();
+}
