@@ -240,7 +240,8 @@ async fn begin(
     let mut intent = Intent::new(room.log.request_id()?, &customer.access, action);
     intent.customer = Some(customer.id);
     intent.blob = Some(blob);
-    intent.key = Some(KeyRef::Day { day: blob.day() });
+    // An id that nobody sealed may have a day that no record can hold.
+    intent.key = blob.day().date().map(|_| KeyRef::Day { day: blob.day() });
     let path = layout::blob(customer.id, blob);
     let (begun, front) =
         tokio::join!(room.log.begin(intent), fetch_front(&*room.storages.blobs, &path, front_len));
