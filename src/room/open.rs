@@ -25,7 +25,7 @@ use super::keyring::close;
 use crate::audit::log::OpenIntent;
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::codec::DecodeError;
-use crate::envelope::{Header, Metadata, PRELUDE_LEN};
+use crate::envelope::{BlobName, Header, Metadata, PRELUDE_LEN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, KekId};
 use crate::payload::{CHUNK_LEN, Layout, Opener, PROLOGUE_LEN};
@@ -180,12 +180,21 @@ pub(super) async fn open(
     }
 }
 
-/// Opens the header and the last chunk of a blob.
-pub(super) async fn stat(customer: &Customer, blob: BlobId, action: Action) -> Result<BlobInfo> {
+/// Opens the header and the last chunk of a blob, which must be of this name if
+/// one is given.
+pub(super) async fn stat(
+    customer: &Customer,
+    blob: BlobId,
+    action: Action,
+    name: Option<&BlobName>,
+) -> Result<BlobInfo> {
     let (intent, front) = begin(customer, blob, action, FRONT_LEN).await?;
     let stat = async {
         let mut body = Body::open(customer, blob, front?, intent.receipt).await?;
         body.open_last_chunk().await?;
+        if name.is_some() && body.info.metadata.name() != name {
+            return Err(Error::authentication());
+        }
         Ok(body.info)
     };
     let stat = stat.await;
