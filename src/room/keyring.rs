@@ -246,15 +246,20 @@ impl Keyring {
 
     async fn read_ring(&self, asker: Asker<'_>, customer: CustomerId, keys: &CustomerKeys) -> Result<Ring> {
         let version = |path: &Path| layout::read_ring(path).map(|(_, version)| version);
-        let newest = newest(&*self.storage, layout::rings_of(customer), version);
-        let (newest, pin) = tokio::join!(newest, self.log.ring_pin(customer));
-        let (newest, pin) = (newest?, pin?);
+        let find = || newest(&*self.storage, layout::rings_of(customer), version);
+        let (found, pin) = tokio::join!(find(), self.log.ring_pin(customer));
+        let (mut newest, pin) = (found?, pin?);
         let rolled_back = || {
             Error::new(
                 ErrorKind::Integrity,
                 format!("the ring of customer {customer} is older than the log says"),
             )
         };
+        if pin.is_some_and(|pin| newest < Some(pin.version)) {
+            // Pinned after we listed, perhaps. A version is there before it is
+            // pinned, so that a list made from now on must have it.
+            newest = find().await?;
+        }
         let Some(version) = newest else {
             return Err(match pin {
                 Some(_) => rolled_back(),
