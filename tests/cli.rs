@@ -210,7 +210,7 @@ impl<'a> Transcript<'a> {
 
     fn run(&mut self, args: &[&str]) -> Ran {
         let ran = self.home.run(args);
-        let quoted: Vec<_> = args.iter().map(|arg| if arg.contains(' ') { format!("'{arg}'") } else { (*arg).to_owned() }).collect();
+        let quoted: Vec<_> = args.iter().map(|arg| if arg.contains(' ') || arg.is_empty() { format!("'{arg}'") } else { (*arg).to_owned() }).collect();
         self.text.push_str(&format!("$ strongroom {}\n{}", quoted.join(" "), ran.text()));
         for line in ran.err.lines() {
             self.text.push_str(&format!("! {line}\n"));
