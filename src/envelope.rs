@@ -370,10 +370,12 @@ impl Metadata {
             return Err(MetadataError::Pair);
         }
         self.pairs.insert(key.to_owned(), value.to_owned());
-        if self.pairs.iter().map(|(key, value)| key.len() + value.len() + 8).sum::<usize>() > MAX_PAIRS_LEN {
-            return Err(MetadataError::TooLong);
-        }
-        Ok(self)
+        if self.pairs_len() > MAX_PAIRS_LEN { Err(MetadataError::TooLong) } else { Ok(self) }
+    }
+
+    /// The pairs in their encoding, in bytes.
+    fn pairs_len(&self) -> usize {
+        self.pairs.iter().map(|(key, value)| key.len() + value.len() + 8).sum()
     }
 
     /// The name.
@@ -457,6 +459,9 @@ impl Decode for Metadata {
                 return Err(DecodeError::Invalid("pairs"));
             }
             metadata.pairs.insert(key.to_owned(), value.to_owned());
+        }
+        if metadata.pairs_len() > MAX_PAIRS_LEN {
+            return Err(DecodeError::Invalid("pairs"));
         }
         Ok(metadata)
     }

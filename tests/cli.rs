@@ -145,14 +145,16 @@ impl Home {
     }
 
     fn object(&self, id: &str) -> PathBuf {
-        let found: Vec<_> = self.stored(id).into_iter().filter(|path| !path.iter().any(|part| part == "name")).collect();
+        let found: Vec<_> =
+            self.stored(id).into_iter().filter(|path| !path.iter().any(|part| part == "name")).collect();
         assert_eq!(found.len(), 1, "{found:?}");
         found[0].clone()
     }
 
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.dir.path()).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -164,7 +166,8 @@ impl Home {
 
     /// Checks every commit and record of the log from its files.
     fn verify_log(&self) -> u64 {
-        let marker: Value = serde_json::from_slice(&fs::read(self.store().join("keys/store")).unwrap()).unwrap();
+        let marker: Value =
+            serde_json::from_slice(&fs::read(self.store().join("keys/store")).unwrap()).unwrap();
         let store = marker["store"].as_str().unwrap().parse().unwrap();
         let audit = LocalFileSystem::new_with_prefix(self.store().join("audit")).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -210,7 +213,14 @@ impl<'a> Transcript<'a> {
 
     fn run(&mut self, args: &[&str]) -> Ran {
         let ran = self.home.run(args);
-        let quoted: Vec<_> = args.iter().map(|arg| if arg.contains(' ') || arg.is_empty() { format!("'{arg}'") } else { (*arg).to_owned() }).collect();
+        let quoted: Vec<_> = args
+            .iter()
+            .map(
+                |arg| {
+                    if arg.contains(' ') || arg.is_empty() { format!("'{arg}'") } else { (*arg).to_owned() }
+                },
+            )
+            .collect();
         self.text.push_str(&format!("$ strongroom {}\n{}", quoted.join(" "), ran.text()));
         for line in ran.err.lines() {
             self.text.push_str(&format!("! {line}\n"));
@@ -254,16 +264,25 @@ impl<'a> Transcript<'a> {
     }
 
     fn word(&mut self, word: &str) -> String {
-        let digits = |text: &str| text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect::<String>();
+        let digits =
+            |text: &str| text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect::<String>();
         if let Some((front, id)) = word.rsplit_once(':').filter(|(_, last)| last.len() == 26) {
             return format!("{front}:{}", self.word(id));
         }
         if word.len() == 26 && word.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()) {
             let next = self.seen.len() + 1;
-            return self.seen.entry(word.to_owned()).or_insert_with(|| format!("{:.<26}", format!("id-{next}"))).clone();
+            return self
+                .seen
+                .entry(word.to_owned())
+                .or_insert_with(|| format!("{:.<26}", format!("id-{next}")))
+                .clone();
         }
         let shape = digits(word);
-        if shape == "0000-00-00" || shape.starts_with("0000-00-00T00:00:00") { shape } else { word.to_owned() }
+        if shape == "0000-00-00" || shape.starts_with("0000-00-00T00:00:00") {
+            shape
+        } else {
+            word.to_owned()
+        }
     }
 }
 
@@ -279,11 +298,29 @@ fn a_tour() {
     tour.run(&["customer", "list"]);
     tour.run(&["customer", "set", "acme", "--retention", "P10Y"]);
     let put = tour.run(&[
-        "put", "--customer", "acme", "--name", "reports/monthly", "--content-type", "text/plain", "--meta",
-        "ward=7", "report.txt",
+        "put",
+        "--customer",
+        "acme",
+        "--name",
+        "reports/monthly",
+        "--content-type",
+        "text/plain",
+        "--meta",
+        "ward=7",
+        "report.txt",
     ]);
     let id = put.text().trim_end().to_owned();
-    tour.run(&["put", "--customer", "acme", "--retain-until", "2999-12-31", "--exec", "--", "printf", "from a program"]);
+    tour.run(&[
+        "put",
+        "--customer",
+        "acme",
+        "--retain-until",
+        "2999-12-31",
+        "--exec",
+        "--",
+        "printf",
+        "from a program",
+    ]);
     tour.run(&["get", "--customer", "acme", &id, "-o", "copy.txt"]);
     tour.run(&["get", "--customer", "acme", "--name", "reports/monthly"]);
     tour.run(&["get", "--customer", "acme", &id, "--range", "4-5", "-o", "-"]);
@@ -300,7 +337,9 @@ fn a_tour() {
 fn the_help() {
     let home = Home::empty();
     let mut help = Transcript::new(&home);
-    for args in [&["--help"][..], &["put", "-h"], &["put", "--help"], &["get", "--help"], &["verify", "--help"]] {
+    for args in
+        [&["--help"][..], &["put", "-h"], &["put", "--help"], &["get", "--help"], &["verify", "--help"]]
+    {
         assert_eq!(help.run(args).code, 0);
     }
     help.matches("help.txt");
@@ -415,7 +454,8 @@ fn every_size_comes_back() {
         assert_eq!(from_file["bytes"], length);
         for id in [&*from_pipe, from_file["blob"].as_str().unwrap()] {
             assert!(home.get(id).ok().out == bytes, "{length}");
-            let got = home.run(&["get", "--customer", "acme", id, "-o", "out", "--force", "--json"]).ok().json();
+            let got =
+                home.run(&["get", "--customer", "acme", id, "-o", "out", "--force", "--json"]).ok().json();
             assert_eq!((&got["blob"], &got["bytes"], &got["first"]), (&id.into(), &length.into(), &0.into()));
             assert!(fs::read(home.path("out")).unwrap() == bytes, "{length}");
             assert_eq!(home.run(&["stat", "--customer", "acme", id, "--json"]).ok().json()["bytes"], length);
@@ -454,16 +494,21 @@ fn ranges_are_inclusive() {
 fn names_lead_to_the_newest_and_to_those_before() {
     let home = Home::new();
     for (index, text) in ["one", "two", "three"].iter().enumerate() {
-        home.run_with_input(&["put", "--customer", "acme", "--name", "jäne/nightly", "-"], text.as_bytes()).ok();
+        home.run_with_input(&["put", "--customer", "acme", "--name", "jäne/nightly", "-"], text.as_bytes())
+            .ok();
         home.run_with_input(&["put", "--customer", "acme", "--name", "other", "-"], &[index as u8]).ok();
     }
-    let get = |more: &[&str]| home.run(&[&["get", "--customer", "acme", "--name", "jäne/nightly"], more].concat());
+    let get =
+        |more: &[&str]| home.run(&[&["get", "--customer", "acme", "--name", "jäne/nightly"], more].concat());
     assert_eq!(get(&[]).ok().text(), "three");
     assert_eq!(get(&["--nth", "1"]).ok().text(), "three");
     assert_eq!(get(&["--nth", "3"]).ok().text(), "one");
     get(&["--nth", "4"]).fails(66);
     get(&["--nth", "0"]).fails(64);
-    let stat = home.run(&["stat", "--customer", "acme", "--name", "jäne/nightly", "--nth", "2", "--json"]).ok().json();
+    let stat = home
+        .run(&["stat", "--customer", "acme", "--name", "jäne/nightly", "--nth", "2", "--json"])
+        .ok()
+        .json();
     assert_eq!((&stat["bytes"], &stat["name"]), (&3.into(), &"jäne/nightly".into()));
 
     let ls = home.run(&["ls", "--customer", "acme", "--name", "jäne/nightly", "--ids"]).ok();
@@ -491,7 +536,8 @@ fn damage_is_never_an_end() {
     let path = home.object(&damaged);
     let original = fs::read(&path).unwrap();
     let middle = original.len() / 2;
-    for damage in ["cut in a chunk", "cut between chunks", "cut to nothing", "flipped", "appended", "header"] {
+    for damage in ["cut in a chunk", "cut between chunks", "cut to nothing", "flipped", "appended", "header"]
+    {
         let mut bytes = original.clone();
         match damage {
             "cut in a chunk" => bytes.truncate(middle),
@@ -502,13 +548,16 @@ fn damage_is_never_an_end() {
             _ => bytes[100] ^= 1,
         }
         fs::write(&path, bytes).unwrap();
-        home.run(&["get", "--customer", "acme", &damaged, "-o", "out"]).fails(65).says("authentication failed");
+        home.run(&["get", "--customer", "acme", &damaged, "-o", "out"])
+            .fails(65)
+            .says("authentication failed");
         assert_eq!(home.names(), ["data"], "{damage}");
         let streamed = home.get(&damaged).fails(65);
         assert!(pattern(3_000_000).starts_with(&streamed.out), "what came is authentic: {damage}");
         home.run(&["verify", "--customer", "acme", &damaged]).fails(65);
 
-        let all = home.run(&["verify", "--customer", "acme", "--all"]).fails(65).says("1 blob did not verify");
+        let all =
+            home.run(&["verify", "--customer", "acme", "--all"]).fails(65).says("1 blob did not verify");
         assert!(all.text().contains(&format!("{whole}  ok  100000 bytes\n")), "{}", all.text());
         assert!(all.text().contains(&format!("{damaged}  FAILED  ")), "{}", all.text());
         let listed = home.run(&["ls", "--customer", "acme"]);
@@ -588,11 +637,17 @@ fn a_store_is_found_by_option_and_by_environment() {
 fn json_is_for_programs() {
     let home = Home::new();
     fs::write(home.path("file"), "12345").unwrap();
-    let put = home.run(&["--json", "put", "--customer", "acme", "--name", "n", "--meta", "k=v", "file"]).ok().json();
+    let put = home
+        .run(&["--json", "put", "--customer", "acme", "--name", "n", "--meta", "k=v", "file"])
+        .ok()
+        .json();
     let id = put["blob"].as_str().unwrap();
     assert_eq!((&put["bytes"], put["retain_until"].as_str().unwrap().len()), (&5.into(), 10));
     let listed = home.run(&["ls", "--customer", "acme", "--json"]).ok().json();
-    assert_eq!((&listed["blob"], &listed["name"], &listed["meta"]["k"]), (&id.into(), &"n".into(), &"v".into()));
+    assert_eq!(
+        (&listed["blob"], &listed["name"], &listed["meta"]["k"]),
+        (&id.into(), &"n".into(), &"v".into())
+    );
     assert_eq!(listed["content_type"], Value::Null);
     let ids = home.run(&["ls", "--customer", "acme", "--ids", "--json"]).ok().json();
     assert_eq!(ids["blob"], id);
@@ -607,7 +662,10 @@ fn json_is_for_programs() {
     ] {
         let ran = home.run(args);
         let error: Value = serde_json::from_str(&ran.err).unwrap();
-        assert_eq!((ran.code, &error["error"]["kind"], &error["error"]["exit"]), (code, &kind.into(), &code.into()));
+        assert_eq!(
+            (ran.code, &error["error"]["kind"], &error["error"]["exit"]),
+            (code, &kind.into(), &code.into())
+        );
         assert!(error["error"]["message"].is_string());
     }
     let records = home.records();
@@ -633,14 +691,27 @@ fn who_and_why_are_on_the_record() {
 #[test]
 fn a_producer_that_fails_leaves_nothing() {
     let home = Home::new();
-    for script in ["exit 1", "printf abc; exit 1", "head -c 3000000 /dev/zero; exit 7", "printf abc; kill -9 $$"] {
+    for script in
+        ["exit 1", "printf abc; exit 1", "head -c 3000000 /dev/zero; exit 7", "printf abc; kill -9 $$"]
+    {
         home.run(&["put", "--customer", "acme", "--name", "dump", "--exec", "--", "sh", "-c", script])
             .fails(74)
             .says("the program failed");
         assert_eq!(home.ids(), [] as [&str; 0], "{script}");
     }
     home.run(&["get", "--customer", "acme", "--name", "dump", "-o", "-"]).fails(66);
-    let good = ["put", "--customer", "acme", "--name", "dump", "--exec", "--", "sh", "-c", "head -c 3000000 /dev/zero"];
+    let good = [
+        "put",
+        "--customer",
+        "acme",
+        "--name",
+        "dump",
+        "--exec",
+        "--",
+        "sh",
+        "-c",
+        "head -c 3000000 /dev/zero",
+    ];
     let id = home.run(&good).ok().text().trim_end().to_owned();
     assert!(home.get(&id).ok().out == vec![0; 3_000_000]);
     assert!(home.stored("#").is_empty(), "half-written files are removed");
@@ -674,7 +745,12 @@ fn a_reader_that_goes_away_is_a_failure() {
     drop(stdout);
     finished(child).fails(74).says("failed to write the output");
     // Of anything else; the blob is there all the same, and that is said.
-    for args in [&["ls", "--customer", "acme"][..], &["--help"], &["audit", "tail"], &["put", "--customer", "acme", "file"]] {
+    for args in [
+        &["ls", "--customer", "acme"][..],
+        &["--help"],
+        &["audit", "tail"],
+        &["put", "--customer", "acme", "file"],
+    ] {
         fs::write(home.path("file"), "x").unwrap();
         let mut child = home.spawn(&mut home.command(args));
         drop(child.stdout.take());
@@ -685,7 +761,8 @@ fn a_reader_that_goes_away_is_a_failure() {
     let mut command = home.command(&["get", "--customer", "acme", &id]);
     command.stdout(fs::File::options().write(true).open("/dev/full").unwrap()).stderr(Stdio::piped());
     finished(command.spawn().unwrap()).fails(74).says("No space left");
-    let aborted = home.records().iter().filter(|record| record["event"]["outcome"]["result"] == "aborted").count();
+    let aborted =
+        home.records().iter().filter(|record| record["event"]["outcome"]["result"] == "aborted").count();
     assert!(aborted >= 2);
 }
 
@@ -708,7 +785,8 @@ fn signals_end_it_in_order() {
     }
     // A program that was started is told to end.
     let script = "echo $$ > pid; printf abc; exec sleep 60";
-    let child = home.spawn(&mut home.command(&["put", "--customer", "acme", "--exec", "--", "sh", "-c", script]));
+    let child =
+        home.spawn(&mut home.command(&["put", "--customer", "acme", "--exec", "--", "sh", "-c", script]));
     let pid = loop {
         match fs::read_to_string(home.path("pid")) {
             Ok(text) if text.ends_with('\n') => break text,
@@ -763,10 +841,14 @@ fn a_hundred_at_once_all_succeed() {
             home.spawn(&mut home.command(&args))
         })
         .collect();
-    let mut ids: Vec<_> = children.into_iter().map(|child| finished(child).ok().text().trim_end().to_owned()).collect();
+    let mut ids: Vec<_> =
+        children.into_iter().map(|child| finished(child).ok().text().trim_end().to_owned()).collect();
     ids.sort();
     assert_eq!(home.ids(), ids);
-    assert_eq!(home.run(&["ls", "--customer", "acme", "--name", "same", "--ids"]).ok().text().lines().count(), 100);
+    assert_eq!(
+        home.run(&["ls", "--customer", "acme", "--name", "same", "--ids"]).ok().text().lines().count(),
+        100
+    );
     home.run(&["verify", "--customer", "acme", "--all"]).ok();
     assert!(home.verify_log() >= 400);
     let shards: Vec<_> = fs::read_dir(home.store().join("audit/wal")).unwrap().collect();

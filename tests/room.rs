@@ -9,9 +9,7 @@ use strongroom::access::{Access, Principal, Purpose};
 use strongroom::envelope::Metadata;
 use strongroom::kms::KmsRegistry;
 use strongroom::kms::local::InsecureLocalKms;
-use strongroom::room::{
-    ByteRange, Customer, CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Strongroom,
-};
+use strongroom::room::{ByteRange, Customer, KeyChoice, NewCustomer, Options, SealOptions, Strongroom};
 use strongroom::store::Storages;
 use strongroom::suite::Suite;
 use strongroom::system::{SystemClock, SystemEntropy};
@@ -31,14 +29,14 @@ async fn fixture() -> Fixture {
     let kms = InsecureLocalKms::open(keys.path().join("kms"), Arc::new(SystemClock), Arc::new(SystemEntropy))
         .unwrap();
     let registry = KmsRegistry::new().with(Arc::new(kms));
-    let epoch_key = EpochKey::New("local".into());
+    let epoch_key = KeyChoice::New("local".into());
     let (room, made) =
         Strongroom::init(Storages::memory(), registry, epoch_key, &access(), Options::default())
             .await
             .unwrap();
     assert!(made);
     let acme = "acme".parse().unwrap();
-    let new = NewCustomer::new("acme".parse().unwrap(), CustomerKey::New("local".into()));
+    let new = NewCustomer::new("acme".parse().unwrap(), KeyChoice::New("local".into()));
     room.add_customer(&access(), new).await.unwrap();
     let acme = room.customer(&acme, access()).await.unwrap();
     Fixture { room, acme, _keys: keys }

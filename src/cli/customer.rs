@@ -13,7 +13,7 @@ pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
         args::Customer::Add(command) => {
             let new = NewCustomer {
                 label: command.label,
-                kms_key: command.kms.into(),
+                kms_key: command.kms,
                 period: command.retention,
                 suite: command.suite,
             };

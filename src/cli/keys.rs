@@ -43,7 +43,11 @@ impl LocalKeys {
     }
 
     fn open(&self) -> Result<InsecureLocalKms, KmsError> {
-        self.noted(InsecureLocalKms::open(self.directory.clone(), Arc::new(SystemClock), Arc::new(SystemEntropy)))
+        self.noted(InsecureLocalKms::open(
+            self.directory.clone(),
+            Arc::new(SystemClock),
+            Arc::new(SystemEntropy),
+        ))
     }
 
     fn noted<T>(&self, result: Result<T, KmsError>) -> Result<T, KmsError> {
