@@ -756,7 +756,12 @@ fn a_reader_that_goes_away_is_a_failure() {
         drop(child.stdout.take());
         finished(child).fails(74).says("failed to write to standard output");
     }
-    assert_eq!(home.ids().len(), 2);
+    let mut child = home.spawn(&mut home.command(&["put", "--customer", "acme", "file"]));
+    drop(child.stdout.take());
+    let told = finished(child).fails(74).err;
+    let ids = home.ids();
+    assert_eq!(ids.len(), 3);
+    assert!(ids.iter().any(|id| told.contains(id)), "the id is not lost: {told}");
     // A full disk.
     let mut command = home.command(&["get", "--customer", "acme", &id]);
     command.stdout(fs::File::options().write(true).open("/dev/full").unwrap()).stderr(Stdio::piped());
