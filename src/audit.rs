@@ -148,6 +148,8 @@ pub enum Action {
     KmsDecrypt,
     /// A ring version is written.
     RingWrite,
+    /// A ring, an epoch record or a label is read. Recorded where it is refused.
+    KeysRead,
 }
 
 /// Which key is used.

@@ -376,9 +376,10 @@ impl Strongroom {
             ErrorKind::NotFound => Error::new(ErrorKind::NotFound, "there is no customer of this label"),
             _ => error,
         })?;
-        let ring = self.0.keyring.ring(asker, id).await?;
+        let ring = self.labelled_ring(asker, id).await?;
         if ring.settings.label != *label {
-            return Err(Error::new(ErrorKind::Integrity, "the label leads to another customer's ring"));
+            let error = Error::new(ErrorKind::Integrity, "the label leads to another customer's ring");
+            return Err(self.0.keyring.refuse(asker, Some(id), error).await);
         }
         Ok(Customer::new(self.clone(), id, access))
     }
@@ -394,13 +395,24 @@ impl Strongroom {
             .try_filter(|object| std::future::ready(layout::read_label(&object.location).is_some()))
             .map(|object| async move {
                 let id = self.read_label(&object?.location).await?;
-                let ring = self.0.keyring.ring(Asker { access, cause: None }, id).await?;
+                let ring = self.labelled_ring(Asker { access, cause: None }, id).await?;
                 Ok::<_, Error>(CustomerInfo::of(&ring))
             })
             .buffer_unordered(16);
         let mut infos: Vec<_> = infos.try_collect().await?;
         infos.sort_by(|a, b| a.label.cmp(&b.label));
         Ok(infos)
+    }
+
+    /// The ring that a label leads to. It was written before the label.
+    async fn labelled_ring(&self, asker: Asker<'_>, id: CustomerId) -> Result<Arc<Ring>> {
+        match self.0.keyring.ring(asker, id).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let error = Error::new(ErrorKind::Integrity, "a label leads to no ring").with_source(error);
+                Err(self.0.keyring.refuse(asker, Some(id), error).await)
+            }
+            ring => ring,
+        }
     }
 
     async fn read_label(&self, path: &object_store::path::Path) -> Result<CustomerId> {

@@ -29,7 +29,7 @@ use crate::entropy::{Entropy, random, random_secret};
 use crate::envelope::Kek;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, DataKeyId, KekId, KmsKeyId, RequestId, StoreId};
-use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsRegistry};
+use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsErrorKind, KmsRegistry};
 use crate::ring::sealed::{EpochRecord, SealedRing};
 use crate::ring::{Change, DirectoryKey, Entry, EntryKind, Ring, RingDataKey, RingRefusal, Settings};
 use crate::store::{layout, store_error};
@@ -172,6 +172,13 @@ impl Keyring {
     }
 
     async fn load_epoch(&self, asker: Asker<'_>, number: u32) -> Result<Epoch> {
+        match self.read_epoch(asker, number).await {
+            Err(error) => Err(self.refuse(asker, None, error).await),
+            epoch => epoch,
+        }
+    }
+
+    async fn read_epoch(&self, asker: Asker<'_>, number: u32) -> Result<Epoch> {
         let stored = self.storage.get(&layout::epoch(number)).await;
         let stored = stored.map_err(|error| store_error(error, "read the epoch record"))?;
         let bytes = stored.bytes().await.map_err(|error| store_error(error, "read the epoch record"))?;
@@ -183,14 +190,20 @@ impl Keyring {
             ));
         }
         let reference = self.epoch_ref(&record.kms_key, number);
+        let provider = self.kms.get(&record.kms_key)?;
         let (open, receipt) = self.begin(asker, Action::KmsDecrypt, None, reference).await?;
         let context = EncryptionContext::epoch(self.store, number);
-        let provider = self.kms.get(&record.kms_key)?;
         let data_key = provider.decrypt(receipt, &record.kms_key, &record.wrapped, &context).await;
-        let data_key = settle(open, data_key.map_err(Error::from))?;
-        let directory = record.open(&data_key).map_err(|_| {
-            Error::new(ErrorKind::Integrity, "the epoch record does not verify under its own data key")
-        })?;
+        let altered = "the epoch record does not verify";
+        let data_key = data_key.map_err(|error| match error.kind() {
+            // What we asked for stood in the record.
+            KmsErrorKind::Authentication | KmsErrorKind::Invalid => {
+                Error::new(ErrorKind::Integrity, altered).with_source(error)
+            }
+            _ => error.into(),
+        });
+        let data_key = settle(open, data_key)?;
+        let directory = record.open(&data_key).map_err(|_| Error::new(ErrorKind::Integrity, altered))?;
         Ok(Epoch { number, data_key, directory })
     }
 
@@ -207,16 +220,46 @@ impl Keyring {
     }
 
     async fn load_ring(&self, asker: Asker<'_>, customer: CustomerId, keys: &CustomerKeys) -> Result<Ring> {
+        match self.read_ring(asker, customer, keys).await {
+            Err(error) => Err(self.refuse(asker, Some(customer), error).await),
+            ring => ring,
+        }
+    }
+
+    /// Records that what lies on the keys storage was refused, if that is what
+    /// `error` says: no key use may come of it that would.
+    pub(super) async fn refuse(&self, asker: Asker<'_>, customer: Option<CustomerId>, error: Error) -> Error {
+        if error.kind() != ErrorKind::Integrity {
+            return error;
+        }
+        let recorded = async {
+            let mut intent = Intent::new(self.log.request_id()?, asker.access, Action::KeysRead);
+            (intent.cause, intent.customer) = (asker.cause, customer);
+            let (open, receipt) = self.log.begin(intent).await?;
+            drop(receipt);
+            open.finish(error.kind().into(), None).await
+        };
+        // Without a log it is refused all the same, as everything is.
+        let _: Result<()> = recorded.await;
+        error
+    }
+
+    async fn read_ring(&self, asker: Asker<'_>, customer: CustomerId, keys: &CustomerKeys) -> Result<Ring> {
         let version = |path: &Path| layout::read_ring(path).map(|(_, version)| version);
-        let newest = newest(&*self.storage, layout::rings_of(customer), version);
-        let (newest, pin) = tokio::join!(newest, self.log.ring_pin(customer));
-        let (newest, pin) = (newest?, pin?);
+        let find = || newest(&*self.storage, layout::rings_of(customer), version);
+        let (found, pin) = tokio::join!(find(), self.log.ring_pin(customer));
+        let (mut newest, pin) = (found?, pin?);
         let rolled_back = || {
             Error::new(
                 ErrorKind::Integrity,
                 format!("the ring of customer {customer} is older than the log says"),
             )
         };
+        if pin.is_some_and(|pin| newest < Some(pin.version)) {
+            // Pinned after we listed, perhaps. A version is there before it is
+            // pinned, so that a list made from now on must have it.
+            newest = find().await?;
+        }
         let Some(version) = newest else {
             return Err(match pin {
                 Some(_) => rolled_back(),
@@ -274,9 +317,9 @@ impl Keyring {
         key: &RingDataKey,
     ) -> Result<DataKey> {
         let reference = KeyRef::Customer { kms_key: key.kms_key.clone(), data_key: key.id };
+        let provider = self.kms.get(&key.kms_key)?;
         let (open, receipt) = self.begin(asker, Action::KmsDecrypt, Some(customer), reference).await?;
         let context = EncryptionContext::customer(self.store, customer, key.id);
-        let provider = self.kms.get(&key.kms_key)?;
         let made = provider.decrypt(receipt, &key.kms_key, &key.wrapped, &context).await;
         settle(open, made.map_err(Error::from))
     }

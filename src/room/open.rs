@@ -25,7 +25,7 @@ use super::keyring::{Asker, close};
 use crate::audit::log::OpenIntent;
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::codec::DecodeError;
-use crate::envelope::{Header, Metadata, PRELUDE_LEN};
+use crate::envelope::{BlobName, Header, Metadata, PRELUDE_LEN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, KekId};
 use crate::payload::{CHUNK_LEN, Layout, Opener, PROLOGUE_LEN};
@@ -181,12 +181,21 @@ pub(super) async fn open(
     }
 }
 
-/// Opens the header and the last chunk of a blob.
-pub(super) async fn stat(customer: &Customer, blob: BlobId, action: Action) -> Result<BlobInfo> {
+/// Opens the header and the last chunk of a blob, which must be of this name if
+/// one is given.
+pub(super) async fn stat(
+    customer: &Customer,
+    blob: BlobId,
+    action: Action,
+    name: Option<&BlobName>,
+) -> Result<BlobInfo> {
     let (mut intent, front) = begin(customer, blob, action, FRONT_LEN).await?;
     let stat = async {
         let mut body = Body::open(customer, blob, front?, intent.receipt, &mut intent.open).await?;
         body.open_last_chunk().await?;
+        if name.is_some() && body.info.metadata.name() != name {
+            return Err(Error::authentication());
+        }
         Ok(body.info)
     };
     let stat = stat.await;
@@ -241,7 +250,8 @@ async fn begin(
     let mut intent = Intent::new(room.log.request_id()?, &customer.access, action);
     intent.customer = Some(customer.id);
     intent.blob = Some(blob);
-    intent.key = Some(KeyRef::Day { day: blob.day() });
+    // An id that nobody sealed may have a day that no record can hold.
+    intent.key = blob.day().date().map(|_| KeyRef::Day { day: blob.day() });
     let path = layout::blob(customer.id, blob);
     let (begun, front) =
         tokio::join!(room.log.begin(intent), fetch_front(&*room.storages.blobs, &path, front_len));

@@ -84,6 +84,9 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     let mut ring = room.keyring.ring(asker, customer.id).await?;
     let promised = ring.settings.period.retain_until(now);
     let day = options.retain_until.map_or(promised, |day| day.max(promised));
+    if day > Day::MAX {
+        return Err(Error::new(ErrorKind::InvalidInput, "the day to keep the blob until is too far off"));
+    }
     if ring.day_key(day).is_none() {
         ring = room.keyring.ensure(asker, customer.id, &Want::DayKeys(day)).await?;
     }
