@@ -737,7 +737,8 @@ fn a_producer_that_fails_leaves_nothing() {
 #[test]
 fn a_reader_that_goes_away_is_a_failure() {
     let home = Home::new();
-    let id = home.put(&pattern(3_000_000));
+    // More than waits between opening and writing: an abort comes before the end.
+    let id = home.put(&pattern(12_000_000));
     // Of the plaintext.
     let mut child = home.spawn(&mut home.command(&["get", "--customer", "acme", &id]));
     let mut stdout = child.stdout.take().unwrap();
