@@ -215,7 +215,11 @@ impl<'a> Transcript<'a> {
         let ran = self.home.run(args);
         let quoted: Vec<_> = args
             .iter()
-            .map(|arg| if arg.contains(' ') { format!("'{arg}'") } else { (*arg).to_owned() })
+            .map(
+                |arg| {
+                    if arg.contains(' ') || arg.is_empty() { format!("'{arg}'") } else { (*arg).to_owned() }
+                },
+            )
             .collect();
         self.text.push_str(&format!("$ strongroom {}\n{}", quoted.join(" "), ran.text()));
         for line in ran.err.lines() {
@@ -733,7 +737,8 @@ fn a_producer_that_fails_leaves_nothing() {
 #[test]
 fn a_reader_that_goes_away_is_a_failure() {
     let home = Home::new();
-    let id = home.put(&pattern(3_000_000));
+    // More than waits between opening and writing: an abort comes before the end.
+    let id = home.put(&pattern(12_000_000));
     // Of the plaintext.
     let mut child = home.spawn(&mut home.command(&["get", "--customer", "acme", &id]));
     let mut stdout = child.stdout.take().unwrap();
@@ -752,7 +757,12 @@ fn a_reader_that_goes_away_is_a_failure() {
         drop(child.stdout.take());
         finished(child).fails(74).says("failed to write to standard output");
     }
-    assert_eq!(home.ids().len(), 2);
+    let mut child = home.spawn(&mut home.command(&["put", "--customer", "acme", "file"]));
+    drop(child.stdout.take());
+    let told = finished(child).fails(74).err;
+    let ids = home.ids();
+    assert_eq!(ids.len(), 3);
+    assert!(ids.iter().any(|id| told.contains(id)), "the id is not lost: {told}");
     // A full disk.
     let mut command = home.command(&["get", "--customer", "acme", &id]);
     command.stdout(fs::File::options().write(true).open("/dev/full").unwrap()).stderr(Stdio::piped());

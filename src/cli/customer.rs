@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::args;
-use super::output::{line, pairs, table};
+use super::output::{Column, line, pairs, table};
 use super::{Answer, Session};
 use crate::room::{CustomerInfo, NewCustomer};
 
@@ -79,5 +79,6 @@ fn all(session: &Session, infos: &[CustomerInfo]) -> String {
             info.kms_key.to_string(),
         ]
     });
-    table(&["LABEL", "ID", "RETENTION", "SUITE", "KMS KEY"], &[], rows)
+    let columns = ["LABEL", "ID", "RETENTION", "SUITE", "KMS KEY"].map(|name| (name, Column::Whole));
+    table(&columns, rows)
 }
