@@ -84,7 +84,8 @@ pub fn main() -> ExitCode {
 
 /// Help and version are results; all else is a wrong use.
 fn not_a_command(error: &clap::Error) -> Exit {
-    let json = std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json");
+    let json =
+        std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json");
     let failure = if error.use_stderr() {
         args::wrong_use(error)
     } else {
@@ -146,7 +147,11 @@ async fn execute(command: Command, config: Config, output: Output) -> Result<(),
         let kind = error.kind();
         let message = "done, but the audit log could not be closed";
         let failure = Failure::from(Error::new(kind, message).with_source(error));
-        if failure.exit() == Exit::Temporary { failure.hint("check the audit storage before you go on") } else { failure }
+        if failure.exit() == Exit::Temporary {
+            failure.hint("check the audit storage before you go on")
+        } else {
+            failure
+        }
     })?;
     output.print(&text).map_err(|failure| failure.hint("what was asked for was done"))
 }
@@ -184,7 +189,8 @@ impl Session {
         let access = config.access();
         let create = if matches!(command, Command::Init(_)) { CreateRoot::Yes } else { CreateRoot::No };
         let clock = Arc::new(SystemClock);
-        let storages = Storages::open(&config.urls, create, clock).await.map_err(|error| no_store(&config, error))?;
+        let storages =
+            Storages::open(&config.urls, create, clock).await.map_err(|error| no_store(&config, error))?;
         let kms = keys::registry(config.local_kms.clone());
         let (room, created) = match command {
             Command::Init(command) => {
@@ -201,9 +207,8 @@ impl Session {
     /// The customer of a label.
     async fn customer(&self, label: &Label) -> Result<Customer, Failure> {
         self.room.customer(label, self.access.clone()).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => {
-                Failure::from(error).hint("`strongroom customer list` shows all, `strongroom customer add` makes one")
-            }
+            ErrorKind::NotFound => Failure::from(error)
+                .hint("`strongroom customer list` shows all, `strongroom customer add` makes one"),
             _ => self.explain(error),
         })
     }

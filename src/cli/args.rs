@@ -465,7 +465,20 @@ mod tests {
         assert_eq!("5-10".parse(), Ok(Range(ByteRange::Inclusive(5, 10))));
         assert_eq!("5-".parse(), Ok(Range(ByteRange::From(5))));
         assert_eq!("-5".parse(), Ok(Range(ByteRange::Last(5))));
-        for bad in ["", "-", "5", "5-4", "-0", "a-b", "+1-2", "1-+2", "1--2", "1-2-3", " 1-2", "18446744073709551616-"] {
+        for bad in [
+            "",
+            "-",
+            "5",
+            "5-4",
+            "-0",
+            "a-b",
+            "+1-2",
+            "1-+2",
+            "1--2",
+            "1-2-3",
+            " 1-2",
+            "18446744073709551616-",
+        ] {
             assert!(bad.parse::<Range>().is_err(), "{bad}");
         }
     }
@@ -500,7 +513,8 @@ mod tests {
             "JANE",
             "customer JANE",
         ] {
-            let error = Cli::try_parse_from(std::iter::once("strongroom").chain(line.split(' '))).unwrap_err();
+            let error =
+                Cli::try_parse_from(std::iter::once("strongroom").chain(line.split(' '))).unwrap_err();
             let failure = wrong_use(&error);
             assert_eq!(failure.exit(), Exit::Usage);
             assert!(!failure.report(false).contains("JANE"), "{line}: {}", failure.report(false));

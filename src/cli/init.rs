@@ -30,7 +30,8 @@ pub(super) async fn init(
             None => match Strongroom::open(storages, kms, options).await {
                 Ok(room) => return Ok((room, false)),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    let message = "the KMS key of the store's first epoch must be named: --epoch-kms is missing";
+                    let message =
+                        "the KMS key of the store's first epoch must be named: --epoch-kms is missing";
                     return Err(Failure::usage(message));
                 }
                 Err(error) => return Err(explain(config, error)),

@@ -55,7 +55,9 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
             let value = match &row {
                 Ok(_) if command.ids => json!({ "blob": listed.id }),
                 Ok(info) => to_json(info),
-                Err(failure) if command.name.is_some() => json!({ "blob": listed.id, "error": failure.to_json() }),
+                Err(failure) if command.name.is_some() => {
+                    json!({ "blob": listed.id, "error": failure.to_json() })
+                }
                 Err(failure) => {
                     json!({ "blob": listed.id, "stored_bytes": listed.stored_bytes, "error": failure.to_json() })
                 }
@@ -64,7 +66,10 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
         } else if command.ids {
             session.output.print(&format!("{}\n", listed.id))?;
         } else {
-            infos.push((listed.id, row.as_ref().map(Clone::clone).map_err(|failure| failure.message().to_owned())));
+            infos.push((
+                listed.id,
+                row.as_ref().map(Clone::clone).map_err(|failure| failure.message().to_owned()),
+            ));
         }
         if let Err(failure) = row {
             count += 1;
@@ -74,14 +79,19 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
     if !session.output.json && !command.ids {
         if command.name.is_none() {
             // Oldest first, as in a log; the damaged ones, whose time is not known, last.
-            infos.sort_by_key(|(id, info)| (info.is_err(), info.as_ref().ok().map(|info| info.sealed_at), *id));
+            infos.sort_by_key(|(id, info)| {
+                (info.is_err(), info.as_ref().ok().map(|info| info.sealed_at), *id)
+            });
         }
         session.output.print(&listing(&infos))?;
     }
     end(failed, count, "could not be opened")
 }
 
-async fn ids(session: &Session, mut listed: impl stream::Stream<Item = Result<Listed, Error>> + Unpin) -> Answer {
+async fn ids(
+    session: &Session,
+    mut listed: impl stream::Stream<Item = Result<Listed, Error>> + Unpin,
+) -> Answer {
     while let Some(listed) = listed.try_next().await.map_err(|error| session.explain(error))? {
         if session.output.json {
             session.output.print_json(
@@ -186,7 +196,10 @@ pub(super) async fn verify(session: &Session, command: Verify) -> Answer {
             Err(error) if error.kind() == ErrorKind::NotFound && !named => continue,
             Ok(info) => {
                 good += 1;
-                (format!("{blob}  ok  {} bytes\n", info.bytes), json!({ "blob": blob, "ok": true, "bytes": info.bytes }))
+                (
+                    format!("{blob}  ok  {} bytes\n", info.bytes),
+                    json!({ "blob": blob, "ok": true, "bytes": info.bytes }),
+                )
             }
             Err(_) => (String::new(), Value::Null),
         };

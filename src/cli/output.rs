@@ -74,7 +74,8 @@ pub(super) fn table(header: &[&str], right: &[usize], rows: impl IntoIterator<It
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_truncation_indicator("…");
-    let fits = if io::stdout().is_terminal() { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
+    let fits =
+        if io::stdout().is_terminal() { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
     table.set_content_arrangement(fits);
     table.set_header(header.iter().map(Cell::new));
     for cells in rows {
@@ -115,7 +116,10 @@ mod tests {
 
     #[test]
     fn tables_are_aligned_and_have_no_trailing_space() {
-        let rows = [vec!["a".to_owned(), "1".to_owned(), String::new()], vec!["bcd".into(), "23".into(), "x".into()]];
+        let rows = [
+            vec!["a".to_owned(), "1".to_owned(), String::new()],
+            vec!["bcd".into(), "23".into(), "x".into()],
+        ];
         let text = table(&["ID", "BYTES", "NAME"], &[1], rows);
         assert_eq!(text, "ID   BYTES  NAME\na        1\nbcd     23  x\n");
     }
@@ -129,7 +133,10 @@ mod tests {
     fn the_progress_templates_are_templates() {
         let output = Output { json: false, quiet: false };
         output.progress(Some(1)).finish();
-        for template in ["{bytes:>11} of {total_bytes} [{bar:30}] {bytes_per_sec}, {eta} left", "{bytes:>11} in {elapsed}, {bytes_per_sec}"] {
+        for template in [
+            "{bytes:>11} of {total_bytes} [{bar:30}] {bytes_per_sec}, {eta} left",
+            "{bytes:>11} in {elapsed}, {bytes_per_sec}",
+        ] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

@@ -131,7 +131,9 @@ impl Input {
         match &self.from {
             From::File(file, modified) => match file.metadata()?.modified()? == *modified {
                 true => Ok(()),
-                false => Err(io::Error::new(io::ErrorKind::InvalidData, "the file was changed while it was read")),
+                false => {
+                    Err(io::Error::new(io::ErrorKind::InvalidData, "the file was changed while it was read"))
+                }
             },
             From::Stream(_) => Ok(()),
             From::Program(_, running) => running.wait(),
@@ -188,7 +190,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         let mut child = self.lock();
         if let Ok(None) = child.try_wait() {
-            let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM);
+            let _ = rustix::process::kill_process(
+                rustix::process::Pid::from_child(&child),
+                rustix::process::Signal::TERM,
+            );
         }
     }
 }
