@@ -23,7 +23,7 @@ use strongroom::kms::{
     DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError,
     KmsErrorKind, KmsRegistry, WrappedDataKey,
 };
-use strongroom::room::{Customer, CustomerKey, EpochKey, NewCustomer, Options, Strongroom};
+use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, Strongroom};
 use strongroom::store::Storages;
 use strongroom::system::SystemEntropy;
 use strongroom::time::{Clock, Timestamp};
@@ -278,7 +278,7 @@ impl World {
 
     /// Makes the store.
     pub async fn init(&self, options: Options) -> strongroom::Result<Strongroom> {
-        let key = EpochKey::New("local".into());
+        let key = KeyChoice::New("local".into());
         Strongroom::init(self.storages(), self.registry(), key, &access(), options)
             .await
             .map(|(room, _)| room)
@@ -297,7 +297,7 @@ impl World {
 
 /// Adds a customer with a KMS key of its own.
 pub async fn add(room: &Strongroom, name: &str) -> strongroom::Result<Customer> {
-    let new = NewCustomer::new(label(name), CustomerKey::New("local".into()));
+    let new = NewCustomer::new(label(name), KeyChoice::New("local".into()));
     room.add_customer(&access(), new).await?;
     room.customer(&label(name), access()).await
 }
