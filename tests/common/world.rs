@@ -279,7 +279,9 @@ impl World {
     /// Makes the store.
     pub async fn init(&self, options: Options) -> strongroom::Result<Strongroom> {
         let key = EpochKey::New("local".into());
-        Strongroom::init(self.storages(), self.registry(), key, &access(), options).await.map(|(room, _)| room)
+        Strongroom::init(self.storages(), self.registry(), key, &access(), options)
+            .await
+            .map(|(room, _)| room)
     }
 
     /// Another process on the same store.
