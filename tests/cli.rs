@@ -189,6 +189,13 @@ fn outcome(output: std::process::Output) -> Ran {
     Ran { code, out: output.stdout, err: String::from_utf8(output.stderr).unwrap() }
 }
 
+/// Runs it with a pipe as output whose reader is gone.
+fn nobody_reads(mut command: Command) -> Ran {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    finished(command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap())
+}
+
 fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
     assert!(status.success());
@@ -753,13 +760,9 @@ fn a_reader_that_goes_away_is_a_failure() {
         &["put", "--customer", "acme", "file"],
     ] {
         fs::write(home.path("file"), "x").unwrap();
-        let mut child = home.spawn(&mut home.command(args));
-        drop(child.stdout.take());
-        finished(child).fails(74).says("failed to write to standard output");
+        nobody_reads(home.command(args)).fails(74).says("failed to write to standard output");
     }
-    let mut child = home.spawn(&mut home.command(&["put", "--customer", "acme", "file"]));
-    drop(child.stdout.take());
-    let told = finished(child).fails(74).err;
+    let told = nobody_reads(home.command(&["put", "--customer", "acme", "file"])).fails(74).err;
     let ids = home.ids();
     assert_eq!(ids.len(), 3);
     assert!(ids.iter().any(|id| told.contains(id)), "the id is not lost: {told}");
