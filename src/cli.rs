@@ -134,6 +134,7 @@ async fn execute(command: Command, config: Config, output: Output) -> Result<(),
         session = Session::open(&command, config, output) => session?,
         failure = signals.received() => return Err(failure),
     };
+    let putting = matches!(command, Command::Put(_));
     let done = tokio::select! {
         done = dispatch(&session, command) => done,
         failure = signals.received() => Err(failure),
@@ -154,7 +155,11 @@ async fn execute(command: Command, config: Config, output: Output) -> Result<(),
             failure
         }
     })?;
-    output.print(&text).map_err(|failure| failure.hint("what was asked for was done"))
+    output.print(&text).map_err(|failure| match putting {
+        // The id must not be lost, and is no secret.
+        true => failure.hint(format!("the blob is sealed all the same: {}", text.trim_end())),
+        false => failure.hint("what was asked for was done"),
+    })
 }
 
 /// What a command prints once all is done; those that print as they go, nothing.

@@ -189,6 +189,13 @@ fn outcome(output: std::process::Output) -> Ran {
     Ran { code, out: output.stdout, err: String::from_utf8(output.stderr).unwrap() }
 }
 
+/// Runs it with a pipe as output whose reader is gone.
+fn nobody_reads(mut command: Command) -> Ran {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    finished(command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap())
+}
+
 fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
     assert!(status.success());
@@ -215,7 +222,11 @@ impl<'a> Transcript<'a> {
         let ran = self.home.run(args);
         let quoted: Vec<_> = args
             .iter()
-            .map(|arg| if arg.contains(' ') { format!("'{arg}'") } else { (*arg).to_owned() })
+            .map(
+                |arg| {
+                    if arg.contains(' ') || arg.is_empty() { format!("'{arg}'") } else { (*arg).to_owned() }
+                },
+            )
             .collect();
         self.text.push_str(&format!("$ strongroom {}\n{}", quoted.join(" "), ran.text()));
         for line in ran.err.lines() {
@@ -733,7 +744,8 @@ fn a_producer_that_fails_leaves_nothing() {
 #[test]
 fn a_reader_that_goes_away_is_a_failure() {
     let home = Home::new();
-    let id = home.put(&pattern(3_000_000));
+    // More than waits between opening and writing: an abort comes before the end.
+    let id = home.put(&pattern(12_000_000));
     // Of the plaintext.
     let mut child = home.spawn(&mut home.command(&["get", "--customer", "acme", &id]));
     let mut stdout = child.stdout.take().unwrap();
@@ -748,11 +760,12 @@ fn a_reader_that_goes_away_is_a_failure() {
         &["put", "--customer", "acme", "file"],
     ] {
         fs::write(home.path("file"), "x").unwrap();
-        let mut child = home.spawn(&mut home.command(args));
-        drop(child.stdout.take());
-        finished(child).fails(74).says("failed to write to standard output");
+        nobody_reads(home.command(args)).fails(74).says("failed to write to standard output");
     }
-    assert_eq!(home.ids().len(), 2);
+    let told = nobody_reads(home.command(&["put", "--customer", "acme", "file"])).fails(74).err;
+    let ids = home.ids();
+    assert_eq!(ids.len(), 3);
+    assert!(ids.iter().any(|id| told.contains(id)), "the id is not lost: {told}");
     // A full disk.
     let mut command = home.command(&["get", "--customer", "acme", &id]);
     command.stdout(fs::File::options().write(true).open("/dev/full").unwrap()).stderr(Stdio::piped());

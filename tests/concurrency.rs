@@ -37,7 +37,10 @@ async fn callers(room: &Strongroom, blob: Option<BlobId>) -> Vec<BlobId> {
         tasks.spawn(async move {
             let acme = room.customer(&label("acme"), access()).await?;
             match blob {
-                None => acme.seal(Bytes::from_static(b"plaintext"), SealOptions::new()).await.map(|sealed| sealed.id),
+                None => acme
+                    .seal(Bytes::from_static(b"plaintext"), SealOptions::new())
+                    .await
+                    .map(|sealed| sealed.id),
                 Some(blob) => {
                     let opened = acme.open(blob).await?.bytes(100).await?;
                     assert_eq!(opened, "plaintext");
@@ -208,11 +211,13 @@ async fn rings(world: &World, room: &Strongroom, customer: CustomerId) -> Vec<Ri
     let keys = world.keys.inner();
     let read = async |path: &Path| keys.get(path).await.unwrap().bytes().await.unwrap();
     let folder = Path::from_iter(["ring", &customer.to_string()]);
-    let mut paths: Vec<_> = keys.list(Some(&folder)).map_ok(|meta| meta.location).try_collect().await.unwrap();
+    let mut paths: Vec<_> =
+        keys.list(Some(&folder)).map_ok(|meta| meta.location).try_collect().await.unwrap();
     paths.sort();
     let record = read(&Path::from("epoch/00000001")).await;
     let record: EpochRecord = strongroom::codec::Decode::from_bytes(&record).unwrap();
-    let intent = strongroom::audit::Intent::new(room.log().request_id().unwrap(), &access(), Action::KmsDecrypt);
+    let intent =
+        strongroom::audit::Intent::new(room.log().request_id().unwrap(), &access(), Action::KmsDecrypt);
     let (open, receipt) = room.log().begin(intent).await.unwrap();
     let context = EncryptionContext::epoch(room.store_id(), 1);
     let kms = Arc::clone(&world.kms) as Arc<dyn KmsAdmin>;
@@ -282,7 +287,11 @@ async fn who_goes_away_leaves_a_record_and_nothing_else() {
             node.close().await.unwrap();
         }
     }
-    assert!(cut_seals > 10 && cut_opens > 10 && sealed.len() > 10, "{cut_seals} {cut_opens} {}", sealed.len());
+    assert!(
+        cut_seals > 10 && cut_opens > 10 && sealed.len() > 10,
+        "{cut_seals} {cut_opens} {}",
+        sealed.len()
+    );
     println!("{cut_seals} seals and {cut_opens} opens cut, {} seals ended", sealed.len() - 1);
 
     // What was acknowledged is there, and what is there is whole. One that was
@@ -306,7 +315,9 @@ async fn who_goes_away_leaves_a_record_and_nothing_else() {
     }
     assert!(aborted > 10, "{aborted}");
     for id in listed {
-        let of_blob = pairs(&all).into_iter().find(|(intent, _)| intent.action == Action::Seal && intent.blob == Some(id));
+        let of_blob = pairs(&all)
+            .into_iter()
+            .find(|(intent, _)| intent.action == Action::Seal && intent.blob == Some(id));
         assert!(of_blob.is_some(), "a blob without an intent");
     }
 }
@@ -319,7 +330,8 @@ async fn a_cancelled_load_does_not_hold_up_those_who_wait_for_it() {
     let node = world.node(world.options()).await.unwrap();
     world.kms.forget();
     world.kms.hang(true);
-    let ask = |room: Strongroom| async move { room.customer(&label("acme"), access()).await.map(|acme| acme.id()) };
+    let ask =
+        |room: Strongroom| async move { room.customer(&label("acme"), access()).await.map(|acme| acme.id()) };
     let leader = tokio::spawn(ask(node.clone()));
     while world.kms.total() == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -338,6 +350,7 @@ async fn a_cancelled_load_does_not_hold_up_those_who_wait_for_it() {
     room.close().await.unwrap();
     node.close().await.unwrap();
     let all = records(&room).await;
-    let aborted = pairs(&all).into_iter().filter(|(_, outcomes)| outcomes[0].result == OutcomeResult::Aborted).count();
+    let aborted =
+        pairs(&all).into_iter().filter(|(_, outcomes)| outcomes[0].result == OutcomeResult::Aborted).count();
     assert_eq!(aborted, 1);
 }

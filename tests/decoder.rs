@@ -17,7 +17,7 @@ use strongroom::envelope::Metadata;
 use strongroom::id::{BlobId, CustomerId};
 use strongroom::kms::KmsRegistry;
 use strongroom::kms::local::InsecureLocalKms;
-use strongroom::room::{Customer, CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Strongroom};
+use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, SealOptions, Strongroom};
 use strongroom::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
 use strongroom::suite::Suite;
 use strongroom::system::{SystemClock, SystemEntropy};
@@ -206,10 +206,10 @@ async fn store() -> (tempfile::TempDir, Strongroom, Customer) {
     let urls = StorageUrls::new(StorageUrl::directory(home.path().join("store")).unwrap());
     let storages = Storages::open(&urls, CreateRoot::Yes, Arc::new(SystemClock)).await.unwrap();
     let access = Access::new(Principal::service("tests").unwrap(), Purpose::SystemAdministration);
-    let epoch_key = EpochKey::New("local".into());
+    let epoch_key = KeyChoice::New("local".into());
     let (room, _) =
         Strongroom::init(storages, registry, epoch_key, &access, Options::default()).await.unwrap();
-    let new = NewCustomer::new("acme".parse().unwrap(), CustomerKey::New("local".into()));
+    let new = NewCustomer::new("acme".parse().unwrap(), KeyChoice::New("local".into()));
     room.add_customer(&access, new).await.unwrap();
     let acme = room.customer(&"acme".parse().unwrap(), access).await.unwrap();
     (home, room, acme)

@@ -262,14 +262,14 @@ fn blob(suite: Suite, sealed_at: Timestamp, from: u8, metadata: &Metadata, plain
     let binding = Binding { store: STORE, customer: CUSTOMER, blob: blob_id, kek: DAY_KEK, suite };
     let header = Header::seal(binding, sealed_at, &kek, wrap_salt, &dek, metadata);
 
-    let wrap_key = schedule::dek_wrap(kek.secret(), blob_id, &wrap_salt);
+    let wrap_key = schedule::dek_wrap(kek.secret(), suite, blob_id, &wrap_salt);
     let mut wrap_aad = Writer::default();
     wrap_aad.raw(STORE.as_bytes()).raw(CUSTOMER.as_bytes()).raw(blob_id.as_bytes()).raw(DAY_KEK.as_bytes());
     wrap_aad.u32(DAY.number()).u16(suite.id());
     let wrapped = sealed(suite, &wrap_key, wrap_aad.as_bytes(), dek.secret().expose());
     assert_eq!(header.as_bytes()[113..161], wrapped);
 
-    let metadata_key = schedule::metadata(dek.secret());
+    let metadata_key = schedule::metadata(dek.secret(), suite);
     let (metadata_aad, sealed_metadata) = header.as_bytes().split_at(165);
     let metadata_plaintext = metadata_plaintext(metadata);
     assert_eq!(sealed(suite, &metadata_key, metadata_aad, &metadata_plaintext), sealed_metadata);

@@ -1,52 +1,13 @@
 //! The façade end to end, on storages in memory.
 
-use std::sync::Arc;
+mod common;
 
-use bytes::Bytes;
+use common::{fixture, pattern};
 use futures_util::TryStreamExt;
 use strongroom::ErrorKind;
-use strongroom::access::{Access, Principal, Purpose};
 use strongroom::envelope::Metadata;
-use strongroom::kms::KmsRegistry;
-use strongroom::kms::local::InsecureLocalKms;
-use strongroom::room::{
-    ByteRange, Customer, CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Strongroom,
-};
-use strongroom::store::Storages;
+use strongroom::room::{ByteRange, SealOptions};
 use strongroom::suite::Suite;
-use strongroom::system::{SystemClock, SystemEntropy};
-
-fn access() -> Access {
-    Access::new(Principal::service("tests").unwrap(), Purpose::SystemAdministration)
-}
-
-struct Fixture {
-    room: Strongroom,
-    acme: Customer,
-    _keys: tempfile::TempDir,
-}
-
-async fn fixture() -> Fixture {
-    let keys = tempfile::tempdir().unwrap();
-    let kms = InsecureLocalKms::open(keys.path().join("kms"), Arc::new(SystemClock), Arc::new(SystemEntropy))
-        .unwrap();
-    let registry = KmsRegistry::new().with(Arc::new(kms));
-    let epoch_key = EpochKey::New("local".into());
-    let (room, made) =
-        Strongroom::init(Storages::memory(), registry, epoch_key, &access(), Options::default())
-            .await
-            .unwrap();
-    assert!(made);
-    let acme = "acme".parse().unwrap();
-    let new = NewCustomer::new("acme".parse().unwrap(), CustomerKey::New("local".into()));
-    room.add_customer(&access(), new).await.unwrap();
-    let acme = room.customer(&acme, access()).await.unwrap();
-    Fixture { room, acme, _keys: keys }
-}
-
-fn pattern(length: usize) -> Bytes {
-    (0..length).map(|index| (index * 7 + index / 251) as u8).collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_sealed_opens() {

@@ -30,7 +30,7 @@ use super::commit::{Commit, Head, Line};
 use super::{Event, Intent, KeyUseReceipt, Outcome, OutcomeResult, Record};
 use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{RequestId, StoreId, WriterId};
+use crate::id::{KekId, RequestId, StoreId, WriterId};
 use crate::time::Clock;
 
 mod append;
@@ -337,7 +337,7 @@ impl Inner {
             answers.push(answer);
         };
         for intent in intents {
-            let seed = Seed { request: intent.request, nonce: self.nonce()? };
+            let seed = Seed { request: intent.request, nonce: self.nonce()?, key: None };
             let line = self.record(self.nonce()?, Event::Intent(intent));
             let full = lines.len() == self.config.max_records || bytes + line.len() > self.config.max_bytes;
             if full && !lines.is_empty() {
@@ -366,7 +366,8 @@ impl Inner {
     }
 
     fn outcome(&self, seed: Seed, result: OutcomeResult, bytes: Option<u64>) -> Line {
-        self.record(seed.nonce, Event::Outcome(Outcome { request: seed.request, result, bytes }))
+        let Seed { request, nonce, key } = seed;
+        self.record(nonce, Event::Outcome(Outcome { request, result, bytes, key }))
     }
 }
 
@@ -389,6 +390,27 @@ impl OpenIntent {
     #[must_use]
     pub fn request(&self) -> RequestId {
         self.request
+    }
+
+    /// Notes which ring key is used, for an intent that could not name it.
+    pub fn uses(&mut self, key: KekId) {
+        if let Some(seed) = &mut self.seed {
+            seed.key = Some(key);
+        }
+    }
+
+    /// Records how the operation ended, and does not wait until that is durable:
+    /// it goes into the next commit, and whatever is begun afterwards stands
+    /// behind it. For steps of an operation whose own outcome is waited for.
+    pub fn record(mut self, result: OutcomeResult, bytes: Option<u64>) {
+        self.queue_outcome(result, bytes);
+    }
+
+    fn queue_outcome(&mut self, result: OutcomeResult, bytes: Option<u64>) {
+        if let Some(seed) = self.seed.take() {
+            let lines = vec![self.inner.outcome(seed, result, bytes)];
+            self.inner.queue_finish(Ticket { lines, reply: Reply::Finish { to: None } });
+        }
     }
 
     /// Records how the operation ended, with the plaintext bytes sealed or
@@ -416,9 +438,6 @@ impl fmt::Debug for OpenIntent {
 
 impl Drop for OpenIntent {
     fn drop(&mut self) {
-        if let Some(seed) = self.seed.take() {
-            let lines = vec![self.inner.outcome(seed, OutcomeResult::Aborted, None)];
-            self.inner.queue_finish(Ticket { lines, reply: Reply::Finish { to: None } });
-        }
+        self.queue_outcome(OutcomeResult::Aborted, None);
     }
 }

@@ -16,9 +16,9 @@ use super::failure::Failure;
 use crate::access::{Principal, Purpose};
 use crate::config::Given;
 use crate::envelope::BlobName;
-use crate::id::{BlobId, KmsKeyId, Label};
+use crate::id::{BlobId, Label};
 use crate::retention::Period;
-use crate::room::{ByteRange, CustomerKey, EpochKey};
+use crate::room::{ByteRange, KeyChoice};
 use crate::suite::Suite;
 use crate::time::Day;
 
@@ -310,54 +310,6 @@ pub(super) struct OneBlob {
     #[arg(long, conflicts_with = "blob", value_name = "K", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) nth: u32,
-}
-
-/// A new KMS key of a provider, or one that exists.
-#[derive(Clone, Debug)]
-pub(super) enum KeyChoice {
-    New(String),
-    Existing(KmsKeyId),
-}
-
-impl KeyChoice {
-    pub(super) fn is_local(&self) -> bool {
-        match self {
-            Self::New(provider) => provider == "local",
-            Self::Existing(key) => key.provider() == "local",
-        }
-    }
-}
-
-impl FromStr for KeyChoice {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = "not `local`, `aws-kms`, `local:<id>` or `aws-kms:<ARN>`";
-        let known = |provider: &str| matches!(provider, "local" | "aws-kms");
-        match text.parse::<KmsKeyId>() {
-            Ok(key) if known(key.provider()) => Ok(Self::Existing(key)),
-            Err(_) if known(text) => Ok(Self::New(text.to_owned())),
-            _ => Err(wrong),
-        }
-    }
-}
-
-impl From<KeyChoice> for EpochKey {
-    fn from(choice: KeyChoice) -> Self {
-        match choice {
-            KeyChoice::New(provider) => Self::New(provider),
-            KeyChoice::Existing(key) => Self::Existing(key),
-        }
-    }
-}
-
-impl From<KeyChoice> for CustomerKey {
-    fn from(choice: KeyChoice) -> Self {
-        match choice {
-            KeyChoice::New(provider) => Self::New(provider),
-            KeyChoice::Existing(key) => Self::Existing(key),
-        }
-    }
 }
 
 /// `KEY=VALUE`.

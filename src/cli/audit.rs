@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::args::Tail;
-use super::output::{seconds, table};
+use super::output::{Column, seconds, table};
 use super::{Answer, Session};
 use crate::audit::{Event, Intent, Outcome, Record};
 use crate::error::Error;
@@ -51,7 +51,10 @@ pub(super) async fn tail(session: &Session, command: &Tail) -> Answer {
                 .unwrap_or_default(),
         ]
     });
-    Ok(table(&["TIME", "PRINCIPAL", "PURPOSE", "ACTION", "CUSTOMER", "BLOB", "RESULT", "BYTES"], &[7], rows))
+    let whole = ["TIME", "PRINCIPAL", "PURPOSE", "ACTION", "CUSTOMER", "BLOB", "RESULT"];
+    let mut columns = whole.map(|name| (name, Column::Whole)).to_vec();
+    columns.push(("BYTES", Column::Number));
+    Ok(table(&columns, rows))
 }
 
 /// An intent with its outcome.

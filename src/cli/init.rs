@@ -2,14 +2,14 @@
 
 use serde_json::json;
 
-use super::args::{Init, KeyChoice};
+use super::args::Init;
 use super::failure::Failure;
 use super::keys::LocalKeys;
 use super::output::{Output, line};
 use super::{Session, explain, options};
 use crate::config::Config;
 use crate::error::ErrorKind;
-use crate::room::{EpochKey, Strongroom};
+use crate::room::{KeyChoice, Strongroom};
 use crate::store::Storages;
 
 /// Makes the store or opens the one that is there; `true` says that it was made.
@@ -38,12 +38,11 @@ pub(super) async fn init(
             },
         },
     };
-    let made =
-        Strongroom::init(storages, kms, EpochKey::from(key.clone()), &config.access(), options()).await;
+    let made = Strongroom::init(storages, kms, key.clone(), &config.access(), options()).await;
     let (room, created) = made.map_err(explain)?;
     if created {
         match &key {
-            key if key.is_local() => local_keys(config, output),
+            key if key.provider() == "local" => local_keys(config, output),
             KeyChoice::New(_) => output.note("a new AWS KMS key was made for the store's first epoch"),
             KeyChoice::Existing(_) => {}
         }

@@ -82,7 +82,8 @@ impl Input {
     pub(super) fn expect(mut self, bytes: Option<u64>) -> Result<Self, Failure> {
         match (self.expected, bytes) {
             (Some(found), Some(wanted)) if found != wanted => {
-                return Err(short(format!("the input has {found} bytes, and {wanted} were expected")));
+                let message = format!("the length of the input in bytes is {found}, not {wanted}");
+                return Err(Failure::new(Exit::Io, "io", message));
             }
             _ => self.expected = self.expected.or(bytes),
         }
@@ -139,11 +140,6 @@ impl Input {
             From::Program(_, running) => running.wait(),
         }
     }
-}
-
-/// An input of the wrong length.
-fn short(message: String) -> Failure {
-    Failure::new(Exit::Io, "io", message)
 }
 
 impl Read for Input {

@@ -138,7 +138,7 @@ impl Customer {
     /// # Errors
     /// As [`Customer::open`].
     pub async fn stat(&self, blob: BlobId) -> Result<BlobInfo> {
-        open::stat(self, blob, Action::Stat).await
+        open::stat(self, blob, Action::Stat, None).await
     }
 
     /// As [`Customer::stat`], recorded as part of a listing.
@@ -146,7 +146,7 @@ impl Customer {
     /// # Errors
     /// As [`Customer::open`].
     pub async fn stat_listed(&self, blob: BlobId) -> Result<BlobInfo> {
-        open::stat(self, blob, Action::List).await
+        open::stat(self, blob, Action::List, None).await
     }
 
     /// Reads a blob through and checks all of it, releasing nothing.
@@ -221,11 +221,9 @@ impl Customer {
         for blob in self.find(name).await? {
             // A name is written before its blob becomes visible: one without
             // its blob is a seal that never ended.
-            match self.stat(blob).await {
+            match open::stat(self, blob, Action::Stat, Some(name)).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-                Ok(info) if info.metadata.name() == Some(name) => return Ok(info),
-                Ok(_) => return Err(Error::authentication()),
+                newest => return newest,
             }
         }
         Err(Error::new(ErrorKind::NotFound, "there is no blob of this name"))

@@ -19,6 +19,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use sha2::{Digest, Sha256};
 
+use super::KeyChoice;
 use crate::access::Access;
 use crate::audit::log::{Log, OpenIntent};
 use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult, RingRef};
@@ -28,7 +29,7 @@ use crate::entropy::{Entropy, random, random_secret};
 use crate::envelope::Kek;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, DataKeyId, KekId, KmsKeyId, RequestId, StoreId};
-use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KmsRegistry};
+use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsErrorKind, KmsRegistry};
 use crate::ring::sealed::{EpochRecord, SealedRing};
 use crate::ring::{Change, DirectoryKey, Entry, EntryKind, Ring, RingDataKey, RingRefusal, Settings};
 use crate::store::{layout, store_error};
@@ -111,6 +112,20 @@ impl Keyring {
         }
     }
 
+    /// The KMS key that was chosen: a new one, or one that is there and enabled.
+    pub(super) async fn kms_key(&self, choice: KeyChoice, tags: &EncryptionContext) -> Result<KmsKeyId> {
+        let key = match choice {
+            KeyChoice::New(provider) => return Ok(self.kms.provider(&provider)?.create_key(tags).await?),
+            KeyChoice::Existing(key) => key,
+        };
+        let provider = self.kms.get(&key)?;
+        let key = provider.resolve(&key).await?;
+        match provider.describe(&key).await? {
+            KeyState::Enabled => Ok(key),
+            _ => Err(Error::new(ErrorKind::KeyUnavailable, "the KMS key is not enabled")),
+        }
+    }
+
     /// Makes the first epoch of a new store, or finds the one that another
     /// `init` made meanwhile.
     pub(super) async fn create_first_epoch(&self, asker: Asker<'_>, kms_key: KmsKeyId) -> Result<()> {
@@ -157,6 +172,13 @@ impl Keyring {
     }
 
     async fn load_epoch(&self, asker: Asker<'_>, number: u32) -> Result<Epoch> {
+        match self.read_epoch(asker, number).await {
+            Err(error) => Err(self.refuse(asker, None, error).await),
+            epoch => epoch,
+        }
+    }
+
+    async fn read_epoch(&self, asker: Asker<'_>, number: u32) -> Result<Epoch> {
         let stored = self.storage.get(&layout::epoch(number)).await;
         let stored = stored.map_err(|error| store_error(error, "read the epoch record"))?;
         let bytes = stored.bytes().await.map_err(|error| store_error(error, "read the epoch record"))?;
@@ -168,14 +190,20 @@ impl Keyring {
             ));
         }
         let reference = self.epoch_ref(&record.kms_key, number);
+        let provider = self.kms.get(&record.kms_key)?;
         let (open, receipt) = self.begin(asker, Action::KmsDecrypt, None, reference).await?;
         let context = EncryptionContext::epoch(self.store, number);
-        let provider = self.kms.get(&record.kms_key)?;
         let data_key = provider.decrypt(receipt, &record.kms_key, &record.wrapped, &context).await;
-        let data_key = close(open, data_key.map_err(Error::from)).await?;
-        let directory = record.open(&data_key).map_err(|_| {
-            Error::new(ErrorKind::Integrity, "the epoch record does not verify under its own data key")
-        })?;
+        let altered = "the epoch record does not verify";
+        let data_key = data_key.map_err(|error| match error.kind() {
+            // What we asked for stood in the record.
+            KmsErrorKind::Authentication | KmsErrorKind::Invalid => {
+                Error::new(ErrorKind::Integrity, altered).with_source(error)
+            }
+            _ => error.into(),
+        });
+        let data_key = settle(open, data_key)?;
+        let directory = record.open(&data_key).map_err(|_| Error::new(ErrorKind::Integrity, altered))?;
         Ok(Epoch { number, data_key, directory })
     }
 
@@ -192,6 +220,31 @@ impl Keyring {
     }
 
     async fn load_ring(&self, asker: Asker<'_>, customer: CustomerId, keys: &CustomerKeys) -> Result<Ring> {
+        match self.read_ring(asker, customer, keys).await {
+            Err(error) => Err(self.refuse(asker, Some(customer), error).await),
+            ring => ring,
+        }
+    }
+
+    /// Records that what lies on the keys storage was refused, if that is what
+    /// `error` says: no key use may come of it that would.
+    pub(super) async fn refuse(&self, asker: Asker<'_>, customer: Option<CustomerId>, error: Error) -> Error {
+        if error.kind() != ErrorKind::Integrity {
+            return error;
+        }
+        let recorded = async {
+            let mut intent = Intent::new(self.log.request_id()?, asker.access, Action::KeysRead);
+            (intent.cause, intent.customer) = (asker.cause, customer);
+            let (open, receipt) = self.log.begin(intent).await?;
+            drop(receipt);
+            open.finish(error.kind().into(), None).await
+        };
+        // Without a log it is refused all the same, as everything is.
+        let _: Result<()> = recorded.await;
+        error
+    }
+
+    async fn read_ring(&self, asker: Asker<'_>, customer: CustomerId, keys: &CustomerKeys) -> Result<Ring> {
         let version = |path: &Path| layout::read_ring(path).map(|(_, version)| version);
         let find = || newest(&*self.storage, layout::rings_of(customer), version);
         let (found, pin) = tokio::join!(find(), self.log.ring_pin(customer));
@@ -264,11 +317,11 @@ impl Keyring {
         key: &RingDataKey,
     ) -> Result<DataKey> {
         let reference = KeyRef::Customer { kms_key: key.kms_key.clone(), data_key: key.id };
+        let provider = self.kms.get(&key.kms_key)?;
         let (open, receipt) = self.begin(asker, Action::KmsDecrypt, Some(customer), reference).await?;
         let context = EncryptionContext::customer(self.store, customer, key.id);
-        let provider = self.kms.get(&key.kms_key)?;
         let made = provider.decrypt(receipt, &key.kms_key, &key.wrapped, &context).await;
-        close(open, made.map_err(Error::from)).await
+        settle(open, made.map_err(Error::from))
     }
 
     /// Writes the first ring of a new customer: a name key, and the day keys of
@@ -337,7 +390,7 @@ impl Keyring {
                 let last = (0..MINT_DAYS).map(|days| from.plus(days));
                 let mut days = ring.missing_days(last);
                 days.dedup();
-                // The newest data key of the KMS key that the customer has now.
+                // A data key of the KMS key that the customer has now.
                 let fits = |key: &&RingDataKey| key.kms_key == ring.settings.kms_key;
                 let Some(under) = ring.data_keys.iter().find(fits) else {
                     return Err(Error::new(
@@ -430,7 +483,7 @@ impl Keyring {
     ) -> Result<GeneratedDataKey> {
         let provider = self.kms.get(key)?;
         let made = provider.generate_data_key(receipt, key, context).await;
-        close(open, made.map_err(Error::from)).await
+        settle(open, made.map_err(Error::from))
     }
 
     async fn begin(
@@ -497,7 +550,14 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// Records how a key use ended, and passes its result on.
+/// Records how a step of an operation ended, and passes its result on. Nobody
+/// waits for that record: the operation's own stands behind it.
+pub(super) fn settle<T>(open: OpenIntent, result: Result<T>) -> Result<T> {
+    open.record(result.as_ref().err().map_or(OutcomeResult::Ok, |error| error.kind().into()), None);
+    result
+}
+
+/// Records how an operation ended, and passes its result on.
 pub(super) async fn close<T>(open: OpenIntent, result: Result<T>) -> Result<T> {
     match result {
         Ok(value) => {

@@ -23,7 +23,7 @@ use strongroom::kms::{
     DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError,
     KmsErrorKind, KmsRegistry, WrappedDataKey,
 };
-use strongroom::room::{Customer, CustomerKey, EpochKey, NewCustomer, Options, Strongroom};
+use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, Strongroom};
 use strongroom::store::Storages;
 use strongroom::system::SystemEntropy;
 use strongroom::time::{Clock, Timestamp};
@@ -287,8 +287,10 @@ impl World {
 
     /// Makes the store.
     pub async fn init(&self, options: Options) -> strongroom::Result<Strongroom> {
-        let key = EpochKey::New("local".into());
-        Strongroom::init(self.storages(), self.registry(), key, &access(), options).await.map(|(room, _)| room)
+        let key = KeyChoice::New("local".into());
+        Strongroom::init(self.storages(), self.registry(), key, &access(), options)
+            .await
+            .map(|(room, _)| room)
     }
 
     /// Another process on the same store.
@@ -304,7 +306,7 @@ impl World {
 
 /// Adds a customer with a KMS key of its own.
 pub async fn add(room: &Strongroom, name: &str) -> strongroom::Result<Customer> {
-    let new = NewCustomer::new(label(name), CustomerKey::New("local".into()));
+    let new = NewCustomer::new(label(name), KeyChoice::New("local".into()));
     room.add_customer(&access(), new).await?;
     room.customer(&label(name), access()).await
 }

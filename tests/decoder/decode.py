@@ -460,8 +460,8 @@ class Ring:
             ascending([item if isinstance(item, bytes) else item[0] for item in items])
         self.data_keys = {key[0]: key[1:] for key in data_keys}
         self.entries = {entry["id"]: entry for entry in entries}
-        self.dropped = {gone[0] for gone in dropped}
-        require(not self.dropped & set(self.entries), "a dropped key has returned")
+        self.dropped = {gone[0]: gone[1] for gone in dropped}
+        require(not self.dropped.keys() & set(self.entries), "a dropped key has returned")
         require(all(gone[2] <= version for gone in dropped), "a key was dropped in a later version")
         require(all(entry["data_key"] in self.data_keys for entry in entries), "a data key is missing")
 
@@ -524,16 +524,16 @@ class Ring:
         header.end()
         require(len(sealed_metadata) >= 80 and len(sealed_metadata) % 64 == 16, "authentication failed")
 
-        if kek in self.dropped:
+        if self.dropped.get(kek) == struct.pack(">BI", 1, day):
             raise Missing("the key of this blob was destroyed")
         entry = self.entries.get(kek)
         require(entry is not None, "authentication failed")
         require(entry["kind"] in (struct.pack(">BI", 1, day), struct.pack(">BI", 2, 0)), "authentication failed")
-        wrapping = expand(self.open(entry), b"strongroom/v1/dek-wrap\0" + blob + salt, 32)
+        wrapping = expand(self.open(entry), b"strongroom/v1/dek-wrap\0" + struct.pack(">H", suite) + blob + salt, 32)
         aad = self.store.id + self.customer + blob + kek + struct.pack(">IH", day, suite)
         dek = open_sealed(suite, wrapping, aad, wrapped)
 
-        key = expand(dek, b"strongroom/v1/metadata\0", 32)
+        key = expand(dek, b"strongroom/v1/metadata\0" + struct.pack(">H", suite), 32)
         metadata = read_metadata(open_sealed(suite, key, data[:165], sealed_metadata))
         metadata.update(
             blob=blob_text, sealed_at_micros=sealed_at, retain_until=date_of(day), suite=SUITES[suite][0])

@@ -14,7 +14,7 @@ use super::{Inner, OpenIntent};
 use crate::audit::KeyUseReceipt;
 use crate::audit::commit::Line;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::RequestId;
+use crate::id::{KekId, RequestId};
 
 pub(super) type Begun = (OpenIntent, KeyUseReceipt);
 
@@ -38,6 +38,7 @@ pub(super) enum Reply {
 pub(super) struct Seed {
     pub(super) request: RequestId,
     pub(super) nonce: RequestId,
+    pub(super) key: Option<KekId>,
 }
 
 impl Ticket {
