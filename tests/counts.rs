@@ -12,7 +12,7 @@ use faults::{Call, FaultStore};
 use object_store::ObjectStore;
 use strongroom::envelope::Metadata;
 use strongroom::id::BlobId;
-use strongroom::room::{ByteRange, Customer, EpochKey, SealOptions, Source, Strongroom};
+use strongroom::room::{ByteRange, Customer, KeyChoice, SealOptions, Source, Strongroom};
 use strongroom::store::{CreateRoot, StorageKind, StorageUrl, StorageUrls, Storages};
 use world::{World, access, add, label};
 
@@ -45,7 +45,7 @@ fn expected(start: u64, end: u64) -> Bytes {
 async fn check(storages: Storages, len: u64) {
     let world = World::new();
     let kind = storages.kind();
-    let key = EpochKey::New("local".into());
+    let key = KeyChoice::New("local".into());
     let quiet = world.options();
     let (room, _) =
         Strongroom::init(storages.clone(), world.registry(), key, &access(), quiet.clone()).await.unwrap();

@@ -20,7 +20,7 @@ use strongroom::audit::log::verify_chain;
 use strongroom::audit::{Action, OutcomeResult};
 use strongroom::envelope::{BlobName, Metadata};
 use strongroom::id::BlobId;
-use strongroom::room::{Customer, CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Strongroom};
+use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, SealOptions, Strongroom};
 use strongroom::store::Storages;
 use strongroom::time::Day;
 use strongroom::{ErrorKind, Result};
@@ -53,7 +53,7 @@ struct Program<'w> {
 
 impl Program<'_> {
     async fn init(&self, root: &Arc<dyn ObjectStore>) -> Result<Strongroom> {
-        let (storages, key) = (storages(root), EpochKey::New("local".into()));
+        let (storages, key) = (storages(root), KeyChoice::New("local".into()));
         let kms = self.world.registry();
         Strongroom::init(storages, kms, key, &access(), self.options.clone()).await.map(|(room, _)| room)
     }
@@ -62,7 +62,7 @@ impl Program<'_> {
     async fn run(&self, room: &Strongroom, told: &mut Told) -> Result<()> {
         let acme = match room.customer(&label("acme"), access()).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let new = NewCustomer::new(label("acme"), CustomerKey::New("local".into()));
+                let new = NewCustomer::new(label("acme"), KeyChoice::New("local".into()));
                 room.add_customer(&access(), new).await?;
                 room.customer(&label("acme"), access()).await?
             }
