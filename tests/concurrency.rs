@@ -194,7 +194,10 @@ fn check_history(rings: &[Ring]) {
         assert!(ring.dropped.is_empty());
         let entries: BTreeMap<_, _> = ring.entries.iter().map(|entry| (entry.id, entry)).collect();
         assert_eq!(entries.len(), ring.entries.len(), "ids are unique");
-        assert!(known.iter().all(|(id, entry)| entries.get(id) == Some(entry)), "version {version} lost a key");
+        assert!(
+            known.iter().all(|(id, entry)| entries.get(id) == Some(entry)),
+            "version {version} lost a key"
+        );
         assert!(version == 1 || entries.len() == known.len() + 31, "{}", entries.len());
         known = entries;
     }

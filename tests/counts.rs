@@ -65,7 +65,8 @@ async fn check(storages: Storages, len: u64) {
         *store = Arc::new(counting.clone());
         counting
     };
-    let (blobs, keys, audit) = (count(&mut counted.blobs), count(&mut counted.keys), count(&mut counted.audit));
+    let (blobs, keys, audit) =
+        (count(&mut counted.blobs), count(&mut counted.keys), count(&mut counted.audit));
     assert_eq!(counted.kind(), kind);
     let room = Strongroom::open(counted, world.registry(), quiet).await.unwrap();
     [&blobs, &keys, &audit].into_iter().for_each(FaultStore::reset_counts);
@@ -107,7 +108,8 @@ async fn check(storages: Storages, len: u64) {
         assert!(blobs.requests() <= 3);
         assert_eq!(info.bytes, if blob == wordy.id { 3 * MIB } else { len });
     }
-    let (bytes, _) = fetched(&blobs, &acme, wordy.id, ByteRange::Inclusive(MIB, 2 * MIB - 1), MIB..2 * MIB).await;
+    let (bytes, _) =
+        fetched(&blobs, &acme, wordy.id, ByteRange::Inclusive(MIB, 2 * MIB - 1), MIB..2 * MIB).await;
     assert!(bytes <= MIB + 2 * CHUNK + (10 << 10), "{kind:?}: {bytes}");
 
     // A whole blob is fetched once.
@@ -148,7 +150,7 @@ async fn ranges_of_a_cloud_storage_cost_what_they_return() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_of_a_local_storage_cost_what_they_return() {
     let directory = tempfile::tempdir().unwrap();
-    let urls = StorageUrls::new(StorageUrl::directory(&directory.path().join("store")).unwrap());
+    let urls = StorageUrls::new(StorageUrl::directory(directory.path().join("store")).unwrap());
     let clock = Arc::new(strongroom::system::SystemClock);
     let storages = Storages::open(&urls, CreateRoot::Yes, clock).await.unwrap();
     assert_eq!(storages.kind(), StorageKind::Local);

@@ -82,7 +82,13 @@ impl Program<'_> {
         Ok(())
     }
 
-    async fn seal(&self, acme: &Customer, bytes: Bytes, options: SealOptions, told: &mut Told) -> Result<BlobId> {
+    async fn seal(
+        &self,
+        acme: &Customer,
+        bytes: Bytes,
+        options: SealOptions,
+        told: &mut Told,
+    ) -> Result<BlobId> {
         let sealed = acme.seal(bytes.clone(), options).await?;
         told.sealed.push((sealed.id, bytes));
         Ok(sealed.id)
@@ -101,7 +107,9 @@ impl Program<'_> {
         }
         // The dead one's storage stays dead; others reach it past the faults.
         let sound = root.inner();
-        if let Ok(room) = Strongroom::open(storages(&sound), self.world.registry(), self.options.clone()).await {
+        if let Ok(room) =
+            Strongroom::open(storages(&sound), self.world.registry(), self.options.clone()).await
+        {
             self.check(&room, &sound, &told, what).await;
         } else {
             assert!(told.sealed.is_empty(), "{what}");
@@ -110,7 +118,8 @@ impl Program<'_> {
         let mut again = Told::default();
         self.run(&room, &mut again).await.unwrap_or_else(|error| panic!("{what}: once more: {error:?}"));
         assert_eq!(again.sealed.len(), 3);
-        let room = Strongroom::open(storages(&sound), self.world.registry(), self.options.clone()).await.unwrap();
+        let room =
+            Strongroom::open(storages(&sound), self.world.registry(), self.options.clone()).await.unwrap();
         again.sealed.append(&mut told.sealed);
         again.named.append(&mut told.named);
         again.opened.append(&mut told.opened);
@@ -131,11 +140,12 @@ impl Program<'_> {
         let all = records(room).await;
         let pairs = pairs(&all);
         let ended = |action, blob| {
-            let fits = |(intent, outcomes): &&(&strongroom::audit::Intent, Vec<&strongroom::audit::Outcome>)| {
-                intent.action == action
-                    && intent.blob == blob
-                    && outcomes.iter().any(|outcome| outcome.result == OutcomeResult::Ok)
-            };
+            let fits =
+                |(intent, outcomes): &&(&strongroom::audit::Intent, Vec<&strongroom::audit::Outcome>)| {
+                    intent.action == action
+                        && intent.blob == blob
+                        && outcomes.iter().any(|outcome| outcome.result == OutcomeResult::Ok)
+                };
             pairs.iter().find(fits).is_some()
         };
         for (blob, _) in &told.sealed {
@@ -149,7 +159,10 @@ impl Program<'_> {
         // Every call that the KMS ever saw.
         let requests: BTreeSet<_> = pairs.iter().map(|(intent, _)| intent.request.to_string()).collect();
         let of_this_store = self.world.kms.requests();
-        assert!(of_this_store.iter().all(|request| requests.contains(&request.to_string())), "{what}: a KMS call");
+        assert!(
+            of_this_store.iter().all(|request| requests.contains(&request.to_string())),
+            "{what}: a KMS call"
+        );
     }
 
     async fn check_customer(&self, acme: &Customer, told: &Told, what: &str) {

@@ -149,7 +149,8 @@ async fn an_outcome_that_cannot_be_recorded_is_an_error_and_comes_later() {
     world.verify_log(&room).await;
     let all = records(&room).await;
     let of_blob = pairs(&all).into_iter().filter(|(intent, _)| intent.blob == Some(blob));
-    let ends: Vec<_> = of_blob.map(|(intent, outcomes)| (intent.action, outcomes[0].result, outcomes.len())).collect();
+    let ends: Vec<_> =
+        of_blob.map(|(intent, outcomes)| (intent.action, outcomes[0].result, outcomes.len())).collect();
     assert_eq!(ends, [(Action::Seal, OutcomeResult::Ok, 1), (Action::Open, OutcomeResult::Ok, 1)]);
 }
 
@@ -167,7 +168,8 @@ async fn no_kms_call_comes_before_its_record() {
     acme.open(sealed.id).await.unwrap().bytes(1000).await.unwrap();
     // init: epoch; add: epoch and customer; another node: epoch and customer.
     let calls = world.kms.counts();
-    let of = |wanted| calls.iter().filter(|((call, _), _)| *call == wanted).map(|(_, count)| count).sum::<usize>();
+    let of =
+        |wanted| calls.iter().filter(|((call, _), _)| *call == wanted).map(|(_, count)| count).sum::<usize>();
     assert!(of(KmsCall::GenerateDataKey) >= 2 && of(KmsCall::Decrypt) >= 3, "{calls:?}");
 }
 
@@ -193,7 +195,11 @@ async fn with_the_kms_down_work_goes_on_for_the_cached_time() {
     for opened in futures_util::future::join_all(asked).await {
         assert_eq!(opened.unwrap_err().kind(), ErrorKind::Unavailable);
     }
-    assert!(world.kms.total() < 100, "who waits for a failing call shares its failure: {}", world.kms.total());
+    assert!(
+        world.kms.total() < 100,
+        "who waits for a failing call shares its failure: {}",
+        world.kms.total()
+    );
     let error = acme.seal(pattern(10), SealOptions::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.chain().contains("KMS"), "{}", error.chain());

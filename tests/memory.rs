@@ -122,7 +122,8 @@ fn in_children(kind: &str) {
             .unwrap();
         let text = String::from_utf8_lossy(&child.stdout);
         assert!(child.status.success(), "{text}{}", String::from_utf8_lossy(&child.stderr));
-        let said = text.lines().find_map(|line| line.split_once("most memory in bytes: ")).expect("it says so");
+        let said =
+            text.lines().find_map(|line| line.split_once("most memory in bytes: ")).expect("it says so");
         let most: u64 = said.1.trim().parse().unwrap();
         println!("{kind}: {} MiB to {does} {} MiB", most / MIB, LENGTH / MIB);
         assert!(most < LIMIT, "{kind}: {} MiB to {does}", most / MIB);
