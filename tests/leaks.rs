@@ -13,24 +13,20 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::path::Path as FilePath;
 use std::slice;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use common::{Raw, TestClock, access, objects, options, registry, write};
+use common::{Heard, Raw, TestClock, Wiretap, access, objects, options, registry, write};
 use data_encoding::{BASE32, BASE32_NOPAD, BASE64, BASE64URL, HEXLOWER, HEXUPPER};
 use futures_util::TryStreamExt;
 use strongroom::access::{Access, Origin, Principal, PrincipalId, Purpose};
-use strongroom::audit::{Event, KeyUseReceipt};
+use strongroom::audit::Event;
 use strongroom::entropy::{Entropy, EntropyError};
 use strongroom::envelope::{Binding, BlobName, Dek, Header, Kek, Metadata};
 use strongroom::id::{BlobId, CustomerId, DataKeyId, KekId, KmsKeyId, Label};
+use strongroom::kms::DataKey;
 use strongroom::kms::local::InsecureLocalKms;
-use strongroom::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError,
-    WrappedDataKey,
-};
 use strongroom::retention::Period;
 use strongroom::ring::{Change, DirectoryKey, Entry, EntryKind, Ring, Settings};
 use strongroom::room::{
@@ -57,7 +53,9 @@ impl Canary {
         let json = serde_json::to_string(text).unwrap();
         let ascii_json: String = text
             .encode_utf16()
-            .map(|unit| if unit < 128 { char::from(unit as u8).to_string() } else { format!("\\u{unit:04x}") })
+            .map(
+                |unit| if unit < 128 { char::from(unit as u8).to_string() } else { format!("\\u{unit:04x}") },
+            )
             .collect();
         let percent: String = text
             .bytes()
@@ -171,7 +169,9 @@ impl Haystack {
         }
         // Most places begin nothing: two bytes tell.
         let mut begins = vec![false; 1 << 16];
-        by_start.keys().for_each(|start| begins[usize::from(u16::from_le_bytes([start[0], start[1]]))] = true);
+        by_start
+            .keys()
+            .for_each(|start| begins[usize::from(u16::from_le_bytes([start[0], start[1]]))] = true);
         let mut found = BTreeSet::new();
         let mut searched = HashSet::new();
         for (from, bytes) in self.0.iter().filter(|(_, bytes)| searched.insert(bytes)) {
@@ -192,90 +192,6 @@ impl Haystack {
 
 /// How many bytes of a canary are looked up at once. All are longer.
 const START: usize = 8;
-
-/// Remembers all data keys in the clear.
-#[derive(Debug)]
-struct Wiretap {
-    kms: InsecureLocalKms,
-    heard: Arc<Heard>,
-}
-
-/// Everything secret that was made, by key service and randomness.
-#[derive(Default)]
-struct Heard(Mutex<Vec<(String, Vec<u8>)>>);
-
-impl Heard {
-    fn hear(&self, what: &str, bytes: &[u8]) {
-        self.0.lock().unwrap().push((what.to_owned(), bytes.to_vec()));
-    }
-}
-
-impl Debug for Heard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Heard").finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl Kms for Wiretap {
-    fn provider(&self) -> &'static str {
-        self.kms.provider()
-    }
-
-    async fn generate_data_key(
-        &self,
-        receipt: KeyUseReceipt,
-        key: &KmsKeyId,
-        context: &EncryptionContext,
-    ) -> Result<GeneratedDataKey, KmsError> {
-        let made = self.kms.generate_data_key(receipt, key, context).await?;
-        self.heard.hear("a data key", made.plaintext.secret().expose());
-        Ok(made)
-    }
-
-    async fn decrypt(
-        &self,
-        receipt: KeyUseReceipt,
-        key: &KmsKeyId,
-        wrapped: &WrappedDataKey,
-        context: &EncryptionContext,
-    ) -> Result<DataKey, KmsError> {
-        let opened = self.kms.decrypt(receipt, key, wrapped, context).await?;
-        self.heard.hear("a data key", opened.secret().expose());
-        Ok(opened)
-    }
-
-    async fn describe(&self, key: &KmsKeyId) -> Result<KeyState, KmsError> {
-        self.kms.describe(key).await
-    }
-}
-
-#[async_trait]
-impl KmsAdmin for Wiretap {
-    async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError> {
-        self.kms.create_key(tags).await
-    }
-
-    async fn enable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
-        self.kms.enable(key).await
-    }
-
-    async fn disable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
-        self.kms.disable(key).await
-    }
-
-    async fn schedule_deletion(&self, key: &KmsKeyId, days: u32) -> Result<Timestamp, KmsError> {
-        self.kms.schedule_deletion(key, days).await
-    }
-
-    async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError> {
-        self.kms.cancel_deletion(key).await
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        self.kms.assurance()
-    }
-}
 
 /// Remembers every 32 bytes that were given: KEKs, DEKs, the directory key and
 /// the keys of the local KMS. Ids, salts and nonces are shorter.
@@ -404,7 +320,8 @@ impl Corpus {
         let clock = TestClock::at("2026-11-22T02:26:13.000000Z");
         let heard = Arc::new(Heard::default());
         let entropy = Arc::new(WiretapEntropy(heard.clone()));
-        let kms = InsecureLocalKms::open(directory.path().join("kms"), clock.clone(), entropy.clone()).unwrap();
+        let kms =
+            InsecureLocalKms::open(directory.path().join("kms"), clock.clone(), entropy.clone()).unwrap();
         let kms = registry(Arc::new(Wiretap { kms, heard: heard.clone() }));
         let mut options = options(&clock);
         options.entropy = entropy;
@@ -490,7 +407,9 @@ async fn no_secret_shows_anywhere() {
     assert!(found.is_empty(), "{} leaks in {}: {some:#?}", found.len(), c.hay.0.len());
 
     // The search was over what it should have been over.
-    for what in ["blobs/blob/", "blobs/name/", "keys/ring/", "keys/epoch/", "keys/label/", "audit/wal/", "audit/pin/"] {
+    for what in
+        ["blobs/blob/", "blobs/name/", "keys/ring/", "keys/epoch/", "keys/label/", "audit/wal/", "audit/pin/"]
+    {
         assert!(c.hay.0.iter().any(|(from, _)| from.starts_with(what)), "nothing of {what}");
     }
     // What is sealed is there: the same search finds a blob's own bytes.
@@ -558,7 +477,14 @@ async fn use_it(c: &mut Corpus, acme: &Customer) -> Vec<BlobId> {
         kek: KekId::from_bytes(id),
         suite: Suite::Aes256Gcm,
     };
-    let header = Header::seal(binding, "2026-11-22T02:26:13.000000Z".parse().unwrap(), &kek, [1; 24], &dek, &metadata());
+    let header = Header::seal(
+        binding,
+        "2026-11-22T02:26:13.000000Z".parse().unwrap(),
+        &kek,
+        [1; 24],
+        &dek,
+        &metadata(),
+    );
     c.hay.debug("Header", &header);
     c.hay.debug("what a header holds", &header.open(&kek).unwrap());
     let settings = Settings {
@@ -580,7 +506,9 @@ async fn use_it(c: &mut Corpus, acme: &Customer) -> Vec<BlobId> {
 
 /// Whatever may be given, with text in it that must not come back.
 async fn fail_with_arguments(c: &mut Corpus, acme: &Customer) {
-    for text in [MISPLACED, &MISPLACED.to_uppercase(), &format!("-{MISPLACED_SLUG}"), &MISPLACED_SLUG.repeat(9)] {
+    for text in
+        [MISPLACED, &MISPLACED.to_uppercase(), &format!("-{MISPLACED_SLUG}"), &MISPLACED_SLUG.repeat(9)]
+    {
         c.hay.refuses("a label", text.parse::<Label>());
         c.hay.refuses("a principal", text.parse::<Principal>());
         c.hay.refuses("a principal", format!("person:{text}").parse::<Principal>());
@@ -605,7 +533,10 @@ async fn fail_with_arguments(c: &mut Corpus, acme: &Customer) {
         c.hay.refuses("a content type", Metadata::new().with_content_type(&format!("{text}/\u{7f}")));
         c.hay.refuses("a key", Metadata::new().with_pair(&format!("{text}\0"), ""));
         c.hay.refuses("a value", Metadata::new().with_pair("key", &format!("{text}\u{202e}")));
-        c.hay.refuses("a record", serde_json::from_str::<Event>(&format!("{{\"{text}\": 1}}")).map_err(hidden));
+        c.hay.refuses(
+            "a record",
+            serde_json::from_str::<Event>(&format!("{{\"{text}\": 1}}")).map_err(hidden),
+        );
     }
     for url in [
         format!("file://{MISPLACED_SLUG}/x"),
@@ -713,7 +644,11 @@ async fn fail_with_damage(c: &mut Corpus, acme: &Customer, blobs: &[BlobId]) {
     }
     // The keys storage with text in it that it must not repeat.
     for (path, bytes) in objects(&c.raw.keys).await {
-        for wrong in [bytes[..bytes.len() / 2].to_vec(), MISPLACED.into(), format!("{{\"format\":\"{MISPLACED}\"}}").into()] {
+        for wrong in [
+            bytes[..bytes.len() / 2].to_vec(),
+            MISPLACED.into(),
+            format!("{{\"format\":\"{MISPLACED}\"}}").into(),
+        ] {
             write(&c.raw.keys, &path, wrong).await;
             let reopened = Strongroom::open(c.raw.storages(), c.kms.clone(), c.options.clone()).await;
             let room = match reopened {

@@ -64,7 +64,10 @@ async fn read_all(customer: &Customer, blob: BlobId) -> (Vec<u8>, Result<(), Err
             Ok(Some(piece)) => released.extend_from_slice(&piece),
             Ok(None) => return (released, Ok(())),
             Err(error) => {
-                assert!(stream.try_next().await.is_ok_and(|more| more.is_none()), "it went on after an error");
+                assert!(
+                    stream.try_next().await.is_ok_and(|more| more.is_none()),
+                    "it went on after an error"
+                );
                 return (released, Err(error));
             }
         }
@@ -215,7 +218,9 @@ async fn flipped_bits_of_other_shapes_are_refused() {
     for (length, metadata) in [(0, Metadata::new()), (0, long.clone()), (16_384, long)] {
         let blob = f.sealed(&f.acme, length, SealOptions::new().metadata(metadata)).await;
         let mut watch = Watch::new(&f.room);
-        for bit in (0..blob.bytes.len() * 8).step_by(331).chain(blob.header_len * 8 - 8..blob.header_len * 8 + 8) {
+        for bit in
+            (0..blob.bytes.len() * 8).step_by(331).chain(blob.header_len * 8 - 8..blob.header_len * 8 + 8)
+        {
             f.put(&blob, &flipped(&blob.bytes, bit)).await;
             let what = format!("{length} bytes, bit {bit}");
             watch.refuses(&f.acme, blob.id, &what).await;
@@ -455,7 +460,10 @@ async fn headers_payloads_and_whole_blobs_in_other_places_are_refused() {
                 ("header", [source.header(), place.payload()].concat()),
                 ("payload", [place.header(), source.payload()].concat()),
                 ("blob", source.bytes.clone()),
-                ("header that says otherwise", renamed(source, place, &[field::STORE, field::CUSTOMER, field::BLOB])),
+                (
+                    "header that says otherwise",
+                    renamed(source, place, &[field::STORE, field::CUSTOMER, field::BLOB]),
+                ),
                 (
                     "header that says all otherwise",
                     renamed(source, place, &[field::STORE, field::CUSTOMER, field::BLOB, field::KEK]),
@@ -733,7 +741,8 @@ async fn labels_and_markers_of_others_are_refused() {
         let error = f.room.customer(&label.parse().unwrap(), access()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Integrity, "{error:?}");
     }
-    for content in ["", "\n", "x\n", &format!("{}", globex.id()), &format!("{}\n\n", globex.id()), "\u{0}\n"] {
+    for content in ["", "\n", "x\n", &format!("{}", globex.id()), &format!("{}\n\n", globex.id()), "\u{0}\n"]
+    {
         write(&f.raw.keys, one, content).await;
         for room in [&f.room, &f.reopen().await.unwrap()] {
             for label in ["acme", "globex"] {
@@ -907,7 +916,9 @@ async fn foreign_objects_are_passed_over() {
     ] {
         write(&f.raw.keys, &Path::from(path), "junk").await;
     }
-    for path in ["junk", "wal/junk", "wal/0000/junk", "wal/0001/0000000000000000", "pin/junk", "pin/junk/junk"] {
+    for path in
+        ["junk", "wal/junk", "wal/0000/junk", "wal/0001/0000000000000000", "pin/junk", "pin/junk/junk"]
+    {
         write(&f.raw.audit, &Path::from(path), "junk").await;
     }
     let room = f.reopen().await.unwrap();

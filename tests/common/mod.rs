@@ -5,11 +5,13 @@
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::memory::InMemory;
@@ -17,10 +19,14 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 use strongroom::access::{Access, Origin, Principal, Purpose};
-use strongroom::audit::{Event, Intent, Outcome, Record};
+use strongroom::audit::{Event, Intent, KeyUseReceipt, Outcome, Record};
 use strongroom::entropy::{Entropy, EntropyError};
+use strongroom::id::KmsKeyId;
 use strongroom::kms::local::InsecureLocalKms;
-use strongroom::kms::{KmsAdmin, KmsRegistry};
+use strongroom::kms::{
+    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError,
+    KmsRegistry, WrappedDataKey,
+};
 use strongroom::room::{Customer, CustomerKey, EpochKey, NewCustomer, Options, Strongroom};
 use strongroom::store::Storages;
 use strongroom::time::{Clock, Timestamp};
@@ -233,4 +239,93 @@ pub fn operations(records: &[Record]) -> Vec<(&Intent, Option<&Outcome>)> {
         }
     }
     intents.into_iter().map(|intent| (intent, outcomes.get(&intent.request).copied())).collect()
+}
+
+/// Remembers all data keys in the clear.
+#[derive(Debug)]
+pub struct Wiretap {
+    pub kms: InsecureLocalKms,
+    pub heard: Arc<Heard>,
+}
+
+/// Everything secret that was made, by key service and randomness.
+#[derive(Default)]
+pub struct Heard(pub Mutex<Vec<(String, Vec<u8>)>>);
+
+impl Heard {
+    pub fn hear(&self, what: &str, bytes: &[u8]) {
+        self.0.lock().unwrap().push((what.to_owned(), bytes.to_vec()));
+    }
+}
+
+impl Debug for Heard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Heard").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Kms for Wiretap {
+    fn provider(&self) -> &'static str {
+        self.kms.provider()
+    }
+
+    async fn generate_data_key(
+        &self,
+        receipt: KeyUseReceipt,
+        key: &KmsKeyId,
+        context: &EncryptionContext,
+    ) -> Result<GeneratedDataKey, KmsError> {
+        let made = self.kms.generate_data_key(receipt, key, context).await?;
+        self.heard.hear(&told(context), made.plaintext.secret().expose());
+        Ok(made)
+    }
+
+    async fn decrypt(
+        &self,
+        receipt: KeyUseReceipt,
+        key: &KmsKeyId,
+        wrapped: &WrappedDataKey,
+        context: &EncryptionContext,
+    ) -> Result<DataKey, KmsError> {
+        let opened = self.kms.decrypt(receipt, key, wrapped, context).await?;
+        self.heard.hear(&told(context), opened.secret().expose());
+        Ok(opened)
+    }
+
+    async fn describe(&self, key: &KmsKeyId) -> Result<KeyState, KmsError> {
+        self.kms.describe(key).await
+    }
+}
+
+#[async_trait]
+impl KmsAdmin for Wiretap {
+    async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError> {
+        self.kms.create_key(tags).await
+    }
+
+    async fn enable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
+        self.kms.enable(key).await
+    }
+
+    async fn disable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
+        self.kms.disable(key).await
+    }
+
+    async fn schedule_deletion(&self, key: &KmsKeyId, days: u32) -> Result<Timestamp, KmsError> {
+        self.kms.schedule_deletion(key, days).await
+    }
+
+    async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError> {
+        self.kms.cancel_deletion(key).await
+    }
+
+    fn assurance(&self) -> DestructionAssurance {
+        self.kms.assurance()
+    }
+}
+
+/// What a data key is for, in one line.
+fn told(context: &EncryptionContext) -> String {
+    context.pairs().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
