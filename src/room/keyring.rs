@@ -213,12 +213,7 @@ impl Keyring {
 
     /// Records that what lies on the keys storage was refused, if that is what
     /// `error` says: no key use may come of it that would.
-    pub(super) async fn refuse(
-        &self,
-        asker: Asker<'_>,
-        customer: Option<CustomerId>,
-        error: Error,
-    ) -> Error {
+    pub(super) async fn refuse(&self, asker: Asker<'_>, customer: Option<CustomerId>, error: Error) -> Error {
         if error.kind() != ErrorKind::Integrity {
             return error;
         }
