@@ -12,7 +12,7 @@ use strongroom::access::{Access, Principal, Purpose};
 use strongroom::envelope::Metadata;
 use strongroom::kms::KmsRegistry;
 use strongroom::kms::local::InsecureLocalKms;
-use strongroom::room::{CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Source, Strongroom};
+use strongroom::room::{KeyChoice, NewCustomer, Options, SealOptions, Source, Strongroom};
 use strongroom::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
 use strongroom::system::{SystemClock, SystemEntropy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,7 +27,7 @@ const ROWS: u64 = 400_000;
 pub async fn back_up_and_restore(
     storages: Storages,
     kms: KmsRegistry,
-    (epoch_key, customer_key): (EpochKey, CustomerKey),
+    (epoch_key, customer_key): (KeyChoice, KeyChoice),
 ) -> Result<u64, Box<dyn Error>> {
     let job = Access::new(Principal::service("nightly-backup")?, Purpose::SystemAdministration);
     let (room, _) = Strongroom::init(storages, kms, epoch_key, &job, Options::default()).await?;
@@ -77,7 +77,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let kms = InsecureLocalKms::open(directory.path().join("kms"), clock.clone(), entropy)?;
     let urls = StorageUrls::new(StorageUrl::directory(directory.path().join("store"))?);
     let storages = Storages::open(&urls, CreateRoot::Yes, clock).await?;
-    let keys = (EpochKey::New("local".into()), CustomerKey::New("local".into()));
+    let keys = (KeyChoice::New("local".into()), KeyChoice::New("local".into()));
     let bytes = back_up_and_restore(storages, KmsRegistry::new().with(Arc::new(kms)), keys).await?;
     println!("sealed and restored a dump of {bytes} bytes");
     Ok(())

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use strongroom::kms::KmsRegistry;
 use strongroom::kms::aws::AwsKms;
-use strongroom::room::{CustomerKey, EpochKey};
+use strongroom::room::KeyChoice;
 use strongroom::store::{CreateRoot, StorageUrls, Storages};
 use strongroom::system::SystemClock;
 
@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let storages = Storages::open(&urls, CreateRoot::No, Arc::new(SystemClock)).await?;
     let kms = AwsKms::from_env();
     let customer_key = format!("aws-kms:{}", bucket("STRONGROOM_TEST_KMS_ARN")?).parse()?;
-    let keys = (EpochKey::New("aws-kms".into()), CustomerKey::Existing(customer_key));
+    let keys = (KeyChoice::New("aws-kms".into()), KeyChoice::Existing(customer_key));
     let bytes = backup::back_up_and_restore(storages, KmsRegistry::new().with(Arc::new(kms)), keys).await?;
     println!("sealed and restored a dump of {bytes} bytes on S3 and AWS KMS");
     Ok(())

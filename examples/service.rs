@@ -14,7 +14,7 @@ use strongroom::envelope::Metadata;
 use strongroom::id::BlobId;
 use strongroom::kms::KmsRegistry;
 use strongroom::kms::local::InsecureLocalKms;
-use strongroom::room::{ByteRange, CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Strongroom};
+use strongroom::room::{ByteRange, KeyChoice, NewCustomer, Options, SealOptions, Strongroom};
 use strongroom::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
 use strongroom::system::{SystemClock, SystemEntropy};
 
@@ -56,14 +56,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (room, _) = Strongroom::init(
         storages,
         KmsRegistry::new().with(Arc::new(kms)),
-        EpochKey::New("local".into()),
+        KeyChoice::New("local".into()),
         &operator,
         Options::default(),
     )
     .await?;
     let hospital: strongroom::id::Label = "general-hospital".parse()?;
-    room.add_customer(&operator, NewCustomer::new(hospital.clone(), CustomerKey::New("local".into())))
-        .await?;
+    room.add_customer(&operator, NewCustomer::new(hospital.clone(), KeyChoice::New("local".into()))).await?;
 
     let documents = Documents { room: room.clone(), hospital: hospital.clone() };
     let nurse = Principal::person("staff-0417")?;

@@ -247,6 +247,9 @@ pub struct Outcome {
     /// Plaintext bytes sealed or released, where that has a meaning.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bytes: Option<u64>,
+    /// The ring key that was used, where the intent could not name it yet.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key: Option<KekId>,
 }
 
 /// How an operation ended.

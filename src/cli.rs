@@ -40,7 +40,6 @@ use crate::access::Access;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::id::Label;
-use crate::kms::{KmsError, KmsErrorKind};
 use crate::room::{Customer, Options, Strongroom};
 use crate::store::{CreateRoot, Storages};
 use crate::system::SystemClock;
@@ -63,6 +62,7 @@ mod sink;
 use args::{Cli, Command};
 use exit::Exit;
 use failure::Failure;
+use keys::LocalKeys;
 use output::Output;
 
 /// Runs the program that was typed.
@@ -84,11 +84,13 @@ pub fn main() -> ExitCode {
 
 /// Help and version are results; all else is a wrong use.
 fn not_a_command(error: &clap::Error) -> Exit {
-    let json = std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json");
+    let json =
+        std::env::args_os().take_while(|argument| argument != "--").any(|argument| argument == "--json");
     let failure = if error.use_stderr() {
         args::wrong_use(error)
     } else {
-        match (Output { json, quiet: false }).print(&error.render().to_string()) {
+        let text = error.render().to_string();
+        match (Output { json, quiet: false }).print(&format!("{}\n", text.trim_end())) {
             Ok(()) => return Exit::Ok,
             Err(failure) => failure,
         }
@@ -132,6 +134,7 @@ async fn execute(command: Command, config: Config, output: Output) -> Result<(),
         session = Session::open(&command, config, output) => session?,
         failure = signals.received() => return Err(failure),
     };
+    let putting = matches!(command, Command::Put(_));
     let done = tokio::select! {
         done = dispatch(&session, command) => done,
         failure = signals.received() => Err(failure),
@@ -146,9 +149,17 @@ async fn execute(command: Command, config: Config, output: Output) -> Result<(),
         let kind = error.kind();
         let message = "done, but the audit log could not be closed";
         let failure = Failure::from(Error::new(kind, message).with_source(error));
-        if failure.exit() == Exit::Temporary { failure.hint("check the audit storage before you go on") } else { failure }
+        if failure.exit() == Exit::Temporary {
+            failure.hint("check the audit storage before you go on")
+        } else {
+            failure
+        }
     })?;
-    output.print(&text).map_err(|failure| failure.hint("what was asked for was done"))
+    output.print(&text).map_err(|failure| match putting {
+        // The id must not be lost, and is no secret.
+        true => failure.hint(format!("the blob is sealed all the same: {}", text.trim_end())),
+        false => failure.hint("what was asked for was done"),
+    })
 }
 
 /// What a command prints once all is done; those that print as they go, nothing.
@@ -173,6 +184,7 @@ struct Session {
     room: Strongroom,
     storages: Storages,
     config: Config,
+    keys: LocalKeys,
     access: Access,
     output: Output,
     /// Whether this run made the store.
@@ -184,38 +196,42 @@ impl Session {
         let access = config.access();
         let create = if matches!(command, Command::Init(_)) { CreateRoot::Yes } else { CreateRoot::No };
         let clock = Arc::new(SystemClock);
-        let storages = Storages::open(&config.urls, create, clock).await.map_err(|error| no_store(&config, error))?;
-        let kms = keys::registry(config.local_kms.clone());
+        let storages =
+            Storages::open(&config.urls, create, clock).await.map_err(|error| no_store(&config, error))?;
+        let keys = LocalKeys::new(config.local_kms.clone());
         let (room, created) = match command {
-            Command::Init(command) => {
-                init::init(&config, command, (storages.clone(), kms), &access, output).await?
-            }
+            Command::Init(command) => init::init(&config, command, &storages, &keys, output).await?,
             _ => {
-                let opened = Strongroom::open(storages.clone(), kms, Options::default()).await;
+                let opened = Strongroom::open(storages.clone(), keys.registry(), options()).await;
                 (opened.map_err(|error| no_store(&config, error))?, false)
             }
         };
-        Ok(Self { room, storages, config, access, output, created })
+        Ok(Self { room, storages, config, keys, access, output, created })
     }
 
     /// The customer of a label.
     async fn customer(&self, label: &Label) -> Result<Customer, Failure> {
         self.room.customer(label, self.access.clone()).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => {
-                Failure::from(error).hint("`strongroom customer list` shows all, `strongroom customer add` makes one")
-            }
+            ErrorKind::NotFound => Failure::from(error)
+                .hint("`strongroom customer list` shows all, `strongroom customer add` makes one"),
             _ => self.explain(error),
         })
     }
 
     fn explain(&self, error: Error) -> Failure {
-        explain(&self.config, error)
+        explain(&self.config, error, &self.keys)
     }
+}
+
+/// As everywhere, but a record may wait a minute to become durable: a program
+/// that is one of a hundred on one log waits for its turn.
+fn options() -> Options {
+    Options { log_deadline: Duration::from_secs(60), ..Options::default() }
 }
 
 fn no_store(config: &Config, error: Error) -> Failure {
     if error.kind() != ErrorKind::NotFound {
-        return explain(config, error);
+        return error.into();
     }
     let message = format!("no store at {}; make one with `strongroom init`", config.urls.root);
     Failure::new(Exit::NoInput, error.kind().as_str(), message)
@@ -223,26 +239,11 @@ fn no_store(config: &Config, error: Error) -> Failure {
 }
 
 /// An error with what the configuration has to do with it.
-fn explain(config: &Config, error: Error) -> Failure {
-    let local = kms_error(&error).is_some_and(|cause| {
-        matches!(cause.kind(), KmsErrorKind::Configuration | KmsErrorKind::KeyDestroyed)
-    });
+fn explain(config: &Config, error: Error, keys: &LocalKeys) -> Failure {
     let failure = Failure::from(error);
-    if !local {
+    if !keys.failed() {
         return failure;
     }
     let directory = config.local_kms.display();
     failure.hint(format!("local keys are looked for in {directory} (--local-kms or STRONGROOM_LOCAL_KMS)"))
-}
-
-/// The KMS's error that one was caused by.
-fn kms_error(error: &Error) -> Option<&KmsError> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
 }

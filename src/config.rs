@@ -81,8 +81,9 @@ impl Config {
             audit: own(given.audit, "STRONGROOM_AUDIT")?,
         };
         let local_kms = match given.local_kms.or_else(|| env("STRONGROOM_LOCAL_KMS").map(PathBuf::from)) {
-            Some(path) => std::path::absolute(path)
-                .map_err(|error| invalid("the path of the key directory cannot be used").with_source(error))?,
+            Some(path) => std::path::absolute(path).map_err(|error| {
+                invalid("the path of the key directory cannot be used").with_source(error)
+            })?,
             None => data()?.join("kms"),
         };
         let principal = match (given.principal, env("STRONGROOM_PRINCIPAL")) {
@@ -140,7 +141,8 @@ mod tests {
     use super::*;
 
     fn resolve(given: Given, env: &[(&str, &str)]) -> Result<Config> {
-        let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        let env =
+            |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
         Config::resolve(given, env, 1000)
     }
 

@@ -114,7 +114,8 @@ impl Kek {
     /// Wraps `dek`. `salt` is fresh and random.
     #[must_use]
     pub fn wrap(&self, dek: &Dek, binding: &Binding, salt: Salt) -> WrappedDek {
-        let key = AeadKey::new(binding.suite, &schedule::dek_wrap(&self.0, binding.blob, &salt));
+        let key =
+            AeadKey::new(binding.suite, &schedule::dek_wrap(&self.0, binding.suite, binding.blob, &salt));
         WrappedDek { salt, sealed: seal_key(&key, &binding.to_aad(), &dek.0) }
     }
 
@@ -123,7 +124,10 @@ impl Kek {
     /// # Errors
     /// [`OpenError`] for anything else.
     pub fn unwrap(&self, wrapped: &WrappedDek, binding: &Binding) -> Result<Dek, OpenError> {
-        let key = AeadKey::new(binding.suite, &schedule::dek_wrap(&self.0, binding.blob, &wrapped.salt));
+        let key = AeadKey::new(
+            binding.suite,
+            &schedule::dek_wrap(&self.0, binding.suite, binding.blob, &wrapped.salt),
+        );
         open_key(&key, &binding.to_aad(), &wrapped.sealed).map(Dek)
     }
 }
@@ -192,7 +196,7 @@ impl Header {
         out.u32(u32::try_from(sealed_len).expect("MAX_HEADER_LEN is below 4 GiB"));
         debug_assert_eq!(out.as_bytes().len(), FIXED_LEN);
 
-        let key = AeadKey::new(binding.suite, &schedule::metadata(&dek.0));
+        let key = AeadKey::new(binding.suite, &schedule::metadata(&dek.0, binding.suite));
         let tag = key.seal_in_place(&SINGLE_USE_NONCE, out.as_bytes(), &mut sealed);
         out.raw(&sealed).raw(&tag);
         Self { binding, sealed_at, dek: wrapped, bytes: out.into_bytes() }
@@ -249,7 +253,7 @@ impl Header {
     /// [`OpenError`] if either does not verify.
     pub fn open(&self, kek: &Kek) -> Result<(Dek, Metadata), OpenError> {
         let dek = kek.unwrap(&self.dek, &self.binding)?;
-        let key = AeadKey::new(self.binding.suite, &schedule::metadata(&dek.0));
+        let key = AeadKey::new(self.binding.suite, &schedule::metadata(&dek.0, self.binding.suite));
         let (front, sealed) = self.bytes.split_at(FIXED_LEN);
         let (body, tag) = sealed.split_at(sealed.len() - TAG_LEN);
         let tag = tag.try_into().expect("split TAG_LEN from the end");
@@ -370,10 +374,12 @@ impl Metadata {
             return Err(MetadataError::Pair);
         }
         self.pairs.insert(key.to_owned(), value.to_owned());
-        if self.pairs.iter().map(|(key, value)| key.len() + value.len() + 8).sum::<usize>() > MAX_PAIRS_LEN {
-            return Err(MetadataError::TooLong);
-        }
-        Ok(self)
+        if self.pairs_len() > MAX_PAIRS_LEN { Err(MetadataError::TooLong) } else { Ok(self) }
+    }
+
+    /// The pairs in their encoding, in bytes.
+    fn pairs_len(&self) -> usize {
+        self.pairs.iter().map(|(key, value)| key.len() + value.len() + 8).sum()
     }
 
     /// The name.
@@ -457,6 +463,9 @@ impl Decode for Metadata {
                 return Err(DecodeError::Invalid("pairs"));
             }
             metadata.pairs.insert(key.to_owned(), value.to_owned());
+        }
+        if metadata.pairs_len() > MAX_PAIRS_LEN {
+            return Err(DecodeError::Invalid("pairs"));
         }
         Ok(metadata)
     }

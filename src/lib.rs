@@ -26,6 +26,7 @@ pub mod envelope;
 pub mod error;
 pub mod id;
 pub mod kms;
+pub mod manual;
 pub mod merkle;
 pub mod payload;
 pub mod retention;

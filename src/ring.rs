@@ -294,10 +294,17 @@ impl Ring {
         Some(&self.entries[found])
     }
 
+    /// What remains of the key of this id, if it was dropped.
+    #[must_use]
+    pub fn dropped(&self, id: KekId) -> Option<&Dropped> {
+        let found = self.dropped.binary_search_by_key(&id, |dropped| dropped.id).ok()?;
+        Some(&self.dropped[found])
+    }
+
     /// Whether the key of this id was dropped.
     #[must_use]
     pub fn was_dropped(&self, id: KekId) -> bool {
-        self.dropped.binary_search_by_key(&id, |dropped| dropped.id).is_ok()
+        self.dropped(id).is_some()
     }
 
     /// A key that may wrap a new blob which is kept until `day`. Of several the

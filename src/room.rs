@@ -12,12 +12,14 @@
 //! such records are durable.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use serde::{Deserialize, Serialize};
+use thiserror::Error as ThisError;
 
 use crate::access::Access;
 use crate::audit::log::{Log, LogConfig};
@@ -26,7 +28,7 @@ use crate::cache::Limits;
 use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId, Label, StoreId};
-use crate::kms::{EncryptionContext, KeyState, KmsRegistry};
+use crate::kms::{EncryptionContext, KmsRegistry};
 use crate::retention::Period;
 use crate::ring::{Ring, Settings};
 use crate::store::{Storages, layout, store_error};
@@ -77,22 +79,43 @@ impl Default for Options {
     }
 }
 
-/// Under which KMS key a new store's first epoch begins.
+/// Under which KMS key a new store's first epoch, or a new customer, begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EpochKey {
-    /// A new key of this provider (`local`, `aws-kms`).
-    New(String),
-    /// This key.
-    Existing(KmsKeyId),
-}
-
-/// Under which KMS key a new customer's keys are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CustomerKey {
+pub enum KeyChoice {
     /// A new key of this provider (`local`, `aws-kms`).
     New(String),
     /// This key: ours, or one in the customer's own account.
     Existing(KmsKeyId),
+}
+
+impl KeyChoice {
+    /// The provider of the key: `local`, `aws-kms`.
+    #[must_use]
+    pub fn provider(&self) -> &str {
+        match self {
+            Self::New(provider) => provider,
+            Self::Existing(key) => key.provider(),
+        }
+    }
+}
+
+/// Text that chooses no KMS key.
+#[derive(Clone, Copy, Debug, ThisError, PartialEq, Eq)]
+#[error("not `local`, `aws-kms`, `local:<id>` or `aws-kms:<ARN>`")]
+pub struct ParseKeyChoiceError;
+
+impl FromStr for KeyChoice {
+    type Err = ParseKeyChoiceError;
+
+    /// A provider alone is a new key of it.
+    fn from_str(text: &str) -> Result<Self, ParseKeyChoiceError> {
+        let known = |provider: &str| matches!(provider, "local" | "aws-kms");
+        match text.parse::<KmsKeyId>() {
+            Ok(key) if known(key.provider()) => Ok(Self::Existing(key)),
+            Err(_) if known(text) => Ok(Self::New(text.to_owned())),
+            _ => Err(ParseKeyChoiceError),
+        }
+    }
 }
 
 /// A customer to be added.
@@ -101,7 +124,7 @@ pub struct NewCustomer {
     /// What people call the customer. Stored sealed.
     pub label: Label,
     /// Its KMS key.
-    pub kms_key: CustomerKey,
+    pub kms_key: KeyChoice,
     /// How long its blobs are kept.
     pub period: Period,
     /// The suite of its blobs.
@@ -111,7 +134,7 @@ pub struct NewCustomer {
 impl NewCustomer {
     /// A customer with the default retention and suite.
     #[must_use]
-    pub fn new(label: Label, kms_key: CustomerKey) -> Self {
+    pub fn new(label: Label, kms_key: KeyChoice) -> Self {
         Self { label, kms_key, period: Period::DEFAULT, suite: Suite::Aes256Gcm }
     }
 }
@@ -180,7 +203,7 @@ impl Strongroom {
     pub async fn init(
         storages: Storages,
         kms: KmsRegistry,
-        epoch_key: EpochKey,
+        epoch_key: KeyChoice,
         access: &Access,
         options: Options,
     ) -> Result<(Self, bool)> {
@@ -203,17 +226,16 @@ impl Strongroom {
         // Init uses no key itself; the KMS call below has a record of its own.
         drop(receipt);
         let made = async {
-            if keyring.storage.head(&layout::epoch(1)).await.is_err() {
-                let key = match epoch_key {
-                    EpochKey::Existing(key) => key,
+            match keyring.storage.head(&layout::epoch(1)).await {
+                Ok(_) => {}
+                Err(object_store::Error::NotFound { .. }) => {
+                    let tags = EncryptionContext::epoch(store, 1);
                     // If we stop after this, an unused key remains in the KMS;
                     // its tags say for which store it was made.
-                    EpochKey::New(provider) => {
-                        let provider = keyring.kms.provider(&provider)?;
-                        provider.create_key(&EncryptionContext::epoch(store, 1)).await?
-                    }
-                };
-                keyring.create_first_epoch(asker, key).await?;
+                    let key = keyring.kms_key(epoch_key, &tags).await?;
+                    keyring.create_first_epoch(asker, key).await?;
+                }
+                Err(error) => return Err(store_error(error, "look for the epoch record")),
             }
             write_marker(&*room.0.storages.blobs, store).await?;
             // Last, because this is what makes it a store.
@@ -322,7 +344,8 @@ impl Strongroom {
             Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(store_error(error, "look the label up")),
         }
-        let kms_key = self.customer_key(new.kms_key, id).await?;
+        let tags = EncryptionContext::new_customer(room.store, id);
+        let kms_key = room.keyring.kms_key(new.kms_key, &tags).await?;
         let settings =
             Settings { label: new.label, kms_key, period: new.period, suite: new.suite, held: false };
         let ring = room.keyring.create_ring(asker, id, settings).await?;
@@ -339,24 +362,6 @@ impl Strongroom {
             },
         }
         Ok(CustomerInfo::of(&ring))
-    }
-
-    async fn customer_key(&self, key: CustomerKey, id: CustomerId) -> Result<KmsKeyId> {
-        let kms = &self.0.keyring.kms;
-        match key {
-            CustomerKey::New(provider) => {
-                let tags = EncryptionContext::new_customer(self.0.store, id);
-                Ok(kms.provider(&provider)?.create_key(&tags).await?)
-            }
-            CustomerKey::Existing(key) => {
-                let provider = kms.get(&key)?;
-                let key = provider.resolve(&key).await?;
-                match provider.describe(&key).await? {
-                    KeyState::Enabled => Ok(key),
-                    _ => Err(Error::new(ErrorKind::KeyUnavailable, "the customer's KMS key is not enabled")),
-                }
-            }
-        }
     }
 
     /// The customer of this label, for what `access` says.
@@ -540,7 +545,7 @@ mod tests {
         is_send(|_, customer, _| async move { customer.set(None, None).await });
         is_send(|room, customer, _| async move { room.customers(&customer.access).await });
         is_send(|room, customer, _| async move {
-            let new = NewCustomer::new("x".parse()?, CustomerKey::New("local".into()));
+            let new = NewCustomer::new("x".parse()?, KeyChoice::New("local".into()));
             room.add_customer(&customer.access, new)
                 .await
                 .map_err(Box::<dyn std::error::Error + Send + Sync>::from)

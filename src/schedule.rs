@@ -3,7 +3,9 @@
 //! One file, so that a reviewer sees at a glance that no two uses share a key.
 //! Each function is one use; its label names protocol, version and use, is a
 //! constant local to it, and ends with a zero byte, so that no label is a
-//! prefix of another's input. What follows a label is of fixed length.
+//! prefix of another's input. What follows a label is of fixed length. Where the
+//! suite can be chosen it is part of the input, so that no key is ever used with
+//! two algorithms.
 //!
 //! All keys are 32 bytes and derived with HKDF-Expand over HMAC-SHA-512
 //! (RFC 5869 s2.3; without Extract, as every input key is uniformly random,
@@ -72,17 +74,17 @@ fn split_payload(derived: &mut Secret<{ KEY_LEN + NONCE_LEN + COMMITMENT_LEN }>)
 
 /// The key that wraps one DEK under a day or hold key.
 #[must_use]
-pub fn dek_wrap(kek: &Secret<KEY_LEN>, blob: BlobId, salt: &Salt) -> Secret<KEY_LEN> {
+pub fn dek_wrap(kek: &Secret<KEY_LEN>, suite: Suite, blob: BlobId, salt: &Salt) -> Secret<KEY_LEN> {
     const LABEL: &[u8] = b"strongroom/v1/dek-wrap\0";
-    derive(kek, &[LABEL, blob.as_bytes(), salt])
+    derive(kek, &[LABEL, &suite.id().to_be_bytes(), blob.as_bytes(), salt])
 }
 
 /// The key that seals a blob's metadata. A DEK seals one metadata block in its
 /// life: the header is immutable.
 #[must_use]
-pub fn metadata(dek: &Secret<KEY_LEN>) -> Secret<KEY_LEN> {
+pub fn metadata(dek: &Secret<KEY_LEN>, suite: Suite) -> Secret<KEY_LEN> {
     const LABEL: &[u8] = b"strongroom/v1/metadata\0";
-    derive(dek, &[LABEL])
+    derive(dek, &[LABEL, &suite.id().to_be_bytes()])
 }
 
 /// The key that seals one KEK into a ring entry under a customer data key.
@@ -205,8 +207,10 @@ mod tests {
         let (one, salt) = (key(1), [2; SALT_LEN]);
         let id = [3; 16];
         let derived = [
-            dek_wrap(&one, BlobId::from_bytes(id), &salt),
-            metadata(&one),
+            dek_wrap(&one, Suite::Aes256Gcm, BlobId::from_bytes(id), &salt),
+            dek_wrap(&one, Suite::ChaCha20Poly1305, BlobId::from_bytes(id), &salt),
+            metadata(&one, Suite::Aes256Gcm),
+            metadata(&one, Suite::ChaCha20Poly1305),
             entry_seal(&one, KekId::from_bytes(id), &salt),
             ring_seal(&one, StoreId::from_bytes(id), CustomerId::from_bytes(id), 1, &salt),
             ring_seal(&one, StoreId::from_bytes(id), CustomerId::from_bytes(id), 2, &salt),

@@ -1,5 +1,7 @@
 //! The audit log against storages that fail, lose answers, hang or lie.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::pending;
@@ -285,24 +287,23 @@ async fn a_few_operations(log: &Log) -> Told {
 
 #[tokio::test]
 async fn a_write_that_fails_at_any_point_loses_nothing_and_repeats_nothing() {
-    for fault in Fault::ALL {
-        for number in 1.. {
-            let (faulty, storage) = Faulty::over_memory();
-            faulty.plan(number, fault);
-            let log = open_with(&storage, Duration::from_secs(2)).await.unwrap();
-            let told = a_few_operations(&log).await;
-            log.close().await.unwrap();
-            told.check(&storage).await;
-            assert_eq!(told.durable.len(), 4, "one fault is within the deadline: {fault:?} at {number}");
-            for contents in faulty.offered.lock().unwrap().values() {
-                assert_eq!(contents.len(), 1, "two contents were offered for one number");
-            }
-            if faulty.puts.load(SeqCst) < number {
-                assert!(number > 5, "{number}");
-                break;
-            }
+    const POINTS: u64 = 9;
+    let run = |fault, number| async move {
+        let (faulty, storage) = Faulty::over_memory();
+        faulty.plan(number, fault);
+        let log = open_with(&storage, Duration::from_secs(5)).await.unwrap();
+        let told = a_few_operations(&log).await;
+        log.close().await.unwrap();
+        told.check(&storage).await;
+        assert_eq!(told.durable.len(), 4, "one fault is within the deadline: {fault:?} at {number}");
+        for contents in faulty.offered.lock().unwrap().values() {
+            assert_eq!(contents.len(), 1, "two contents were offered for one number");
         }
-    }
+        faulty.puts.load(SeqCst)
+    };
+    let runs = Fault::ALL.into_iter().flat_map(|fault| (1..=POINTS).map(move |number| run(fault, number)));
+    let puts = join_all(runs).await;
+    assert!(puts.iter().all(|puts| (5..POINTS).contains(puts)), "not at every point: {puts:?}");
 }
 
 #[tokio::test]
@@ -583,6 +584,40 @@ async fn missing_reordered_and_foreign_commits_are_found() {
     assert_eq!(error.kind(), ErrorKind::Integrity);
     let empty = verify_chain(storage.clone(), STORE, 1).await.unwrap();
     assert_eq!((empty.commits, empty.records), (0, 0));
+}
+
+#[tokio::test]
+async fn what_a_killed_writer_leaves_beside_the_commits_is_none_of_them() {
+    let folder = TempDir::new().unwrap();
+    let storage = local(&folder);
+    drop(begin(&open(&storage).await).await.unwrap());
+    // Half of a commit under the name that the local store gives it until it is
+    // whole.
+    std::fs::write(folder.path().join("wal/0000/0000000000000002#1"), b"{\"format\":").unwrap();
+    for _ in 0..3 {
+        let log = open(&storage).await;
+        drop(begin(&log).await.unwrap());
+        log.close().await.unwrap();
+    }
+    assert!(story(&storage).await.len() >= 4);
+}
+
+#[tokio::test]
+async fn a_runtime_that_ends_takes_nothing_with_it() {
+    let storage: Storage = Arc::new(InMemory::new());
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (short, storage_there) = (runtime(), Arc::clone(&storage));
+    let there = std::thread::spawn(move || {
+        short.block_on(async {
+            let log = open(&storage_there).await;
+            let (open, _receipt) = begin(&log).await.unwrap();
+            (log, open)
+        })
+    });
+    let (log, open) = there.join().unwrap();
+    // Its runtime is gone: refused, and neither a deadlock nor a panic.
+    drop(open);
+    assert_eq!(begin(&log).await.unwrap_err().kind(), ErrorKind::AuditUnavailable);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use strongroom::envelope::Metadata;
 use strongroom::id::BlobId;
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::room::{
-    BlobInfo, ByteRange, Customer, CustomerInfo, CustomerKey, EpochKey, NewCustomer, SealOptions, Strongroom,
+    BlobInfo, ByteRange, Customer, CustomerInfo, KeyChoice, NewCustomer, SealOptions, Strongroom,
 };
 use strongroom::suite::Suite;
 use strongroom::system::SystemEntropy;
@@ -78,7 +78,7 @@ async fn make() -> Made {
     let mut options = options(&clock);
     options.entropy = entropy;
     let raw = Raw::default();
-    let local = || EpochKey::New("local".into());
+    let local = || KeyChoice::New("local".into());
     let (room, _) =
         Strongroom::init(raw.storages(), kms.clone(), local(), &access(), options.clone()).await.unwrap();
     let store = room.store_id();
@@ -88,7 +88,7 @@ async fn make() -> Made {
         [("acme", "P18M", Suite::Aes256Gcm), ("globex", "P6Y", Suite::ChaCha20Poly1305)]
     {
         clock.pass(Duration::from_millis(1_001));
-        let mut new = NewCustomer::new(label.parse().unwrap(), CustomerKey::New("local".into()));
+        let mut new = NewCustomer::new(label.parse().unwrap(), KeyChoice::New("local".into()));
         (new.period, new.suite) = (period.parse().unwrap(), suite);
         room.add_customer(&access(), new).await.unwrap();
         customers.push(room.customer(&label.parse().unwrap(), access()).await.unwrap());

@@ -30,7 +30,7 @@ use strongroom::kms::local::InsecureLocalKms;
 use strongroom::retention::Period;
 use strongroom::ring::{Change, DirectoryKey, Entry, EntryKind, Ring, Settings};
 use strongroom::room::{
-    ByteRange, Customer, CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Source, Strongroom,
+    ByteRange, Customer, KeyChoice, NewCustomer, Options, SealOptions, Source, Strongroom,
 };
 use strongroom::secret::Secret;
 use strongroom::store::{StorageUrl, Storages, layout};
@@ -160,7 +160,7 @@ impl Haystack {
 
     /// Where canaries show.
     fn find(&self, canaries: &[Canary]) -> BTreeSet<String> {
-        let mut by_start: HashMap<[u8; START], Vec<(&Canary, &str, &[u8])>> = HashMap::new();
+        let mut by_start: HashMap<[u8; START], Vec<Needle<'_>>> = HashMap::new();
         for canary in canaries {
             for (spelling, needle) in &canary.spellings {
                 let start = needle[..START].try_into().unwrap();
@@ -326,7 +326,7 @@ impl Corpus {
         let mut options = options(&clock);
         options.entropy = entropy;
         let raw = Raw::default();
-        let epoch = EpochKey::New("local".into());
+        let epoch = KeyChoice::New("local".into());
         let (room, _) =
             Strongroom::init(raw.storages(), kms.clone(), epoch, &access(), options.clone()).await.unwrap();
         let hay = Haystack::default();
@@ -334,7 +334,7 @@ impl Corpus {
     }
 
     async fn customer(&mut self, text: &str) -> Customer {
-        let new = NewCustomer::new(label(text), CustomerKey::New("local".into()));
+        let new = NewCustomer::new(label(text), KeyChoice::New("local".into()));
         self.hay.debug("NewCustomer", &new);
         let info = self.room.add_customer(&access(), new).await.unwrap();
         assert_eq!(info.label.as_str(), text);
@@ -454,8 +454,8 @@ async fn use_it(c: &mut Corpus, acme: &Customer) -> Vec<BlobId> {
     // Asked for is given.
     assert_eq!(info.label.to_string(), LABEL);
     c.hay.debug("Label", &info.label);
-    c.hay.debug("CustomerKey", &CustomerKey::Existing(info.kms_key.clone()));
-    c.hay.debug("EpochKey", &EpochKey::Existing(info.kms_key));
+    c.hay.debug("KeyChoice", &KeyChoice::Existing(info.kms_key.clone()));
+    c.hay.debug("KeyChoice", &KeyChoice::Existing(info.kms_key));
     c.hay.debug("Strongroom", &c.room);
     c.hay.debug("Customer", acme);
     c.hay.debug("Log", c.room.log());
@@ -560,10 +560,10 @@ async fn fail_with_arguments(c: &mut Corpus, acme: &Customer) {
         "local:00000000000000000000000000".to_owned(),
         format!("aws-kms:arn:aws:kms:us-east-1:000000000000:key/{MISPLACED_SLUG}"),
     ] {
-        let new = NewCustomer::new(label(MISPLACED_SLUG), CustomerKey::Existing(key.parse().unwrap()));
+        let new = NewCustomer::new(label(MISPLACED_SLUG), KeyChoice::Existing(key.parse().unwrap()));
         c.hay.fails("an unknown KMS key", c.room.add_customer(&access(), new).await);
     }
-    for key in [CustomerKey::New(MISPLACED.into()), CustomerKey::New(MISPLACED_SLUG.into())] {
+    for key in [KeyChoice::New(MISPLACED.into()), KeyChoice::New(MISPLACED_SLUG.into())] {
         let new = NewCustomer::new(label(MISPLACED_SLUG), key);
         c.hay.fails("an unknown provider", c.room.add_customer(&access(), new).await);
     }
@@ -571,7 +571,7 @@ async fn fail_with_arguments(c: &mut Corpus, acme: &Customer) {
     // What is not there, and what is there already.
     let unknown = c.room.customer(&label(MISPLACED_SLUG), access()).await;
     assert_eq!(c.hay.fails("an unknown label", unknown), ErrorKind::NotFound);
-    let again = NewCustomer::new(label(LABEL), CustomerKey::New("local".into()));
+    let again = NewCustomer::new(label(LABEL), KeyChoice::New("local".into()));
     let again = c.room.add_customer(&access(), again).await;
     assert_eq!(c.hay.fails("a label that is taken", again), ErrorKind::AlreadyExists);
     let never: BlobName = NEVER_SEALED.parse().unwrap();
@@ -683,7 +683,7 @@ async fn fail_with_damage(c: &mut Corpus, acme: &Customer, blobs: &[BlobId]) {
     let named = SealOptions::new().metadata(metadata());
     c.hay.fails("a disabled key", acme.seal(plaintext(), named).await);
     c.hay.fails("a disabled key", acme.find(&NAME.parse().unwrap()).await);
-    let existing = NewCustomer::new(label(MISPLACED_SLUG), CustomerKey::Existing(info.kms_key.clone()));
+    let existing = NewCustomer::new(label(MISPLACED_SLUG), KeyChoice::Existing(info.kms_key.clone()));
     c.hay.fails("a disabled key", c.room.add_customer(&access(), existing).await);
     provider.enable(&info.kms_key).await.unwrap();
 }

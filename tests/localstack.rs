@@ -12,9 +12,7 @@ use strongroom::envelope::Metadata;
 use strongroom::id::{KmsKeyId, Label};
 use strongroom::kms::aws::AwsKms;
 use strongroom::kms::{KmsAdmin, KmsRegistry};
-use strongroom::room::{
-    ByteRange, CustomerKey, EpochKey, NewCustomer, Options, SealOptions, Source, Strongroom,
-};
+use strongroom::room::{ByteRange, KeyChoice, NewCustomer, Options, SealOptions, Source, Strongroom};
 use strongroom::store::{CreateRoot, StorageUrls, Storages};
 use strongroom::system::SystemClock;
 
@@ -49,7 +47,7 @@ async fn blobs_of_any_size_go_to_s3_and_back() {
     let Some(prepared) = localstack() else { return };
     let storages = storages(&prepared, "sizes").await;
     let registry = KmsRegistry::new().with(Arc::new(AwsKms::from_env()));
-    let epoch_key = EpochKey::New("aws-kms".into());
+    let epoch_key = KeyChoice::New("aws-kms".into());
     let (room, made) = Strongroom::init(
         storages.clone(),
         registry.clone(),
@@ -61,7 +59,7 @@ async fn blobs_of_any_size_go_to_s3_and_back() {
     .unwrap();
     assert!(made);
     let key: KmsKeyId = format!("aws-kms:{}", prepared.key).parse().unwrap();
-    room.add_customer(&access(), NewCustomer::new(label("acme"), CustomerKey::Existing(key))).await.unwrap();
+    room.add_customer(&access(), NewCustomer::new(label("acme"), KeyChoice::Existing(key))).await.unwrap();
     let acme = room.customer(&label("acme"), access()).await.unwrap();
     // Two parts and a bit, one part, nothing at all.
     for length in [20_000_000usize, 70_000, 0] {
@@ -98,11 +96,12 @@ async fn a_disabled_key_stops_its_own_customer_only() {
     let registry = KmsRegistry::new().with(kms.clone());
     let mut options = Options::default();
     options.key_ttl = Duration::from_millis(1);
-    let (room, _) = Strongroom::init(storages, registry, EpochKey::New("aws-kms".into()), &access(), options)
-        .await
-        .unwrap();
+    let (room, _) =
+        Strongroom::init(storages, registry, KeyChoice::New("aws-kms".into()), &access(), options)
+            .await
+            .unwrap();
     for name in ["acme", "globex"] {
-        let new = NewCustomer::new(label(name), CustomerKey::New("aws-kms".into()));
+        let new = NewCustomer::new(label(name), KeyChoice::New("aws-kms".into()));
         room.add_customer(&access(), new).await.unwrap();
     }
     let acme = room.customer(&label("acme"), access()).await.unwrap();

@@ -251,7 +251,7 @@ fn a_blob_is_kept_as_long_as_was_promised_or_longer() {
         let label = format!("c{}-{months}-{days}-{}", at.micros(), asked.unwrap_or(0));
         let mut new = strongroom::room::NewCustomer::new(
             label.parse().unwrap(),
-            strongroom::room::CustomerKey::New("local".into()),
+            strongroom::room::KeyChoice::New("local".into()),
         );
         new.period = period(months, days).unwrap();
         f.room.add_customer(&common::access(), new).await.unwrap();

@@ -416,6 +416,7 @@ mod tests {
             request: RequestId::from_bytes([number; 16]),
             result: OutcomeResult::Ok,
             bytes: Some(u64::from(number)),
+            key: None,
         });
         let nonce = RequestId::from_bytes([number ^ 0xff; 16]);
         Line::new(&Record { nonce, time: at(1000 - u64::from(number)), writer: writer(), event })

@@ -23,21 +23,23 @@ use std::time::Duration;
 use futures_util::stream::{BoxStream, StreamExt};
 use object_store::ObjectStore;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::commit::{Commit, Head, Line};
 use super::{Event, Intent, KeyUseReceipt, Outcome, OutcomeResult, Record};
 use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{RequestId, StoreId, WriterId};
+use crate::id::{KekId, RequestId, StoreId, WriterId};
 use crate::time::Clock;
 
 mod append;
 mod pins;
+mod queue;
 mod wal;
 
-use append::{Chain, Queue, Reply, Seed, Ticket, begin_refused, finish_delayed};
+use append::Chain;
+use queue::{Begun, Queue, Reply, Seed, Ticket, begin_refused, finish_delayed};
 use wal::Wal;
 pub use wal::{ChainReport, verify_chain};
 
@@ -94,8 +96,6 @@ struct Inner {
     chain: tokio::sync::Mutex<Chain>,
     /// The head that the committer knows.
     head: Mutex<Head>,
-    /// Notified when the committer ends.
-    idle: Notify,
 }
 
 impl fmt::Debug for Log {
@@ -154,7 +154,6 @@ impl Log {
             queue: Mutex::default(),
             chain: tokio::sync::Mutex::new(Chain::new(head.clone(), mark)),
             head: Mutex::new(head),
-            idle: Notify::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -226,10 +225,16 @@ impl Log {
     /// No more intents are taken; call it again for the rest.
     pub async fn close(&self) -> Result<()> {
         self.inner.queue().closed = true;
-        self.flush().await
+        // An intent whose caller had gone may have queued its outcome meanwhile.
+        loop {
+            self.flush().await?;
+            if self.inner.nothing_waits() {
+                return Ok(());
+            }
+        }
     }
 
-    /// When it returns, everything queued so far is durable.
+    /// When it returns, everything queued before is durable.
     ///
     /// # Errors
     /// As [`Log::close`].
@@ -237,23 +242,7 @@ impl Log {
     /// # Cancel safety
     /// Nothing is lost; call it again.
     pub async fn flush(&self) -> Result<()> {
-        let inner = &self.inner;
-        let written = async {
-            let mut started = false;
-            loop {
-                let mut idle = std::pin::pin!(inner.idle.notified());
-                idle.as_mut().enable();
-                if let Some(written) = inner.written(started) {
-                    return written;
-                }
-                started = true;
-                idle.await;
-            }
-        };
-        match timeout(inner.config.deadline, written).await {
-            Ok(written) => written,
-            Err(_) => Err(finish_delayed(inner.queue().failure.as_ref())),
-        }
+        self.inner.queue_and_wait(Vec::new()).await
     }
 
     /// Where the log stands, as far as this handle knows: other writers may have
@@ -326,7 +315,7 @@ fn agrees(known: &Head, commit: &Commit) -> Result<()> {
     Ok(())
 }
 
-type Answers = Vec<oneshot::Receiver<Result<Vec<append::Begun>>>>;
+type Answers = Vec<oneshot::Receiver<Result<Vec<Begun>>>>;
 
 impl Inner {
     fn nonce(&self) -> Result<RequestId> {
@@ -348,7 +337,7 @@ impl Inner {
             answers.push(answer);
         };
         for intent in intents {
-            let seed = Seed { request: intent.request, nonce: self.nonce()? };
+            let seed = Seed { request: intent.request, nonce: self.nonce()?, key: None };
             let line = self.record(self.nonce()?, Event::Intent(intent));
             let full = lines.len() == self.config.max_records || bytes + line.len() > self.config.max_bytes;
             if full && !lines.is_empty() {
@@ -365,8 +354,20 @@ impl Inner {
         Ok((tickets, answers))
     }
 
+    /// Queues outcomes, and waits until they and all before them are durable.
+    async fn queue_and_wait(self: &Arc<Self>, lines: Vec<Line>) -> Result<()> {
+        let (to, answer) = oneshot::channel();
+        self.queue_finish(Ticket { lines, reply: Reply::Finish { to: Some(to) } });
+        match timeout(self.config.deadline, answer).await {
+            // Without a sender, the runtime of the committer is gone.
+            Ok(answer) => answer.unwrap_or_else(|_| Err(finish_delayed(None))),
+            Err(_) => Err(finish_delayed(self.queue().failure.as_ref())),
+        }
+    }
+
     fn outcome(&self, seed: Seed, result: OutcomeResult, bytes: Option<u64>) -> Line {
-        self.record(seed.nonce, Event::Outcome(Outcome { request: seed.request, result, bytes }))
+        let Seed { request, nonce, key } = seed;
+        self.record(nonce, Event::Outcome(Outcome { request, result, bytes, key }))
     }
 }
 
@@ -391,6 +392,27 @@ impl OpenIntent {
         self.request
     }
 
+    /// Notes which ring key is used, for an intent that could not name it.
+    pub fn uses(&mut self, key: KekId) {
+        if let Some(seed) = &mut self.seed {
+            seed.key = Some(key);
+        }
+    }
+
+    /// Records how the operation ended, and does not wait until that is durable:
+    /// it goes into the next commit, and whatever is begun afterwards stands
+    /// behind it. For steps of an operation whose own outcome is waited for.
+    pub fn record(mut self, result: OutcomeResult, bytes: Option<u64>) {
+        self.queue_outcome(result, bytes);
+    }
+
+    fn queue_outcome(&mut self, result: OutcomeResult, bytes: Option<u64>) {
+        if let Some(seed) = self.seed.take() {
+            let lines = vec![self.inner.outcome(seed, result, bytes)];
+            self.inner.queue_finish(Ticket { lines, reply: Reply::Finish { to: None } });
+        }
+    }
+
     /// Records how the operation ended, with the plaintext bytes sealed or
     /// released where that has a meaning. When it returns, that is durable.
     ///
@@ -403,13 +425,8 @@ impl OpenIntent {
     pub async fn finish(mut self, result: OutcomeResult, bytes: Option<u64>) -> Result<()> {
         let inner = Arc::clone(&self.inner);
         let seed = self.seed.take().expect("an open intent is finished once");
-        let (to, answer) = oneshot::channel();
-        let lines = vec![inner.outcome(seed, result, bytes)];
-        inner.queue_finish(Ticket { lines, reply: Reply::Finish { to: Some(to) } });
-        match timeout(inner.config.deadline, answer).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(finish_delayed(None))),
-            Err(_) => Err(finish_delayed(inner.queue().failure.as_ref())),
-        }
+        let line = inner.outcome(seed, result, bytes);
+        inner.queue_and_wait(vec![line]).await
     }
 }
 
@@ -421,9 +438,6 @@ impl fmt::Debug for OpenIntent {
 
 impl Drop for OpenIntent {
     fn drop(&mut self) {
-        if let Some(seed) = self.seed.take() {
-            let lines = vec![self.inner.outcome(seed, OutcomeResult::Aborted, None)];
-            self.inner.queue_finish(Ticket { lines, reply: Reply::Finish { to: None } });
-        }
+        self.queue_outcome(OutcomeResult::Aborted, None);
     }
 }

@@ -16,9 +16,9 @@ use super::failure::Failure;
 use crate::access::{Principal, Purpose};
 use crate::config::Given;
 use crate::envelope::BlobName;
-use crate::id::{BlobId, KmsKeyId, Label};
+use crate::id::{BlobId, Label};
 use crate::retention::Period;
-use crate::room::{ByteRange, CustomerKey, EpochKey};
+use crate::room::{ByteRange, KeyChoice};
 use crate::suite::Suite;
 use crate::time::Day;
 
@@ -241,7 +241,7 @@ pub(super) struct Ls {
     /// Only the blobs of this name, newest first
     #[arg(long)]
     pub(super) name: Option<BlobName>,
-    /// Only ids, one a line: opens nothing and uses no key of a blob
+    /// Only ids, one a line. Without --name, no blob is opened and no key of one is used
     #[arg(long)]
     pub(super) ids: bool,
 }
@@ -307,57 +307,9 @@ pub(super) struct OneBlob {
     #[arg(long)]
     pub(super) name: Option<BlobName>,
     /// Not the newest blob of the name: 2 is the one before it, and so on
-    #[arg(long, requires = "name", value_name = "K", default_value_t = 1,
+    #[arg(long, conflicts_with = "blob", value_name = "K", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) nth: u32,
-}
-
-/// A new KMS key of a provider, or one that exists.
-#[derive(Clone, Debug)]
-pub(super) enum KeyChoice {
-    New(String),
-    Existing(KmsKeyId),
-}
-
-impl KeyChoice {
-    pub(super) fn is_local(&self) -> bool {
-        match self {
-            Self::New(provider) => provider == "local",
-            Self::Existing(key) => key.provider() == "local",
-        }
-    }
-}
-
-impl FromStr for KeyChoice {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = "not `local`, `aws-kms`, `local:<id>` or `aws-kms:<ARN>`";
-        let known = |provider: &str| matches!(provider, "local" | "aws-kms");
-        match text.parse::<KmsKeyId>() {
-            Ok(key) if known(key.provider()) => Ok(Self::Existing(key)),
-            Err(_) if known(text) => Ok(Self::New(text.to_owned())),
-            _ => Err(wrong),
-        }
-    }
-}
-
-impl From<KeyChoice> for EpochKey {
-    fn from(choice: KeyChoice) -> Self {
-        match choice {
-            KeyChoice::New(provider) => Self::New(provider),
-            KeyChoice::Existing(key) => Self::Existing(key),
-        }
-    }
-}
-
-impl From<KeyChoice> for CustomerKey {
-    fn from(choice: KeyChoice) -> Self {
-        match choice {
-            KeyChoice::New(provider) => Self::New(provider),
-            KeyChoice::Existing(key) => Self::Existing(key),
-        }
-    }
 }
 
 /// `KEY=VALUE`.
@@ -465,7 +417,20 @@ mod tests {
         assert_eq!("5-10".parse(), Ok(Range(ByteRange::Inclusive(5, 10))));
         assert_eq!("5-".parse(), Ok(Range(ByteRange::From(5))));
         assert_eq!("-5".parse(), Ok(Range(ByteRange::Last(5))));
-        for bad in ["", "-", "5", "5-4", "-0", "a-b", "+1-2", "1-+2", "1--2", "1-2-3", " 1-2", "18446744073709551616-"] {
+        for bad in [
+            "",
+            "-",
+            "5",
+            "5-4",
+            "-0",
+            "a-b",
+            "+1-2",
+            "1-+2",
+            "1--2",
+            "1-2-3",
+            " 1-2",
+            "18446744073709551616-",
+        ] {
             assert!(bad.parse::<Range>().is_err(), "{bad}");
         }
     }
@@ -500,7 +465,8 @@ mod tests {
             "JANE",
             "customer JANE",
         ] {
-            let error = Cli::try_parse_from(std::iter::once("strongroom").chain(line.split(' '))).unwrap_err();
+            let error =
+                Cli::try_parse_from(std::iter::once("strongroom").chain(line.split(' '))).unwrap_err();
             let failure = wrong_use(&error);
             assert_eq!(failure.exit(), Exit::Usage);
             assert!(!failure.report(false).contains("JANE"), "{line}: {}", failure.report(false));

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::args::Tail;
-use super::output::{seconds, table};
+use super::output::{Column, seconds, table};
 use super::{Answer, Session};
 use crate::audit::{Event, Intent, Outcome, Record};
 use crate::error::Error;
@@ -25,15 +25,17 @@ pub(super) async fn tail(session: &Session, command: &Tail) -> Answer {
     }
     let operations = operations(session, command.lines).await.map_err(explain)?;
     // The log has ids. Who may read rings sees labels, and anyone else the ids.
-    let labels: HashMap<CustomerId, Label> = match operations.iter().any(|operation| operation.intent.customer.is_some()) {
-        true => session.room.customers(&session.access).await.unwrap_or_default(),
-        false => Vec::new(),
-    }
-    .into_iter()
-    .map(|info| (info.id, info.label))
-    .collect();
+    let labels: HashMap<CustomerId, Label> =
+        match operations.iter().any(|operation| operation.intent.customer.is_some()) {
+            true => session.room.customers(&session.access).await.unwrap_or_default(),
+            false => Vec::new(),
+        }
+        .into_iter()
+        .map(|info| (info.id, info.label))
+        .collect();
     let rows = operations.iter().map(|Operation { at, intent, outcome }| {
-        let customer = intent.customer.map(|id| labels.get(&id).map_or_else(|| id.to_string(), Label::to_string));
+        let customer =
+            intent.customer.map(|id| labels.get(&id).map_or_else(|| id.to_string(), Label::to_string));
         vec![
             seconds(*at),
             intent.principal.to_string(),
@@ -42,10 +44,17 @@ pub(super) async fn tail(session: &Session, command: &Tail) -> Answer {
             customer.unwrap_or_default(),
             intent.blob.map(|blob| blob.to_string()).unwrap_or_default(),
             outcome.as_ref().map_or_else(|| "(open)".to_owned(), |outcome| code(&outcome.result)),
-            outcome.as_ref().and_then(|outcome| outcome.bytes).map(|bytes| bytes.to_string()).unwrap_or_default(),
+            outcome
+                .as_ref()
+                .and_then(|outcome| outcome.bytes)
+                .map(|bytes| bytes.to_string())
+                .unwrap_or_default(),
         ]
     });
-    Ok(table(&["TIME", "PRINCIPAL", "PURPOSE", "ACTION", "CUSTOMER", "BLOB", "RESULT", "BYTES"], &[7], rows))
+    let whole = ["TIME", "PRINCIPAL", "PURPOSE", "ACTION", "CUSTOMER", "BLOB", "RESULT"];
+    let mut columns = whole.map(|name| (name, Column::Whole)).to_vec();
+    columns.push(("BYTES", Column::Number));
+    Ok(table(&columns, rows))
 }
 
 /// An intent with its outcome.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::args;
-use super::output::{line, pairs, table};
+use super::output::{Column, line, pairs, table};
 use super::{Answer, Session};
 use crate::room::{CustomerInfo, NewCustomer};
 
@@ -13,7 +13,7 @@ pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
         args::Customer::Add(command) => {
             let new = NewCustomer {
                 label: command.label,
-                kms_key: command.kms.into(),
+                kms_key: command.kms,
                 period: command.retention,
                 suite: command.suite,
             };
@@ -79,5 +79,6 @@ fn all(session: &Session, infos: &[CustomerInfo]) -> String {
             info.kms_key.to_string(),
         ]
     });
-    table(&["LABEL", "ID", "RETENTION", "SUITE", "KMS KEY"], &[], rows)
+    let columns = ["LABEL", "ID", "RETENTION", "SUITE", "KMS KEY"].map(|name| (name, Column::Whole));
+    table(&columns, rows)
 }

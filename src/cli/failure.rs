@@ -94,8 +94,12 @@ impl From<Error> for Failure {
                 Some("do not retry; leave the store as it is, and tell whoever answers for it")
             }
             ErrorKind::UnsupportedFormat => Some("upgrade strongroom"),
-            ErrorKind::KeyUnavailable => Some("ask the owner of the KMS key; other customers are not affected"),
-            ErrorKind::KeyDestroyed => Some("if a key directory or account is missing, bring it back; else the data is gone"),
+            ErrorKind::KeyUnavailable => {
+                Some("ask the owner of the KMS key; other customers are not affected")
+            }
+            ErrorKind::KeyDestroyed => {
+                Some("if a key directory or account is missing, bring it back; else the data is gone")
+            }
             ErrorKind::Unavailable | ErrorKind::Conflict => Some("try again later"),
             ErrorKind::AuditUnavailable => {
                 Some("without its record nothing is done: free or reach the audit storage, then try again")
@@ -107,7 +111,12 @@ impl From<Error> for Failure {
             | ErrorKind::Configuration
             | ErrorKind::Denied => None,
         };
-        Self { kind: kind.as_str(), exit: kind.into(), message: one_line(&error.chain()), hint: hint.map(str::to_owned) }
+        Self {
+            kind: kind.as_str(),
+            exit: kind.into(),
+            message: one_line(&error.chain()),
+            hint: hint.map(str::to_owned),
+        }
     }
 }
 

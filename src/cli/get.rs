@@ -58,7 +58,9 @@ async fn open(customer: &Customer, which: &OneBlob, range: Option<ByteRange>) ->
     };
     match (&which.blob, &which.name) {
         (Some(blob), _) => open(*blob).await,
-        (None, Some(name)) => by_name(customer, name, which.nth, open, |opened| opened.info().metadata.name()).await,
+        (None, Some(name)) => {
+            by_name(customer, name, which.nth, open, |opened| opened.info().metadata.name()).await
+        }
         (None, None) => Err(Error::new(ErrorKind::InvalidInput, "a blob id or --name is missing")),
     }
 }
@@ -91,6 +93,7 @@ pub(super) async fn by_name<T>(
             Ok(_) => return Err(Error::authentication()),
         }
     }
-    let message = if nth > 1 { "there are not so many blobs of this name" } else { "there is no blob of this name" };
+    let message =
+        if nth > 1 { "there are not so many blobs of this name" } else { "there is no blob of this name" };
     Err(Error::new(ErrorKind::NotFound, message))
 }

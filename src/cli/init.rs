@@ -2,46 +2,47 @@
 
 use serde_json::json;
 
-use super::args::{Init, KeyChoice};
+use super::args::Init;
 use super::failure::Failure;
+use super::keys::LocalKeys;
 use super::output::{Output, line};
-use super::{Session, explain};
-use crate::access::Access;
+use super::{Session, explain, options};
 use crate::config::Config;
 use crate::error::ErrorKind;
-use crate::kms::KmsRegistry;
-use crate::room::{EpochKey, Options, Strongroom};
+use crate::room::{KeyChoice, Strongroom};
 use crate::store::Storages;
 
 /// Makes the store or opens the one that is there; `true` says that it was made.
 pub(super) async fn init(
     config: &Config,
     command: &Init,
-    (storages, kms): (Storages, KmsRegistry),
-    access: &Access,
+    storages: &Storages,
+    keys: &LocalKeys,
     output: Output,
 ) -> Result<(Strongroom, bool), Failure> {
-    let options = Options::default();
+    let (storages, kms) = (storages.clone(), keys.registry());
+    let explain = |error| explain(config, error, keys);
     let key = match &command.epoch_kms {
         Some(key) => key.clone(),
         None => match default_key(&config.urls.keys.as_ref().unwrap_or(&config.urls.root).to_string()) {
             Some(provider) => KeyChoice::New(provider.to_owned()),
             // Without a default, a store that is there is still no error.
-            None => match Strongroom::open(storages, kms, options).await {
+            None => match Strongroom::open(storages, kms, options()).await {
                 Ok(room) => return Ok((room, false)),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    let message = "the KMS key of the store's first epoch must be named: --epoch-kms is missing";
+                    let message =
+                        "the KMS key of the store's first epoch must be named: --epoch-kms is missing";
                     return Err(Failure::usage(message));
                 }
-                Err(error) => return Err(explain(config, error)),
+                Err(error) => return Err(explain(error)),
             },
         },
     };
-    let made = Strongroom::init(storages, kms, EpochKey::from(key.clone()), access, options).await;
-    let (room, created) = made.map_err(|error| explain(config, error))?;
+    let made = Strongroom::init(storages, kms, key.clone(), &config.access(), options()).await;
+    let (room, created) = made.map_err(explain)?;
     if created {
         match &key {
-            key if key.is_local() => local_keys(config, output),
+            key if key.provider() == "local" => local_keys(config, output),
             KeyChoice::New(_) => output.note("a new AWS KMS key was made for the store's first epoch"),
             KeyChoice::Existing(_) => {}
         }

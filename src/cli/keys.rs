@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
@@ -10,34 +11,55 @@ use crate::id::KmsKeyId;
 use crate::kms::local::InsecureLocalKms;
 use crate::kms::{
     DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError,
-    KmsRegistry, WrappedDataKey,
+    KmsErrorKind, KmsRegistry, WrappedDataKey,
 };
 use crate::system::{SystemClock, SystemEntropy};
 use crate::time::Timestamp;
 
-/// Local keys in `directory`, and AWS KMS as the environment says.
-pub(super) fn registry(directory: PathBuf) -> KmsRegistry {
-    let registry = KmsRegistry::new().with(Arc::new(LazyLocalKms { directory }));
-    #[cfg(feature = "aws")]
-    let registry = registry.with(Arc::new(crate::kms::aws::AwsKms::from_env()));
-    registry
-}
-
 /// The local provider, whose directory is looked at only when a key of it is
 /// asked for: a store without local keys must not fail because of it.
-#[derive(Debug)]
-struct LazyLocalKms {
+#[derive(Clone, Debug)]
+pub(super) struct LocalKeys {
     directory: PathBuf,
+    failed: Arc<AtomicBool>,
 }
 
-impl LazyLocalKms {
+impl LocalKeys {
+    pub(super) fn new(directory: PathBuf) -> Self {
+        Self { directory, failed: Arc::default() }
+    }
+
+    /// These, and AWS KMS as the environment says.
+    pub(super) fn registry(&self) -> KmsRegistry {
+        let registry = KmsRegistry::new().with(Arc::new(self.clone()));
+        #[cfg(feature = "aws")]
+        let registry = registry.with(Arc::new(crate::kms::aws::AwsKms::from_env()));
+        registry
+    }
+
+    /// Whether the directory, or a key in it, was missing or unfit.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
     fn open(&self) -> Result<InsecureLocalKms, KmsError> {
-        InsecureLocalKms::open(self.directory.clone(), Arc::new(SystemClock), Arc::new(SystemEntropy))
+        self.noted(InsecureLocalKms::open(
+            self.directory.clone(),
+            Arc::new(SystemClock),
+            Arc::new(SystemEntropy),
+        ))
+    }
+
+    fn noted<T>(&self, result: Result<T, KmsError>) -> Result<T, KmsError> {
+        result.inspect_err(|error| {
+            let missing = matches!(error.kind(), KmsErrorKind::Configuration | KmsErrorKind::KeyDestroyed);
+            self.failed.fetch_or(missing, Ordering::Relaxed);
+        })
     }
 }
 
 #[async_trait]
-impl Kms for LazyLocalKms {
+impl Kms for LocalKeys {
     fn provider(&self) -> &'static str {
         "local"
     }
@@ -48,7 +70,7 @@ impl Kms for LazyLocalKms {
         key: &KmsKeyId,
         context: &EncryptionContext,
     ) -> Result<GeneratedDataKey, KmsError> {
-        self.open()?.generate_data_key(receipt, key, context).await
+        self.noted(self.open()?.generate_data_key(receipt, key, context).await)
     }
 
     async fn decrypt(
@@ -58,34 +80,38 @@ impl Kms for LazyLocalKms {
         wrapped: &WrappedDataKey,
         context: &EncryptionContext,
     ) -> Result<DataKey, KmsError> {
-        self.open()?.decrypt(receipt, key, wrapped, context).await
+        self.noted(self.open()?.decrypt(receipt, key, wrapped, context).await)
+    }
+
+    async fn resolve(&self, key: &KmsKeyId) -> Result<KmsKeyId, KmsError> {
+        self.noted(self.open()?.resolve(key).await)
     }
 
     async fn describe(&self, key: &KmsKeyId) -> Result<KeyState, KmsError> {
-        self.open()?.describe(key).await
+        self.noted(self.open()?.describe(key).await)
     }
 }
 
 #[async_trait]
-impl KmsAdmin for LazyLocalKms {
+impl KmsAdmin for LocalKeys {
     async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError> {
-        self.open()?.create_key(tags).await
+        self.noted(self.open()?.create_key(tags).await)
     }
 
     async fn enable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
-        self.open()?.enable(key).await
+        self.noted(self.open()?.enable(key).await)
     }
 
     async fn disable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
-        self.open()?.disable(key).await
+        self.noted(self.open()?.disable(key).await)
     }
 
     async fn schedule_deletion(&self, key: &KmsKeyId, days: u32) -> Result<Timestamp, KmsError> {
-        self.open()?.schedule_deletion(key, days).await
+        self.noted(self.open()?.schedule_deletion(key, days).await)
     }
 
     async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError> {
-        self.open()?.cancel_deletion(key).await
+        self.noted(self.open()?.cancel_deletion(key).await)
     }
 
     fn assurance(&self) -> DestructionAssurance {

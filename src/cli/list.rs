@@ -7,7 +7,7 @@ use super::args::{Ls, Stat, Verify};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::get::by_name;
-use super::output::{line, pairs, seconds, table};
+use super::output::{Column, line, pairs, seconds, table};
 use super::{Answer, Session};
 use crate::error::{Error, ErrorKind};
 use crate::id::BlobId;
@@ -48,6 +48,7 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
         let row = match info {
             // It was a name without its blob, or went away meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) if is_final(&error) => return Err(session.explain(error)),
             Err(error) => Err(session.explain(error)),
             Ok(info) => Ok(info),
         };
@@ -55,7 +56,9 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
             let value = match &row {
                 Ok(_) if command.ids => json!({ "blob": listed.id }),
                 Ok(info) => to_json(info),
-                Err(failure) if command.name.is_some() => json!({ "blob": listed.id, "error": failure.to_json() }),
+                Err(failure) if command.name.is_some() => {
+                    json!({ "blob": listed.id, "error": failure.to_json() })
+                }
                 Err(failure) => {
                     json!({ "blob": listed.id, "stored_bytes": listed.stored_bytes, "error": failure.to_json() })
                 }
@@ -64,7 +67,10 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
         } else if command.ids {
             session.output.print(&format!("{}\n", listed.id))?;
         } else {
-            infos.push((listed.id, row.as_ref().map(Clone::clone).map_err(|failure| failure.message().to_owned())));
+            infos.push((
+                listed.id,
+                row.as_ref().map(Clone::clone).map_err(|failure| failure.message().to_owned()),
+            ));
         }
         if let Err(failure) = row {
             count += 1;
@@ -74,14 +80,19 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
     if !session.output.json && !command.ids {
         if command.name.is_none() {
             // Oldest first, as in a log; the damaged ones, whose time is not known, last.
-            infos.sort_by_key(|(id, info)| (info.is_err(), info.as_ref().ok().map(|info| info.sealed_at), *id));
+            infos.sort_by_key(|(id, info)| {
+                (info.is_err(), info.as_ref().ok().map(|info| info.sealed_at), *id)
+            });
         }
         session.output.print(&listing(&infos))?;
     }
     end(failed, count, "could not be opened")
 }
 
-async fn ids(session: &Session, mut listed: impl stream::Stream<Item = Result<Listed, Error>> + Unpin) -> Answer {
+async fn ids(
+    session: &Session,
+    mut listed: impl stream::Stream<Item = Result<Listed, Error>> + Unpin,
+) -> Answer {
     while let Some(listed) = listed.try_next().await.map_err(|error| session.explain(error))? {
         if session.output.json {
             session.output.print_json(
@@ -111,7 +122,15 @@ fn listing(infos: &[(BlobId, Result<BlobInfo, String>)]) -> String {
             row
         }
     });
-    table(&["ID", "BYTES", "SEALED AT", "RETAINED UNTIL", "TYPE", "NAME"], &[1], rows)
+    let columns = [
+        ("ID", Column::Whole),
+        ("BYTES", Column::Number),
+        ("SEALED AT", Column::Whole),
+        ("RETAINED UNTIL", Column::Whole),
+        ("TYPE", Column::Cut),
+        ("NAME", Column::Cut),
+    ];
+    table(&columns, rows)
 }
 
 pub(super) async fn stat(session: &Session, command: Stat) -> Answer {
@@ -182,18 +201,18 @@ pub(super) async fn verify(session: &Session, command: Verify) -> Answer {
         .buffered(VERIFYING);
     let (mut failed, mut bad, mut good) = (None, 0_u64, 0_u64);
     while let Some((blob, result)) = checked.try_next().await.map_err(explain)? {
-        let (text, value) = match &result {
-            Err(error) if error.kind() == ErrorKind::NotFound && !named => continue,
+        let (text, value) = match result {
             Ok(info) => {
                 good += 1;
-                (format!("{blob}  ok  {} bytes\n", info.bytes), json!({ "blob": blob, "ok": true, "bytes": info.bytes }))
+                (
+                    format!("{blob}  ok  {} bytes\n", info.bytes),
+                    json!({ "blob": blob, "ok": true, "bytes": info.bytes }),
+                )
             }
-            Err(_) => (String::new(), Value::Null),
-        };
-        let (text, value) = match result {
-            Ok(_) => (text, value),
+            Err(error) if error.kind() == ErrorKind::NotFound && !named => continue,
+            Err(error) if is_final(&error) => return Err(explain(error)),
             Err(error) => {
-                let failure = session.explain(error);
+                let failure = explain(error);
                 let shown = (
                     format!("{blob}  FAILED  {}\n", failure.message()),
                     json!({ "blob": blob, "ok": false, "error": failure.to_json() }),
@@ -221,6 +240,11 @@ async fn check(customer: &Customer, blob: BlobId, command: &Verify) -> Result<Bl
         Some(name) if info.metadata.name() != Some(name) => Err(Error::authentication()),
         _ => Ok(info),
     }
+}
+
+/// Whether no other blob can be opened either.
+fn is_final(error: &Error) -> bool {
+    error.kind() == ErrorKind::AuditUnavailable
 }
 
 /// Of two failures, the one to end with: damage before all else.

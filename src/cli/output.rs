@@ -5,12 +5,15 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use super::failure::Failure;
 use crate::time::Timestamp;
+
+const WITH_TOTAL: &str = "{bytes:>11} of {total_bytes} [{bar:30}] {bytes_per_sec}, {eta} left";
+const WITHOUT_TOTAL: &str = "{bytes:>11} in {elapsed}, {bytes_per_sec}";
 
 /// How this run talks.
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +50,7 @@ impl Output {
         if self.quiet || self.json || !io::stderr().is_terminal() {
             return ProgressBar::hidden();
         }
-        let template = match total {
-            Some(_) => "{bytes:>11} of {total_bytes} [{bar:30}] {bytes_per_sec}, {eta} left",
-            None => "{bytes:>11} in {elapsed}, {bytes_per_sec}",
-        };
+        let template = if total.is_some() { WITH_TOTAL } else { WITHOUT_TOTAL };
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
         bar.set_style(ProgressStyle::with_template(template).expect("the templates are tested"));
         bar.enable_steady_tick(Duration::from_millis(200));
@@ -68,23 +68,56 @@ pub(super) fn line(value: &Value) -> String {
     format!("{value}\n")
 }
 
-/// A table with a header. Columns in `right` are numbers. On a terminal, rows
-/// are cut to its width.
-pub(super) fn table(header: &[&str], right: &[usize], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+/// How a column of a table is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Column {
+    /// Whole, whatever the width: an id is of no use in part.
+    Whole,
+    /// Whole, and to the right.
+    Number,
+    /// Cut where the terminal is too narrow.
+    Cut,
+}
+
+/// A table with a header. On a terminal, rows are cut to its width.
+pub(super) fn table(columns: &[(&str, Column)], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    table_within(columns, rows, io::stdout().is_terminal(), None)
+}
+
+/// A table that is cut to the terminal's width or the given one.
+fn table_within(
+    columns: &[(&str, Column)],
+    rows: impl IntoIterator<Item = Vec<String>>,
+    cut: bool,
+    width: Option<u16>,
+) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_truncation_indicator("…");
-    let fits = if io::stdout().is_terminal() { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
-    table.set_content_arrangement(fits);
-    table.set_header(header.iter().map(Cell::new));
-    for cells in rows {
+    // Rows in which nothing may be cut are better broken by the terminal.
+    if cut && columns.iter().any(|(_, column)| *column == Column::Cut) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    } else {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    if let Some(width) = width {
+        table.set_width(width);
+    }
+    let one_line = |cells| {
         let mut row = Row::from(cells);
         row.max_height(1);
-        table.add_row(row);
+        row
+    };
+    table.set_header(one_line(columns.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>()));
+    for cells in rows {
+        table.add_row(one_line(cells));
     }
-    for (index, column) in table.column_iter_mut().enumerate() {
+    for ((_, kind), column) in columns.iter().zip(table.column_iter_mut()) {
         column.set_padding((0, 2));
-        if right.contains(&index) {
+        if *kind != Column::Cut {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+        if *kind == Column::Number {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -115,9 +148,26 @@ mod tests {
 
     #[test]
     fn tables_are_aligned_and_have_no_trailing_space() {
-        let rows = [vec!["a".to_owned(), "1".to_owned(), String::new()], vec!["bcd".into(), "23".into(), "x".into()]];
-        let text = table(&["ID", "BYTES", "NAME"], &[1], rows);
+        let columns = [("ID", Column::Whole), ("BYTES", Column::Number), ("NAME", Column::Cut)];
+        let rows = [
+            vec!["a".to_owned(), "1".to_owned(), String::new()],
+            vec!["bcd".into(), "23".into(), "x".into()],
+        ];
+        let text = table_within(&columns, rows.clone(), false, None);
         assert_eq!(text, "ID   BYTES  NAME\na        1\nbcd     23  x\n");
+        assert_eq!(table_within(&columns, rows, true, Some(40)), text);
+    }
+
+    #[test]
+    fn what_may_be_cut_gives_way_to_what_may_not() {
+        let id = "019mxzvzayz3nw0k25dvdqnm8w";
+        let columns = [("ID", Column::Whole), ("BYTES", Column::Number), ("NAME", Column::Cut)];
+        let rows =
+            [vec![id.to_owned(), "1".to_owned(), "a rather long name, längér than the line".to_owned()]];
+        let text = table_within(&columns, rows, true, Some(52));
+        assert!(text.lines().all(|line| line.chars().count() <= 52), "{text}");
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.contains(id) && text.contains("…"), "{text}");
     }
 
     #[test]
@@ -127,9 +177,7 @@ mod tests {
 
     #[test]
     fn the_progress_templates_are_templates() {
-        let output = Output { json: false, quiet: false };
-        output.progress(Some(1)).finish();
-        for template in ["{bytes:>11} of {total_bytes} [{bar:30}] {bytes_per_sec}, {eta} left", "{bytes:>11} in {elapsed}, {bytes_per_sec}"] {
+        for template in [WITH_TOTAL, WITHOUT_TOTAL] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
     }

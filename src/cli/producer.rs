@@ -82,7 +82,8 @@ impl Input {
     pub(super) fn expect(mut self, bytes: Option<u64>) -> Result<Self, Failure> {
         match (self.expected, bytes) {
             (Some(found), Some(wanted)) if found != wanted => {
-                return Err(short(format!("the input has {found} bytes, and {wanted} were expected")));
+                let message = format!("the length of the input in bytes is {found}, not {wanted}");
+                return Err(Failure::new(Exit::Io, "io", message));
             }
             _ => self.expected = self.expected.or(bytes),
         }
@@ -131,17 +132,14 @@ impl Input {
         match &self.from {
             From::File(file, modified) => match file.metadata()?.modified()? == *modified {
                 true => Ok(()),
-                false => Err(io::Error::new(io::ErrorKind::InvalidData, "the file was changed while it was read")),
+                false => {
+                    Err(io::Error::new(io::ErrorKind::InvalidData, "the file was changed while it was read"))
+                }
             },
             From::Stream(_) => Ok(()),
             From::Program(_, running) => running.wait(),
         }
     }
-}
-
-/// An input of the wrong length.
-fn short(message: String) -> Failure {
-    Failure::new(Exit::Io, "io", message)
 }
 
 impl Read for Input {
@@ -188,7 +186,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         let mut child = self.lock();
         if let Ok(None) = child.try_wait() {
-            let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM);
+            let _ = rustix::process::kill_process(
+                rustix::process::Pid::from_child(&child),
+                rustix::process::Signal::TERM,
+            );
         }
     }
 }

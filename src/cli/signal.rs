@@ -17,8 +17,9 @@ impl Signals {
     /// From here on they end nothing by themselves.
     pub(super) fn listen() -> Result<Self, Failure> {
         let listen = |kind| {
-            signal(kind)
-                .map_err(|error| Failure::new(Exit::Internal, "internal", format!("failed to start: {error}")))
+            signal(kind).map_err(|error| {
+                Failure::new(Exit::Internal, "internal", format!("failed to start: {error}"))
+            })
         };
         Ok(Self {
             hangup: listen(SignalKind::hangup())?,

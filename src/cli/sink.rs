@@ -32,7 +32,8 @@ impl Sink {
     /// Standard output, past its buffer.
     pub(super) fn stdout() -> Result<Self, Failure> {
         let opened = io::stdout().as_fd().try_clone_to_owned();
-        let file = File::from(opened.map_err(|error| Failure::create("failed to open standard output", &error))?);
+        let file =
+            File::from(opened.map_err(|error| Failure::create("failed to open standard output", &error))?);
         Ok(Self::over(file, false, None))
     }
 
@@ -102,7 +103,8 @@ impl Staged {
             return Err(Failure::new(Exit::CannotCreate, "output", message)
                 .hint("for a pipe or a device, use `-o -` and redirect standard output"));
         }
-        let random: [u8; 8] = random(&SystemEntropy).map_err(|error| Failure::from(crate::Error::from(error)))?;
+        let random: [u8; 8] =
+            random(&SystemEntropy).map_err(|error| Failure::from(crate::Error::from(error)))?;
         let name = format!(".strongroom-{:016x}.part", u64::from_be_bytes(random));
         let path = directory(&target).join(name);
         let file = File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(cannot)?;
@@ -204,8 +206,15 @@ mod tests {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read(&path).unwrap(), b"");
         for device in ["/dev/null", "/"] {
-            assert_eq!(Sink::file(Path::new(device), true).err().unwrap().exit(), Exit::CannotCreate, "{device}");
+            assert_eq!(
+                Sink::file(Path::new(device), true).err().unwrap().exit(),
+                Exit::CannotCreate,
+                "{device}"
+            );
         }
-        assert_eq!(Sink::file(&dir.path().join("no/such/out"), false).err().unwrap().exit(), Exit::CannotCreate);
+        assert_eq!(
+            Sink::file(&dir.path().join("no/such/out"), false).err().unwrap().exit(),
+            Exit::CannotCreate
+        );
     }
 }

@@ -19,6 +19,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use sha2::{Digest, Sha256};
 
+use super::KeyChoice;
 use crate::access::Access;
 use crate::audit::log::{Log, OpenIntent};
 use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult, RingRef};
@@ -28,7 +29,7 @@ use crate::entropy::{Entropy, random, random_secret};
 use crate::envelope::Kek;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, DataKeyId, KekId, KmsKeyId, RequestId, StoreId};
-use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KmsErrorKind, KmsRegistry};
+use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsErrorKind, KmsRegistry};
 use crate::ring::sealed::{EpochRecord, SealedRing};
 use crate::ring::{Change, DirectoryKey, Entry, EntryKind, Ring, RingDataKey, RingRefusal, Settings};
 use crate::store::{layout, store_error};
@@ -111,6 +112,20 @@ impl Keyring {
         }
     }
 
+    /// The KMS key that was chosen: a new one, or one that is there and enabled.
+    pub(super) async fn kms_key(&self, choice: KeyChoice, tags: &EncryptionContext) -> Result<KmsKeyId> {
+        let key = match choice {
+            KeyChoice::New(provider) => return Ok(self.kms.provider(&provider)?.create_key(tags).await?),
+            KeyChoice::Existing(key) => key,
+        };
+        let provider = self.kms.get(&key)?;
+        let key = provider.resolve(&key).await?;
+        match provider.describe(&key).await? {
+            KeyState::Enabled => Ok(key),
+            _ => Err(Error::new(ErrorKind::KeyUnavailable, "the KMS key is not enabled")),
+        }
+    }
+
     /// Makes the first epoch of a new store, or finds the one that another
     /// `init` made meanwhile.
     pub(super) async fn create_first_epoch(&self, asker: Asker<'_>, kms_key: KmsKeyId) -> Result<()> {
@@ -187,7 +202,7 @@ impl Keyring {
             }
             _ => error.into(),
         });
-        let data_key = close(open, data_key).await?;
+        let data_key = settle(open, data_key)?;
         let directory = record.open(&data_key).map_err(|_| Error::new(ErrorKind::Integrity, altered))?;
         Ok(Epoch { number, data_key, directory })
     }
@@ -231,15 +246,20 @@ impl Keyring {
 
     async fn read_ring(&self, asker: Asker<'_>, customer: CustomerId, keys: &CustomerKeys) -> Result<Ring> {
         let version = |path: &Path| layout::read_ring(path).map(|(_, version)| version);
-        let newest = newest(&*self.storage, layout::rings_of(customer), version);
-        let (newest, pin) = tokio::join!(newest, self.log.ring_pin(customer));
-        let (newest, pin) = (newest?, pin?);
+        let find = || newest(&*self.storage, layout::rings_of(customer), version);
+        let (found, pin) = tokio::join!(find(), self.log.ring_pin(customer));
+        let (mut newest, pin) = (found?, pin?);
         let rolled_back = || {
             Error::new(
                 ErrorKind::Integrity,
                 format!("the ring of customer {customer} is older than the log says"),
             )
         };
+        if pin.is_some_and(|pin| newest < Some(pin.version)) {
+            // Pinned after we listed, perhaps. A version is there before it is
+            // pinned, so that a list made from now on must have it.
+            newest = find().await?;
+        }
         let Some(version) = newest else {
             return Err(match pin {
                 Some(_) => rolled_back(),
@@ -301,7 +321,7 @@ impl Keyring {
         let (open, receipt) = self.begin(asker, Action::KmsDecrypt, Some(customer), reference).await?;
         let context = EncryptionContext::customer(self.store, customer, key.id);
         let made = provider.decrypt(receipt, &key.kms_key, &key.wrapped, &context).await;
-        close(open, made.map_err(Error::from)).await
+        settle(open, made.map_err(Error::from))
     }
 
     /// Writes the first ring of a new customer: a name key, and the day keys of
@@ -370,7 +390,7 @@ impl Keyring {
                 let last = (0..MINT_DAYS).map(|days| from.plus(days));
                 let mut days = ring.missing_days(last);
                 days.dedup();
-                // The newest data key of the KMS key that the customer has now.
+                // A data key of the KMS key that the customer has now.
                 let fits = |key: &&RingDataKey| key.kms_key == ring.settings.kms_key;
                 let Some(under) = ring.data_keys.iter().find(fits) else {
                     return Err(Error::new(
@@ -463,7 +483,7 @@ impl Keyring {
     ) -> Result<GeneratedDataKey> {
         let provider = self.kms.get(key)?;
         let made = provider.generate_data_key(receipt, key, context).await;
-        close(open, made.map_err(Error::from)).await
+        settle(open, made.map_err(Error::from))
     }
 
     async fn begin(
@@ -530,7 +550,14 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// Records how a key use ended, and passes its result on.
+/// Records how a step of an operation ended, and passes its result on. Nobody
+/// waits for that record: the operation's own stands behind it.
+pub(super) fn settle<T>(open: OpenIntent, result: Result<T>) -> Result<T> {
+    open.record(result.as_ref().err().map_or(OutcomeResult::Ok, |error| error.kind().into()), None);
+    result
+}
+
+/// Records how an operation ended, and passes its result on.
 pub(super) async fn close<T>(open: OpenIntent, result: Result<T>) -> Result<T> {
     match result {
         Ok(value) => {

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Customer;
 use super::customer::use_error;
-use super::keyring::close;
+use super::keyring::{Asker, close};
 use crate::audit::log::OpenIntent;
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::codec::DecodeError;
@@ -29,6 +29,7 @@ use crate::envelope::{BlobName, Header, Metadata, PRELUDE_LEN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, KekId};
 use crate::payload::{CHUNK_LEN, Layout, Opener, PROLOGUE_LEN};
+use crate::ring::{EntryKind, UseError};
 use crate::store::{StorageKind, layout, store_error};
 use crate::suite::Suite;
 use crate::time::{Day, Timestamp};
@@ -154,10 +155,10 @@ pub(super) async fn open(
     range: Option<ByteRange>,
     action: Action,
 ) -> Result<Opened> {
-    let (intent, front) =
+    let (mut intent, front) =
         begin(customer, blob, action, if range.is_some() { FRONT_LEN } else { FULL_FRONT_LEN }).await?;
     let prepared = async {
-        let mut body = Body::open(customer, blob, front?, intent.receipt).await?;
+        let mut body = Body::open(customer, blob, front?, intent.receipt, &mut intent.open).await?;
         let length = body.opener.layout().plaintext_len();
         let wanted = match range {
             None => 0..length,
@@ -188,9 +189,9 @@ pub(super) async fn stat(
     action: Action,
     name: Option<&BlobName>,
 ) -> Result<BlobInfo> {
-    let (intent, front) = begin(customer, blob, action, FRONT_LEN).await?;
+    let (mut intent, front) = begin(customer, blob, action, FRONT_LEN).await?;
     let stat = async {
-        let mut body = Body::open(customer, blob, front?, intent.receipt).await?;
+        let mut body = Body::open(customer, blob, front?, intent.receipt, &mut intent.open).await?;
         body.open_last_chunk().await?;
         if name.is_some() && body.info.metadata.name() != name {
             return Err(Error::authentication());
@@ -300,6 +301,7 @@ impl Body {
         blob: BlobId,
         front: Front,
         receipt: crate::audit::KeyUseReceipt,
+        intent: &mut OpenIntent,
     ) -> Result<Self> {
         let room = &*customer.room.0;
         let path = layout::blob(customer.id, blob);
@@ -322,20 +324,23 @@ impl Body {
             return Err(Error::authentication());
         }
 
-        let ring = customer.ring().await?;
+        let asker = Asker { access: &customer.access, cause: Some(intent.request()) };
+        let ring = room.keyring.ring(asker, customer.id).await?;
         let ring = match ring.entry(binding.kek) {
             Some(_) => ring,
             // Another node may have minted the key since this one looked.
-            None => customer.room.0.keyring.fresh_ring(customer.asker(), customer.id).await?,
+            None => room.keyring.fresh_ring(asker, customer.id).await?,
         };
         let Some(entry) = ring.entry(binding.kek) else {
-            return Err(if ring.was_dropped(binding.kek) {
-                use_error(crate::ring::UseError::Destroyed)
-            } else {
-                Error::authentication()
+            // The header is not authentic yet: a key of another day in it is
+            // damage, whatever became of that key.
+            return Err(match ring.dropped(binding.kek) {
+                Some(gone) if gone.kind == EntryKind::Day(blob.day()) => use_error(UseError::Destroyed),
+                _ => Error::authentication(),
             });
         };
-        let data_key = room.keyring.data_key(customer.asker(), &ring, entry.data_key).await?;
+        let data_key = room.keyring.data_key(asker, &ring, entry.data_key).await?;
+        intent.uses(binding.kek);
         let key = ring.open_key(receipt, binding.kek, &data_key).map_err(use_error)?;
         let (dek, metadata) = key.open_header(&header).map_err(use_error)?;
         let prologue = front_bytes[header_len..][..PROLOGUE_LEN].try_into().expect("fetched above");
@@ -512,6 +517,14 @@ struct Releasing {
     released: u64,
     /// The error that follows the last authentic piece.
     pending: Option<Error>,
+}
+
+impl Drop for Releasing {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.record(OutcomeResult::Aborted, Some(self.released));
+        }
+    }
 }
 
 impl Releasing {

@@ -8,7 +8,7 @@ use object_store::{ObjectStore, PutMode, PutPayload};
 use tokio::task::JoinHandle;
 
 use super::customer::use_error;
-use super::keyring::{Want, close};
+use super::keyring::{Asker, Want, close, settle};
 use super::source::Segments;
 use super::{Customer, Source};
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
@@ -78,9 +78,10 @@ pub struct Sealed {
 
 pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptions) -> Result<Sealed> {
     let room = &*customer.room.0;
-    let asker = customer.asker();
+    let request = room.log.request_id()?;
+    let asker = Asker { access: &customer.access, cause: Some(request) };
     let now = room.now();
-    let mut ring = customer.ring().await?;
+    let mut ring = room.keyring.ring(asker, customer.id).await?;
     let promised = ring.settings.period.retain_until(now);
     let day = options.retain_until.map_or(promised, |day| day.max(promised));
     if day > Day::MAX {
@@ -103,8 +104,8 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
 
     // Reading begins now, so that it overlaps with the commit of the intents.
     let segments = source.start();
-    let intent = intent(customer, blob, entry, day)?;
-    let find = name_entry.map(|entry| find_intent(customer, entry, intent.request)).transpose()?;
+    let intent = intent(customer, request, blob, entry, day);
+    let find = name_entry.map(|entry| find_intent(customer, entry, request)).transpose()?;
     let mut begun =
         room.log.begin_all([Some(intent), find].into_iter().flatten().collect()).await?.into_iter();
     let (open, receipt) = begun.next().expect("one of each intent");
@@ -113,7 +114,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
             (Some(name), Some(entry), Some((open, receipt))) => {
                 let data_key = room.keyring.data_key(asker, &ring, entry.data_key).await?;
                 let tag = ring.open_key(receipt, entry.id, &data_key).and_then(|key| key.name_tag(name));
-                let tag = close(open, tag.map_err(use_error)).await?;
+                let tag = settle(open, tag.map_err(use_error))?;
                 Some(layout::name(customer.id, &tag, now, blob))
             }
             _ => None,
@@ -162,12 +163,12 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     }
 }
 
-fn intent(customer: &Customer, blob: BlobId, entry: &Entry, day: Day) -> Result<Intent> {
-    let mut intent = Intent::new(customer.room.0.log.request_id()?, &customer.access, Action::Seal);
+fn intent(customer: &Customer, request: RequestId, blob: BlobId, entry: &Entry, day: Day) -> Intent {
+    let mut intent = Intent::new(request, &customer.access, Action::Seal);
     intent.customer = Some(customer.id);
     intent.blob = Some(blob);
     intent.key = Some(KeyRef::Kek { id: entry.id, day });
-    Ok(intent)
+    intent
 }
 
 fn find_intent(customer: &Customer, name_key: &Entry, cause: RequestId) -> Result<Intent> {

@@ -27,7 +27,7 @@ use strongroom::kms::{
     DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError,
     KmsRegistry, WrappedDataKey,
 };
-use strongroom::room::{Customer, CustomerKey, EpochKey, NewCustomer, Options, Strongroom};
+use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, Strongroom};
 use strongroom::store::Storages;
 use strongroom::time::{Clock, Timestamp};
 
@@ -203,7 +203,7 @@ pub fn options(clock: &Arc<TestClock>) -> Options {
 
 /// Makes a store with the customer `acme`.
 pub async fn new_store(raw: &Raw, kms: &KmsRegistry, options: Options) -> (Strongroom, Customer) {
-    let epoch_key = EpochKey::New("local".into());
+    let epoch_key = KeyChoice::New("local".into());
     let (room, made) =
         Strongroom::init(raw.storages(), kms.clone(), epoch_key, &access(), options).await.unwrap();
     assert!(made);
@@ -212,7 +212,7 @@ pub async fn new_store(raw: &Raw, kms: &KmsRegistry, options: Options) -> (Stron
 }
 
 pub async fn add_customer(room: &Strongroom, label: &str) -> Customer {
-    let new = NewCustomer::new(label.parse().unwrap(), CustomerKey::New("local".into()));
+    let new = NewCustomer::new(label.parse().unwrap(), KeyChoice::New("local".into()));
     room.add_customer(&access(), new).await.unwrap();
     room.customer(&label.parse().unwrap(), access()).await.unwrap()
 }

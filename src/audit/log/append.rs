@@ -19,173 +19,30 @@
 //! in two commits. Outcomes are never dropped. Intents whose caller has gone
 //! are dropped while they wait, but not from an attempt.
 
-use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::error::Error as _;
 use std::io;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::TryStreamExt;
 use object_store::PutMode;
-use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
+use super::Inner;
+use super::queue::Ticket;
 use super::wal::Mark;
-use super::{Inner, OpenIntent};
-use crate::audit::KeyUseReceipt;
-use crate::audit::commit::{Head, Line};
+use crate::audit::commit::Head;
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::RequestId;
 use crate::merkle::Hash;
 
 /// Commits of others that are read one by one before the end is searched for.
 const FEW: u32 = 8;
 
-pub(super) type Begun = (OpenIntent, KeyUseReceipt);
-
-/// Records that are answered together, and go into one commit.
-#[derive(Debug)]
-pub(super) struct Ticket {
-    pub(super) lines: Vec<Line>,
-    pub(super) reply: Reply,
-}
-
-#[derive(Debug)]
-pub(super) enum Reply {
-    Begin { seeds: Vec<Seed>, to: Option<oneshot::Sender<Result<Vec<Begun>>>> },
-    Finish { to: Option<oneshot::Sender<Result<()>>> },
-}
-
-/// What an [`OpenIntent`] is made of once its intent is durable. The nonce of
-/// its outcome is drawn beforehand, so that recording the outcome cannot fail.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seed {
-    pub(super) request: RequestId,
-    pub(super) nonce: RequestId,
-}
-
-impl Ticket {
-    fn is_abandoned(&self) -> bool {
-        match &self.reply {
-            Reply::Begin { to, .. } => to.as_ref().is_none_or(oneshot::Sender::is_closed),
-            Reply::Finish { .. } => false,
-        }
-    }
-
-    /// Called once the commit with the ticket's records is durable.
-    fn answer(self, inner: &Arc<Inner>) {
-        match self.reply {
-            Reply::Begin { seeds, to } => {
-                let open = |seed: Seed| {
-                    (OpenIntent::new(Arc::clone(inner), seed), KeyUseReceipt::mint(seed.request))
-                };
-                let begun: Vec<Begun> = seeds.into_iter().map(open).collect();
-                // With nobody there to take them they are dropped, and that
-                // queues their outcome: aborted.
-                if let Some(to) = to {
-                    drop(to.send(Ok(begun)));
-                }
-            }
-            Reply::Finish { to } => {
-                if let Some(to) = to {
-                    // A caller who has gone has nothing more to learn.
-                    drop(to.send(Ok(())));
-                }
-            }
-        }
-    }
-
-    fn refuse(&mut self, cause: &Arc<Error>) {
-        match &mut self.reply {
-            Reply::Begin { to, .. } => {
-                if let Some(to) = to.take() {
-                    drop(to.send(Err(begin_refused(Some(cause)))));
-                }
-            }
-            Reply::Finish { to } => {
-                if let Some(to) = to.take() {
-                    drop(to.send(Err(finish_delayed(Some(cause)))));
-                }
-            }
-        }
-    }
-}
-
-/// The error of a `begin` that was not made durable.
-pub(super) fn begin_refused(cause: Option<&Arc<Error>>) -> Error {
-    refusal(
-        cause,
-        "the audit log cannot be written, so nothing was sealed or opened",
-        "the audit log is not what was written, so nothing was sealed or opened",
-    )
-}
-
-/// The error of a `finish` that is not durable yet.
-pub(super) fn finish_delayed(cause: Option<&Arc<Error>>) -> Error {
-    refusal(
-        cause,
-        "the audit log cannot be written; the outcome is kept and tried again",
-        "the audit log is not what was written; the outcome is kept",
-    )
-}
-
-fn refusal(cause: Option<&Arc<Error>>, unavailable: &'static str, wrong: &'static str) -> Error {
-    let Some(cause) = cause else { return Error::new(ErrorKind::AuditUnavailable, unavailable) };
-    let (kind, sentence) = match cause.kind() {
-        kind @ (ErrorKind::Integrity | ErrorKind::UnsupportedFormat) => (kind, wrong),
-        _ => (ErrorKind::AuditUnavailable, unavailable),
-    };
-    Error::new(kind, Cow::Borrowed(sentence)).with_source(Arc::clone(cause))
-}
-
-/// What waits to be written.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    tickets: VecDeque<Ticket>,
-    /// Records in `tickets`.
-    records: usize,
-    /// Whether a committer runs, or is about to.
-    running: bool,
-    /// Whether no more intents are taken.
-    pub(super) closed: bool,
-    /// Why the last attempt failed, until one succeeds.
-    pub(super) failure: Option<Arc<Error>>,
-}
-
-impl Queue {
-    fn refuse_all(&mut self, cause: &Arc<Error>) {
-        self.tickets.iter_mut().for_each(|ticket| ticket.refuse(cause));
-        self.drop_abandoned();
-    }
-
-    fn drop_abandoned(&mut self) {
-        self.tickets.retain(|ticket| !ticket.is_abandoned());
-        self.records = self.tickets.iter().map(|ticket| ticket.lines.len()).sum();
-    }
-
-    /// The tickets of the next commit: in order, as many as it may hold.
-    fn take(&mut self, max_records: usize, max_bytes: usize) -> Vec<Ticket> {
-        let (mut records, mut bytes) = (0, 0);
-        let mut taken = Vec::new();
-        while let Some(ticket) = self.tickets.pop_front() {
-            if !ticket.is_abandoned() {
-                let size: usize = ticket.lines.iter().map(Line::len).sum();
-                let full = records + ticket.lines.len() > max_records || bytes + size > max_bytes;
-                if full && !taken.is_empty() {
-                    self.tickets.push_front(ticket);
-                    break;
-                }
-                (records, bytes) = (records + ticket.lines.len(), bytes + size);
-                taken.push(ticket);
-            }
-        }
-        self.records = self.tickets.iter().map(|ticket| ticket.lines.len()).sum();
-        taken
-    }
-}
+/// How often the committer lets others run before the next commit.
+const SETTLE: u32 = 64;
 
 /// The committer's own state: where the log stands, and what is in doubt.
 #[derive(Debug)]
@@ -295,10 +152,11 @@ impl Chain {
     async fn check_before(&self, inner: &Inner) -> Result<Option<Mark>> {
         let Some(last) = self.head.next().checked_sub(1) else { return Ok(None) };
         let mark = inner.wal.mark(last).await?.ok_or_else(|| inner.wal.missing(last))?;
-        if Some(&mark) == self.mark.as_ref() {
+        if mark.e_tag.is_some() && Some(&mark) == self.mark.as_ref() {
             return Ok(Some(mark));
         }
-        // Copied to and fro, perhaps; the content decides.
+        // Copied to and fro, perhaps, or a storage without tags; the content
+        // decides.
         let found = inner.wal.read(last).await?.ok_or_else(|| inner.wal.missing(last))?;
         if Hash::of(&found.bytes) == self.head.previous() {
             return Ok(Some(found.mark));
@@ -328,69 +186,24 @@ impl Chain {
 }
 
 impl Inner {
-    pub(super) fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Queues intents, all or none of them.
-    pub(super) fn queue_begin(self: &Arc<Self>, tickets: Vec<Ticket>) -> Result<()> {
-        let mut queue = self.queue();
-        if queue.closed {
-            let sentence = "the audit log is closed, so nothing was sealed or opened";
-            return Err(Error::new(ErrorKind::AuditUnavailable, sentence));
-        }
-        let more: usize = tickets.iter().map(|ticket| ticket.lines.len()).sum();
-        if queue.records + more > self.config.queue {
-            queue.drop_abandoned();
-        }
-        if queue.records + more > self.config.queue {
-            let sentence = "too many records wait for the audit log, so nothing was sealed or opened";
-            return Err(Error::new(ErrorKind::AuditUnavailable, sentence));
-        }
-        queue.records += more;
-        queue.tickets.extend(tickets);
-        self.start(queue);
-        Ok(())
-    }
-
-    /// Queues an outcome. There is room for it: its intent was let in.
-    pub(super) fn queue_finish(self: &Arc<Self>, ticket: Ticket) {
-        let mut queue = self.queue();
-        queue.records += ticket.lines.len();
-        queue.tickets.push_back(ticket);
-        self.start(queue);
-    }
-
-    /// Runs the committer, unless it runs.
-    pub(super) fn start(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
-        if !std::mem::replace(&mut queue.running, true) {
-            // A runtime that has shut down drops the task here and now, and the
-            // task's end takes the lock.
-            drop(queue);
-            self.runtime.spawn(commit_queued(Running { inner: Arc::clone(self), ended: false }));
+    /// Lets callers that were just answered queue what they do next. Otherwise
+    /// they would split into two halves, of which one always waits for the
+    /// other's commit, and commits would be half as large.
+    async fn settle(&self, answered: usize) {
+        let mut queued = None;
+        for _ in 0..SETTLE {
+            let now = self.queue().records;
+            if answered < 2 || now >= answered || queued == Some(now) {
+                return;
+            }
+            queued = Some(now);
+            yield_now().await;
         }
     }
 
-    /// Once the committer was `started`, whether all is written; `None` while it
-    /// runs.
-    pub(super) fn written(self: &Arc<Self>, started: bool) -> Option<Result<()>> {
-        let queue = self.queue();
-        if !started || queue.running {
-            self.start(queue);
-            return None;
-        }
-        let written = queue.tickets.is_empty() && queue.failure.is_none();
-        Some(if written { Ok(()) } else { Err(finish_delayed(queue.failure.as_ref())) })
-    }
-
-    fn put_back(&self, tickets: Vec<Ticket>) {
-        let mut queue = self.queue();
-        queue.records += tickets.iter().map(|ticket| ticket.lines.len()).sum::<usize>();
-        tickets.into_iter().rev().for_each(|ticket| queue.tickets.push_front(ticket));
-    }
-
-    /// Step 1; `None` if nothing waits, and then the committer has ended.
-    fn next_attempt(&self, head: &Head) -> Option<Attempt> {
+    /// What the next commit is made of; `None` if nothing waits, and then the
+    /// committer has ended.
+    fn next_tickets(&self) -> Option<Vec<Ticket>> {
         let mut queue = self.queue();
         let tickets = queue.take(self.config.max_records, self.config.max_bytes);
         if tickets.is_empty() {
@@ -399,32 +212,43 @@ impl Inner {
             queue.failure = None;
             return None;
         }
-        drop(queue);
+        Some(tickets)
+    }
+
+    fn attempt(&self, head: &Head, tickets: Vec<Ticket>) -> Attempt {
         let lines = tickets.iter().flat_map(|ticket| &ticket.lines);
         let (bytes, after) = head.extend(self.writer, self.clock.now(), lines);
-        Some(Attempt { seq: head.next(), bytes, after, tickets })
+        Attempt { seq: head.next(), bytes, after, tickets }
     }
 }
 
 /// Held by the committer while it runs. However it ends, with its runtime for
 /// one, another can start.
-struct Running {
+pub(super) struct Running {
     inner: Arc<Inner>,
     /// Whether the queue knows already.
     ended: bool,
 }
 
+impl Running {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner, ended: false }
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.ended {
-            self.inner.queue().running = false;
+            let cause = Error::new(ErrorKind::AuditUnavailable, "the runtime of the audit log has ended");
+            let mut queue = self.inner.queue();
+            queue.running = false;
+            queue.refuse_all(&Arc::new(cause));
         }
-        self.inner.idle.notify_waiters();
     }
 }
 
 /// Writes until nothing waits.
-async fn commit_queued(mut running: Running) {
+pub(super) async fn commit_queued(mut running: Running) {
     let inner = Arc::clone(&running.inner);
     let mut chain = inner.chain.lock().await;
     let mut backoff = Backoff::default();
@@ -441,7 +265,9 @@ async fn commit_queued(mut running: Running) {
         match round {
             Ok(Round::Stored(tickets)) => {
                 inner.queue().failure = None;
+                let answered = tickets.len();
                 tickets.into_iter().for_each(|ticket| ticket.answer(&inner));
+                inner.settle(answered).await;
                 backoff = Backoff::default();
             }
             Ok(Round::Lost(tickets)) => {
@@ -462,14 +288,19 @@ async fn commit_queued(mut running: Running) {
 
 impl Chain {
     /// Makes the next attempt, unless there is one. False if nothing waits.
-    async fn ready(&mut self, inner: &Inner) -> Result<bool, Trouble> {
+    async fn ready(&mut self, inner: &Arc<Inner>) -> Result<bool, Trouble> {
         if self.behind {
             self.catch_up(inner).await?;
         }
-        if self.attempt.is_none() {
-            self.attempt = inner.next_attempt(&self.head);
+        while self.attempt.is_none() {
+            let Some(tickets) = inner.next_tickets() else { return Ok(false) };
+            if tickets.iter().all(|ticket| ticket.lines.is_empty()) {
+                tickets.into_iter().for_each(|ticket| ticket.answer(inner));
+            } else {
+                self.attempt = Some(inner.attempt(&self.head, tickets));
+            }
         }
-        Ok(self.attempt.is_some())
+        Ok(true)
     }
 
     /// Notes a failure and, if trying again soon is of no use, tells those who

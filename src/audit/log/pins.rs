@@ -5,6 +5,7 @@
 //! JSON line in it. They are derived: the intent of each ring write holds the
 //! same, so they can be made again from the commits.
 
+use futures_util::stream::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode};
 use tokio::time::{sleep, timeout};
@@ -15,7 +16,6 @@ use super::{Inner, Log};
 use crate::audit::RingRef;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
-use futures_util::stream::TryStreamExt;
 
 impl Log {
     /// Pins one version of a customer's ring. Pinning it again changes nothing.
@@ -86,6 +86,8 @@ impl Inner {
                         let differs = || Error::new(ErrorKind::Integrity, sentence);
                         return if stored == body { Ok(()) } else { Err(differs()) };
                     }
+                    // Taken and not there: the storage is of two minds.
+                    sleep(backoff.after_failure(self)).await;
                     continue;
                 }
                 Ok(Err(error)) => error,

@@ -156,29 +156,29 @@ impl Wal {
     pub(super) async fn end(&self, from: u64) -> Result<u64> {
         let mut low = from;
         let mut step = 1u64;
-        let mut high = u64::MAX;
-        while high == u64::MAX && low < high {
+        let mut free = None;
+        while free.is_none() && low < u64::MAX {
             let mut probes = Vec::new();
             for _ in 0..PROBES / 2 {
                 probes.push(from.saturating_add(step - 1));
                 step = step.saturating_mul(2);
             }
-            (low, high) = self.narrow(low, high, &probes).await?;
+            (low, free) = self.narrow(low, free, &probes).await?;
         }
-        while low < high {
+        while let Some(high) = free.filter(|free| low < *free) {
             let span = high - low;
             let count = span.min(PROBES);
             let probe =
                 |number| low + u64::try_from(u128::from(span) * number / u128::from(count)).unwrap_or(0);
             let probes: Vec<u64> = (0..u128::from(count)).map(probe).collect();
-            (low, high) = self.narrow(low, high, &probes).await?;
+            (low, free) = self.narrow(low, free, &probes).await?;
         }
         Ok(low)
     }
 
-    /// Given that all below `low` are taken and `high` is free, the same with
-    /// what `probes`, in rising order, add to it.
-    async fn narrow(&self, low: u64, high: u64, probes: &[u64]) -> Result<(u64, u64)> {
+    /// Given that all below `low` are taken and `free` was found free, the same
+    /// with what `probes`, in rising order, add to it.
+    async fn narrow(&self, low: u64, free: Option<u64>, probes: &[u64]) -> Result<(u64, Option<u64>)> {
         let taken = try_join_all(probes.iter().map(|seq| self.mark(*seq))).await?;
         let taken = || probes.iter().copied().zip(taken.iter().map(Option::is_some));
         let last = taken().rfind(|(_, taken)| *taken).map(|(seq, _)| seq);
@@ -190,11 +190,10 @@ impl Wal {
             }
         }
         let low = last.map_or(low, |last| low.max(last.saturating_add(1)));
-        // Nothing says that a place found free is still free, only that it was
-        // when we began: that is what the end of a growing log means.
-        let high =
-            taken().filter(|(seq, taken)| !taken && *seq >= low).map(|(seq, _)| seq).min().unwrap_or(high);
-        Ok((low, high.max(low)))
+        // A place found free may have been filled since: the end is where it was
+        // at some moment of the search.
+        let found = taken().find(|(seq, taken)| !taken && *seq >= low).map(|(seq, _)| seq);
+        Ok((low, found.or(free).map(|free| free.max(low))))
     }
 
     /// How many commits there are, by listing them all. Anything else in the
@@ -276,4 +275,118 @@ pub async fn verify_chain(storage: Arc<dyn ObjectStore>, store: StoreId, shard: 
         head = commit.head();
     }
     Ok(ChainReport { commits, records: head.tree().size, head })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+
+    use futures_util::stream;
+    use object_store::{
+        CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, PutMultipartOptions, PutOptions,
+        PutPayload, PutResult, Result as StoreResult,
+    };
+
+    use super::*;
+
+    /// A storage that claims to hold the commits below a number, but for a hole.
+    #[derive(Debug, Default)]
+    struct Claims {
+        end: AtomicU64,
+        /// By how much the end moves with every request: other writers.
+        growth: u64,
+        hole: Option<u64>,
+        requests: AtomicUsize,
+    }
+
+    impl fmt::Display for Claims {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Claims")
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl ObjectStore for Claims {
+        async fn get_opts(&self, path: &Path, _: GetOptions) -> StoreResult<GetResult> {
+            self.requests.fetch_add(1, SeqCst);
+            let seq = u64::from_str_radix(path.filename().unwrap(), 16).unwrap();
+            if seq >= self.end.fetch_add(self.growth, SeqCst) || Some(seq) == self.hole {
+                return Err(object_store::Error::NotFound { path: path.to_string(), source: "none".into() });
+            }
+            let stored = object_store::memory::InMemory::new();
+            stored.put(path, PutPayload::new()).await?;
+            stored.get(path).await
+        }
+
+        async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> StoreResult<PutResult> {
+            panic!("nothing is written when the end is searched for")
+        }
+
+        async fn put_multipart_opts(
+            &self,
+            _: &Path,
+            _: PutMultipartOptions,
+        ) -> StoreResult<Box<dyn MultipartUpload>> {
+            panic!("nothing is written when the end is searched for")
+        }
+
+        fn delete_stream(
+            &self,
+            _: BoxStream<'static, StoreResult<Path>>,
+        ) -> BoxStream<'static, StoreResult<Path>> {
+            stream::empty().boxed()
+        }
+
+        fn list(&self, _: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+            panic!("ten million commits are not listed")
+        }
+
+        async fn list_with_delimiter(&self, _: Option<&Path>) -> StoreResult<ListResult> {
+            panic!("ten million commits are not listed")
+        }
+
+        async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> StoreResult<()> {
+            panic!("nothing is written when the end is searched for")
+        }
+    }
+
+    fn claims(end: u64) -> Claims {
+        Claims { end: end.into(), ..Claims::default() }
+    }
+
+    fn wal(storage: &Arc<Claims>) -> Wal {
+        let storage: Arc<dyn ObjectStore> = storage.clone();
+        Wal { storage, store: StoreId::from_bytes([1; 16]), shard: 3, limit: Duration::from_secs(60) }
+    }
+
+    #[tokio::test]
+    async fn the_end_is_found_in_few_requests() {
+        let around =
+            [1, 7, 8, 12, 16, 20].into_iter().flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + 1]);
+        for end in (0..70).chain(around).chain([10_000_000, u64::from(u32::MAX), u64::MAX - 1, u64::MAX]) {
+            let storage = Arc::new(claims(end));
+            assert_eq!(wal(&storage).end(0).await.unwrap(), end);
+            let requests = storage.requests.load(SeqCst);
+            assert!(requests <= 128 || end > 10_000_000, "{requests} requests for {end}");
+            assert!(requests <= 400, "{requests} requests for {end}");
+            let from = end - end / 3;
+            assert_eq!(wal(&storage).end(from).await.unwrap(), end);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_growing_log_is_no_hole() {
+        for growth in 1..4 {
+            let storage = Arc::new(Claims { growth, ..claims(20) });
+            let end = wal(&storage).end(0).await.unwrap();
+            assert!(end >= 20 && end <= storage.end.load(SeqCst), "{end}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hole_before_a_commit_that_is_there_is_noticed() {
+        let storage = Arc::new(Claims { hole: Some(3), ..claims(20) });
+        assert_eq!(wal(&storage).end(0).await.unwrap_err().kind(), ErrorKind::Integrity);
+    }
 }

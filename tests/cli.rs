@@ -1,0 +1,891 @@
+//! The command line as a person or a cron job meets it: the program itself, in
+//! a home of its own.
+//!
+//! What people read is in `tests/cli/*.txt`, with ids and times made equal.
+//! `UPDATE_GOLDEN=1 cargo test --test cli` writes those files.
+#![cfg(feature = "cli")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::local::LocalFileSystem;
+use serde_json::Value;
+use strongroom::audit::log::verify_chain;
+
+/// A home without anything in it.
+struct Home {
+    dir: tempfile::TempDir,
+}
+
+/// What a run of the program left.
+struct Ran {
+    code: i32,
+    out: Vec<u8>,
+    err: String,
+}
+
+impl Ran {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.out).unwrap()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.out).unwrap()
+    }
+
+    #[track_caller]
+    fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{}", self.err);
+        self
+    }
+
+    /// Failed with this code, in one line and perhaps a hint, and without output.
+    #[track_caller]
+    fn fails(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{}", self.err);
+        assert!(self.err.starts_with("strongroom: "), "{}", self.err);
+        let lines: Vec<_> = self.err.lines().collect();
+        assert!(lines.len() == 1 || lines.len() == 2 && lines[1].starts_with("hint: "), "{}", self.err);
+        self
+    }
+
+    #[track_caller]
+    fn says(self, text: &str) -> Self {
+        assert!(self.err.contains(text), "{}", self.err);
+        self
+    }
+}
+
+impl Home {
+    fn empty() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// With a store and the customer `acme`.
+    fn new() -> Self {
+        let home = Self::empty();
+        home.run(&["init", "-q"]).ok();
+        home.run(&["customer", "add", "acme", "--kms", "local"]).ok();
+        home
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn store(&self) -> PathBuf {
+        self.path("data/strongroom/store")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+        command.env_clear().env("HOME", self.dir.path()).env("XDG_DATA_HOME", self.path("data"));
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        ran(self.command(args))
+    }
+
+    fn run_with_input(&self, args: &[&str], input: &[u8]) -> Ran {
+        let mut child = self.spawn(self.command(args).stdin(Stdio::piped()));
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || drop(stdin.write_all(input)));
+            finished(child)
+        })
+    }
+
+    fn spawn(&self, command: &mut Command) -> Child {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn put(&self, bytes: &[u8]) -> String {
+        let ran = self.run_with_input(&["put", "--customer", "acme", "-"], bytes).ok();
+        let id = ran.text().strip_suffix('\n').unwrap().to_owned();
+        assert_eq!(id.len(), 26, "the id alone: {id}");
+        id
+    }
+
+    fn get(&self, id: &str) -> Ran {
+        self.run(&["get", "--customer", "acme", id, "-o", "-"])
+    }
+
+    fn ids(&self) -> Vec<String> {
+        let ran = self.run(&["ls", "--customer", "acme", "--ids"]).ok();
+        let mut ids: Vec<_> = ran.text().lines().map(str::to_owned).collect();
+        ids.sort();
+        ids
+    }
+
+    /// All files in the store whose path has `part` in it.
+    fn stored(&self, part: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut dirs = vec![self.store()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(dir).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else if path.to_str().unwrap().contains(part) {
+                    found.push(path);
+                }
+            }
+        }
+        found
+    }
+
+    fn object(&self, id: &str) -> PathBuf {
+        let found: Vec<_> =
+            self.stored(id).into_iter().filter(|path| !path.iter().any(|part| part == "name")).collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].clone()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.dir.path()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn records(&self) -> Vec<Value> {
+        let ran = self.run(&["audit", "tail", "-n", "100000", "--json"]).ok();
+        ran.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Checks every commit and record of the log from its files.
+    fn verify_log(&self) -> u64 {
+        let marker: Value =
+            serde_json::from_slice(&fs::read(self.store().join("keys/store")).unwrap()).unwrap();
+        let store = marker["store"].as_str().unwrap().parse().unwrap();
+        let audit = LocalFileSystem::new_with_prefix(self.store().join("audit")).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(verify_chain(Arc::new(audit), store, 0)).unwrap().records
+    }
+}
+
+fn ran(mut command: Command) -> Ran {
+    let output = command.output().unwrap();
+    outcome(output)
+}
+
+fn finished(child: Child) -> Ran {
+    outcome(child.wait_with_output().unwrap())
+}
+
+fn outcome(output: std::process::Output) -> Ran {
+    let code = output.status.code().unwrap_or_else(|| -output.status.signal().unwrap());
+    Ran { code, out: output.stdout, err: String::from_utf8(output.stderr).unwrap() }
+}
+
+/// Runs it with a pipe as output whose reader is gone.
+fn nobody_reads(mut command: Command) -> Ran {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    finished(command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|index| (index * 7 + index / 251) as u8).collect()
+}
+
+/// A session that is compared with a file: commands, what they printed, and how
+/// they ended.
+struct Transcript<'a> {
+    home: &'a Home,
+    text: String,
+    seen: BTreeMap<String, String>,
+}
+
+impl<'a> Transcript<'a> {
+    fn new(home: &'a Home) -> Self {
+        Self { home, text: String::new(), seen: BTreeMap::new() }
+    }
+
+    fn run(&mut self, args: &[&str]) -> Ran {
+        let ran = self.home.run(args);
+        let quoted: Vec<_> = args
+            .iter()
+            .map(
+                |arg| {
+                    if arg.contains(' ') || arg.is_empty() { format!("'{arg}'") } else { (*arg).to_owned() }
+                },
+            )
+            .collect();
+        self.text.push_str(&format!("$ strongroom {}\n{}", quoted.join(" "), ran.text()));
+        for line in ran.err.lines() {
+            self.text.push_str(&format!("! {line}\n"));
+        }
+        if ran.code != 0 {
+            self.text.push_str(&format!("exit {}\n", ran.code));
+        }
+        self.text.push('\n');
+        ran
+    }
+
+    #[track_caller]
+    fn matches(mut self, name: &str) {
+        let text = std::mem::take(&mut self.text);
+        let text = self.normal(&text);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli").join(name);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&path, &text).unwrap();
+        }
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(text, expected, "{name} differs; UPDATE_GOLDEN=1 writes it");
+    }
+
+    /// Ids by their order, times as one, of equal length.
+    fn normal(&mut self, text: &str) -> String {
+        let text = text.replace(self.home.dir.path().to_str().unwrap(), "~");
+        let mut out = String::new();
+        let mut word = String::new();
+        for c in text.chars().chain(['\0']) {
+            if c.is_ascii_alphanumeric() || "-:.".contains(c) {
+                word.push(c);
+                continue;
+            }
+            out.push_str(&self.word(&word));
+            word.clear();
+            if c != '\0' {
+                out.push(c);
+            }
+        }
+        out
+    }
+
+    fn word(&mut self, word: &str) -> String {
+        let digits =
+            |text: &str| text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect::<String>();
+        if let Some((front, id)) = word.rsplit_once(':').filter(|(_, last)| last.len() == 26) {
+            return format!("{front}:{}", self.word(id));
+        }
+        if word.len() == 26 && word.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()) {
+            let next = self.seen.len() + 1;
+            return self
+                .seen
+                .entry(word.to_owned())
+                .or_insert_with(|| format!("{:.<26}", format!("id-{next}")))
+                .clone();
+        }
+        let shape = digits(word);
+        if shape == "0000-00-00" || shape.starts_with("0000-00-00T00:00:00") {
+            shape
+        } else {
+            word.to_owned()
+        }
+    }
+}
+
+#[test]
+fn a_tour() {
+    let home = Home::empty();
+    fs::write(home.path("report.txt"), "All is well.\n").unwrap();
+    let mut tour = Transcript::new(&home);
+    tour.run(&["init"]);
+    tour.run(&["init"]);
+    tour.run(&["customer", "add", "acme", "--kms", "local", "--retention", "P6Y"]);
+    tour.run(&["customer", "add", "zenith", "--kms", "local", "--suite", "chacha20-poly1305"]);
+    tour.run(&["customer", "list"]);
+    tour.run(&["customer", "set", "acme", "--retention", "P10Y"]);
+    let put = tour.run(&[
+        "put",
+        "--customer",
+        "acme",
+        "--name",
+        "reports/monthly",
+        "--content-type",
+        "text/plain",
+        "--meta",
+        "ward=7",
+        "report.txt",
+    ]);
+    let id = put.text().trim_end().to_owned();
+    tour.run(&[
+        "put",
+        "--customer",
+        "acme",
+        "--retain-until",
+        "2999-12-31",
+        "--exec",
+        "--",
+        "printf",
+        "from a program",
+    ]);
+    tour.run(&["get", "--customer", "acme", &id, "-o", "copy.txt"]);
+    tour.run(&["get", "--customer", "acme", "--name", "reports/monthly"]);
+    tour.run(&["get", "--customer", "acme", &id, "--range", "4-5", "-o", "-"]);
+    tour.run(&["ls", "--customer", "acme"]);
+    tour.run(&["stat", "--customer", "acme", &id]);
+    tour.run(&["verify", "--customer", "acme", &id]);
+    tour.run(&["ls", "--customer", "zenith"]);
+    tour.run(&["audit", "tail", "-n", "8"]);
+    tour.matches("tour.txt");
+    assert_eq!(fs::read_to_string(home.path("copy.txt")).unwrap(), "All is well.\n");
+}
+
+#[test]
+fn the_help() {
+    let home = Home::empty();
+    let mut help = Transcript::new(&home);
+    for args in
+        [&["--help"][..], &["put", "-h"], &["put", "--help"], &["get", "--help"], &["verify", "--help"]]
+    {
+        assert_eq!(help.run(args).code, 0);
+    }
+    help.matches("help.txt");
+    assert!(home.run(&["--version"]).ok().text().starts_with("strongroom "));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(home.run(&["completions", shell]).ok().text().contains("strongroom"));
+    }
+    assert_eq!(home.names(), [] as [&str; 0], "nothing is made");
+}
+
+#[test]
+fn bad_input_is_told_apart() {
+    let home = Home::new();
+    let id = home.put(b"0123456789");
+    fs::write(home.path("file"), "x").unwrap();
+    fs::write(home.path("old"), "old").unwrap();
+    fs::create_dir(home.path("dir")).unwrap();
+    let other = "019mx0xqp7xz8cphp0tt9dmxsc";
+    let long = "n".repeat(1025);
+    let mut bad = Transcript::new(&home);
+    let acme = ["--customer", "acme"];
+    for (code, args) in [
+        // Unknown things.
+        (66, &["ls", "--customer", "nobody"][..]),
+        (66, &["customer", "show", "nobody"]),
+        (66, &["customer", "set", "nobody", "--retention", "P6Y"]),
+        (66, &["put", "--customer", "nobody", "file"]),
+        (66, &["get", acme[0], acme[1], other, "-o", "out"]),
+        (66, &["get", acme[0], acme[1], "--name", "nothing", "-o", "out"]),
+        (66, &["stat", acme[0], acme[1], other]),
+        (66, &["verify", acme[0], acme[1], other]),
+        (66, &["verify", acme[0], acme[1], "--name", "nothing"]),
+        (66, &["put", acme[0], acme[1], "no-such-file"]),
+        (66, &["put", acme[0], acme[1], "dir"]),
+        (66, &["put", acme[0], acme[1], "--exec", "--", "no-such-program"]),
+        (73, &["customer", "add", "acme", "--kms", "local"]),
+        // Wrong values.
+        (64, &["ls", "--customer", "Not A Label"]),
+        (64, &["get", acme[0], acme[1], "not-an-id"]),
+        (64, &["put", acme[0], acme[1], "--name", "a\tb", "file"]),
+        (64, &["put", acme[0], acme[1], "--name", "", "file"]),
+        (64, &["put", acme[0], acme[1], "--name", &long, "file"]),
+        (64, &["put", acme[0], acme[1], "--content-type", "plain", "file"]),
+        (64, &["put", acme[0], acme[1], "--meta", "pair", "file"]),
+        (64, &["put", acme[0], acme[1], "--meta", "a=1", "--meta", "a=2", "file"]),
+        (64, &["put", acme[0], acme[1], "--suite", "rot13", "file"]),
+        (64, &["put", acme[0], acme[1], "--retain-until", "tomorrow", "file"]),
+        (64, &["customer", "add", "new", "--kms", "vault"]),
+        (64, &["customer", "add", "new", "--kms", "local", "--retention", "18M"]),
+        (64, &["customer", "set", "acme"]),
+        (77, &["customer", "set", "acme", "--retention", "P1D"]),
+        (64, &["--principal", "Jane Doe", "ls", acme[0], acme[1]]),
+        (64, &["--purpose", "FUN", "ls", acme[0], acme[1]]),
+        // Ranges.
+        (64, &["get", acme[0], acme[1], &id, "-o", "-", "--range", "5-4"]),
+        (64, &["get", acme[0], acme[1], &id, "-o", "-", "--range", "all"]),
+        (64, &["get", acme[0], acme[1], &id, "-o", "-", "--range", "10-20"]),
+        (64, &["get", acme[0], acme[1], &id, "-o", "-", "--range", "-0"]),
+        // Outputs.
+        (73, &["get", acme[0], acme[1], &id, "-o", "old"]),
+        (73, &["get", acme[0], acme[1], &id, "-o", "dir", "--force"]),
+        (73, &["get", acme[0], acme[1], &id, "-o", "no/such/dir/out"]),
+        // Lengths.
+        (74, &["put", acme[0], acme[1], "--expect-bytes", "2", "file"]),
+        (74, &["put", acme[0], acme[1], "--expect-bytes", "9", "--exec", "--", "printf", "abc"]),
+        (74, &["put", acme[0], acme[1], "--exec", "--", "sh", "-c", "printf abc; exit 3"]),
+        // Keys.
+        (79, &["customer", "add", "new", "--kms", "local:019mx0xqp7xz8cphp0tt9dmxsc"]),
+        // Stores.
+        (66, &["--store", "elsewhere", "ls", acme[0], acme[1]]),
+        (66, &["--store", "dir", "ls", acme[0], acme[1]]),
+        (64, &["--store", "https://example.com", "ls", acme[0], acme[1]]),
+        (64, &["--store", "s3://KEY:SECRET@bucket", "ls", acme[0], acme[1]]),
+        (64, &["--store", "s3:bucket", "ls", acme[0], acme[1]]),
+        (78, &["--store", "file", "ls", acme[0], acme[1]]),
+        (66, &["--store", "memory://", "ls", acme[0], acme[1]]),
+        // Uses.
+        (64, &[]),
+        (64, &["nonsense"]),
+        (64, &["put", acme[0], acme[1]]),
+        (64, &["put", acme[0], acme[1], "file", "jane-doe"]),
+        (64, &["put", acme[0], acme[1], "--frobnicate=jane-doe", "file"]),
+        (64, &["put", acme[0], acme[1], "--exec"]),
+        (64, &["put", acme[0], acme[1], "--exec", "file"]),
+        (64, &["get", acme[0], acme[1], &id, "--name", "both"]),
+        (64, &["get", acme[0], acme[1]]),
+        (64, &["get", acme[0], acme[1], &id, "--nth", "2"]),
+        (64, &["verify", acme[0], acme[1]]),
+    ] {
+        let ran = bad.run(args);
+        assert_eq!(ran.code, code, "{args:?} {}", ran.err);
+        let ran = ran.fails(code);
+        assert!(ran.out.is_empty() || args[0] == "verify", "{args:?}");
+        for typed in ["jane-doe", "Jane", "SECRET", "nothing", "no-such-file", "a\tb"] {
+            assert!(!ran.err.contains(typed), "{}", ran.err);
+        }
+    }
+    bad.matches("bad-input.txt");
+    assert_eq!(home.ids(), [id]);
+    assert_eq!(home.names(), ["data", "dir", "file", "old"], "nothing was left behind");
+    assert_eq!(fs::read_to_string(home.path("old")).unwrap(), "old");
+}
+
+#[test]
+fn every_size_comes_back() {
+    let home = Home::new();
+    for length in [0, 1, 16383, 16384, 16385, 1 << 20, (1 << 20) + 1] {
+        let bytes = pattern(length);
+        let from_pipe = home.put(&bytes);
+        fs::write(home.path("file"), &bytes).unwrap();
+        let from_file = home.run(&["put", "--customer", "acme", "--json", "file"]).ok().json();
+        assert_eq!(from_file["bytes"], length);
+        for id in [&*from_pipe, from_file["blob"].as_str().unwrap()] {
+            assert!(home.get(id).ok().out == bytes, "{length}");
+            let got =
+                home.run(&["get", "--customer", "acme", id, "-o", "out", "--force", "--json"]).ok().json();
+            assert_eq!((&got["blob"], &got["bytes"], &got["first"]), (&id.into(), &length.into(), &0.into()));
+            assert!(fs::read(home.path("out")).unwrap() == bytes, "{length}");
+            assert_eq!(home.run(&["stat", "--customer", "acme", id, "--json"]).ok().json()["bytes"], length);
+        }
+    }
+    let verified = home.run(&["verify", "--customer", "acme", "--all", "--json"]).ok();
+    let lines: Vec<Value> = verified.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 14);
+    assert!(lines.iter().all(|line| line["ok"] == true));
+    assert_eq!(fs::metadata(home.path("out")).unwrap().permissions().mode() & 0o777, 0o600);
+    home.verify_log();
+}
+
+#[test]
+fn ranges_are_inclusive() {
+    let home = Home::new();
+    let bytes = pattern(100_000);
+    let id = home.put(&bytes);
+    for (range, expected) in [
+        ("0-0", &bytes[..1]),
+        ("16383-16384", &bytes[16383..=16384]),
+        ("99999-99999", &bytes[99_999..]),
+        ("99990-200000", &bytes[99_990..]),
+        ("50000-", &bytes[50_000..]),
+        ("-10", &bytes[99_990..]),
+        ("-1000000", &bytes[..]),
+    ] {
+        let ran = home.run(&["get", "--customer", "acme", &id, "--range", range]).ok();
+        assert!(ran.out == expected, "{range}");
+    }
+    let empty = home.put(b"");
+    home.run(&["get", "--customer", "acme", &empty, "--range", "0-"]).fails(64);
+}
+
+#[test]
+fn names_lead_to_the_newest_and_to_those_before() {
+    let home = Home::new();
+    for (index, text) in ["one", "two", "three"].iter().enumerate() {
+        home.run_with_input(&["put", "--customer", "acme", "--name", "jäne/nightly", "-"], text.as_bytes())
+            .ok();
+        home.run_with_input(&["put", "--customer", "acme", "--name", "other", "-"], &[index as u8]).ok();
+    }
+    let get =
+        |more: &[&str]| home.run(&[&["get", "--customer", "acme", "--name", "jäne/nightly"], more].concat());
+    assert_eq!(get(&[]).ok().text(), "three");
+    assert_eq!(get(&["--nth", "1"]).ok().text(), "three");
+    assert_eq!(get(&["--nth", "3"]).ok().text(), "one");
+    get(&["--nth", "4"]).fails(66);
+    get(&["--nth", "0"]).fails(64);
+    let stat = home
+        .run(&["stat", "--customer", "acme", "--name", "jäne/nightly", "--nth", "2", "--json"])
+        .ok()
+        .json();
+    assert_eq!((&stat["bytes"], &stat["name"]), (&3.into(), &"jäne/nightly".into()));
+
+    let ls = home.run(&["ls", "--customer", "acme", "--name", "jäne/nightly", "--ids"]).ok();
+    let ids: Vec<_> = ls.text().lines().collect();
+    assert_eq!(ids.len(), 3);
+    assert_eq!(home.get(ids[1]).ok().text(), "two");
+    let verified = home.run(&["verify", "--customer", "acme", "--name", "jäne/nightly"]).ok();
+    assert_eq!(verified.text().lines().count(), 3);
+
+    // A name whose blob is gone is passed over.
+    fs::remove_file(home.object(ids[0])).unwrap();
+    assert_eq!(get(&[]).ok().text(), "two");
+    assert_eq!(get(&["--nth", "2"]).ok().text(), "one");
+
+    // A name is nowhere in the store, and not in any path.
+    let status = Command::new("grep").args(["-rqa", "nightly"]).arg(home.store()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(home.stored("nightly").is_empty());
+}
+
+#[test]
+fn damage_is_never_an_end() {
+    let home = Home::new();
+    let (whole, damaged) = (home.put(&pattern(100_000)), home.put(&pattern(3_000_000)));
+    let path = home.object(&damaged);
+    let original = fs::read(&path).unwrap();
+    let middle = original.len() / 2;
+    for damage in ["cut in a chunk", "cut between chunks", "cut to nothing", "flipped", "appended", "header"]
+    {
+        let mut bytes = original.clone();
+        match damage {
+            "cut in a chunk" => bytes.truncate(middle),
+            "cut between chunks" => bytes.truncate(original.len() - original.len() % 16400 - 16400 * 3),
+            "cut to nothing" => bytes.clear(),
+            "flipped" => bytes[middle] ^= 1,
+            "appended" => bytes.push(0),
+            _ => bytes[100] ^= 1,
+        }
+        fs::write(&path, bytes).unwrap();
+        home.run(&["get", "--customer", "acme", &damaged, "-o", "out"])
+            .fails(65)
+            .says("authentication failed");
+        assert_eq!(home.names(), ["data"], "{damage}");
+        let streamed = home.get(&damaged).fails(65);
+        assert!(pattern(3_000_000).starts_with(&streamed.out), "what came is authentic: {damage}");
+        home.run(&["verify", "--customer", "acme", &damaged]).fails(65);
+
+        let all =
+            home.run(&["verify", "--customer", "acme", "--all"]).fails(65).says("1 blob did not verify");
+        assert!(all.text().contains(&format!("{whole}  ok  100000 bytes\n")), "{}", all.text());
+        assert!(all.text().contains(&format!("{damaged}  FAILED  ")), "{}", all.text());
+        let listed = home.run(&["ls", "--customer", "acme"]);
+        // A bit in the middle is not seen by a look at the front and the end.
+        assert_eq!(listed.code, if damage == "flipped" { 0 } else { 65 }, "{damage}: {}", listed.err);
+        assert!(listed.text().contains(&whole) && listed.text().contains(&damaged));
+        assert_eq!(home.ids().len(), 2);
+    }
+    let failures = home.records();
+    let failed = |record: &&Value| record["event"]["outcome"]["result"] == "authentication-failed";
+    assert!(failures.iter().filter(failed).count() >= 6 * 4, "every refusal is on the record");
+    fs::write(&path, original).unwrap();
+    home.run(&["verify", "--customer", "acme", "--all"]).ok();
+    home.verify_log();
+}
+
+#[test]
+fn later_formats_are_told_from_damage() {
+    let home = Home::new();
+    let id = home.put(b"text");
+    let path = home.object(&id);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8..10].copy_from_slice(&[2, 0xFD]);
+    fs::write(&path, bytes).unwrap();
+    home.get(&id).fails(76).says("later format");
+    home.run(&["verify", "--customer", "acme", "--all"]).fails(76);
+
+    let marker = home.store().join("keys/store");
+    let text = fs::read_to_string(&marker).unwrap();
+    fs::write(&marker, text.replace("strongroom-store-v1", "strongroom-store-v2")).unwrap();
+    home.run(&["ls", "--customer", "acme"]).fails(76).says("later format");
+    home.run(&["init"]).fails(76);
+    fs::write(&marker, "{}").unwrap();
+    home.run(&["ls", "--customer", "acme"]).fails(65);
+}
+
+#[test]
+fn an_unfit_key_directory_is_refused_when_it_is_needed() {
+    let home = Home::new();
+    let keys = home.path("data/strongroom/kms");
+    let mode = |mode| fs::set_permissions(&keys, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o755);
+    home.run(&["ls", "--customer", "acme"]).fails(78).says("data/strongroom/kms");
+    home.run(&["customer", "add", "new", "--kms", "local"]).fails(78);
+    // Neither needs a key.
+    home.run(&["init"]).ok();
+    assert!(!home.records().is_empty());
+    mode(0o700);
+    home.run(&["ls", "--customer", "acme"]).ok();
+    home.run(&["--local-kms", "elsewhere", "ls", "--customer", "acme"]).fails(78).says("elsewhere");
+    fs::rename(&keys, home.path("moved")).unwrap();
+    home.run(&["ls", "--customer", "acme"]).fails(78);
+    let mut command = home.command(&["ls", "--customer", "acme"]);
+    command.env("STRONGROOM_LOCAL_KMS", home.path("moved"));
+    ran(command).ok();
+}
+
+#[test]
+fn a_store_is_found_by_option_and_by_environment() {
+    let home = Home::empty();
+    home.run(&["--store", "a b", "-q", "init"]).ok();
+    home.run(&["--store", "a b", "customer", "add", "acme", "--kms", "local"]).ok();
+    let mut command = home.command(&["customer", "list", "--json"]);
+    command.env("STRONGROOM_STORE", format!("file://{}", home.path("a%20b").display()));
+    assert_eq!(ran(command).ok().json()["customers"][0]["label"], "acme");
+    // Three storages apart.
+    let apart = ["--store", "root", "--blobs-store", "b", "--keys-store", "k", "--audit-store", "l"];
+    let made = home.run(&[&apart[..], &["init", "--json", "-q"]].concat()).ok().json();
+    assert_eq!(made["created"], true);
+    assert_eq!(home.names(), ["a b", "b", "data", "k", "l"]);
+    let mixed = home.run(&[&apart[..6], &["--audit-store", "a b/audit", "customer", "list"]].concat());
+    assert!(matches!(mixed.code, 65 | 78), "{}", mixed.err);
+    assert_eq!(home.run(&[&apart[..], &["init", "--json"]].concat()).ok().json()["created"], false);
+}
+
+#[test]
+fn json_is_for_programs() {
+    let home = Home::new();
+    fs::write(home.path("file"), "12345").unwrap();
+    let put = home
+        .run(&["--json", "put", "--customer", "acme", "--name", "n", "--meta", "k=v", "file"])
+        .ok()
+        .json();
+    let id = put["blob"].as_str().unwrap();
+    assert_eq!((&put["bytes"], put["retain_until"].as_str().unwrap().len()), (&5.into(), 10));
+    let listed = home.run(&["ls", "--customer", "acme", "--json"]).ok().json();
+    assert_eq!(
+        (&listed["blob"], &listed["name"], &listed["meta"]["k"]),
+        (&id.into(), &"n".into(), &"v".into())
+    );
+    assert_eq!(listed["content_type"], Value::Null);
+    let ids = home.run(&["ls", "--customer", "acme", "--ids", "--json"]).ok().json();
+    assert_eq!(ids["blob"], id);
+    let shown = home.run(&["customer", "show", "acme", "--json"]).ok().json();
+    assert_eq!((&shown["retention"], &shown["held"]), (&"P18M".into(), &false.into()));
+
+    for (code, kind, args) in [
+        (66, "not-found", &["ls", "--customer", "nobody", "--json"][..]),
+        (64, "usage", &["ls", "--json"]),
+        (64, "usage", &["--json", "nonsense"]),
+        (66, "not-found", &["--store", "none", "--json", "ls", "--customer", "acme"]),
+    ] {
+        let ran = home.run(args);
+        let error: Value = serde_json::from_str(&ran.err).unwrap();
+        assert_eq!(
+            (ran.code, &error["error"]["kind"], &error["error"]["exit"]),
+            (code, &kind.into(), &code.into())
+        );
+        assert!(error["error"]["message"].is_string());
+    }
+    let records = home.records();
+    assert!(records.iter().any(|record| record["event"]["intent"]["action"] == "seal"));
+    assert!(records.iter().all(|record| record["nonce"].is_string() && record["time"].is_string()));
+    let one = home.run(&["audit", "tail", "-n", "1", "--json"]).ok();
+    assert_eq!(one.text().lines().count(), 1);
+}
+
+#[test]
+fn who_and_why_are_on_the_record() {
+    let home = Home::new();
+    let id = home.put(b"text");
+    home.run(&["--principal", "person:p-17", "--purpose", "TREAT", "get", "--customer", "acme", &id]).ok();
+    let records = home.records();
+    let opened = records.iter().find(|record| record["event"]["intent"]["action"] == "open").unwrap();
+    let intent = &opened["event"]["intent"];
+    assert_eq!((&intent["principal"], &intent["purpose"]), (&"person:p-17".into(), &"TREAT".into()));
+    let sealed = records.iter().find(|record| record["event"]["intent"]["action"] == "seal").unwrap();
+    assert_eq!(sealed["event"]["intent"]["purpose"], "HSYSADMIN");
+}
+
+#[test]
+fn a_producer_that_fails_leaves_nothing() {
+    let home = Home::new();
+    for script in
+        ["exit 1", "printf abc; exit 1", "head -c 3000000 /dev/zero; exit 7", "printf abc; kill -9 $$"]
+    {
+        home.run(&["put", "--customer", "acme", "--name", "dump", "--exec", "--", "sh", "-c", script])
+            .fails(74)
+            .says("the program failed");
+        assert_eq!(home.ids(), [] as [&str; 0], "{script}");
+    }
+    home.run(&["get", "--customer", "acme", "--name", "dump", "-o", "-"]).fails(66);
+    let good = [
+        "put",
+        "--customer",
+        "acme",
+        "--name",
+        "dump",
+        "--exec",
+        "--",
+        "sh",
+        "-c",
+        "head -c 3000000 /dev/zero",
+    ];
+    let id = home.run(&good).ok().text().trim_end().to_owned();
+    assert!(home.get(&id).ok().out == vec![0; 3_000_000]);
+    assert!(home.stored("#").is_empty(), "half-written files are removed");
+
+    // A pipe whose length is known.
+    let expect = ["put", "--customer", "acme", "--expect-bytes", "10", "-"];
+    home.run_with_input(&expect, b"0123456789").ok();
+    home.run_with_input(&expect, b"012345678").fails(74).says("ended after 9 of 10 bytes");
+    home.run_with_input(&expect, b"0123456789x").fails(74);
+    // A file on standard input that somebody has read some of.
+    fs::write(home.path("file"), "0123456789").unwrap();
+    let mut file = fs::File::open(home.path("file")).unwrap();
+    file.read_exact(&mut [0; 4]).unwrap();
+    let ran = ran({
+        let mut command = home.command(&["put", "--customer", "acme", "-"]);
+        command.stdin(file);
+        command
+    });
+    assert_eq!(home.get(ran.ok().text().trim_end()).ok().text(), "456789");
+    home.verify_log();
+}
+
+#[test]
+fn a_reader_that_goes_away_is_a_failure() {
+    let home = Home::new();
+    // More than waits between opening and writing: an abort comes before the end.
+    let id = home.put(&pattern(12_000_000));
+    // Of the plaintext.
+    let mut child = home.spawn(&mut home.command(&["get", "--customer", "acme", &id]));
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 10]).unwrap();
+    drop(stdout);
+    finished(child).fails(74).says("failed to write the output");
+    // Of anything else; the blob is there all the same, and that is said.
+    for args in [
+        &["ls", "--customer", "acme"][..],
+        &["--help"],
+        &["audit", "tail"],
+        &["put", "--customer", "acme", "file"],
+    ] {
+        fs::write(home.path("file"), "x").unwrap();
+        nobody_reads(home.command(args)).fails(74).says("failed to write to standard output");
+    }
+    let told = nobody_reads(home.command(&["put", "--customer", "acme", "file"])).fails(74).err;
+    let ids = home.ids();
+    assert_eq!(ids.len(), 3);
+    assert!(ids.iter().any(|id| told.contains(id)), "the id is not lost: {told}");
+    // A full disk.
+    let mut command = home.command(&["get", "--customer", "acme", &id]);
+    command.stdout(fs::File::options().write(true).open("/dev/full").unwrap()).stderr(Stdio::piped());
+    finished(command.spawn().unwrap()).fails(74).says("No space left");
+    let aborted =
+        home.records().iter().filter(|record| record["event"]["outcome"]["result"] == "aborted").count();
+    assert!(aborted >= 2);
+}
+
+#[test]
+fn signals_end_it_in_order() {
+    let home = Home::new();
+    for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
+        let mut child = home.spawn(home.command(&["put", "--customer", "acme", "-"]).stdin(Stdio::piped()));
+        let mut stdin = child.stdin.take().unwrap();
+        // More than fits into the pipe: it is being sealed.
+        stdin.write_all(&pattern(8 << 20)).unwrap();
+        signal(&child, name);
+        finished(child).fails(code).says(&format!("ended by SIG{name}"));
+        drop(stdin);
+        assert_eq!(home.ids(), [] as [&str; 0]);
+        let records = home.records();
+        let last = records.iter().rev().find(|record| record["event"]["outcome"]["result"] == "aborted");
+        assert!(last.is_some(), "it is on the record");
+        assert!(home.stored("#").is_empty(), "half-written files are removed");
+    }
+    // A program that was started is told to end.
+    let script = "echo $$ > pid; printf abc; exec sleep 60";
+    let child =
+        home.spawn(&mut home.command(&["put", "--customer", "acme", "--exec", "--", "sh", "-c", script]));
+    let pid = loop {
+        match fs::read_to_string(home.path("pid")) {
+            Ok(text) if text.ends_with('\n') => break text,
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    std::thread::sleep(Duration::from_millis(300));
+    signal(&child, "TERM");
+    finished(child).fails(143);
+    std::thread::sleep(Duration::from_millis(100));
+    let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim_end())).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(" Z "), "it runs on: {state}");
+
+    // An output file is not left half-written.
+    let id = home.put(&pattern(64 << 20));
+    let child = home.spawn(&mut home.command(&["get", "--customer", "acme", &id, "-o", "out"]));
+    std::thread::sleep(Duration::from_millis(100));
+    signal(&child, "INT");
+    let ended = finished(child);
+    assert!(ended.code == 130 || ended.code == 0, "{}", ended.err);
+    assert_eq!(home.names().iter().filter(|name| name.contains("part")).count(), 0);
+    home.verify_log();
+}
+
+#[test]
+fn a_log_that_cannot_be_written_refuses_everything() {
+    let home = Home::new();
+    let id = home.put(b"text");
+    let shard = home.store().join("audit/wal/0000");
+    let aside = home.store().join("audit/aside");
+    // A file where the shard's directory was, so that even root cannot write.
+    fs::rename(&shard, &aside).unwrap();
+    fs::write(&shard, "").unwrap();
+    let refused = home.run(&["get", "--customer", "acme", &id, "-o", "out"]);
+    assert!(matches!(refused.code, 65 | 75), "{} {}", refused.code, refused.err);
+    let refused = home.run(&["put", "--customer", "acme", "--exec", "--", "echo"]);
+    assert!(matches!(refused.code, 65 | 75), "{} {}", refused.code, refused.err);
+    assert_eq!(home.names(), ["data"]);
+    fs::remove_file(&shard).unwrap();
+    fs::rename(&aside, &shard).unwrap();
+    assert_eq!(home.ids(), [&*id]);
+    assert_eq!(home.get(&id).ok().text(), "text");
+}
+
+#[test]
+fn a_hundred_at_once_all_succeed() {
+    let home = Home::new();
+    let children: Vec<_> = (0..100)
+        .map(|index| {
+            let text = format!("printf 'number {index}'");
+            let args = ["put", "--customer", "acme", "--name", "same", "--exec", "--", "sh", "-c", &text];
+            home.spawn(&mut home.command(&args))
+        })
+        .collect();
+    let mut ids: Vec<_> =
+        children.into_iter().map(|child| finished(child).ok().text().trim_end().to_owned()).collect();
+    ids.sort();
+    assert_eq!(home.ids(), ids);
+    assert_eq!(
+        home.run(&["ls", "--customer", "acme", "--name", "same", "--ids"]).ok().text().lines().count(),
+        100
+    );
+    home.run(&["verify", "--customer", "acme", "--all"]).ok();
+    assert!(home.verify_log() >= 400);
+    let shards: Vec<_> = fs::read_dir(home.store().join("audit/wal")).unwrap().collect();
+    assert_eq!(shards.len(), 1);
+}
+
+#[test]
+fn killed_at_any_point_it_leaves_the_whole_blob_or_nothing() {
+    let home = Home::new();
+    let bytes = pattern(24 << 20);
+    fs::write(home.path("file"), &bytes).unwrap();
+    let mut killed = 0;
+    for round in 0..20 {
+        let args = ["put", "--customer", "acme", "--name", "nightly", "file"];
+        let mut child = home.spawn(&mut home.command(&args));
+        std::thread::sleep(Duration::from_millis(round * round + round));
+        let _ = child.kill();
+        let ended = finished(child);
+        killed += u32::from(ended.code == -9);
+        // Whatever is listed is whole, and the next run works.
+        let listed = home.ids();
+        let verified = home.run(&["verify", "--customer", "acme", "--all"]).ok();
+        assert_eq!(verified.text().lines().count(), listed.len());
+        assert!(verified.text().lines().all(|line| line.ends_with(&format!("{} bytes", bytes.len()))));
+    }
+    assert!(killed > 3, "{killed}");
+    home.run(&["put", "--customer", "acme", "--name", "nightly", "file"]).ok();
+    let out = home.run(&["get", "--customer", "acme", "--name", "nightly"]).ok().out;
+    assert!(out == bytes);
+    home.verify_log();
+}
