@@ -353,6 +353,29 @@ impl Strongroom {
 
     /// The customer of this label, for what `access` says.
     ///
+    /// Who asks and why cannot be left out:
+    ///
+    /// ```
+    /// # use strongroom::{Result, access::{Access, Principal, Purpose}, id::Label, room::{Customer, Strongroom}};
+    /// # async fn treat(room: &Strongroom, label: &Label, principal: Principal) -> Result<Customer> {
+    /// room.customer(label, Access::new(principal, Purpose::Treatment)).await
+    /// # }
+    /// ```
+    ///
+    /// ```compile_fail,E0061
+    /// # use strongroom::{Result, access::{Access, Principal, Purpose}, id::Label, room::{Customer, Strongroom}};
+    /// # async fn treat(room: &Strongroom, label: &Label, principal: Principal) -> Result<Customer> {
+    /// room.customer(label).await
+    /// # }
+    /// ```
+    ///
+    /// ```compile_fail,E0061
+    /// # use strongroom::{Result, access::{Access, Principal, Purpose}, id::Label, room::{Customer, Strongroom}};
+    /// # async fn treat(room: &Strongroom, label: &Label, principal: Principal) -> Result<Customer> {
+    /// room.customer(label, Access::new(principal)).await
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none.
     pub async fn customer(&self, label: &Label, access: Access) -> Result<Customer> {
