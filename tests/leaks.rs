@@ -39,9 +39,6 @@ use strongroom::system::SystemEntropy;
 use strongroom::time::{Day, Timestamp};
 use strongroom::{Error, ErrorKind};
 
-/// A canary, one of its spellings by name, and that spelling.
-type Needle<'a> = (&'a Canary, &'a str, &'a [u8]);
-
 /// A secret, in all the spellings that are searched for.
 struct Canary {
     what: String,

@@ -90,6 +90,8 @@ struct State {
     hang_writes: bool,
     hang_reads: bool,
     deny: bool,
+    full: bool,
+    down: bool,
     on_read: OnRead,
 }
 
@@ -153,6 +155,16 @@ impl FaultStore {
         self.state().deny = true;
     }
 
+    /// Writes fail as those to a full disk do.
+    pub fn fill_disk(&self) {
+        self.state().full = true;
+    }
+
+    /// Everything fails, as of a storage that is out of order.
+    pub fn take_down(&self) {
+        self.state().down = true;
+    }
+
     /// What is read arrives so.
     pub fn on_read(&self, fault: OnRead) {
         self.state().on_read = fault;
@@ -164,6 +176,7 @@ impl FaultStore {
         state.on_write.clear();
         state.fail_from = None;
         (state.hang_writes, state.hang_reads, state.deny) = (false, false, false);
+        (state.full, state.down) = (false, false);
         state.on_read = OnRead::Intact;
     }
 
@@ -215,25 +228,34 @@ impl FaultStore {
     /// Counts a write and says what becomes of it.
     async fn write(&self, call: Call) -> Result<Option<OnWrite>> {
         self.enter(call);
-        let (hang, deny, fault) = {
+        let (hang, deny, full, down, fault) = {
             let mut state = self.state();
             state.writes += 1;
             let at = state.writes;
             let fails = state.fail_from.is_some_and(|from| at >= from);
             let fault = if fails { Some(OnWrite::Fail) } else { state.on_write.remove(&at) };
-            (state.hang_writes, state.deny, fault)
+            (state.hang_writes, state.deny, state.full, state.down, fault)
         };
         hang_or_deny(hang, deny).await?;
+        if full {
+            // As `LocalFileSystem` hands it over: the system's error in a box.
+            let source = Box::new(std::io::Error::from_raw_os_error(28));
+            return Err(Error::Generic { store: "LocalFileSystem", source });
+        }
+        if down {
+            return Err(injected("the storage is down"));
+        }
         if fault == Some(OnWrite::Fail) { Err(injected("this write fails")) } else { Ok(fault) }
     }
 
     async fn read(&self, call: Call) -> Result<()> {
         self.enter(call);
-        let (hang, deny) = {
+        let (hang, deny, down) = {
             let state = self.state();
-            (state.hang_reads, state.deny)
+            (state.hang_reads, state.deny, state.down)
         };
-        hang_or_deny(hang, deny).await
+        hang_or_deny(hang, deny).await?;
+        if down { Err(injected("the storage is down")) } else { Ok(()) }
     }
 
     fn record(&self, path: &Path, payload: &PutPayload) {
@@ -326,11 +348,14 @@ impl ObjectStore for FaultStore {
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         self.enter(Call::Begin);
-        let (hang, deny) = {
+        let (hang, deny, down) = {
             let state = self.state();
-            (state.hang_writes, state.deny)
+            (state.hang_writes, state.deny, state.down)
         };
         hang_or_deny(hang, deny).await?;
+        if down {
+            return Err(injected("the storage is down"));
+        }
         let inner = self.inner.put_multipart_opts(location, opts).await?;
         Ok(Box::new(FaultUpload { inner, store: self.clone(), path: location.clone() }))
     }

@@ -1,0 +1,230 @@
+//! A program that dies at any of its writes, or whose writes fail or seem to:
+//! whatever it acknowledged is there, whatever is there is whole, and the next
+//! program goes on.
+
+#[path = "common/faults.rs"]
+mod faults;
+#[path = "common/world.rs"]
+mod world;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use faults::FaultStore;
+use futures_util::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::prefix::PrefixStore;
+use strongroom::audit::log::verify_chain;
+use strongroom::audit::{Action, OutcomeResult};
+use strongroom::envelope::{BlobName, Metadata};
+use strongroom::id::BlobId;
+use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, SealOptions, Strongroom};
+use strongroom::store::Storages;
+use strongroom::time::Day;
+use strongroom::{ErrorKind, Result};
+use world::{World, access, label, pairs, pattern, records};
+
+/// One root, so that a write is the `k`-th of all three storages.
+fn storages(root: &Arc<dyn ObjectStore>) -> Storages {
+    let under = |name: &str| Arc::new(PrefixStore::new(Arc::clone(root), name)) as Arc<dyn ObjectStore>;
+    Storages::from_parts(under("blobs"), under("keys"), under("audit"))
+}
+
+fn name() -> BlobName {
+    "db/nightly".parse().expect("a name")
+}
+
+/// What callers were told.
+#[derive(Default)]
+struct Told {
+    sealed: Vec<(BlobId, Bytes)>,
+    named: Vec<BlobId>,
+    opened: Vec<BlobId>,
+    set: bool,
+}
+
+struct Program<'w> {
+    world: &'w World,
+    options: Options,
+    large: Bytes,
+}
+
+impl Program<'_> {
+    async fn init(&self, root: &Arc<dyn ObjectStore>) -> Result<Strongroom> {
+        let (storages, key) = (storages(root), KeyChoice::New("local".into()));
+        let kms = self.world.registry();
+        Strongroom::init(storages, kms, key, &access(), self.options.clone()).await.map(|(room, _)| room)
+    }
+
+    /// All that a store is used for, once.
+    async fn run(&self, room: &Strongroom, told: &mut Told) -> Result<()> {
+        let acme = match room.customer(&label("acme"), access()).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let new = NewCustomer::new(label("acme"), KeyChoice::New("local".into()));
+                room.add_customer(&access(), new).await?;
+                room.customer(&label("acme"), access()).await?
+            }
+            found => found?,
+        };
+        self.seal(&acme, pattern(1000), SealOptions::new(), told).await?;
+        let named = SealOptions::new().metadata(Metadata::new().with_name(name()));
+        let blob = self.seal(&acme, self.large.clone(), named, told).await?;
+        told.named.push(blob);
+        // A month that the ring has no keys of.
+        let later = SealOptions::new().retain_until(Day::from_number(40_000));
+        self.seal(&acme, pattern(10), later, told).await?;
+        acme.open(blob).await?.bytes(1 << 30).await?;
+        told.opened.push(blob);
+        acme.set(Some("P7Y".parse().expect("a period")), None).await?;
+        told.set = true;
+        Ok(())
+    }
+
+    async fn seal(
+        &self,
+        acme: &Customer,
+        bytes: Bytes,
+        options: SealOptions,
+        told: &mut Told,
+    ) -> Result<BlobId> {
+        let sealed = acme.seal(bytes.clone(), options).await?;
+        told.sealed.push((sealed.id, bytes));
+        Ok(sealed.id)
+    }
+
+    /// Runs once on a failing root, checks what is left, runs again to the end,
+    /// and checks that.
+    async fn survive(&self, root: &FaultStore, what: &str, dead: bool) {
+        let mut told = Told::default();
+        let failing = Arc::new(root.clone()) as Arc<dyn ObjectStore>;
+        if let Ok(room) = self.init(&failing).await {
+            let _ = self.run(&room, &mut told).await;
+            if !dead {
+                let _ = room.close().await;
+            }
+        }
+        // The dead one's storage stays dead; others reach it past the faults.
+        let sound = root.inner();
+        if let Ok(room) =
+            Strongroom::open(storages(&sound), self.world.registry(), self.options.clone()).await
+        {
+            self.check(&room, &sound, &told, what).await;
+        } else {
+            assert!(told.sealed.is_empty(), "{what}");
+        }
+        let room = self.init(&sound).await.unwrap_or_else(|error| panic!("{what}: init again: {error:?}"));
+        let mut again = Told::default();
+        self.run(&room, &mut again).await.unwrap_or_else(|error| panic!("{what}: once more: {error:?}"));
+        assert_eq!(again.sealed.len(), 3);
+        let room =
+            Strongroom::open(storages(&sound), self.world.registry(), self.options.clone()).await.unwrap();
+        again.sealed.append(&mut told.sealed);
+        again.named.append(&mut told.named);
+        again.opened.append(&mut told.opened);
+        self.check(&room, &sound, &again, what).await;
+    }
+
+    async fn check(&self, room: &Strongroom, sound: &Arc<dyn ObjectStore>, told: &Told, what: &str) {
+        match room.customer(&label("acme"), access()).await {
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound, "{what}: {error:?}");
+                assert!(told.sealed.is_empty(), "{what}: the customer is gone");
+            }
+            Ok(acme) => self.check_customer(&acme, told, what).await,
+        }
+        let audit = Arc::new(PrefixStore::new(Arc::clone(sound), "audit"));
+        verify_chain(audit, room.store_id(), 0).await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+
+        let all = records(room).await;
+        let pairs = pairs(&all);
+        let ended = |action, blob| {
+            let fits =
+                |(intent, outcomes): &&(&strongroom::audit::Intent, Vec<&strongroom::audit::Outcome>)| {
+                    intent.action == action
+                        && intent.blob == blob
+                        && outcomes.iter().any(|outcome| outcome.result == OutcomeResult::Ok)
+                };
+            pairs.iter().find(fits).is_some()
+        };
+        for (blob, _) in &told.sealed {
+            assert!(ended(Action::Seal, Some(*blob)), "{what}: no record of a seal");
+        }
+        for blob in &told.opened {
+            assert!(ended(Action::Open, Some(*blob)), "{what}: no record of an open");
+        }
+        assert!(!told.set || ended(Action::CustomerSet, None), "{what}: no record of a change");
+        assert!(pairs.iter().all(|(_, outcomes)| outcomes.len() <= 1), "{what}: two outcomes");
+        // Every call that the KMS ever saw.
+        let requests: BTreeSet<_> = pairs.iter().map(|(intent, _)| intent.request.to_string()).collect();
+        let of_this_store = self.world.kms.requests();
+        assert!(
+            of_this_store.iter().all(|request| requests.contains(&request.to_string())),
+            "{what}: a KMS call"
+        );
+    }
+
+    async fn check_customer(&self, acme: &Customer, told: &Told, what: &str) {
+        for (blob, bytes) in &told.sealed {
+            let opened = async { acme.open(*blob).await?.bytes(1 << 30).await };
+            let opened = opened.await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+            assert!(opened == bytes, "{what}: other bytes");
+        }
+        let listed: Vec<_> = acme.list().try_collect().await.unwrap();
+        assert!(told.sealed.iter().all(|(blob, _)| listed.iter().any(|listed| listed.id == *blob)), "{what}");
+        for listed in &listed {
+            let verified = acme.verify(listed.id).await;
+            verified.unwrap_or_else(|error| panic!("{what}: half a blob is visible: {error:?}"));
+        }
+        let found = acme.find(&name()).await.unwrap();
+        assert!(told.named.iter().all(|blob| found.contains(blob)), "{what}: a name is lost");
+        if !told.named.is_empty() {
+            let newest = acme.newest(&name()).await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+            assert_eq!(newest.metadata.name(), Some(&name()));
+        }
+        if told.set {
+            assert_eq!(acme.info().await.unwrap().period, "P7Y".parse().unwrap(), "{what}");
+        }
+    }
+}
+
+/// For each write in turn.
+async fn at_every_write(fault: impl Fn(&FaultStore, u64), name: &str, dead: bool) {
+    let large = pattern(9_000_000);
+    for k in 1.. {
+        let world = World::new();
+        world.kms.hurry();
+        let mut options = world.options();
+        // Longer than anything takes that does not fail.
+        options.log_deadline = if dead { Duration::from_millis(500) } else { Duration::from_secs(10) };
+        let program = Program { world: &world, options, large: large.clone() };
+        let root = FaultStore::memory();
+        fault(&root, k);
+        program.survive(&root, &format!("{name} {k}"), dead).await;
+        if root.writes() < k {
+            assert!(k > 40, "{k}");
+            println!("{name}: {} writes", k - 1);
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_write_may_fail() {
+    at_every_write(FaultStore::fail_write, "failed write", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_any_write_may_be_lost() {
+    at_every_write(FaultStore::lose_answer, "lost answer", false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_may_die_after_any_write() {
+    let fault = |root: &FaultStore, k| {
+        root.lose_answer(k);
+        root.fail_from(k + 1);
+    };
+    at_every_write(fault, "death after write", true).await;
+}
