@@ -31,7 +31,7 @@ use crate::id::{CustomerId, KmsKeyId, Label, StoreId};
 use crate::kms::{EncryptionContext, KmsRegistry};
 use crate::retention::Period;
 use crate::ring::{Ring, Settings};
-use crate::store::{Storages, layout, store_error};
+use crate::store::{Storages, layout, store_error, within};
 use crate::suite::Suite;
 use crate::system::{SystemClock, SystemEntropy};
 use crate::time::{Clock, Timestamp};
@@ -240,7 +240,7 @@ impl Strongroom {
             write_marker(&*room.0.storages.blobs, store).await?;
             // Last, because this is what makes it a store.
             write_marker(&*room.0.storages.keys, store).await?;
-            check_markers(&room.0.storages, store).await
+            check_markers(&room.0.storages, store, options.log_deadline).await
         };
         let made = made.await;
         close(open, made).await?;
@@ -257,7 +257,7 @@ impl Strongroom {
         let store = read_marker(&*storages.keys).await?.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no store here; make one with `strongroom init`")
         })?;
-        check_markers(&storages, store).await?;
+        check_markers(&storages, store, options.log_deadline).await?;
         let room = Self::assemble(store, storages, kms, &options).await?;
         if room.0.log.head().next() == 0 {
             // The log has the record of `init` at least. One that is empty was
@@ -470,12 +470,19 @@ struct Marker {
 }
 
 /// That the three storages carry this store's id.
-async fn check_markers(storages: &Storages, store: StoreId) -> Result<()> {
-    let (blobs, keys, audit) = tokio::try_join!(
-        read_marker(&*storages.blobs),
-        read_marker(&*storages.keys),
-        read_marker(&*storages.audit)
-    )?;
+async fn check_markers(storages: &Storages, store: StoreId, deadline: Duration) -> Result<()> {
+    let audit = async {
+        let marker = within(deadline, "read the store's marker", read_marker(&*storages.audit)).await;
+        marker.map_err(|error| match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::Configuration => {
+                let message = "the audit storage cannot be read, so nothing was sealed or opened";
+                Error::new(ErrorKind::AuditUnavailable, message).with_source(error)
+            }
+            _ => error,
+        })
+    };
+    let (blobs, keys, audit) =
+        tokio::try_join!(read_marker(&*storages.blobs), read_marker(&*storages.keys), audit)?;
     if [blobs, keys, audit] == [Some(store); 3] {
         return Ok(());
     }

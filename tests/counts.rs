@@ -150,7 +150,7 @@ async fn ranges_of_a_cloud_storage_cost_what_they_return() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_of_a_local_storage_cost_what_they_return() {
     let directory = tempfile::tempdir().unwrap();
-    let urls = StorageUrls::new(StorageUrl::directory(&directory.path().join("store")).unwrap());
+    let urls = StorageUrls::new(StorageUrl::directory(directory.path().join("store")).unwrap());
     let clock = Arc::new(strongroom::system::SystemClock);
     let storages = Storages::open(&urls, CreateRoot::Yes, clock).await.unwrap();
     assert_eq!(storages.kind(), StorageKind::Local);
