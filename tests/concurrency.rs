@@ -209,6 +209,39 @@ fn check_history(rings: &[Ring]) {
     }
 }
 
+/// A node reads a ring while it writes the next one: what it then has read is
+/// old, and no rollback.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_reads_while_it_writes_does_not_accuse_itself() {
+    let world = World::new();
+    world.kms.hurry();
+    let room = world.init(world.options()).await.unwrap();
+    add(&room, "acme").await.unwrap();
+    let mut options = world.options();
+    // So that it reads all the time.
+    options.key_uses = 2;
+    let node = world.node(options).await.unwrap();
+    let mut tasks = JoinSet::new();
+    for index in 0..40 {
+        let room = node.clone();
+        tasks.spawn(async move {
+            let acme = room.customer(&label("acme"), access()).await?;
+            let day = Day::from_number(40_000).plus(index * 40);
+            acme.seal(pattern(10), SealOptions::new().retain_until(day)).await.map(drop)
+        });
+        let room = node.clone();
+        tasks.spawn(async move {
+            for _ in 0..20 {
+                room.customer(&label("acme"), access()).await?.info().await?;
+            }
+            Ok(())
+        });
+    }
+    for done in tasks.join_all().await {
+        done.unwrap();
+    }
+}
+
 /// Every stored version of a customer's ring, in the order of versions.
 async fn rings(world: &World, room: &Strongroom, customer: CustomerId) -> Vec<Ring> {
     let keys = world.keys.inner();

@@ -184,10 +184,12 @@ fn pieces(file: std::fs::File, range: Range<u64>) -> BoxStream<'static, Result<B
         if range.is_empty() {
             return Ok(None);
         }
+        let want = (range.end - range.start).min(FILE_PIECE);
+        // All at once: a vector that grows would be copied as it does. And here:
+        // an allocator keeps freed memory for the thread that asked for it, and
+        // the threads for blocking work are many.
+        let mut piece = Vec::with_capacity(usize::try_from(want).expect("FILE_PIECE at most"));
         let read = move || {
-            let want = (range.end - range.start).min(FILE_PIECE);
-            // All at once: a vector that grows would be copied as it does.
-            let mut piece = Vec::with_capacity(usize::try_from(want).expect("FILE_PIECE at most"));
             file.seek(SeekFrom::Start(range.start))?;
             (&mut file).take(want).read_to_end(&mut piece)?;
             std::io::Result::Ok((file, range, piece))

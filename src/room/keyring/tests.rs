@@ -1,0 +1,65 @@
+//! What cannot be seen from outside: when keys leave memory.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::access::{Principal, Purpose};
+use crate::kms::local::InsecureLocalKms;
+use crate::room::{KeyChoice, NewCustomer, Options, Strongroom};
+use crate::store::Storages;
+use crate::system::SystemEntropy;
+use crate::time::Timestamp;
+
+#[derive(Debug, Default)]
+struct TestClock(AtomicU64);
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        "2026-11-22T00:00:00.000000Z".parse().unwrap()
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::from_secs(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Time of the runtime passes as soon as all wait; the clock is moved by hand.
+#[tokio::test(start_paused = true)]
+async fn keys_that_nobody_asks_for_leave_memory_when_their_term_is_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(TestClock::default());
+    let kms = InsecureLocalKms::open(directory.path().join("kms"), clock.clone(), Arc::new(SystemEntropy));
+    let registry = KmsRegistry::new().with(Arc::new(kms.unwrap()));
+    let access = Access::new(Principal::service("tests").unwrap(), Purpose::SystemAdministration);
+    let options = Options { clock: clock.clone(), ..Options::default() };
+    let local = || KeyChoice::New("local".into());
+    let (room, _) = Strongroom::init(Storages::memory(), registry, local(), &access, options).await.unwrap();
+    room.add_customer(&access, NewCustomer::new("acme".parse().unwrap(), local())).await.unwrap();
+    let acme = room.customer(&"acme".parse().unwrap(), access.clone()).await.unwrap();
+
+    let keyring = &room.0.keyring;
+    let asker = Asker { access: &access, cause: None };
+    let epoch = Arc::downgrade(&keyring.current_epoch(asker).await.unwrap());
+    let ring = acme.ring().await.unwrap();
+    let entry = ring.entries.iter().find(|entry| entry.kind == EntryKind::Name).unwrap();
+    let data_key = Arc::downgrade(&keyring.data_key(asker, &ring, entry.data_key).await.unwrap());
+    drop(ring);
+
+    clock.0.store(299, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(epoch.upgrade().is_some() && data_key.upgrade().is_some(), "within their term");
+    // The epoch's key was loaded at 0, and so was the customer's.
+    clock.0.store(300, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(epoch.upgrade().is_none(), "the epoch's key is still in memory");
+    assert!(data_key.upgrade().is_none(), "the customer's key is still in memory");
+
+    // A key in use is the user's until it lets go, and no longer.
+    let held = keyring.current_epoch(asker).await.unwrap();
+    let epoch = Arc::downgrade(&held);
+    clock.0.store(1000, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(epoch.upgrade().is_some());
+    drop(held);
+    assert!(epoch.upgrade().is_none());
+}
