@@ -23,6 +23,41 @@ pub mod log;
 /// Only the log makes one, after the commit that holds the intent was stored.
 /// Whatever uses a key takes one by value, so that a use without a record does
 /// not compile, and one record is one use.
+///
+/// ```
+/// # use strongroom::{audit::KeyUseReceipt, id::KmsKeyId, kms::{EncryptionContext, Kms, KmsError}};
+/// # async fn once(kms: &dyn Kms, receipt: KeyUseReceipt, key: &KmsKeyId, context: &EncryptionContext)
+/// # -> Result<(), KmsError> {
+/// kms.generate_data_key(receipt, key, context).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A second use of the same receipt does not compile:
+///
+/// ```compile_fail,E0382
+/// # use strongroom::{audit::KeyUseReceipt, id::KmsKeyId, kms::{EncryptionContext, Kms, KmsError}};
+/// # async fn twice(kms: &dyn Kms, receipt: KeyUseReceipt, key: &KmsKeyId, context: &EncryptionContext)
+/// # -> Result<(), KmsError> {
+/// kms.generate_data_key(receipt, key, context).await?;
+/// kms.generate_data_key(receipt, key, context).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Nor does a copy of one, or one that nothing in the log stands for:
+///
+/// ```compile_fail,E0599
+/// # fn copy(receipt: strongroom::audit::KeyUseReceipt) {
+/// let again = receipt.clone();
+/// # }
+/// ```
+///
+/// ```compile_fail,E0624
+/// # fn forge(request: strongroom::id::RequestId) {
+/// let forged = strongroom::audit::KeyUseReceipt::mint(request);
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a receipt stands for one use of a key"]
 pub struct KeyUseReceipt {

@@ -31,7 +31,7 @@ use crate::id::{CustomerId, KmsKeyId, Label, StoreId};
 use crate::kms::{EncryptionContext, KmsRegistry};
 use crate::retention::Period;
 use crate::ring::{Ring, Settings};
-use crate::store::{Storages, layout, store_error};
+use crate::store::{Storages, layout, store_error, within};
 use crate::suite::Suite;
 use crate::system::{SystemClock, SystemEntropy};
 use crate::time::{Clock, Timestamp};
@@ -240,7 +240,7 @@ impl Strongroom {
             write_marker(&*room.0.storages.blobs, store).await?;
             // Last, because this is what makes it a store.
             write_marker(&*room.0.storages.keys, store).await?;
-            room.check_markers().await
+            check_markers(&room.0.storages, store, options.log_deadline).await
         };
         let made = made.await;
         close(open, made).await?;
@@ -257,8 +257,13 @@ impl Strongroom {
         let store = read_marker(&*storages.keys).await?.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no store here; make one with `strongroom init`")
         })?;
+        check_markers(&storages, store, options.log_deadline).await?;
         let room = Self::assemble(store, storages, kms, &options).await?;
-        room.check_markers().await?;
+        if room.0.log.head().next() == 0 {
+            // The log has the record of `init` at least. One that is empty was
+            // deleted, and must not begin anew as if nothing had happened.
+            return Err(Error::new(ErrorKind::Integrity, "the store's audit log is gone"));
+        }
         Ok(room)
     }
 
@@ -283,24 +288,6 @@ impl Strongroom {
         let inner = Arc::new(Inner { store, storages, keyring, log, clock, entropy });
         tokio::spawn(evict(Arc::downgrade(&inner), options.key_ttl));
         Ok(Self(inner))
-    }
-
-    /// That the three storages carry the same store id.
-    async fn check_markers(&self) -> Result<()> {
-        let storages = &self.0.storages;
-        let all = tokio::try_join!(
-            read_marker(&*storages.blobs),
-            read_marker(&*storages.keys),
-            read_marker(&*storages.audit)
-        )?;
-        let ours = Some(self.0.store);
-        if all == (ours, ours, ours) {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Configuration,
-            "the blobs, keys and audit storages do not belong to one store",
-        ))
     }
 
     /// The id of this store.
@@ -365,6 +352,29 @@ impl Strongroom {
     }
 
     /// The customer of this label, for what `access` says.
+    ///
+    /// Who asks and why cannot be left out:
+    ///
+    /// ```
+    /// # use strongroom::{Result, access::{Access, Principal, Purpose}, id::Label, room::{Customer, Strongroom}};
+    /// # async fn treat(room: &Strongroom, label: &Label, principal: Principal) -> Result<Customer> {
+    /// room.customer(label, Access::new(principal, Purpose::Treatment)).await
+    /// # }
+    /// ```
+    ///
+    /// ```compile_fail,E0061
+    /// # use strongroom::{Result, access::{Access, Principal, Purpose}, id::Label, room::{Customer, Strongroom}};
+    /// # async fn treat(room: &Strongroom, label: &Label, principal: Principal) -> Result<Customer> {
+    /// room.customer(label).await
+    /// # }
+    /// ```
+    ///
+    /// ```compile_fail,E0061
+    /// # use strongroom::{Result, access::{Access, Principal, Purpose}, id::Label, room::{Customer, Strongroom}};
+    /// # async fn treat(room: &Strongroom, label: &Label, principal: Principal) -> Result<Customer> {
+    /// room.customer(label, Access::new(principal)).await
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none.
@@ -457,6 +467,27 @@ async fn evict(room: Weak<Inner>, ttl: Duration) {
 struct Marker {
     format: String,
     store: StoreId,
+}
+
+/// That the three storages carry this store's id.
+async fn check_markers(storages: &Storages, store: StoreId, deadline: Duration) -> Result<()> {
+    let audit = async {
+        let marker = within(deadline, "read the store's marker", read_marker(&*storages.audit)).await;
+        marker.map_err(|error| match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::Configuration => {
+                let message = "the audit storage cannot be read, so nothing was sealed or opened";
+                Error::new(ErrorKind::AuditUnavailable, message).with_source(error)
+            }
+            _ => error,
+        })
+    };
+    let (blobs, keys, audit) =
+        tokio::try_join!(read_marker(&*storages.blobs), read_marker(&*storages.keys), audit)?;
+    if [blobs, keys, audit] == [Some(store); 3] {
+        return Ok(());
+    }
+    let message = "the blobs, keys and audit storages do not belong to one store";
+    Err(Error::new(ErrorKind::Configuration, message))
 }
 
 const MARKER_FORMAT: &str = "strongroom-store-v1";

@@ -590,7 +590,9 @@ async fn missing_reordered_and_foreign_commits_are_found() {
 async fn what_a_killed_writer_leaves_beside_the_commits_is_none_of_them() {
     let folder = TempDir::new().unwrap();
     let storage = local(&folder);
-    drop(begin(&open(&storage).await).await.unwrap());
+    let killed = open(&storage).await;
+    drop(begin(&killed).await.unwrap());
+    killed.close().await.unwrap();
     // Half of a commit under the name that the local store gives it until it is
     // whole.
     std::fs::write(folder.path().join("wal/0000/0000000000000002#1"), b"{\"format\":").unwrap();

@@ -115,6 +115,9 @@ fn our_base32(bytes: &[u8]) -> String {
     BASE32_NOPAD.encode(bytes).bytes().map(|c| char::from(ours(c))).collect()
 }
 
+/// One spelling of one canary.
+type Needle<'a> = (&'a Canary, &'static str, &'a [u8]);
+
 /// All that came out, with where it came from.
 #[derive(Default)]
 struct Haystack(Vec<(String, Vec<u8>)>);

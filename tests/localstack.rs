@@ -88,6 +88,48 @@ async fn blobs_of_any_size_go_to_s3_and_back() {
     verify_chain(storages.audit, node.store_id(), 0).await.unwrap();
 }
 
+/// The command line with nothing but the environment, as a job has it.
+#[cfg(feature = "cli")]
+#[test]
+fn the_command_line_on_s3() {
+    use std::process::{Command, Output};
+
+    let Some(prepared) = localstack() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let store = format!("s3://{}/cli-{}", prepared.blobs, std::process::id());
+    let strongroom = |args: &[&str]| -> Output {
+        Command::new(env!("CARGO_BIN_EXE_strongroom"))
+            .args(args)
+            .env("STRONGROOM_STORE", &store)
+            .env("XDG_DATA_HOME", directory.path())
+            .output()
+            .unwrap()
+    };
+    let done = |args: &[&str]| -> String {
+        let output = strongroom(args);
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {err}");
+        String::from_utf8(output.stdout).unwrap() + &err
+    };
+    // The bucket that `localstack/run` makes has no such rule.
+    assert!(done(&["init"]).contains("AbortIncompleteMultipartUpload"));
+    done(&["customer", "add", "acme", "--kms", &format!("aws-kms:{}", prepared.key)]);
+    let input = directory.path().join("input");
+    let output = directory.path().join("output");
+    let plaintext: Vec<u8> = (0..11_000_000usize).map(|index| (index / 3).to_le_bytes()[0]).collect();
+    std::fs::write(&input, &plaintext).unwrap();
+    let blob = done(&["put", "--customer", "acme", "--name", "n", input.to_str().unwrap()]);
+    let blob = blob.trim_end();
+    done(&["get", "--customer", "acme", blob, "-o", output.to_str().unwrap()]);
+    assert!(std::fs::read(&output).unwrap() == plaintext);
+    let range =
+        strongroom(&["get", "--customer", "acme", "--name", "n", "-o", "-", "--range", "9999999-10000001"]);
+    assert_eq!(range.stdout, plaintext[9_999_999..=10_000_001]);
+    assert!(done(&["audit", "tail"]).contains("open-range"));
+    let unknown = format!("aws-kms:{}x", prepared.key);
+    assert!(!strongroom(&["customer", "add", "other", "--kms", &unknown]).status.success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disabled_key_stops_its_own_customer_only() {
     let Some(prepared) = localstack() else { return };

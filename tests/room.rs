@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{fixture, pattern};
 use futures_util::TryStreamExt;
 use strongroom::ErrorKind;
@@ -56,8 +58,7 @@ async fn a_name_leads_to_its_newest_blob() {
     let f = fixture().await;
     let named = |name: &str| SealOptions::new().metadata(Metadata::new().with_name(name.parse().unwrap()));
     let first = f.acme.seal(pattern(10), named("db/nightly")).await.unwrap();
-    // Of two in one microsecond neither is the newer one.
-    f.clock.pass(std::time::Duration::from_micros(1));
+    f.clock.pass(Duration::from_micros(1));
     let second = f.acme.seal(pattern(20), named("db/nightly")).await.unwrap();
     f.acme.seal(pattern(30), named("other")).await.unwrap();
     let name = "db/nightly".parse().unwrap();

@@ -715,12 +715,14 @@ async fn every_changed_byte_of_the_keys_storage_is_refused() {
             }
         }
     }
-    // Of the epoch record, the provider of its KMS key is all that can say so.
+    // Of the epoch record, the provider of its KMS key is all that can say so,
+    // and of the marker, that its id is not that of the other storages.
     let expected = [
         ("epoch", "configuration"),
         ("epoch", "integrity"),
         ("label", "integrity"),
         ("ring", "integrity"),
+        ("store", "configuration"),
         ("store", "integrity"),
     ];
     assert_eq!(seen, expected.map(|(object, kind)| (object.to_owned(), kind)).into());

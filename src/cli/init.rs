@@ -38,8 +38,15 @@ pub(super) async fn init(
             },
         },
     };
-    let made = Strongroom::init(storages, kms, key.clone(), &config.access(), options()).await;
+    let made = Strongroom::init(storages.clone(), kms, key.clone(), &config.access(), options()).await;
     let (room, created) = made.map_err(explain)?;
+    // Not asked is not yes, but a bucket that says no should be heard of now.
+    if matches!(storages.removes_abandoned_parts().await, Ok(Some(false))) {
+        output.note(
+            "the bucket of the blobs has no lifecycle rule AbortIncompleteMultipartUpload: add one, or parts of \
+             uploads whose program was killed stay there, invisible and paid for",
+        );
+    }
     if created {
         match &key {
             key if key.provider() == "local" => local_keys(config, output),

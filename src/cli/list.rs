@@ -11,7 +11,7 @@ use super::output::{Column, line, pairs, seconds, table};
 use super::{Answer, Session};
 use crate::error::{Error, ErrorKind};
 use crate::id::BlobId;
-use crate::room::{BlobInfo, Customer, Listed};
+use crate::room::{BlobInfo, Listed};
 
 /// How many blobs are looked at at once.
 const LOOKING: usize = 16;
@@ -20,6 +20,7 @@ const VERIFYING: usize = 4;
 
 pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
     let customer = session.customer(&command.customer.customer).await?;
+    let customer = command.name.as_ref().map_or_else(|| customer.clone(), |name| customer.only_named(name));
     let explain = |error| session.explain(error);
     let listed = match &command.name {
         None => customer.list(),
@@ -36,10 +37,6 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
         .map(|listed| async {
             let listed = listed?;
             let info = customer.stat_listed(listed.id).await;
-            let info = info.and_then(|info| match &command.name {
-                Some(name) if info.metadata.name() != Some(name) => Err(Error::authentication()),
-                _ => Ok(info),
-            });
             Ok::<_, Error>((listed, info))
         })
         .buffered(LOOKING);
@@ -139,8 +136,8 @@ pub(super) async fn stat(session: &Session, command: Stat) -> Answer {
     let info = match (&which.blob, &which.name) {
         (Some(blob), _) => customer.stat(*blob).await,
         (None, Some(name)) => {
-            let stat = async |blob| customer.stat(blob).await;
-            by_name(&customer, name, which.nth, stat, |info: &BlobInfo| info.metadata.name()).await
+            let customer = customer.only_named(name);
+            by_name(&customer, name, which.nth, async |blob| customer.stat(blob).await).await
         }
         (None, None) => Err(Error::new(ErrorKind::InvalidInput, "a blob id or --name is missing")),
     };
@@ -182,6 +179,7 @@ fn to_json(info: &BlobInfo) -> Value {
 
 pub(super) async fn verify(session: &Session, command: Verify) -> Answer {
     let customer = session.customer(&command.customer.customer).await?;
+    let customer = command.name.as_ref().map_or_else(|| customer.clone(), |name| customer.only_named(name));
     let explain = |error| session.explain(error);
     // What was named must be there; what was listed may go away meanwhile.
     let blobs = if command.all {
@@ -196,7 +194,7 @@ pub(super) async fn verify(session: &Session, command: Verify) -> Answer {
     let mut checked = blobs
         .map(|blob| async {
             let blob = blob?;
-            Ok::<_, Error>((blob, check(&customer, blob, &command).await))
+            Ok::<_, Error>((blob, customer.verify(blob).await))
         })
         .buffered(VERIFYING);
     let (mut failed, mut bad, mut good) = (None, 0_u64, 0_u64);
@@ -232,14 +230,6 @@ pub(super) async fn verify(session: &Session, command: Verify) -> Answer {
         return Err(explain(Error::new(ErrorKind::NotFound, "there is no blob of this name")));
     }
     end(failed, bad, "did not verify")
-}
-
-async fn check(customer: &Customer, blob: BlobId, command: &Verify) -> Result<BlobInfo, Error> {
-    let info = customer.verify(blob).await?;
-    match &command.name {
-        Some(name) if info.metadata.name() != Some(name) => Err(Error::authentication()),
-        _ => Ok(info),
-    }
 }
 
 /// Whether no other blob can be opened either.

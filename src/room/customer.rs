@@ -28,6 +28,8 @@ pub struct Customer {
     pub(super) room: Strongroom,
     pub(super) id: CustomerId,
     pub(super) access: Access,
+    /// What the blobs must be named to open.
+    pub(super) name: Option<BlobName>,
 }
 
 /// A blob in a listing: what the storage says, opened by nobody yet.
@@ -43,13 +45,21 @@ pub struct Listed {
 
 impl Customer {
     pub(super) fn new(room: Strongroom, id: CustomerId, access: Access) -> Self {
-        Self { room, id, access }
+        Self { room, id, access, name: None }
     }
 
     /// The opaque id of this customer.
     #[must_use]
     pub fn id(&self) -> CustomerId {
         self.id
+    }
+
+    /// The same customer, whose blobs open only if they were sealed under this
+    /// name: for those that [`Customer::find`] gave, because the storage wrote
+    /// them down under it. Any other is [`ErrorKind::Authentication`].
+    #[must_use]
+    pub fn only_named(&self, name: &BlobName) -> Self {
+        Self { name: Some(name.clone()), ..self.clone() }
     }
 
     pub(super) fn asker(&self) -> Asker<'_> {
@@ -138,7 +148,7 @@ impl Customer {
     /// # Errors
     /// As [`Customer::open`].
     pub async fn stat(&self, blob: BlobId) -> Result<BlobInfo> {
-        open::stat(self, blob, Action::Stat, None).await
+        open::stat(self, blob, Action::Stat).await
     }
 
     /// As [`Customer::stat`], recorded as part of a listing.
@@ -146,7 +156,7 @@ impl Customer {
     /// # Errors
     /// As [`Customer::open`].
     pub async fn stat_listed(&self, blob: BlobId) -> Result<BlobInfo> {
-        open::stat(self, blob, Action::List, None).await
+        open::stat(self, blob, Action::List).await
     }
 
     /// Reads a blob through and checks all of it, releasing nothing.
@@ -218,10 +228,11 @@ impl Customer {
     /// [`ErrorKind::Authentication`] if what is found was sealed under another
     /// name.
     pub async fn newest(&self, name: &BlobName) -> Result<BlobInfo> {
+        let named = self.only_named(name);
         for blob in self.find(name).await? {
             // A name is written before its blob becomes visible: one without
             // its blob is a seal that never ended.
-            match open::stat(self, blob, Action::Stat, Some(name)).await {
+            match named.stat(blob).await {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 newest => return newest,
             }

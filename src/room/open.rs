@@ -25,7 +25,7 @@ use super::keyring::{Asker, close};
 use crate::audit::log::OpenIntent;
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::codec::DecodeError;
-use crate::envelope::{BlobName, Header, Metadata, PRELUDE_LEN};
+use crate::envelope::{Header, Metadata, PRELUDE_LEN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, KekId};
 use crate::payload::{CHUNK_LEN, Layout, Opener, PROLOGUE_LEN};
@@ -181,21 +181,12 @@ pub(super) async fn open(
     }
 }
 
-/// Opens the header and the last chunk of a blob, which must be of this name if
-/// one is given.
-pub(super) async fn stat(
-    customer: &Customer,
-    blob: BlobId,
-    action: Action,
-    name: Option<&BlobName>,
-) -> Result<BlobInfo> {
+/// Opens the header and the last chunk of a blob.
+pub(super) async fn stat(customer: &Customer, blob: BlobId, action: Action) -> Result<BlobInfo> {
     let (mut intent, front) = begin(customer, blob, action, FRONT_LEN).await?;
     let stat = async {
         let mut body = Body::open(customer, blob, front?, intent.receipt, &mut intent.open).await?;
         body.open_last_chunk().await?;
-        if name.is_some() && body.info.metadata.name() != name {
-            return Err(Error::authentication());
-        }
         Ok(body.info)
     };
     let stat = stat.await;
@@ -343,6 +334,9 @@ impl Body {
         intent.uses(binding.kek);
         let key = ring.open_key(receipt, binding.kek, &data_key).map_err(use_error)?;
         let (dek, metadata) = key.open_header(&header).map_err(use_error)?;
+        if customer.name.is_some() && metadata.name() != customer.name.as_ref() {
+            return Err(Error::authentication());
+        }
         let prologue = front_bytes[header_len..][..PROLOGUE_LEN].try_into().expect("fetched above");
         let opener = Opener::new(dek.secret(), binding.suite, &header.context(), prologue, layout)
             .map_err(|_| Error::authentication())?;

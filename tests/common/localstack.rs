@@ -24,6 +24,7 @@ pub fn localstack() -> Option<Prepared> {
 }
 
 /// What `localstack/run` prepared.
+#[allow(dead_code, reason = "each test reads what it needs")]
 pub struct Prepared {
     /// The ARN of an enabled key.
     pub key: String,

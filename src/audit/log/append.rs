@@ -37,6 +37,7 @@ use crate::audit::commit::Head;
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::merkle::Hash;
+use crate::store::store_error;
 
 /// Commits of others that are read one by one before the end is searched for.
 const FEW: u32 = 8;
@@ -108,7 +109,7 @@ impl Chain {
             Ok(Err(error)) => Trouble {
                 lasting: is_lasting(&error),
                 error: Error::new(ErrorKind::AuditUnavailable, "a commit could not be stored")
-                    .with_source(error),
+                    .with_source(store_error(error, "store a commit")),
             },
             Err(elapsed) => Trouble {
                 lasting: false,

@@ -16,6 +16,7 @@ use super::{Inner, Log};
 use crate::audit::RingRef;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
+use crate::store::store_error;
 
 impl Log {
     /// Pins one version of a customer's ring. Pinning it again changes nothing.
@@ -99,7 +100,7 @@ impl Inner {
                     ErrorKind::AuditUnavailable,
                     "the audit storage refuses to be written",
                 )
-                .with_source(error));
+                .with_source(store_error(error, "write a pin")));
             }
             sleep(backoff.after_failure(self)).await;
         }

@@ -16,6 +16,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use crate::audit::commit::{Commit, Head, MAX_LEN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StoreId;
+use crate::store::store_error;
 
 /// Existence probes at once when the end is searched for.
 const PROBES: u64 = 16;
@@ -237,7 +238,7 @@ pub(super) async fn request_within<T>(
     match tokio::time::timeout(limit, request).await {
         Ok(Ok(value)) => Ok(Some(value)),
         Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
-        Ok(Err(error)) => Err(failed().with_source(error)),
+        Ok(Err(error)) => Err(failed().with_source(store_error(error, "reach the audit storage"))),
         Err(elapsed) => Err(failed().with_source(elapsed)),
     }
 }
