@@ -203,7 +203,7 @@ async fn at_every_write(fault: impl Fn(&FaultStore, u64), name: &str, dead: bool
         fault(&root, k);
         program.survive(&root, &format!("{name} {k}"), dead).await;
         if root.writes() < k {
-            assert!(k > 40, "{k}");
+            assert!(k > 30, "{k}");
             println!("{name}: {} writes", k - 1);
             break;
         }
