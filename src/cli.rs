@@ -228,7 +228,7 @@ impl Session {
 /// As everywhere, but a record may wait a minute to become durable: a program
 /// that is one of a hundred on one log waits for its turn.
 fn options() -> Options {
-    Options { log_deadline: Duration::from_secs(60), ..Options::default() }
+    Options { log_deadline: Duration::from_secs(30), ..Options::default() }
 }
 
 fn no_store(config: &Config, error: Error) -> Failure {
