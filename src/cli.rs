@@ -26,6 +26,7 @@
 //! | `ls --ids`, a line | `blob`, `stored_bytes`, `stored_at` |
 //! | `stat` | as `ls` |
 //! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
+//! | `audit verify` | `commits`, `records`, `root`, `ok` |
 //! | `audit tail`, a line | the record as it is stored ([`Record`](crate::audit::Record)) |
 //! | any, on standard error | `error`: `kind`, `message`, `exit`, and `hint` where there is one |
 
@@ -175,6 +176,7 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Stat(command) => list::stat(session, command).await,
         Command::Verify(command) => list::verify(session, command).await,
         Command::Audit(args::Audit::Tail(command)) => audit::tail(session, &command).await,
+        Command::Audit(args::Audit::Verify) => audit::verify(session).await,
         Command::Completions { .. } => Ok(String::new()),
     }
 }

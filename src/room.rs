@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error as ThisError;
 
 use crate::access::Access;
-use crate::audit::log::{Log, LogConfig};
+use crate::audit::log::{ChainReport, Log, LogConfig, verify_chain};
 use crate::audit::{Action, Intent};
 use crate::cache::Limits;
 use crate::entropy::{Entropy, random};
@@ -300,6 +300,15 @@ impl Strongroom {
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.0.log
+    }
+
+    /// Reads the whole audit log and checks all of it, see [`verify_chain`].
+    ///
+    /// # Errors
+    /// As [`verify_chain`].
+    pub async fn verify_log(&self) -> Result<ChainReport> {
+        let shard = self.0.log.head().shard();
+        verify_chain(Arc::clone(&self.0.storages.audit), self.0.store, shard).await
     }
 
     /// Adds a customer: its ring with a month of day keys, then its label.

@@ -889,3 +889,35 @@ fn killed_at_any_point_it_leaves_the_whole_blob_or_nothing() {
     assert!(out == bytes);
     home.verify_log();
 }
+
+#[test]
+fn a_changed_log_does_not_verify() {
+    let home = Home::new();
+    let ok = home.run(&["audit", "verify"]);
+    assert_eq!(ok.code, 0, "{}", ok.err);
+    assert!(ok.text().starts_with("ok: "), "{}", ok.text());
+    let first = find(home.dir.path(), "0000000000000000");
+    let mut bytes = fs::read(&first).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&first, bytes).unwrap();
+    let changed = home.run(&["audit", "verify"]);
+    assert_eq!(changed.code, 65, "{}", changed.err);
+    assert!(changed.out.is_empty());
+}
+
+/// The file of this name somewhere below a commit log.
+fn find(below: &std::path::Path, name: &str) -> std::path::PathBuf {
+    let mut waiting = vec![below.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.ends_with(std::path::Path::new("wal/0000").join(name)) {
+                return path;
+            }
+        }
+    }
+    panic!("no commit {name}");
+}

@@ -67,3 +67,19 @@ async fn a_name_leads_to_its_newest_blob() {
     let missing = f.acme.newest(&"missing".parse().unwrap()).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_change_at_once_are_both_kept() {
+    let f = fixture().await;
+    let (one, other) = (f.acme.clone(), f.acme.clone());
+    let (period, suite) = tokio::join!(
+        one.set(Some("P6Y".parse().unwrap()), None),
+        other.set(None, Some(Suite::ChaCha20Poly1305))
+    );
+    period.unwrap();
+    suite.unwrap();
+    let info = f.acme.info().await.unwrap();
+    assert_eq!((info.period.to_string().as_str(), info.suite), ("P72M", Suite::ChaCha20Poly1305));
+    assert_eq!(f.acme.set(Some("P1Y".parse().unwrap()), None).await.unwrap_err().kind(), ErrorKind::Denied);
+    assert_eq!(f.acme.set(None, None).await.unwrap(), info);
+}

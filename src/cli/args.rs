@@ -278,6 +278,11 @@ pub(super) struct Verify {
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
     Tail(Tail),
+    /// Reads the whole audit log and checks that every commit follows from the one before
+    ///
+    /// Every record is hashed and every root computed again. Commits that were cut off the end are
+    /// seen only by who kept a root: compare it.
+    Verify,
 }
 
 /// Shows the newest entries of the audit log, oldest first

@@ -1,12 +1,12 @@
-//! `audit tail`.
+//! `audit tail` and `audit verify`.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::args::Tail;
-use super::output::{Column, seconds, table};
+use super::output::{Column, line, seconds, table};
 use super::{Answer, Session};
 use crate::audit::{Event, Intent, Outcome, Record};
 use crate::error::Error;
@@ -55,6 +55,15 @@ pub(super) async fn tail(session: &Session, command: &Tail) -> Answer {
     let mut columns = whole.map(|name| (name, Column::Whole)).to_vec();
     columns.push(("BYTES", Column::Number));
     Ok(table(&columns, rows))
+}
+
+pub(super) async fn verify(session: &Session) -> Answer {
+    let report = session.room.verify_log().await.map_err(|error| session.explain(error))?;
+    let (commits, records, root) = (report.commits, report.records, report.head.tree().root);
+    Ok(match session.output.json {
+        true => line(&json!({ "commits": commits, "records": records, "root": root, "ok": true })),
+        false => format!("ok: {commits} commits, {records} records, root {root}\n"),
+    })
 }
 
 /// An intent with its outcome.

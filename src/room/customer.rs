@@ -16,7 +16,7 @@ use crate::envelope::BlobName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CustomerId};
 use crate::retention::Period;
-use crate::ring::{EntryKind, Ring, Settings, UseError};
+use crate::ring::{EntryKind, Ring, UseError};
 use crate::store::{layout, store_error};
 use crate::suite::Suite;
 use crate::time::Timestamp;
@@ -91,16 +91,8 @@ impl Customer {
         let asker = Asker { access: &self.access, cause: Some(open.request()) };
         // Writing the ring has its own record, and needs no customer key.
         drop(receipt);
-        let changed = async {
-            let settings = self.ring().await?.settings.clone();
-            let want = Want::Settings(Settings {
-                period: period.unwrap_or(settings.period),
-                suite: suite.unwrap_or(settings.suite),
-                ..settings
-            });
-            room.keyring.ensure(asker, self.id, &want).await
-        };
-        let changed = changed.await;
+        let want = Want::Settings { period, suite };
+        let changed = room.keyring.ensure(asker, self.id, &want).await;
         Ok(CustomerInfo::of(&*close(open, changed).await?))
     }
 

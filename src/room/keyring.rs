@@ -30,9 +30,11 @@ use crate::envelope::Kek;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, DataKeyId, KekId, KmsKeyId, RequestId, StoreId};
 use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsErrorKind, KmsRegistry};
+use crate::retention::Period;
 use crate::ring::sealed::{EpochRecord, SealedRing};
 use crate::ring::{Change, DirectoryKey, Entry, EntryKind, Ring, RingDataKey, RingRefusal, Settings};
 use crate::store::{layout, store_error};
+use crate::suite::Suite;
 use crate::time::{Clock, Day};
 
 /// How many days' keys are minted in one ring version.
@@ -60,8 +62,13 @@ pub(super) struct Epoch {
 pub(super) enum Want {
     /// A key for each of the days from this one on.
     DayKeys(Day),
-    /// Other settings.
-    Settings(Settings),
+    /// These settings, whatever the others are by then.
+    Settings {
+        /// How long new blobs are kept.
+        period: Option<Period>,
+        /// The suite of new blobs.
+        suite: Option<Suite>,
+    },
 }
 
 /// All rings and keys of one store, on this node.
@@ -393,8 +400,14 @@ impl Keyring {
 
     async fn plan(&self, asker: Asker<'_>, ring: &Ring, want: &Want) -> Result<Option<Change>> {
         match want {
-            Want::Settings(settings) if *settings == ring.settings => Ok(None),
-            Want::Settings(settings) => Ok(Some(Change::Settings(settings.clone()))),
+            Want::Settings { period, suite } => {
+                let settings = Settings {
+                    period: period.unwrap_or(ring.settings.period),
+                    suite: suite.unwrap_or(ring.settings.suite),
+                    ..ring.settings.clone()
+                };
+                Ok((settings != ring.settings).then_some(Change::Settings(settings)))
+            }
             Want::DayKeys(from) if ring.day_key(*from).is_some() => Ok(None),
             Want::DayKeys(from) => {
                 let last = (0..MINT_DAYS).map(|days| from.plus(days));
@@ -446,7 +459,8 @@ impl Keyring {
         intent.customer = Some(ring.customer);
         intent.ring = Some(reference);
         let (open, receipt) = self.log.begin(intent).await?;
-        // A ring is sealed by the epoch's key: the receipt is for that use.
+        // The receipt is for the sealing above, which came first because the
+        // intent names its hash. Nothing of it has left this process yet.
         drop(receipt);
         // If we stop here, the log has an intent for a version that does not
         // exist, which binds nobody.
