@@ -26,10 +26,32 @@ use strongroom::time::Day;
 use strongroom::{ErrorKind, Result};
 use world::{World, access, label, pairs, pattern, records};
 
-/// One root, so that a write is the `k`-th of all three storages.
+const NAMES: [&str; 3] = ["blobs", "keys", "audit"];
+
+/// The three storages under one root.
 fn storages(root: &Arc<dyn ObjectStore>) -> Storages {
     let under = |name: &str| Arc::new(PrefixStore::new(Arc::clone(root), name)) as Arc<dyn ObjectStore>;
-    Storages::from_parts(under("blobs"), under("keys"), under("audit"))
+    let [blobs, keys, audit] = NAMES.map(under);
+    Storages::from_parts(blobs, keys, audit)
+}
+
+/// Storages whose writes are counted each for itself, and all of them together.
+struct Failing {
+    all: FaultStore,
+    each: [FaultStore; 3],
+}
+
+impl Failing {
+    fn new() -> Self {
+        let all = FaultStore::memory();
+        let each = NAMES.map(|name| FaultStore::new(Arc::new(PrefixStore::new(all.clone(), name))));
+        Self { all, each }
+    }
+
+    fn storages(&self) -> Storages {
+        let [blobs, keys, audit] = self.each.each_ref().map(|store| Arc::new(store.clone()));
+        Storages::from_parts(blobs, keys, audit)
+    }
 }
 
 fn name() -> BlobName {
@@ -52,8 +74,8 @@ struct Program<'w> {
 }
 
 impl Program<'_> {
-    async fn init(&self, root: &Arc<dyn ObjectStore>) -> Result<Strongroom> {
-        let (storages, key) = (storages(root), KeyChoice::New("local".into()));
+    async fn init(&self, storages: Storages) -> Result<Strongroom> {
+        let key = KeyChoice::New("local".into());
         let kms = self.world.registry();
         Strongroom::init(storages, kms, key, &access(), self.options.clone()).await.map(|(room, _)| room)
     }
@@ -94,19 +116,18 @@ impl Program<'_> {
         Ok(sealed.id)
     }
 
-    /// Runs once on a failing root, checks what is left, runs again to the end,
+    /// Runs once on failing storages, checks what is left, runs again to the end,
     /// and checks that.
-    async fn survive(&self, root: &FaultStore, what: &str, dead: bool) {
+    async fn survive(&self, failing: &Failing, what: &str, dead: bool) {
         let mut told = Told::default();
-        let failing = Arc::new(root.clone()) as Arc<dyn ObjectStore>;
-        if let Ok(room) = self.init(&failing).await {
+        if let Ok(room) = self.init(failing.storages()).await {
             let _ = self.run(&room, &mut told).await;
             if !dead {
                 let _ = room.close().await;
             }
         }
         // The dead one's storage stays dead; others reach it past the faults.
-        let sound = root.inner();
+        let sound = failing.all.inner();
         if let Ok(room) =
             Strongroom::open(storages(&sound), self.world.registry(), self.options.clone()).await
         {
@@ -114,7 +135,8 @@ impl Program<'_> {
         } else {
             assert!(told.sealed.is_empty(), "{what}");
         }
-        let room = self.init(&sound).await.unwrap_or_else(|error| panic!("{what}: init again: {error:?}"));
+        let room =
+            self.init(storages(&sound)).await.unwrap_or_else(|error| panic!("{what}: init again: {error:?}"));
         let mut again = Told::default();
         self.run(&room, &mut again).await.unwrap_or_else(|error| panic!("{what}: once more: {error:?}"));
         assert_eq!(again.sealed.len(), 3);
@@ -189,23 +211,29 @@ impl Program<'_> {
     }
 }
 
-/// For each write in turn.
+/// For each write in turn: of one storage, and of all three.
 async fn at_every_write(fault: impl Fn(&FaultStore, u64), name: &str, dead: bool) {
     let large = pattern(9_000_000);
-    for k in 1.. {
-        let world = World::new();
-        world.kms.hurry();
-        let mut options = world.options();
-        // Longer than anything takes that does not fail.
-        options.log_deadline = if dead { Duration::from_millis(500) } else { Duration::from_secs(10) };
-        let program = Program { world: &world, options, large: large.clone() };
-        let root = FaultStore::memory();
-        fault(&root, k);
-        program.survive(&root, &format!("{name} {k}"), dead).await;
-        if root.writes() < k {
-            assert!(k > 30, "{k}");
-            println!("{name}: {} writes", k - 1);
-            break;
+    // How records share commits depends on the moment, and with it which write
+    // of all is the k-th. That of the blobs or the keys is always the same.
+    for place in NAMES.iter().chain(&["all"]) {
+        for k in 1.. {
+            let world = World::new();
+            world.kms.hurry();
+            let mut options = world.options();
+            // Longer than anything takes that does not fail.
+            options.log_deadline = if dead { Duration::from_millis(500) } else { Duration::from_secs(10) };
+            let program = Program { world: &world, options, large: large.clone() };
+            let failing = Failing::new();
+            let which = NAMES.iter().position(|name| name == place);
+            let faulty = which.map_or(&failing.all, |which| &failing.each[which]);
+            fault(faulty, k);
+            program.survive(&failing, &format!("{name} {k} of {place}"), dead).await;
+            if faulty.writes() < k {
+                println!("{name}: {} writes of {place}", k - 1);
+                assert!(k > 5, "{place}: {k}");
+                break;
+            }
         }
     }
 }
@@ -222,9 +250,9 @@ async fn the_answer_to_any_write_may_be_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_may_die_after_any_write() {
-    let fault = |root: &FaultStore, k| {
-        root.lose_answer(k);
-        root.fail_from(k + 1);
+    let fault = |store: &FaultStore, k| {
+        store.lose_answer(k);
+        store.fail_from(k + 1);
     };
     at_every_write(fault, "death after write", true).await;
 }
