@@ -225,7 +225,7 @@ impl Session {
     }
 }
 
-/// As everywhere, but a record may wait a minute to become durable: a program
+/// As everywhere, but a record may wait half a minute to become durable: a program
 /// that is one of a hundred on one log waits for its turn.
 fn options() -> Options {
     Options { log_deadline: Duration::from_secs(30), ..Options::default() }

@@ -166,13 +166,13 @@ pub(super) struct CustomerSet {
 ///
 /// The end of a pipe looks the same whether its writer was done or died. In
 ///
-///     pg_dump db | strongroom put --customer acme -
+///   pg_dump db | strongroom put --customer acme -
 ///
 /// a pg_dump that fails half-way leaves a blob that ends there, and `set -o pipefail` tells you
 /// after it was sealed. Let strongroom run the program instead, and nothing is sealed unless the
 /// program ends with exit code 0:
 ///
-///     strongroom put --customer acme --name db/nightly --exec -- pg_dump db
+///   strongroom put --customer acme --name db/nightly --exec -- pg_dump db
 ///
 /// Or, where the length is known before, say it with --expect-bytes. A FILE is checked by itself:
 /// one that changes while it is read is not sealed.
