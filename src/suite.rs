@@ -115,7 +115,8 @@ pub struct OpenError;
 /// What is wiped when it is dropped: with AWS-LC, its whole context (round
 /// keys, hash key), which lives on AWS-LC's own heap and is cleansed as it is
 /// freed. With RustCrypto, the boxed round keys and hash key, or the ChaCha20
-/// key, by their crates' `zeroize` features. Neither promises anything about
+/// key, by their crates' `zeroize` features; the one-message state of Poly1305
+/// is not wiped there. Neither promises anything about
 /// registers, stack slots the compiler spilled to while the key was expanded,
 /// or swapped pages.
 pub struct AeadKey(backend::Key);
