@@ -452,24 +452,12 @@ impl Ring {
             let gone =
                 Dropped { id: *id, kind: entry.kind, version: self.version, check_value: entry.check_value };
             self.entries.retain(|entry| entry.id != *id);
-            let at = self.dropped.binary_search_by_key(id, |dropped| dropped.id).unwrap_err_or_found()?;
-            self.dropped.insert(at, gone);
+            match self.dropped.binary_search_by_key(id, |dropped| dropped.id) {
+                Ok(_) => return Err(RingRefusal::Returned),
+                Err(at) => self.dropped.insert(at, gone),
+            }
         }
         Ok(())
-    }
-}
-
-/// `binary_search` for a place that must be free.
-trait FreePlace {
-    fn unwrap_err_or_found(self) -> Result<usize, RingRefusal>;
-}
-
-impl FreePlace for Result<usize, usize> {
-    fn unwrap_err_or_found(self) -> Result<usize, RingRefusal> {
-        match self {
-            Ok(_) => Err(RingRefusal::Returned),
-            Err(at) => Ok(at),
-        }
     }
 }
 

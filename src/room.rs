@@ -34,7 +34,7 @@ use crate::ring::{Ring, Settings};
 use crate::store::{Storages, layout, store_error, within};
 use crate::suite::Suite;
 use crate::system::{SystemClock, SystemEntropy};
-use crate::time::{Clock, Timestamp};
+use crate::time::Clock;
 
 mod customer;
 mod keyring;
@@ -536,13 +536,6 @@ async fn write_marker(storage: &dyn ObjectStore, store: StoreId) -> Result<Store
             Some(found) => Ok(found),
             None => Err(store_error(error, "write the store's marker")),
         },
-    }
-}
-
-/// The current time, for options and records.
-impl Inner {
-    fn now(&self) -> Timestamp {
-        self.clock.now()
     }
 }
 

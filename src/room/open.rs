@@ -23,7 +23,7 @@ use super::Customer;
 use super::customer::use_error;
 use super::keyring::{Asker, close};
 use crate::audit::log::OpenIntent;
-use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
+use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult};
 use crate::codec::DecodeError;
 use crate::envelope::{Header, Metadata, PRELUDE_LEN};
 use crate::error::{Error, ErrorKind, Result};
@@ -220,7 +220,7 @@ fn resolve(range: ByteRange, length: u64) -> Result<Range<u64>> {
 
 struct Begun {
     open: OpenIntent,
-    receipt: crate::audit::KeyUseReceipt,
+    receipt: KeyUseReceipt,
 }
 
 /// The first bytes of the object, and how long it is.
@@ -291,7 +291,7 @@ impl Body {
         customer: &Customer,
         blob: BlobId,
         front: Front,
-        receipt: crate::audit::KeyUseReceipt,
+        receipt: KeyUseReceipt,
         intent: &mut OpenIntent,
     ) -> Result<Self> {
         let room = &*customer.room.0;

@@ -80,7 +80,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     let room = &*customer.room.0;
     let request = room.log.request_id()?;
     let asker = Asker { access: &customer.access, cause: Some(request) };
-    let now = room.now();
+    let now = room.clock.now();
     let mut ring = room.keyring.ring(asker, customer.id).await?;
     let promised = ring.settings.period.retain_until(now);
     let day = options.retain_until.map_or(promised, |day| day.max(promised));
