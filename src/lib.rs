@@ -38,5 +38,6 @@ pub mod store;
 pub mod suite;
 pub mod system;
 pub mod time;
+pub mod tlog;
 
 pub use error::{Error, ErrorKind, Result};

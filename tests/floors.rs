@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u8, u8)] = &[
     ("suite", 1, 1),
     ("merkle", 2, 2),
     ("retention", 2, 2),
+    ("tlog", 2, 2),
     ("access", 3, 3),
     ("audit", 3, 4), // the contract and the records; the log under them
     ("cache", 3, 3),
