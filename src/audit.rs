@@ -13,10 +13,14 @@ use serde::{Deserialize, Serialize};
 use crate::access::{Access, Origin, Principal, Purpose};
 use crate::error::ErrorKind;
 use crate::id::{BlobId, CustomerId, DataKeyId, KekId, KmsKeyId, RequestId, WriterId};
+use crate::merkle::{Hash, TreeHead};
 use crate::time::{Day, Timestamp};
 
+pub mod chains;
 pub mod commit;
+pub mod head;
 pub mod log;
+pub mod signer;
 
 /// Proof that an intent to use a key is durable in the log.
 ///
@@ -89,6 +93,22 @@ pub struct Record {
     pub writer: WriterId,
     /// What happened.
     pub event: Event,
+    /// The record's place in the chain of its customer, if it concerns one. The
+    /// log fills it in.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chain: Option<Link>,
+}
+
+/// The place of a record among those of its customer in its shard: they are
+/// numbered without a gap, and each names the one before. So a customer who is
+/// given its own records, and nobody else's, sees whether one is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// Its number, from 1.
+    pub number: u64,
+    /// The leaf hash of the one before, zeros in the first.
+    pub previous: Hash,
 }
 
 /// What happened.
@@ -100,6 +120,77 @@ pub enum Event {
     Intent(Intent),
     /// How it ended.
     Outcome(Outcome),
+    /// The writer lives, and has intents that are still open.
+    Alive,
+    /// Another writer counts as dead: from here on it writes no more to this
+    /// shard, and the same commit has the outcomes of its open intents.
+    Fence(Fence),
+    /// The shard is its writer's own until it is released or the writer fenced.
+    Claim,
+    /// The shard is its writer's no longer.
+    Release,
+    /// Where another shard stands: the first shard's log is the log over all.
+    Shard(ShardHead),
+    /// How many records of a customer there are in each shard: the end of a
+    /// view that the customer is given.
+    View(View),
+}
+
+impl Event {
+    /// The customer whom it concerns.
+    #[must_use]
+    pub fn customer(&self) -> Option<CustomerId> {
+        match self {
+            Self::Intent(intent) => intent.customer,
+            Self::Outcome(outcome) => outcome.customer,
+            Self::View(view) => Some(view.customer),
+            Self::Alive | Self::Fence(_) | Self::Claim | Self::Release | Self::Shard(_) => None,
+        }
+    }
+}
+
+/// Which writer counts as dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fence {
+    /// The writer.
+    pub writer: WriterId,
+}
+
+/// Where another shard stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardHead {
+    /// The shard. One that is named for the first time, with an empty tree,
+    /// begins.
+    pub shard: u16,
+    /// Its tree.
+    pub tree: TreeHead,
+}
+
+/// How many records of one customer there are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// The customer.
+    pub customer: CustomerId,
+    /// For every shard there is, in order, where it stood and what of it is the
+    /// customer's. In the first shard, what stands before this record.
+    pub shards: Vec<ViewShard>,
+}
+
+/// What of one shard is one customer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ViewShard {
+    /// The shard.
+    pub shard: u16,
+    /// Its tree.
+    pub tree: TreeHead,
+    /// How many of its records are the customer's.
+    pub records: u64,
+    /// The leaf hash of the last of them, zeros if there is none.
+    pub last: Hash,
 }
 
 /// That a key is about to be used: durable before it is.
@@ -242,6 +333,9 @@ pub struct RingRef {
 pub struct Outcome {
     /// Pairs with the intent.
     pub request: RequestId,
+    /// Whose, as the intent has it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub customer: Option<CustomerId>,
     /// How.
     pub result: OutcomeResult,
     /// Plaintext bytes sealed or released, where that has a meaning.

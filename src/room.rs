@@ -23,6 +23,7 @@ use thiserror::Error as ThisError;
 
 use crate::access::Access;
 use crate::audit::log::{ChainReport, Log, LogConfig, verify_chain};
+use crate::audit::signer::LogSigner;
 use crate::audit::{Action, Intent};
 use crate::cache::Limits;
 use crate::entropy::{Entropy, random};
@@ -35,6 +36,7 @@ use crate::store::{Storages, layout, store_error, within};
 use crate::suite::Suite;
 use crate::system::{SystemClock, SystemEntropy};
 use crate::time::Clock;
+use crate::tlog::PublicKey;
 
 mod customer;
 mod keyring;
@@ -58,6 +60,8 @@ pub struct Options {
     pub key_ttl: Duration,
     /// How often a cached key is used before it is fetched again: 2^20 times.
     pub key_uses: u64,
+    /// The key of the store's audit log.
+    pub log_signer: Arc<dyn LogSigner>,
     /// How long a record may take to become durable before the operation is
     /// refused: 10 seconds.
     pub log_deadline: Duration,
@@ -67,11 +71,14 @@ pub struct Options {
     pub entropy: Arc<dyn Entropy>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
+impl Options {
+    /// With this key of the audit log, and the defaults.
+    #[must_use]
+    pub fn new(log_signer: Arc<dyn LogSigner>) -> Self {
         Self {
             key_ttl: Duration::from_secs(300),
             key_uses: 1 << 20,
+            log_signer,
             log_deadline: Duration::from_secs(10),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
@@ -210,13 +217,15 @@ impl Strongroom {
         if read_marker(&*storages.keys).await?.is_some() {
             return Ok((Self::open(storages, kms, options).await?, false));
         }
-        let store = match read_marker(&*storages.audit).await? {
-            Some(store) => store,
+        let marker = match read_marker(&*storages.audit).await? {
+            Some(marker) => marker,
             None => {
-                let made = StoreId::from_bytes(random(&*options.entropy)?);
-                write_marker(&*storages.audit, made).await?
+                let store = StoreId::from_bytes(random(&*options.entropy)?);
+                write_marker(&*storages.audit, Marker { store, log_key: options.log_signer.public() }).await?
             }
         };
+        marker.check_signer(&options)?;
+        let store = marker.store;
         // If we stop here or anywhere below, the next `init` takes up this id.
         let room = Self::assemble(store, storages, kms, &options).await?;
         let keyring = &room.0.keyring;
@@ -237,10 +246,10 @@ impl Strongroom {
                 }
                 Err(error) => return Err(store_error(error, "look for the epoch record")),
             }
-            write_marker(&*room.0.storages.blobs, store).await?;
+            write_marker(&*room.0.storages.blobs, marker).await?;
             // Last, because this is what makes it a store.
-            write_marker(&*room.0.storages.keys, store).await?;
-            check_markers(&room.0.storages, store, options.log_deadline).await
+            write_marker(&*room.0.storages.keys, marker).await?;
+            check_markers(&room.0.storages, marker, options.log_deadline).await
         };
         let made = made.await;
         close(open, made).await?;
@@ -254,11 +263,12 @@ impl Strongroom {
     /// if it is of a later version; [`ErrorKind::Configuration`] if the three
     /// storages do not belong together.
     pub async fn open(storages: Storages, kms: KmsRegistry, options: Options) -> Result<Self> {
-        let store = read_marker(&*storages.keys).await?.ok_or_else(|| {
+        let marker = read_marker(&*storages.keys).await?.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no store here; make one with `strongroom init`")
         })?;
-        check_markers(&storages, store, options.log_deadline).await?;
-        let room = Self::assemble(store, storages, kms, &options).await?;
+        check_markers(&storages, marker, options.log_deadline).await?;
+        marker.check_signer(&options)?;
+        let room = Self::assemble(marker.store, storages, kms, &options).await?;
         if room.0.log.head().next() == 0 {
             // The log has the record of `init` at least. One that is empty was
             // deleted, and must not begin anew as if nothing had happened.
@@ -274,7 +284,10 @@ impl Strongroom {
         options: &Options,
     ) -> Result<Self> {
         let (clock, entropy) = (Arc::clone(&options.clock), Arc::clone(&options.entropy));
-        let config = LogConfig { deadline: options.log_deadline, ..LogConfig::new(store) };
+        let config = LogConfig {
+            deadline: options.log_deadline,
+            ..LogConfig::new(store, Arc::clone(&options.log_signer))
+        };
         let log =
             Log::open(Arc::clone(&storages.audit), config, Arc::clone(&clock), Arc::clone(&entropy)).await?;
         let keyring = Keyring::new(
@@ -307,8 +320,9 @@ impl Strongroom {
     /// # Errors
     /// As [`verify_chain`].
     pub async fn verify_log(&self) -> Result<ChainReport> {
-        let shard = self.0.log.head().shard();
-        verify_chain(Arc::clone(&self.0.storages.audit), self.0.store, shard).await
+        let log = &self.0.log;
+        let audit = Arc::clone(&self.0.storages.audit);
+        verify_chain(audit, self.0.store, log.head().shard(), log.authority()).await
     }
 
     /// Adds a customer: its ring with a month of day keys, then its label.
@@ -470,16 +484,37 @@ async fn evict(room: Weak<Inner>, ttl: Duration) {
     }
 }
 
-/// What stands at `store` on each of the three storages.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What stands at `store` on each of the three storages: which store it is, and
+/// whose signatures make its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Marker {
-    format: String,
     store: StoreId,
+    log_key: PublicKey,
 }
 
-/// That the three storages carry this store's id.
-async fn check_markers(storages: &Storages, store: StoreId, deadline: Duration) -> Result<()> {
+/// A [`Marker`] as it is stored.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredMarker {
+    format: String,
+    store: StoreId,
+    log_key: PublicKey,
+}
+
+impl Marker {
+    /// That the key we have is the one of the store's log. Another one would
+    /// make commits that nobody believes.
+    fn check_signer(&self, options: &Options) -> Result<()> {
+        if self.log_key == options.log_signer.public() {
+            return Ok(());
+        }
+        let message = "the signing key that was given is not the one of this store's audit log";
+        Err(Error::new(ErrorKind::Configuration, message))
+    }
+}
+
+/// That the three storages carry this store's marker.
+async fn check_markers(storages: &Storages, marker: Marker, deadline: Duration) -> Result<()> {
     let audit = async {
         let marker = within(deadline, "read the store's marker", read_marker(&*storages.audit)).await;
         marker.map_err(|error| match error.kind() {
@@ -492,7 +527,7 @@ async fn check_markers(storages: &Storages, store: StoreId, deadline: Duration) 
     };
     let (blobs, keys, audit) =
         tokio::try_join!(read_marker(&*storages.blobs), read_marker(&*storages.keys), audit)?;
-    if [blobs, keys, audit] == [Some(store); 3] {
+    if [blobs, keys, audit] == [Some(marker); 3] {
         return Ok(());
     }
     let message = "the blobs, keys and audit storages do not belong to one store";
@@ -501,7 +536,7 @@ async fn check_markers(storages: &Storages, store: StoreId, deadline: Duration) 
 
 const MARKER_FORMAT: &str = "strongroom-store-v1";
 
-async fn read_marker(storage: &dyn ObjectStore) -> Result<Option<StoreId>> {
+async fn read_marker(storage: &dyn ObjectStore) -> Result<Option<Marker>> {
     let failed = |error| store_error(error, "read the store's marker");
     let stored = match storage.get(&layout::store()).await {
         Ok(stored) => stored,
@@ -520,18 +555,19 @@ async fn read_marker(storage: &dyn ObjectStore) -> Result<Option<StoreId>> {
         }
         _ => return Err(Error::new(ErrorKind::Integrity, "the store's marker cannot be read")),
     }
-    let marker: Marker = serde_json::from_slice(&bytes)
+    let StoredMarker { store, log_key, .. } = serde_json::from_slice(&bytes)
         .map_err(|_| Error::new(ErrorKind::Integrity, "the store's marker cannot be read"))?;
-    Ok(Some(marker.store))
+    Ok(Some(Marker { store, log_key }))
 }
 
-/// Writes a marker if there is none, and returns the id that stands there.
-async fn write_marker(storage: &dyn ObjectStore, store: StoreId) -> Result<StoreId> {
-    let marker = Marker { format: MARKER_FORMAT.to_owned(), store };
-    let mut text = serde_json::to_string(&marker).expect("a marker is two strings");
+/// Writes a marker if there is none, and returns the one that stands there.
+async fn write_marker(storage: &dyn ObjectStore, marker: Marker) -> Result<Marker> {
+    let Marker { store, log_key } = marker;
+    let stored = StoredMarker { format: MARKER_FORMAT.to_owned(), store, log_key };
+    let mut text = serde_json::to_string(&stored).expect("a marker is three strings");
     text.push('\n');
     match storage.put_opts(&layout::store(), PutPayload::from(text), PutMode::Create.into()).await {
-        Ok(_) => Ok(store),
+        Ok(_) => Ok(marker),
         Err(error) => match read_marker(storage).await? {
             Some(found) => Ok(found),
             None => Err(store_error(error, "write the store's marker")),

@@ -2,37 +2,49 @@
 //! durable together and the tree head they lead to.
 //!
 //! Stored at `wal/<shard, 4 hex digits>/<sequence number, 16 hex digits>`, as
-//! JSON lines, each ended by one line feed. The first is the header; then comes
-//! one [`Record`] a line, `nonce` first; the last is `{"sha256":"…"}`, the hash of
-//! all lines above it, so that damage to the newest commit shows although no
-//! other follows it. What the tree holds of a record is salted by its nonce:
+//! JSON lines, each ended by one line feed. The first is the header, the second
+//! `{"signature":"…"}`, its writer's over the first; then comes one [`Record`] a
+//! line, `nonce` first. What the tree holds of a record is salted by its nonce:
 //! leaf data = SHA-256(line without its line feed), leaf hash = SHA-256(0x00 ‖
 //! leaf data), RFC 6962 s2.1.
 //!
 //! A commit says where it starts (`previous`, the SHA-256 of the object before
 //! it, and `old`, the tree head before it) and where it ends (`new`, and
 //! `frontier`, the right edge of that tree, largest subtree first). So the
-//! newest commit is all that a writer has to read, and [`Head::verify`] checks
-//! a commit against nothing but the one before it.
+//! newest commit is all that a writer has to read, but for the ends of
+//! customers' chains ([`chains`](super::chains)), and [`Head::verify`](super::head::Head::verify) checks a
+//! commit against nothing but the one before it.
+//!
+//! Each writer signs with a key of its own, made when it starts and never
+//! stored, which the log's key *endorses*. The signature is over the header,
+//! and the header has a hash of the records. It says who put the commit
+//! forward, and not that it is part of the log: two writers may sign for one
+//! number, and one of them is stored. What the log says of itself is a
+//! checkpoint, signed after the bytes were read back.
 //!
 //! Separate from the log, and pure, so that a log can be verified from a copy.
 //!
 //! Invariants: a value has one encoding, and the decoder takes no other; a
-//! [`Commit`] agrees with itself (count, times, frontier and new head).
+//! [`Commit`] agrees with itself (signature, count, times, links, frontier and
+//! new head).
 //!
 //! Whoever holds the storage may give us any bytes. What it cannot do is give
-//! us a changed commit that the next one still follows from.
+//! us a commit that no endorsed writer signed, or a changed one that the next
+//! one still follows from.
 
-use bytes::Bytes;
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error as ThisError;
 
-use super::Record;
+use super::chains::ChainEnd;
+use super::{Event, Link, Record};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{StoreId, WriterId};
-use crate::merkle::{Frontier, HASH_LEN, Hash, TreeHead, leaf_hash};
+use crate::id::{CustomerId, StoreId, WriterId};
+use crate::merkle::{Frontier, Hash, TreeHead, leaf_hash};
 use crate::time::Timestamp;
+use crate::tlog::{PublicKey, SecretKey, Signature};
 
 /// What the header of a commit begins with.
 pub const FORMAT: &str = "strongroom-commit-v1";
@@ -40,14 +52,11 @@ pub const FORMAT: &str = "strongroom-commit-v1";
 /// The largest commit that is read, in bytes.
 pub const MAX_LEN: usize = 16 << 20;
 
-/// The length of the last line, in bytes.
-const END_LEN: usize = "{\"sha256\":\"\"}\n".len() + 2 * HASH_LEN;
-
 /// The first line of a commit. The order of the fields is the order in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
-    format: String,
+    pub(super) format: String,
     /// The store whose log this is.
     pub store: StoreId,
     /// The shard of the log.
@@ -56,7 +65,11 @@ pub struct Header {
     pub seq: u64,
     /// The running program that made it.
     pub writer: WriterId,
-    /// When that was.
+    /// The key that this writer signs with.
+    pub key: PublicKey,
+    /// The log's key over [`endorsement`]: that the writer is one of the store's.
+    pub endorsement: Signature,
+    /// When that was: not before the commit before it, nor any of its records.
     pub time: Timestamp,
     /// SHA-256 of the object before it, zeros in the first.
     pub previous: Hash,
@@ -68,10 +81,95 @@ pub struct Header {
     pub frontier: Vec<Hash>,
     /// How many records it holds, at least 1.
     pub count: u64,
+    /// SHA-256 of their lines, line feeds included.
+    pub body: Hash,
     /// The earliest time in its records.
     pub first: Timestamp,
     /// The latest time in its records.
     pub last: Timestamp,
+    /// By how many microseconds at most, up to here, a commit's time was later
+    /// than that of one of its records. So a record of time *t* is in a commit
+    /// of time *t* to *t* + `lag`.
+    pub lag: u64,
+    /// All intents in commits below this number have an outcome, here or before.
+    pub settled: u64,
+    /// Whose the shard is after it, if it is one writer's own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub owner: Option<WriterId>,
+    /// The ends of the chains of customers in its span, by customer.
+    pub chains: Vec<ChainEnd>,
+}
+
+impl Header {
+    /// Reads the first two lines of a commit, and checks the signature in the
+    /// second. `None` if `bytes` end before they do.
+    ///
+    /// # Errors
+    /// As [`Commit::decode`].
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>> {
+        Ok(decode_signed(bytes)?.map(|(header, _)| header))
+    }
+
+    /// Checks that the log's key endorsed the writer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Integrity`] if it did not.
+    pub fn verify_endorsement(&self, authority: &PublicKey) -> Result<()> {
+        let message = endorsement(self.store, self.writer, &self.key);
+        match authority.verifies(&message, &self.endorsement) {
+            true => Ok(()),
+            false => Err(Fault::Successor("endorsement of its writer").into()),
+        }
+    }
+}
+
+/// What the log's key signs to make a writer one of its store's.
+#[must_use]
+pub fn endorsement(store: StoreId, writer: WriterId, key: &PublicKey) -> Vec<u8> {
+    format!("strongroom-writer-v1\n{store}\n{writer}\n{key}\n").into_bytes()
+}
+
+/// One running program that writes: its id, and the key it signs with.
+#[derive(Debug)]
+pub struct Writer {
+    pub(super) id: WriterId,
+    pub(super) key: SecretKey,
+    pub(super) endorsement: Signature,
+}
+
+impl Writer {
+    /// A writer whose key the log's endorsed.
+    #[must_use]
+    pub fn new(id: WriterId, key: SecretKey, endorsement: Signature) -> Self {
+        Self { id, key, endorsement }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> WriterId {
+        self.id
+    }
+
+    /// The first two lines of a commit with this header.
+    pub(super) fn sign(&self, header: &Header) -> Vec<u8> {
+        let mut bytes = json_line(header);
+        let signature = self.key.sign(&signed(&bytes[..bytes.len() - 1]));
+        bytes.extend_from_slice(&json_line(&SignatureLine { signature }));
+        bytes
+    }
+}
+
+/// What a writer signs: the header's line, behind a label, so that it can be
+/// nothing else.
+fn signed(line: &[u8]) -> Vec<u8> {
+    [b"strongroom-commit-v1 header\n".as_slice(), line].concat()
+}
+
+/// The second line of a commit.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignatureLine {
+    signature: Signature,
 }
 
 /// One commit, decoded, and in agreement with itself.
@@ -79,9 +177,26 @@ pub struct Header {
 pub struct Commit {
     header: Header,
     records: Vec<Record>,
-    leaves: Vec<Hash>,
+    leaves: Vec<Leaf>,
     frontier: Frontier,
+    moved: BTreeMap<CustomerId, Moved>,
     hash: Hash,
+}
+
+/// What the tree holds of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// SHA-256 of the record's line: the entry of the log.
+    pub data: Hash,
+    /// The leaf hash over it.
+    pub hash: Hash,
+}
+
+/// How one commit goes on with the chain of one customer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) first: Link,
+    pub(super) end: ChainEnd,
 }
 
 impl Commit {
@@ -91,7 +206,19 @@ impl Commit {
     /// [`ErrorKind::UnsupportedFormat`] for a later format,
     /// [`ErrorKind::Integrity`] for anything else that is not a commit.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        Ok(decode(bytes)?)
+        match decode_next(bytes)? {
+            (commit, []) => Ok(commit),
+            _ => Err(Fault::Trailing.into()),
+        }
+    }
+
+    /// Reads the commit that `bytes` begin with, and gives back what is behind
+    /// it: several may stand one after the other.
+    ///
+    /// # Errors
+    /// As [`Commit::decode`].
+    pub fn decode_first(bytes: &[u8]) -> Result<(Self, &[u8])> {
+        Ok(decode_next(bytes)?)
     }
 
     /// The first line.
@@ -112,9 +239,9 @@ impl Commit {
         self.records
     }
 
-    /// The leaf hashes of the records.
+    /// What the tree holds of the records.
     #[must_use]
-    pub fn leaves(&self) -> &[Hash] {
+    pub fn leaves(&self) -> &[Leaf] {
         &self.leaves
     }
 
@@ -124,174 +251,98 @@ impl Commit {
         self.hash
     }
 
-    /// Where the log stands after this commit, if it is part of the log.
-    #[must_use]
-    pub fn head(&self) -> Head {
-        Head {
-            store: self.header.store,
-            shard: self.header.shard,
-            next: self.header.seq.saturating_add(1),
-            previous: self.hash,
-            frontier: self.frontier.clone(),
+    pub(super) fn frontier(&self) -> &Frontier {
+        &self.frontier
+    }
+
+    pub(super) fn moved(&self) -> &BTreeMap<CustomerId, Moved> {
+        &self.moved
+    }
+}
+
+/// A record on its way into a commit: what can be made before it is known which
+/// commit that will be. Its link in its customer's chain is not part of it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// The record as JSON, without the closing brace.
+    text: Vec<u8>,
+    pub(super) time: Timestamp,
+    pub(super) customer: Option<CustomerId>,
+    pub(super) owner: Option<OwnerChange>,
+}
+
+/// What a record does to the ownership of its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnerChange {
+    Claim,
+    Release,
+    Fence(WriterId),
+}
+
+impl OwnerChange {
+    pub(super) fn of(event: &Event) -> Option<Self> {
+        match event {
+            Event::Claim => Some(Self::Claim),
+            Event::Release => Some(Self::Release),
+            Event::Fence(fence) => Some(Self::Fence(fence.writer)),
+            _ => None,
+        }
+    }
+
+    /// Whose the shard is after it, which was `owner`'s.
+    pub(super) fn apply(self, writer: WriterId, owner: Option<WriterId>) -> Option<WriterId> {
+        match self {
+            Self::Claim => Some(writer),
+            Self::Release => None,
+            Self::Fence(dead) => owner.filter(|owner| *owner != dead),
         }
     }
 }
 
-/// Where a shard of a log stands: what the next commit has to follow from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    store: StoreId,
-    shard: u16,
-    next: u64,
-    previous: Hash,
-    frontier: Frontier,
-}
-
-impl Head {
-    /// The head of a log without a commit.
-    #[must_use]
-    pub fn empty(store: StoreId, shard: u16) -> Self {
-        Self { store, shard, next: 0, previous: Hash::ZERO, frontier: Frontier::new() }
-    }
-
-    /// The store whose log this is.
-    #[must_use]
-    pub fn store(&self) -> StoreId {
-        self.store
-    }
-
-    /// The shard.
-    #[must_use]
-    pub fn shard(&self) -> u16 {
-        self.shard
-    }
-
-    /// The number of the next commit, which is how many there are.
-    #[must_use]
-    pub fn next(&self) -> u64 {
-        self.next
-    }
-
-    /// SHA-256 of the last commit, zeros if there is none.
-    #[must_use]
-    pub fn previous(&self) -> Hash {
-        self.previous
-    }
-
-    /// Size and root of the tree.
-    #[must_use]
-    pub fn tree(&self) -> TreeHead {
-        self.frontier.head()
-    }
-
-    /// The right edge of the tree.
-    #[must_use]
-    pub fn frontier(&self) -> &Frontier {
-        &self.frontier
-    }
-
-    /// Checks that `commit` is what comes next, its records and tree head
-    /// included, and gives the head after it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Integrity`] if it is not.
-    pub fn verify(&self, commit: &Commit) -> Result<Head> {
-        let header = &commit.header;
-        let same = |same: bool, what| if same { Ok(()) } else { Err(Fault::Successor(what)) };
-        same(header.store == self.store, "store")?;
-        same(header.shard == self.shard, "shard")?;
-        same(header.seq == self.next, "sequence number")?;
-        same(header.previous == self.previous, "hash of the commit before it")?;
-        same(header.old == self.tree(), "old tree head")?;
-        let mut frontier = self.frontier.clone();
-        commit.leaves.iter().for_each(|leaf| frontier.push(*leaf));
-        same(frontier == commit.frontier, "new tree head")?;
-        Ok(commit.head())
-    }
-
-    /// The bytes of the commit that puts `lines` behind this head, and the head
-    /// after it.
-    ///
-    /// # Panics
-    /// Without lines: a commit holds at least one record.
-    pub(crate) fn extend<'a>(
-        &self,
-        writer: WriterId,
-        time: Timestamp,
-        lines: impl Iterator<Item = &'a Line> + Clone,
-    ) -> (Bytes, Head) {
-        let times = || lines.clone().map(|line| line.time);
-        let mut frontier = self.frontier.clone();
-        lines.clone().for_each(|line| frontier.push(line.leaf));
-        let header = Header {
-            format: FORMAT.to_owned(),
-            store: self.store,
-            shard: self.shard,
-            seq: self.next,
-            writer,
-            time,
-            previous: self.previous,
-            old: self.tree(),
-            new: frontier.head(),
-            frontier: frontier.edge().to_vec(),
-            count: frontier.size() - self.frontier.size(),
-            first: times().min().expect("a commit holds at least one record"),
-            last: times().max().expect("a commit holds at least one record"),
-        };
-        let mut bytes = json_line(&header);
-        bytes.reserve(lines.clone().map(|line| line.text.len()).sum::<usize>() + END_LEN);
-        lines.for_each(|line| bytes.extend_from_slice(&line.text));
-        let hashed = Sha256::new().chain_update(&bytes);
-        let end = json_line(&End { sha256: digest(hashed.clone()) });
-        bytes.extend_from_slice(&end);
-        let previous = digest(hashed.chain_update(&end));
-        let head = Head { next: self.next + 1, previous, frontier, ..*self };
-        (bytes.into(), head)
-    }
-}
-
-/// The last line of a commit.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct End {
-    /// SHA-256 of the lines above, line feeds included.
-    sha256: Hash,
-}
-
-fn digest(hashed: Sha256) -> Hash {
-    Hash::from_bytes(hashed.finalize().into())
-}
-
-/// A record as the line of a commit, with its leaf hash: what can be made
-/// before it is known which commit the record will be in.
-#[derive(Debug)]
-pub(crate) struct Line {
-    text: Vec<u8>,
-    leaf: Hash,
-    time: Timestamp,
-}
+/// What can follow a record's text, at most: `,"chain":{…}}` and a line feed.
+const LINK_LEN: usize = 128;
 
 impl Line {
+    /// # Panics
+    /// For a record that has a link already.
     pub(crate) fn new(record: &Record) -> Self {
-        let text = json_line(record);
-        let leaf = leaf_of_line(&text[..text.len() - 1]);
-        Self { text, leaf, time: record.time }
+        assert!(record.chain.is_none(), "links are made with the commit");
+        let mut text = Vec::with_capacity(640);
+        serde_json::to_writer(&mut text, record).expect("records have string keys only");
+        text.pop();
+        let owner = OwnerChange::of(&record.event);
+        Self { text, time: record.time, customer: record.event.customer(), owner }
     }
 
-    /// Its length in a commit, in bytes.
+    /// Its length in a commit, in bytes, at most.
     pub(crate) fn len(&self) -> usize {
-        self.text.len()
+        self.text.len() + LINK_LEN
+    }
+
+    /// Writes the line with its link behind `to`, and returns its leaf.
+    pub(super) fn write(&self, link: Option<Link>, to: &mut Vec<u8>) -> Leaf {
+        let begin = to.len();
+        to.extend_from_slice(&self.text);
+        if let Some(link) = link {
+            to.extend_from_slice(b",\"chain\":");
+            serde_json::to_writer(&mut *to, &link).expect("a link has string keys only");
+        }
+        to.push(b'}');
+        let leaf = leaf_of_line(&to[begin..]);
+        to.push(b'\n');
+        leaf
     }
 }
 
-/// The leaf hash of a record, from its line without the line feed.
+/// What the tree holds of a record, from its line without the line feed.
 #[must_use]
-pub fn leaf_of_line(line: &[u8]) -> Hash {
-    leaf_hash(Hash::of(line).as_bytes())
+pub fn leaf_of_line(line: &[u8]) -> Leaf {
+    let data = Hash::of(line);
+    Leaf { data, hash: leaf_hash(data.as_bytes()) }
 }
 
 fn json_line<T: Serialize>(value: &T) -> Vec<u8> {
-    let mut line = Vec::with_capacity(512);
+    let mut line = Vec::with_capacity(1024);
     serde_json::to_writer(&mut line, value).expect("headers and records have string keys only");
     line.push(b'\n');
     line
@@ -300,13 +351,15 @@ fn json_line<T: Serialize>(value: &T) -> Vec<u8> {
 /// Why bytes are not a commit, or a commit is not the next one. Nothing of the
 /// bytes is repeated.
 #[derive(Debug, ThisError)]
-enum Fault {
+pub(super) enum Fault {
     #[error("it is larger than a commit can be")]
     TooLarge,
-    #[error("it does not end as a commit does")]
+    #[error("it ends before all its lines were read")]
     Truncated,
-    #[error("its bytes are not those that its last line was made for")]
-    Damaged,
+    #[error("something stands behind its last line")]
+    Trailing,
+    #[error("its writer did not sign it")]
+    Signature,
     #[error("its format is newer than this program")]
     Later,
     #[error("line {0} is not in the one form that is written")]
@@ -328,29 +381,42 @@ impl From<Fault> for Error {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Commit, Fault> {
-    if bytes.len() > MAX_LEN {
-        return Err(Fault::TooLarge);
+/// The line that `bytes` begin with, and what is behind its line feed.
+fn next_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let (line, rest) = bytes.split_at(end);
+    Some((line, &rest[1..]))
+}
+
+fn decode_signed(bytes: &[u8]) -> Result<Option<(Header, &[u8])>, Fault> {
+    let Some((line, rest)) = next_line(bytes) else { return Ok(None) };
+    let header = decode_header(line)?;
+    let Some((second, rest)) = next_line(rest) else { return Ok(None) };
+    let SignatureLine { signature } = decode_line(second, &mut Vec::new()).ok_or(Fault::Line(2))?;
+    if !header.key.verifies(&signed(line), &signature) {
+        return Err(Fault::Signature);
     }
-    let (text, end) = bytes.split_at_checked(bytes.len().wrapping_sub(END_LEN)).ok_or(Fault::Truncated)?;
-    let text = text.strip_suffix(b"\n").ok_or(Fault::Truncated)?;
-    let mut lines = text.split(|byte| *byte == b'\n');
-    // The format first: what a later one ends with is its own business.
-    let header = decode_header(lines.next().unwrap_or_default())?;
-    let hashed = Sha256::new().chain_update(text).chain_update(b"\n");
-    let mut again = Vec::with_capacity(512);
-    let stated: Option<End> = end.strip_suffix(b"\n").and_then(|end| decode_line(end, &mut again));
-    if stated.ok_or(Fault::Truncated)?.sha256 != digest(hashed.clone()) {
-        return Err(Fault::Damaged);
-    }
-    let mut records = Vec::new();
-    let mut leaves = Vec::new();
-    for (number, line) in (2..).zip(lines) {
+    Ok(Some((header, rest)))
+}
+
+fn decode_next(bytes: &[u8]) -> Result<(Commit, &[u8]), Fault> {
+    let (header, body) = decode_signed(bytes)?.ok_or(Fault::Truncated)?;
+    let mut rest = body;
+    let mut again = Vec::with_capacity(1024);
+    let (mut records, mut leaves) = (Vec::new(), Vec::new());
+    for number in (3..).take(usize::try_from(header.count).unwrap_or(usize::MAX)) {
+        let (line, behind) = next_line(rest).ok_or(Fault::Truncated)?;
         records.push(decode_line::<Record>(line, &mut again).ok_or(Fault::Line(number))?);
         leaves.push(leaf_of_line(line));
+        rest = behind;
+        if bytes.len() - rest.len() > MAX_LEN {
+            return Err(Fault::TooLarge);
+        }
     }
-    let frontier = check_header(&header, &records)?;
-    Ok(Commit { header, records, leaves, frontier, hash: digest(hashed.chain_update(end)) })
+    let frontier = check_header(&header, &records, &body[..body.len() - rest.len()])?;
+    let moved = check_links(&records, &leaves)?;
+    let hash = Hash::from_bytes(Sha256::digest(&bytes[..bytes.len() - rest.len()]).into());
+    Ok((Commit { header, records, leaves, frontier, moved, hash }, rest))
 }
 
 /// A value whose encoding is `line`, and no other.
@@ -376,83 +442,130 @@ fn decode_header(line: &[u8]) -> Result<Header, Fault> {
     decode_line(line, &mut Vec::new()).ok_or(Fault::Line(1))
 }
 
-fn check_header(header: &Header, records: &[Record]) -> Result<Frontier, Fault> {
+fn check_header(header: &Header, records: &[Record], body: &[u8]) -> Result<Frontier, Fault> {
     let holds = |holds: bool, what| if holds { Ok(()) } else { Err(Fault::Header(what)) };
     let times = || records.iter().map(|record| record.time);
-    holds(u64::try_from(records.len()) == Ok(header.count), "count")?;
+    holds(Hash::of(body) == header.body, "body")?;
     holds(times().min() == Some(header.first), "first")?;
     holds(times().max() == Some(header.last), "last")?;
+    holds(header.last <= header.time, "time")?;
+    holds(header.lag >= header.time.micros() - header.first.micros(), "lag")?;
+    holds(records.iter().all(|record| record.writer == header.writer), "writer")?;
+    holds(header.settled <= header.seq.saturating_add(1), "settled")?;
     holds(header.old.size.checked_add(header.count) == Some(header.new.size), "size")?;
     // Only the first commit has nothing before it.
     let begins = header.old == Frontier::new().head() && header.previous == Hash::ZERO;
     holds(if header.seq == 0 { begins } else { header.old.size >= header.seq }, "beginning")?;
+    holds(header.chains.is_sorted_by(|a, b| a.customer < b.customer), "chains")?;
     let frontier = Frontier::from_parts(header.new.size, header.frontier.clone())
         .map_err(|_| Fault::Header("frontier"))?;
     holds(frontier.root() == header.new.root, "root")?;
     Ok(frontier)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::audit::{Event, Outcome, OutcomeResult};
-    use crate::id::RequestId;
-    use crate::merkle::root;
+/// How each customer's chain goes on in these records: without a gap among
+/// them, each naming the one before.
+fn check_links(records: &[Record], leaves: &[Leaf]) -> Result<BTreeMap<CustomerId, Moved>, Fault> {
+    let mut moved: BTreeMap<CustomerId, Moved> = BTreeMap::new();
+    for (record, leaf) in records.iter().zip(leaves) {
+        let (customer, link) = match (record.event.customer(), record.chain) {
+            (None, None) => continue,
+            (Some(customer), Some(link)) if link.number > 0 => (customer, link),
+            _ => return Err(Fault::Header("a link that should be there, or should not")),
+        };
+        let end = ChainEnd { customer, records: link.number, last: leaf.hash };
+        match moved.get_mut(&customer) {
+            None => {
+                moved.insert(customer, Moved { first: link, end });
+            }
+            Some(so_far) if (so_far.end.records + 1, so_far.end.last) == (link.number, link.previous) => {
+                so_far.end = end;
+            }
+            Some(_) => return Err(Fault::Header("a customer's chain")),
+        }
+    }
+    Ok(moved)
+}
 
-    fn store() -> StoreId {
+#[cfg(test)]
+pub(super) mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::audit::head::Head;
+    use crate::audit::{Outcome, OutcomeResult};
+    use crate::id::RequestId;
+    use crate::secret::Secret;
+
+    pub(in crate::audit) fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed(&Secret::init(|to| *to = [seed; 32]))
+    }
+
+    /// The log's key.
+    pub(in crate::audit) fn authority() -> PublicKey {
+        key(9).public()
+    }
+
+    pub(in crate::audit) fn store() -> StoreId {
         StoreId::from_bytes([1; 16])
     }
 
-    fn writer() -> WriterId {
-        WriterId::from_bytes([2; 16])
+    pub(in crate::audit) fn writer(id: u8) -> Writer {
+        let (id, key_of) = (WriterId::from_bytes([id; 16]), key(id));
+        let endorsement = key(9).sign(&endorsement(store(), id, &key_of.public()));
+        Writer::new(id, key_of, endorsement)
     }
 
-    fn at(micros: u64) -> Timestamp {
+    pub(in crate::audit) fn at(micros: u64) -> Timestamp {
         Timestamp::from_micros(micros).unwrap()
     }
 
-    fn line(number: u8) -> Line {
+    pub(in crate::audit) fn line_of(number: u8, writer: &Writer, event: Event) -> Line {
+        let nonce = RequestId::from_bytes([number ^ 0xff; 16]);
+        let time = at(1000 - u64::from(number));
+        Line::new(&Record { nonce, time, writer: writer.id(), event, chain: None })
+    }
+
+    /// An outcome; every third concerns no customer, the others two by turns.
+    pub(in crate::audit) fn line(number: u8) -> Line {
+        let customer = (number % 3 > 0).then(|| CustomerId::from_bytes([number % 3; 16]));
         let event = Event::Outcome(Outcome {
             request: RequestId::from_bytes([number; 16]),
+            customer,
             result: OutcomeResult::Ok,
             bytes: Some(u64::from(number)),
             key: None,
         });
-        let nonce = RequestId::from_bytes([number ^ 0xff; 16]);
-        Line::new(&Record { nonce, time: at(1000 - u64::from(number)), writer: writer(), event })
+        line_of(number, &writer(2), event)
+    }
+
+    pub(in crate::audit) fn begin() -> Head {
+        Head::empty(store(), 7, authority())
     }
 
     /// The bytes of commits with so many records each.
-    fn chain(counts: &[u8]) -> Vec<Bytes> {
-        let mut head = Head::empty(store(), 7);
+    pub(in crate::audit) fn chain(counts: &[u8]) -> Vec<Bytes> {
+        let mut head = begin();
         let mut number = 0;
         counts
             .iter()
             .map(|count| {
                 let lines: Vec<Line> = (number..number + count).map(line).collect();
                 number += count;
-                let (bytes, after) = head.extend(writer(), at(5), lines.iter());
+                let (bytes, after) = head.extend(&writer(2), at(5), lines.iter(), 0);
                 head = after;
                 bytes
             })
             .collect()
     }
 
-    #[test]
-    fn a_chain_reads_back_and_each_commit_follows_from_the_one_before() {
-        let mut head = Head::empty(store(), 7);
-        let mut leaves = Vec::new();
-        for (seq, bytes) in chain(&[1, 3, 2, 7]).iter().enumerate() {
-            let commit = Commit::decode(bytes).unwrap();
-            assert_eq!(commit.header().seq, seq as u64);
-            assert_eq!(commit.hash(), Hash::of(bytes));
-            head = head.verify(&commit).unwrap();
-            leaves.extend_from_slice(commit.leaves());
-            assert_eq!(head.tree(), TreeHead { size: leaves.len() as u64, root: root(&leaves) });
-            assert_eq!(head.previous(), commit.hash());
-            assert!(head.verify(&commit).is_err(), "it is its own successor");
-        }
-        assert_eq!((head.next(), head.tree().size), (4, 13));
+    /// The commit with its header signed again, as one who has the writer's key
+    /// would after a change.
+    fn signed_again(text: &str) -> String {
+        let (header, rest) = text.split_once('\n').unwrap();
+        let (_, rest) = rest.split_once('\n').unwrap();
+        let signature = key(2).sign(&signed(header.as_bytes()));
+        format!("{header}\n{{\"signature\":\"{signature}\"}}\n{rest}")
     }
 
     #[test]
@@ -460,37 +573,41 @@ mod tests {
         let bytes = &chain(&[2])[0];
         let text = std::str::from_utf8(bytes).unwrap();
         let lines: Vec<&str> = text.split_terminator('\n').collect();
-        let leaves = [leaf_of_line(lines[1].as_bytes()), leaf_of_line(lines[2].as_bytes())];
+        let leaves = [leaf_of_line(lines[2].as_bytes()).hash, leaf_of_line(lines[3].as_bytes()).hash];
+        let body = Hash::of(format!("{}\n{}\n", lines[2], lines[3]).as_bytes());
         assert_eq!(
             lines[0],
             concat!(
                 r#"{"format":"strongroom-commit-v1","store":"STORE","#,
-                r#""shard":7,"seq":0,"writer":"WRITER","#,
-                r#""time":"1970-01-01T00:00:00.000005Z","previous":"#,
+                r#""shard":7,"seq":0,"writer":"WRITER","key":"KEY","endorsement":"ENDORSEMENT","#,
+                r#""time":"1970-01-01T00:00:00.001000Z","previous":"#,
                 r#""0000000000000000000000000000000000000000000000000000000000000000","#,
                 r#""old":{"size":0,"root":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},"#,
-                r#""new":{"size":2,"root":"ROOT"},"frontier":["ROOT"],"count":2,"#,
-                r#""first":"1970-01-01T00:00:00.000999Z","last":"1970-01-01T00:00:00.001000Z"}"#
+                r#""new":{"size":2,"root":"ROOT"},"frontier":["ROOT"],"count":2,"body":"BODY","#,
+                r#""first":"1970-01-01T00:00:00.000999Z","last":"1970-01-01T00:00:00.001000Z","#,
+                r#""lag":1,"settled":0,"#,
+                r#""chains":[{"customer":"CUSTOMER","records":1,"last":"LAST"}]}"#
             )
             .replace("STORE", &store().to_string())
-            .replace("WRITER", &writer().to_string())
-            .replace("ROOT", &root(&leaves).to_string())
+            .replace("WRITER", &writer(2).id().to_string())
+            .replace("KEY", &key(2).public().to_string())
+            .replace("ENDORSEMENT", &writer(2).endorsement.to_string())
+            .replace("ROOT", &crate::merkle::root(&leaves).to_string())
+            .replace("BODY", &body.to_string())
+            .replace("CUSTOMER", &CustomerId::from_bytes([1; 16]).to_string())
+            .replace("LAST", &leaves[1].to_string())
         );
-        assert!(lines[1].starts_with(r#"{"nonce":""#));
-        let above = text.len() - END_LEN;
-        assert_eq!(lines[3], format!(r#"{{"sha256":"{}"}}"#, Hash::of(&bytes[..above])));
+        let signature = key(2).sign(format!("strongroom-commit-v1 header\n{}", lines[0]).as_bytes());
+        assert_eq!(lines[1], format!(r#"{{"signature":"{signature}"}}"#));
+        assert!(lines[2].starts_with(r#"{"nonce":""#) && !lines[2].contains("chain"));
+        let link = format!(r#","chain":{{"number":1,"previous":"{}"}}}}"#, Hash::ZERO);
+        assert!(lines[3].ends_with(&link), "{}", lines[3]);
         assert_eq!(lines.len(), 4);
-    }
-
-    /// The commit with its last line made anew, as a forger would.
-    fn end_again(text: &str) -> String {
-        let above = &text[..text.trim_end().rfind('\n').unwrap() + 1];
-        format!("{above}{{\"sha256\":\"{}\"}}\n", Hash::of(above.as_bytes()))
     }
 
     #[test]
     fn any_changed_byte_is_noticed_without_another_commit() {
-        let good = &chain(&[2])[0];
+        let good = &chain(&[3])[0];
         for at in 0..good.len() {
             for flip in [1, 0x20, 0x80] {
                 let mut bytes = good.to_vec();
@@ -502,57 +619,55 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_commit_is_noticed_by_the_one_behind_it() {
+    fn a_header_is_read_by_itself() {
+        let good = &chain(&[3])[0];
+        let header = Commit::decode(good).unwrap().header().clone();
+        let lines: Vec<usize> = (0..good.len()).filter(|at| good[*at] == b'\n').collect();
+        assert_eq!(Header::decode(&good[..=lines[1]]).unwrap(), Some(header));
+        assert_eq!(Header::decode(&good[..lines[1]]).unwrap(), None);
+        assert_eq!(Header::decode(&good[..lines[0]]).unwrap(), None);
+    }
+
+    #[test]
+    fn commits_stand_one_behind_the_other() {
         let commits = chain(&[2, 1]);
-        let forged =
-            end_again(&String::from_utf8(commits[0].to_vec()).unwrap().replacen(".000005Z", ".000006Z", 1));
-        let after = Head::empty(store(), 7).verify(&Commit::decode(forged.as_bytes()).unwrap()).unwrap();
-        assert!(after.verify(&Commit::decode(&commits[1]).unwrap()).is_err());
+        let both = commits.concat();
+        let (first, rest) = Commit::decode_first(&both).unwrap();
+        assert_eq!((first.hash(), rest), (Hash::of(&commits[0]), commits[1].as_ref()));
+        assert!(Commit::decode(&both).is_err());
     }
 
     #[test]
     fn the_decoder_takes_one_form_only() {
         let good = String::from_utf8(chain(&[2])[0].to_vec()).unwrap();
-        assert_eq!(end_again(&good), good);
+        assert_eq!(signed_again(&good), good);
         let refused = |changed: String, kind| {
             assert_ne!(changed, good);
-            let changed = end_again(&changed);
+            let changed = signed_again(&changed);
             assert_eq!(Commit::decode(changed.as_bytes()).unwrap_err().kind(), kind, "{changed}");
         };
         let integrity = ErrorKind::Integrity;
         assert!(Commit::decode(format!("{good}\n").as_bytes()).is_err());
-        refused(good.replace("\n", "\r\n"), integrity);
-        refused(good.replacen('\n', "\n\n", 1), integrity);
+        assert!(Commit::decode(good.replace('\n', "\r\n").as_bytes()).is_err());
         refused(good.replacen(',', ", ", 1), integrity);
         refused(good.replacen("\"seq\":0", "\"seq\":0,\"more\":1", 1), integrity);
         refused(good.replacen("\"seq\":0,", "\"seq\":0,\"seq\":0,", 1), integrity);
         refused(good.replacen("\"seq\":0", "\"seq\":1", 1), integrity);
+        refused(good.replacen("\"count\":2", "\"count\":1", 1), integrity);
         refused(good.replacen("\"count\":2", "\"count\":3", 1), integrity);
-        refused(good.replacen("\"bytes\":0", "\"bytes\":0.0", 1), integrity);
-        refused(good.replacen("\"bytes\":1", "\"bytes\":null", 1), integrity);
+        refused(good.replacen("\"lag\":1", "\"lag\":0", 1), integrity);
+        refused(good.replacen("\"settled\":0", "\"settled\":2", 1), integrity);
+        refused(good.replacen("\"bytes\":0", "\"bytes\":7", 1), integrity);
         refused(good.replacen("commit-v1", "commit-v0", 1), integrity);
         refused(good.replacen("commit-v1", "commit-v2", 1), ErrorKind::UnsupportedFormat);
         refused(good.replacen("commit-v1\"", "commit-v12\",\"new\":[]", 1), ErrorKind::UnsupportedFormat);
-        // Records of another order are another tree.
-        let mut lines: Vec<&str> = good.split_terminator('\n').collect();
-        lines.swap(1, 2);
-        let swapped = end_again(&(lines.join("\n") + "\n"));
-        let commit = Commit::decode(swapped.as_bytes()).unwrap();
-        assert_eq!(Head::empty(store(), 7).verify(&commit).unwrap_err().kind(), integrity);
     }
 
     #[test]
     fn errors_do_not_repeat_what_was_read() {
         let text = String::from_utf8(chain(&[1])[0].to_vec()).unwrap();
         let planted = text.replacen("\"bytes\"", "\"Jane Doe\"", 1);
-        let error = Commit::decode(end_again(&planted).as_bytes()).unwrap_err();
+        let error = Commit::decode(planted.as_bytes()).unwrap_err();
         assert!(!error.chain().contains("Jane"), "{error:?}");
-    }
-
-    #[test]
-    fn a_head_of_another_store_or_shard_is_refused() {
-        let commit = Commit::decode(&chain(&[1])[0]).unwrap();
-        assert!(Head::empty(store(), 8).verify(&commit).is_err());
-        assert!(Head::empty(StoreId::from_bytes([9; 16]), 7).verify(&commit).is_err());
     }
 }

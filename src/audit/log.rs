@@ -23,15 +23,18 @@ use std::time::Duration;
 use futures_util::stream::{BoxStream, StreamExt};
 use object_store::ObjectStore;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 use tokio::time::timeout;
 
-use super::commit::{Commit, Head, Line};
+use super::commit::{Commit, Line, Writer, endorsement};
+use super::head::Head;
+use super::signer::LogSigner;
 use super::{Event, Intent, KeyUseReceipt, Outcome, OutcomeResult, Record};
 use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KekId, RequestId, StoreId, WriterId};
 use crate::time::Clock;
+use crate::tlog::{PublicKey, SecretKey};
 
 mod append;
 mod pins;
@@ -51,6 +54,8 @@ pub struct LogConfig {
     pub store: StoreId,
     /// The shard.
     pub shard: u16,
+    /// The log's key.
+    pub signer: Arc<dyn LogSigner>,
     /// How long a record may take to become durable before its caller is
     /// refused. Half of it is given to one request to the storage.
     pub deadline: Duration,
@@ -60,20 +65,25 @@ pub struct LogConfig {
     pub max_bytes: usize,
     /// The most records that wait; more are refused.
     pub queue: usize,
+    /// How long a writer with open intents may be silent before others may take
+    /// it for dead. One that lives says so three times within it.
+    pub idle: Duration,
 }
 
 impl LogConfig {
     /// Shard 0 of `store`, 10 seconds, 4,096 records or 4 MiB a commit, 65,536
-    /// records waiting.
+    /// records waiting, dead after 10 minutes.
     #[must_use]
-    pub fn new(store: StoreId) -> Self {
+    pub fn new(store: StoreId, signer: Arc<dyn LogSigner>) -> Self {
         Self {
             store,
             shard: 0,
+            signer,
             deadline: Duration::from_secs(10),
             max_records: 4096,
             max_bytes: 4 << 20,
             queue: 1 << 16,
+            idle: Duration::from_secs(600),
         }
     }
 }
@@ -88,6 +98,8 @@ struct Inner {
     wal: Wal,
     config: LogConfig,
     writer: WriterId,
+    /// Made with the first commit, so that who only reads is not endorsed.
+    pen: OnceCell<Writer>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     runtime: Handle,
@@ -128,14 +140,16 @@ impl Log {
             Error::new(ErrorKind::Configuration, "the audit log needs a tokio runtime").with_source(error)
         })?;
         let writer = WriterId::from_bytes(random(&*entropy)?);
-        let wal = Wal { storage, store: config.store, shard: config.shard, limit: config.deadline / 2 };
+        let (store, shard, authority) = (config.store, config.shard, config.signer.public());
+        let wal = Wal { storage, store, shard, authority, limit: config.deadline / 2 };
         let found = async {
             let end = wal.end(0).await?;
             let Some(last) = end.checked_sub(1) else {
-                return Ok::<_, Error>((Head::empty(config.store, config.shard), None));
+                return Ok::<_, Error>((wal.empty(), None));
             };
-            let (commit, mark) = wal.commit(last).await?.ok_or_else(|| wal.missing(last))?;
-            Ok((commit.head(), Some(mark)))
+            let last = async { wal.commit(last).await?.ok_or_else(|| wal.missing(last)) };
+            let ((commit, mark), chains) = tokio::try_join!(last, wal.chains(end))?;
+            Ok((wal.head_after(&commit)?.with_chains(chains), Some(mark)))
         };
         let (head, mark) = match timeout(config.deadline, found).await {
             Ok(found) => found?,
@@ -148,6 +162,7 @@ impl Log {
             wal,
             config,
             writer,
+            pen: OnceCell::new(),
             clock,
             entropy,
             runtime,
@@ -164,6 +179,12 @@ impl Log {
     /// [`ErrorKind::Unavailable`] without randomness.
     pub fn request_id(&self) -> Result<RequestId> {
         self.inner.nonce()
+    }
+
+    /// The log's public key.
+    #[must_use]
+    pub fn authority(&self) -> PublicKey {
+        self.inner.config.signer.public()
     }
 
     /// Under which id this log writes.
@@ -268,7 +289,7 @@ impl Log {
         let end = wal.end(known.next()).await?.min(range.end);
         let start = wal.head_before(range.start.min(end)).await?;
         let commits = wal.walk(start, end).map(move |commit| {
-            let (commit, _) = commit?;
+            let (commit, _, _) = commit?;
             agrees(&known, &commit)?;
             Ok(commit)
         });
@@ -293,7 +314,7 @@ impl Log {
             let (commit, _) = wal.commit(seq).await?.ok_or_else(|| wal.missing(seq))?;
             agrees(&known, &commit)?;
             if let Some(newer) = &newer {
-                wal.follow(&commit.head(), newer)?;
+                wal.follow(&wal.head_after(&commit)?, newer)?;
             }
             newest_first.extend(commit.records().iter().rev().cloned());
             newer = Some(commit);
@@ -323,7 +344,18 @@ impl Inner {
     }
 
     fn record(&self, nonce: RequestId, event: Event) -> Line {
-        Line::new(&Record { nonce, time: self.clock.now(), writer: self.writer, event })
+        Line::new(&Record { nonce, time: self.clock.now(), writer: self.writer, event, chain: None })
+    }
+
+    /// What this log signs its commits with, endorsed the first time.
+    async fn pen(&self) -> Result<&Writer> {
+        let endorsed = || async {
+            let key = SecretKey::generate(&*self.entropy)?;
+            let message = endorsement(self.config.store, self.writer, &key.public());
+            let endorsement = self.config.signer.sign(&message).await?;
+            Ok(Writer::new(self.writer, key, endorsement))
+        };
+        self.pen.get_or_try_init(endorsed).await
     }
 
     /// Intents as tickets, each small enough for one commit.
@@ -337,7 +369,8 @@ impl Inner {
             answers.push(answer);
         };
         for intent in intents {
-            let seed = Seed { request: intent.request, nonce: self.nonce()?, key: None };
+            let (request, customer) = (intent.request, intent.customer);
+            let seed = Seed { request, customer, nonce: self.nonce()?, key: None };
             let line = self.record(self.nonce()?, Event::Intent(intent));
             let full = lines.len() == self.config.max_records || bytes + line.len() > self.config.max_bytes;
             if full && !lines.is_empty() {
@@ -366,8 +399,8 @@ impl Inner {
     }
 
     fn outcome(&self, seed: Seed, result: OutcomeResult, bytes: Option<u64>) -> Line {
-        let Seed { request, nonce, key } = seed;
-        self.record(nonce, Event::Outcome(Outcome { request, result, bytes, key }))
+        let Seed { request, customer, nonce, key } = seed;
+        self.record(nonce, Event::Outcome(Outcome { request, customer, result, bytes, key }))
     }
 }
 

@@ -33,7 +33,7 @@ use tokio::time::{sleep, timeout};
 use super::Inner;
 use super::queue::Ticket;
 use super::wal::Mark;
-use crate::audit::commit::Head;
+use crate::audit::head::Head;
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::merkle::Hash;
@@ -178,8 +178,8 @@ impl Chain {
         }
         let end = inner.wal.end(self.head.next()).await?;
         let mut walk = inner.wal.walk(self.head.clone(), end);
-        while let Some((commit, mark)) = walk.try_next().await? {
-            self.adopt(inner, commit.head(), mark);
+        while let Some((_, mark, head)) = walk.try_next().await? {
+            self.adopt(inner, head, mark);
         }
         self.behind = false;
         Ok(())
@@ -216,10 +216,14 @@ impl Inner {
         Some(tickets)
     }
 
-    fn attempt(&self, head: &Head, tickets: Vec<Ticket>) -> Attempt {
+    async fn attempt(&self, head: &Head, tickets: Vec<Ticket>) -> Result<Attempt, (Vec<Ticket>, Error)> {
+        let pen = match self.pen().await {
+            Ok(pen) => pen,
+            Err(error) => return Err((tickets, error)),
+        };
         let lines = tickets.iter().flat_map(|ticket| &ticket.lines);
-        let (bytes, after) = head.extend(self.writer, self.clock.now(), lines);
-        Attempt { seq: head.next(), bytes, after, tickets }
+        let (bytes, after) = head.extend(pen, self.clock.now(), lines, 0);
+        Ok(Attempt { seq: head.next(), bytes, after, tickets })
     }
 }
 
@@ -298,7 +302,15 @@ impl Chain {
             if tickets.iter().all(|ticket| ticket.lines.is_empty()) {
                 tickets.into_iter().for_each(|ticket| ticket.answer(inner));
             } else {
-                self.attempt = Some(inner.attempt(&self.head, tickets));
+                // If the key cannot sign, the tickets wait as if the storage had
+                // failed: nothing is written that nobody stands for.
+                match inner.attempt(&self.head, tickets).await {
+                    Ok(attempt) => self.attempt = Some(attempt),
+                    Err((tickets, error)) => {
+                        inner.put_back(tickets);
+                        return Err(error.into());
+                    }
+                }
             }
         }
         Ok(true)

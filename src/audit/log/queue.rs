@@ -14,7 +14,7 @@ use super::{Inner, OpenIntent};
 use crate::audit::KeyUseReceipt;
 use crate::audit::commit::Line;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{KekId, RequestId};
+use crate::id::{CustomerId, KekId, RequestId};
 
 pub(super) type Begun = (OpenIntent, KeyUseReceipt);
 
@@ -37,6 +37,7 @@ pub(super) enum Reply {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seed {
     pub(super) request: RequestId,
+    pub(super) customer: Option<CustomerId>,
     pub(super) nonce: RequestId,
     pub(super) key: Option<KekId>,
 }

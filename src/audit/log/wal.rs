@@ -11,12 +11,15 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 
-use crate::audit::commit::{Commit, Head, MAX_LEN};
+use crate::audit::chains::Chains;
+use crate::audit::commit::{Commit, Header, MAX_LEN};
+use crate::audit::head::Head;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StoreId;
 use crate::store::store_error;
+use crate::tlog::PublicKey;
 
 /// Existence probes at once when the end is searched for.
 const PROBES: u64 = 16;
@@ -24,11 +27,16 @@ const PROBES: u64 = 16;
 /// Commits fetched ahead when many are read.
 const READ_AHEAD: usize = 16;
 
+/// How much of a commit is read first when its header is wanted, in bytes.
+const HEADER_GUESS: u64 = 16 << 10;
+
 #[derive(Clone, Debug)]
 pub(super) struct Wal {
     pub(super) storage: Arc<dyn ObjectStore>,
     pub(super) store: StoreId,
     pub(super) shard: u16,
+    /// The log's key.
+    pub(super) authority: PublicKey,
     /// For one request.
     pub(super) limit: Duration,
 }
@@ -100,10 +108,14 @@ impl Wal {
         let commit = Commit::decode(bytes).map_err(|error| self.at(seq, error))?;
         let header = commit.header();
         if (header.store, header.shard, header.seq) != (self.store, self.shard, seq) {
-            let sentence = format!("{} belongs to another store or another place", self.name(seq));
-            return Err(Error::new(ErrorKind::Integrity, sentence));
+            return Err(self.misplaced(seq));
         }
         Ok(commit)
+    }
+
+    fn misplaced(&self, seq: u64) -> Error {
+        let sentence = format!("{} belongs to another store or another place", self.name(seq));
+        Error::new(ErrorKind::Integrity, sentence)
     }
 
     /// The head after `commit`, if it follows from `head`.
@@ -124,16 +136,58 @@ impl Wal {
         Error::new(ErrorKind::Integrity, format!("{} was stored and is missing", self.name(seq)))
     }
 
-    /// The head before commit `seq`.
+    /// The head before commit `seq`, without the ends of customers' chains.
     pub(super) async fn head_before(&self, seq: u64) -> Result<Head> {
-        let Some(before) = seq.checked_sub(1) else { return Ok(Head::empty(self.store, self.shard)) };
+        let Some(before) = seq.checked_sub(1) else { return Ok(self.empty()) };
         let (commit, _) = self.commit(before).await?.ok_or_else(|| self.missing(before))?;
-        Ok(commit.head())
+        self.head_after(&commit)
+    }
+
+    /// The head before there is a commit.
+    pub(super) fn empty(&self) -> Head {
+        Head::empty(self.store, self.shard, self.authority)
+    }
+
+    /// The head after `commit`, on the word of its writer.
+    pub(super) fn head_after(&self, commit: &Commit) -> Result<Head> {
+        Head::after(commit, self.authority).map_err(|error| self.at(commit.header().seq, error))
+    }
+
+    /// The header of commit `seq`, on the word of its writer. Mostly only the
+    /// beginning of the object is read.
+    pub(super) async fn header(&self, seq: u64) -> Result<Option<Header>> {
+        let path = self.path(seq);
+        let options = GetOptions::new().with_range(Some(GetRange::Bounded(0..HEADER_GUESS)));
+        let read = async { self.storage.get_opts(&path, options).await?.bytes().await };
+        let Some(bytes) = self.request(read).await? else { return Ok(None) };
+        let header = match Header::decode(&bytes).map_err(|error| self.at(seq, error))? {
+            Some(header) => header,
+            None => match self.commit(seq).await? {
+                Some((commit, _)) => commit.header().clone(),
+                None => return Err(self.missing(seq)),
+            },
+        };
+        if (header.store, header.shard, header.seq) != (self.store, self.shard, seq) {
+            return Err(self.misplaced(seq));
+        }
+        header.verify_endorsement(&self.authority).map_err(|error| self.at(seq, error))?;
+        Ok(Some(header))
+    }
+
+    /// The ends of customers' chains after so many commits.
+    pub(super) async fn chains(&self, commits: u64) -> Result<Chains> {
+        let read = Chains::listed_by(commits).into_iter().map(|seq| async move {
+            Ok::<_, Error>(self.header(seq).await?.ok_or_else(|| self.missing(seq))?.chains)
+        });
+        let lists = try_join_all(read).await?;
+        let lists: Vec<&[_]> = lists.iter().map(Vec::as_slice).collect();
+        Ok(Chains::from_lists(commits, &lists).expect("there is a list for each commit that was asked for"))
     }
 
     /// The commits behind `head` up to `end`, each checked against the one
-    /// before. All must exist; it ends with the first error.
-    pub(super) fn walk(&self, head: Head, end: u64) -> BoxStream<'static, Result<(Commit, Mark)>> {
+    /// before, with the head after it. All must exist; it ends with the first
+    /// error.
+    pub(super) fn walk(&self, head: Head, end: u64) -> BoxStream<'static, Result<(Commit, Mark, Head)>> {
         let wal = self.clone();
         let fetched = stream::iter(head.next()..end).map(move |seq| {
             let wal = wal.clone();
@@ -145,7 +199,7 @@ impl Wal {
             async move {
                 let Some((commit, mark)) = rest.try_next().await? else { return Ok(None) };
                 let head = wal.follow(&head, &commit)?;
-                Ok(Some(((commit, mark), (head, rest))))
+                Ok(Some(((commit, mark, head.clone()), (head, rest))))
             }
         });
         checked.boxed()
@@ -267,13 +321,18 @@ pub struct ChainReport {
 ///
 /// # Cancel safety
 /// Nothing is written.
-pub async fn verify_chain(storage: Arc<dyn ObjectStore>, store: StoreId, shard: u16) -> Result<ChainReport> {
-    let wal = Wal { storage, store, shard, limit: Duration::from_secs(60) };
+pub async fn verify_chain(
+    storage: Arc<dyn ObjectStore>,
+    store: StoreId,
+    shard: u16,
+    authority: PublicKey,
+) -> Result<ChainReport> {
+    let wal = Wal { storage, store, shard, authority, limit: Duration::from_secs(60) };
     let commits = wal.count().await?;
-    let mut head = Head::empty(store, shard);
+    let mut head = wal.empty();
     let mut walk = wal.walk(head.clone(), commits);
-    while let Some((commit, _)) = walk.try_next().await? {
-        head = commit.head();
+    while let Some((_, _, after)) = walk.try_next().await? {
+        head = after;
     }
     Ok(ChainReport { commits, records: head.tree().size, head })
 }
@@ -358,7 +417,14 @@ mod tests {
 
     fn wal(storage: &Arc<Claims>) -> Wal {
         let storage: Arc<dyn ObjectStore> = storage.clone();
-        Wal { storage, store: StoreId::from_bytes([1; 16]), shard: 3, limit: Duration::from_secs(60) }
+        let authority = PublicKey::from_bytes([2; 32]);
+        Wal {
+            storage,
+            store: StoreId::from_bytes([1; 16]),
+            shard: 3,
+            authority,
+            limit: Duration::from_secs(60),
+        }
     }
 
     #[tokio::test]

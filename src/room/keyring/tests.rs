@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::access::{Principal, Purpose};
+use crate::audit::signer::LocalSigner;
 use crate::kms::local::InsecureLocalKms;
 use crate::room::{KeyChoice, NewCustomer, Options, Strongroom};
 use crate::store::Storages;
@@ -31,7 +32,8 @@ async fn keys_that_nobody_asks_for_leave_memory_when_their_term_is_over() {
     let kms = InsecureLocalKms::open(directory.path().join("kms"), clock.clone(), Arc::new(SystemEntropy));
     let registry = KmsRegistry::new().with(Arc::new(kms.unwrap()));
     let access = Access::new(Principal::service("tests").unwrap(), Purpose::SystemAdministration);
-    let options = Options { clock: clock.clone(), ..Options::default() };
+    let signer = Arc::new(LocalSigner::generate(&SystemEntropy).unwrap());
+    let options = Options { clock: clock.clone(), ..Options::new(signer) };
     let local = || KeyChoice::New("local".into());
     let (room, _) = Strongroom::init(Storages::memory(), registry, local(), &access, options).await.unwrap();
     room.add_customer(&access, NewCustomer::new("acme".parse().unwrap(), local())).await.unwrap();
