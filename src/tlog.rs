@@ -9,6 +9,12 @@
 //!
 //! Invariant: what is not signed by a key that the caller named is not believed.
 
+pub mod checkpoint;
+pub mod cosignature;
 mod key;
+mod named;
+pub mod note;
+mod text;
 
 pub use key::{PublicKey, SecretKey, Signature};
+pub use named::{KeyName, KeyTextError, NamedKey, SignatureType, VerifierKey};
