@@ -16,7 +16,9 @@ use crate::id::{BlobId, CustomerId, DataKeyId, KekId, KmsKeyId, RequestId, Write
 use crate::time::{Day, Timestamp};
 
 pub mod commit;
+pub mod fhir;
 pub mod log;
+pub mod operation;
 
 /// Proof that an intent to use a key is durable in the log.
 ///
