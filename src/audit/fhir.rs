@@ -56,7 +56,7 @@
 use serde::Serialize;
 
 use super::operation::Operation;
-use super::{Action, Intent, KeyRef, Outcome, OutcomeResult};
+use super::{Intent, KeyRef, Outcome, OutcomeResult};
 use crate::access::{Origin, Purpose};
 use crate::id::{KekId, StoreId};
 use crate::time::Timestamp;

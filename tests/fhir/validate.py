@@ -7,7 +7,8 @@ What it lets pass is added here, from the specifications:
 - FHIR R4 JSON: no nulls, no empty objects, arrays or strings, no duplicate
   names, and a resource that reads back as it was written (the model would make
   true of "yes").
-- FHIR R4 AuditEvent: the required bindings, and one requestor at most.
+- FHIR R4 AuditEvent: an id of 64 characters at most, the required bindings, and
+  one requestor at most.
 - IHE BALP 1.1.4: the rules of the profiles Create and Read, where claimed.
 
 Prints `<line>: <what is wrong>` for each line that is not valid, and then how many
@@ -68,6 +69,7 @@ def no_blanks(value):
 
 
 def bindings(event):
+    require(len(event.get("id", "")) <= 64, "id is longer than 64")
     require(event.get("action", "C") in ACTIONS, "action is not of its value set")
     require(event.get("outcome", "0") in OUTCOMES, "outcome is not of its value set")
     for agent in event["agent"]:

@@ -2,8 +2,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::super::operation::tests::{intent, outcome, paired};
 use super::*;
+use crate::audit::Action;
+use crate::audit::operation::tests::{intent, outcome, paired};
 use crate::id::{BlobId, CustomerId, DataKeyId, RequestId};
 
 const STORE: StoreId = StoreId::from_bytes([0x51; 16]);
