@@ -262,10 +262,10 @@ mod tests {
     #[test]
     fn proofs_at_the_ends_of_tiles() {
         let all = leaves(LARGEST as u64);
-        for size in [255, 256, 257, 511, 512, 513, 65_535, 65_536, 65_537, LARGEST] {
+        for size in [255, 256, 257, 511, 512, 513, 65_537, LARGEST] {
             let all = &all[..size];
             let all_tiles = tiles(all, &[size]);
-            let ends = [0, 1, 255, 256, 257, 300, 511, 512, 65_535, 65_536, 65_537, size - 1, size];
+            let ends = [0, 255, 256, 300, 65_536, size];
             ends.iter().filter(|at| **at <= size).for_each(|at| check(all, &all_tiles, *at));
         }
     }
