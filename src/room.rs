@@ -37,12 +37,14 @@ use crate::system::{SystemClock, SystemEntropy};
 use crate::time::Clock;
 
 mod customer;
+mod health;
 mod keyring;
 mod open;
 mod seal;
 mod source;
 
 pub use customer::{Customer, Listed};
+pub use health::CustomerKeys;
 pub use open::{BlobInfo, ByteRange, Opened};
 pub use seal::{SealOptions, Sealed};
 pub use source::Source;
@@ -501,7 +503,7 @@ async fn check_markers(storages: &Storages, store: StoreId, deadline: Duration) 
 
 const MARKER_FORMAT: &str = "strongroom-store-v1";
 
-async fn read_marker(storage: &dyn ObjectStore) -> Result<Option<StoreId>> {
+pub(crate) async fn read_marker(storage: &dyn ObjectStore) -> Result<Option<StoreId>> {
     let failed = |error| store_error(error, "read the store's marker");
     let stored = match storage.get(&layout::store()).await {
         Ok(stored) => stored,

@@ -25,6 +25,7 @@
 mod bounded;
 mod fault;
 pub mod layout;
+pub mod probe;
 #[cfg(feature = "aws")]
 pub mod s3;
 mod staging;
@@ -48,7 +49,7 @@ use crate::time::{Clock, Timestamp};
 
 pub use self::fault::{store_error, within};
 pub use self::staging::{ABANDONED_AFTER, Swept, sweep_staging};
-pub use self::url::{StorageUrl, StorageUrls};
+pub use self::url::{StorageRole, StorageUrl, StorageUrls};
 
 /// Whether a missing directory is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
