@@ -266,17 +266,14 @@ async fn open(setup: &Setup) -> Result<Strongroom, Check> {
 }
 
 /// Ends the look at the rings: every record of it must be in the log.
-async fn close(room: &Strongroom) -> Vec<Check> {
-    let closed = room.close().await;
-    closed
-        .err()
-        .map(|error| storage_failed(Subject::Storage(StorageRole::Audit), "take records", &error))
-        .into_iter()
-        .collect()
+async fn close(room: &Strongroom) -> Option<Check> {
+    let error = room.close().await.err()?;
+    Some(failed(Subject::Storage(StorageRole::Audit), &error))
 }
 
-fn storage_failed(subject: Subject, what: &str, error: &Error) -> Check {
-    Check::problem(subject, format!("failed to {what}: {}", error.chain()), advice(error))
+/// A problem, by the sentences of an error.
+fn failed(subject: Subject, error: &Error) -> Check {
+    Check::problem(subject, error.chain(), advice(error))
 }
 
 /// What a kind of error asks for.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use super::{Check, Setup, Subject, advice, directory, storage_failed};
+use super::{Check, Setup, Subject, advice, directory, failed};
 use crate::access::Access;
 use crate::codec::Decode;
 use crate::error::{Error, ErrorKind, Result};
@@ -40,7 +40,7 @@ pub(super) async fn epochs(storage: &dyn ObjectStore, kms: &KmsRegistry) -> Epoc
     let mut records = match records(storage).await {
         Ok(records) => records,
         Err(error) => {
-            found.checks.push(storage_failed(Subject::EpochKeys, "read the epoch records", &error));
+            found.checks.push(failed(Subject::EpochKeys, &error));
             return found;
         }
     };
@@ -105,7 +105,7 @@ pub(super) async fn customers(
     let customers = match room.customer_keys(access).await {
         Ok(customers) => customers,
         Err(error) => {
-            let check = storage_failed(Subject::CustomerKeys, "list the customers", &error);
+            let check = failed(Subject::CustomerKeys, &error);
             return (vec![check], BTreeSet::new());
         }
     };

@@ -1,6 +1,6 @@
 //! What every storage is asked, wherever it is, and how the three are kept apart.
 
-use super::{Check, State, Subject, advice, bucket, directory, storage_failed};
+use super::{Check, State, Subject, advice, bucket, directory, failed};
 use crate::error::{Error, Result};
 use crate::store::probe::Probe;
 use crate::store::{StorageRole, StorageUrls};
@@ -24,7 +24,7 @@ pub(super) async fn examine(
     let subject = Subject::Storage(role);
     let probe = match probe {
         Ok(probe) => probe,
-        Err(error) => return vec![storage_failed(subject, "open it", error)],
+        Err(error) => return vec![failed(subject, error)],
     };
     let mut checks = Vec::new();
     if let Some(path) = probe.url().as_directory() {
@@ -33,7 +33,7 @@ pub(super) async fn examine(
     match probe.lists().await {
         Ok(()) => checks.push(Check::ok(subject, format!("{} answers", probe.url()))),
         Err(error) => {
-            checks.push(storage_failed(subject, "list it", &error));
+            checks.push(failed(subject, &error));
             // A clock that is far off is one reason to be refused.
             checks.extend(ahead_of_server(role, probe, clock).await);
             return checks;
@@ -65,7 +65,7 @@ async fn missing(subject: Subject, probe: &Probe) -> Option<Check> {
             "an object that is not there is answered with a refusal",
             "allow s3:ListBucket on the bucket, without a condition on the prefix",
         )),
-        Err(error) => Some(storage_failed(subject, "look for an object", &error)),
+        Err(error) => Some(failed(subject, &error)),
     }
 }
 
@@ -93,7 +93,7 @@ fn skew(role: StorageRole, ahead: i64) -> Check {
 async fn ahead_of_objects(probe: &Probe, clock: &dyn Clock) -> Check {
     let newest = match probe.newest_change(LOOKED_AT).await {
         Ok(newest) => newest,
-        Err(error) => return storage_failed(Subject::Storage(StorageRole::Audit), "list it", &error),
+        Err(error) => return failed(Subject::Storage(StorageRole::Audit), &error),
     };
     let now = clock.now().micros();
     let ahead = newest.map_or(0, |newest| newest.micros().saturating_sub(now) / 1_000_000);

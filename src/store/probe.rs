@@ -155,7 +155,7 @@ impl Probe {
     /// list it; [`ErrorKind::Unavailable`].
     pub async fn lists(&self) -> Result<()> {
         match self.storage.list(None).next().await {
-            Some(Err(error)) => Err(store_error(error, "list it")),
+            Some(Err(error)) => Err(store_error(error, "list the storage")),
             Some(Ok(_)) | None => Ok(()),
         }
     }
@@ -184,7 +184,7 @@ impl Probe {
         let mut newest = None;
         let mut objects = self.storage.list(None).take(limit);
         while let Some(object) = objects.next().await {
-            let object = object.map_err(|error| store_error(error, "list it"))?;
+            let object = object.map_err(|error| store_error(error, "list the storage"))?;
             let micros = u64::try_from(object.last_modified.timestamp_micros()).unwrap_or(0);
             newest = newest.max(Some(Timestamp::from_micros(micros).unwrap_or(Timestamp::MAX)));
         }
