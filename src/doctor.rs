@@ -44,6 +44,9 @@ pub const AUDIT_YEARS: u32 = 6;
 /// records.
 pub const SMALL_COMMITS_DAYS: u32 = 35;
 
+/// How many objects of a storage are looked at, at most.
+const LOOKED_AT: usize = 20_000;
+
 /// What is to be looked at.
 #[derive(Clone, Debug)]
 pub struct Setup {

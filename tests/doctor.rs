@@ -321,3 +321,38 @@ mod command_line {
         assert!(!String::from_utf8(wrong.stderr).unwrap().contains("JANE"));
     }
 }
+
+/// The manual names documents, roles and numbers; the code has them.
+#[test]
+fn the_manual_says_what_is_printed() {
+    use strongroom::doctor::policy::{Account, Deployment, documents};
+    use strongroom::doctor::{AUDIT_YEARS, SMALL_COMMITS_DAYS};
+
+    let manual = include_str!("../src/manual/operations.md");
+    let urls = StorageUrls::new("s3://one-bucket".parse().unwrap());
+    for document in documents(&Deployment::new(&urls, Account::example(), None)) {
+        let name = document.name.replace("-one-bucket", "-…");
+        assert!(manual.contains(&format!("`{name}`")), "{name}");
+        let statements = document.document["Statement"].as_array().cloned().unwrap_or_default();
+        if document.name == "role-node" {
+            let allowed = statements.iter().filter(|statement| statement["Effect"] == "Allow");
+            for action in
+                allowed.flat_map(|statement| statement["Action"].as_array().cloned().unwrap_or_default())
+            {
+                let action = action.as_str().unwrap();
+                // The settings are told in one word.
+                assert!(
+                    manual.contains(&format!("`{action}`"))
+                        || action.contains("Get")
+                        || action.contains("Parts")
+                );
+            }
+        }
+        for rule in document.document["Rules"].as_array().into_iter().flatten() {
+            assert!(manual.contains(&format!("(`{}`)", rule["ID"].as_str().unwrap())), "{rule}");
+        }
+    }
+    for term in [format!("less than {AUDIT_YEARS} years"), format!("that before {SMALL_COMMITS_DAYS} days")] {
+        assert!(manual.contains(&term), "{term}");
+    }
+}

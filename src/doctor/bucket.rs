@@ -3,12 +3,18 @@
 //! What is found out is judged by functions without a network; the questions are
 //! [`Probe`]'s.
 
+use object_store::path::Path;
 use serde_json::Value;
 
-use super::{AUDIT_YEARS, Check, SMALL_COMMITS_DAYS, Subject, advice};
+use super::{AUDIT_YEARS, Check, LOOKED_AT, SMALL_COMMITS_DAYS, Subject, advice, failed};
 use crate::error::Result;
 use crate::store::StorageRole;
 use crate::store::probe::{LifecycleRule, ObjectLock, Probe, Reply, Versioning};
+use crate::time::{Clock, Timestamp};
+
+/// How old a commit is that must be in a segment: a day's records are, soon after
+/// the day.
+const SEGMENTED_AFTER_MICROS: u64 = 2 * 86_400_000_000;
 
 /// One bucket, and which part of it is whose.
 #[derive(Clone, Copy)]
@@ -18,7 +24,7 @@ struct Bucket<'a> {
     prefix: &'a str,
 }
 
-pub(super) async fn examine(role: StorageRole, probe: &Probe) -> Vec<Check> {
+pub(super) async fn examine(role: StorageRole, probe: &Probe, clock: &dyn Clock) -> Vec<Check> {
     let Some((name, prefix)) = probe.url().as_s3() else { return Vec::new() };
     let bucket = Bucket { role, name, prefix };
     let mut checks = Vec::new();
@@ -32,15 +38,41 @@ pub(super) async fn examine(role: StorageRole, probe: &Probe) -> Vec<Check> {
             |lock| vec![bucket.lock(lock)],
         ));
     }
-    checks.extend(
-        bucket
-            .told(probe.lifecycle().await, "s3:GetLifecycleConfiguration", |rules| bucket.lifecycle(&rules)),
-    );
+    let rules = probe.lifecycle().await;
+    if let Ok(Some(Reply::Is(rules))) = &rules
+        && rules.iter().any(|rule| bucket.is_about_small_commits(rule) && rule.expires.is_some())
+    {
+        checks.extend(segments(probe, clock).await);
+    }
+    checks.extend(bucket.told(rules, "s3:GetLifecycleConfiguration", |rules| bucket.lifecycle(&rules)));
     if role != StorageRole::Blobs {
         let (tried, policy) = (probe.lets_us_delete_versions().await, probe.policy().await);
         checks.push(bucket.deletion(tried, policy));
     }
     checks
+}
+
+/// Whether there is what keeps the records of small commits that a rule deletes.
+async fn segments(probe: &Probe, clock: &dyn Clock) -> Option<Check> {
+    let subject = Subject::Storage(StorageRole::Audit);
+    let looked = async {
+        if probe.holds(&Path::from("segment"), Timestamp::MAX, 1).await? {
+            return Ok(None);
+        }
+        let before = clock.now().micros().saturating_sub(SEGMENTED_AFTER_MICROS);
+        let before = Timestamp::from_micros(before).unwrap_or(Timestamp::MAX);
+        probe.holds(&Path::from("wal"), before, LOOKED_AT).await.map(Some)
+    };
+    let what = "a lifecycle rule deletes small commits, and there are no daily segments with their records";
+    let fix = "take the rule `small-commits` away until segments are written: it deletes the only copy";
+    match looked.await {
+        Ok(None) => None,
+        Ok(Some(true)) => Some(Check::problem(subject, what, fix)),
+        Ok(Some(false)) => {
+            Some(Check::warning(subject, format!("{what} yet"), "see in two days whether there are any"))
+        }
+        Err(error) => Some(failed(subject, &error)),
+    }
 }
 
 impl Bucket<'_> {
@@ -121,10 +153,9 @@ impl Bucket<'_> {
         if self.role == StorageRole::Blobs {
             checks.push(self.abandoned_parts(rules));
         }
-        let wal = format!("{}wal/", self.folder());
         let mut small_commits = None;
         for rule in ours {
-            if self.role == StorageRole::Audit && rule.prefix.starts_with(&wal) {
+            if self.is_about_small_commits(rule) {
                 small_commits = small_commits.or(rule.expires);
                 checks.extend(self.small_commits(rule));
                 continue;
@@ -148,6 +179,12 @@ impl Bucket<'_> {
     fn is_about_us(self, rule: &LifecycleRule) -> bool {
         let folder = self.folder();
         !rule.tagged && (folder.starts_with(&rule.prefix) || rule.prefix.starts_with(&folder))
+    }
+
+    fn is_about_small_commits(self, rule: &LifecycleRule) -> bool {
+        self.role == StorageRole::Audit
+            && !rule.tagged
+            && rule.prefix.starts_with(&format!("{}wal/", self.folder()))
     }
 
     fn abandoned_parts(self, rules: &[LifecycleRule]) -> Check {
@@ -405,7 +442,7 @@ mod tests {
     #[test]
     fn what_was_not_found_out_is_not_ok() {
         let denied = || Ok(Some(Reply::Denied));
-        let failed = || Error::new(ErrorKind::Unavailable, "no answer");
+        let silent = || Error::new(ErrorKind::Unavailable, "no answer");
         let deletion = |tried, policy| bucket(KEYS).deletion(tried, policy).state;
         let good = r#"{"Statement":{"Effect":"Deny","Principal":"*","Action":"s3:*","Resource":"arn:aws:s3:::my-bucket/*"}}"#;
         let good = || Ok(Some(Reply::Is(good.to_owned())));
@@ -414,11 +451,11 @@ mod tests {
         assert_eq!(deletion(Ok(Some(false)), good()), State::Ok);
         assert_eq!(deletion(Ok(Some(false)), none()), State::Warning);
         assert_eq!(deletion(Ok(Some(false)), denied()), State::Unknown);
-        assert_eq!(deletion(Err(failed()), denied()), State::Unknown);
+        assert_eq!(deletion(Err(silent()), denied()), State::Unknown);
         let told = |reply| bucket(KEYS).told(reply, "s3:X", |(): ()| vec![]).first().map(|check| check.state);
         assert_eq!(told(Ok(Some(Reply::Denied))), Some(State::Unknown));
         assert_eq!(told(Ok(Some(Reply::Unsupported))), Some(State::Unknown));
-        assert_eq!(told(Err(failed())), Some(State::Unknown));
+        assert_eq!(told(Err(silent())), Some(State::Unknown));
         assert_eq!(told(Ok(Some(Reply::Is(())))), None);
     }
 }

@@ -194,7 +194,8 @@ fn bucket_documents(bucket: &str, storages: &[(StorageRole, &Place)]) -> Vec<Doc
     if !rules.is_empty() {
         documents.push(document(
             "lifecycle",
-            "removes parts of unfinished uploads, and commits that daily segments have",
+            "removes parts of unfinished uploads; and commits that daily segments have: set `small-commits` up only where \
+             there are segments",
             ("put-bucket-lifecycle-configuration", "lifecycle-configuration"),
             json!({ "Rules": rules }),
         ));

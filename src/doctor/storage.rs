@@ -1,6 +1,6 @@
 //! What every storage is asked, wherever it is, and how the three are kept apart.
 
-use super::{Check, State, Subject, advice, bucket, directory, failed};
+use super::{Check, LOOKED_AT, State, Subject, advice, bucket, directory, failed};
 use crate::error::{Error, Result};
 use crate::store::probe::Probe;
 use crate::store::{StorageRole, StorageUrls};
@@ -12,9 +12,6 @@ const SKEW_WARNING: i64 = 5;
 /// From how many seconds on a clock is a problem: S3 refuses requests at 15
 /// minutes, and retention goes by this machine's days.
 const SKEW_PROBLEM: i64 = 5 * 60;
-
-/// How many objects are looked at for one from the future.
-const LOOKED_AT: usize = 20_000;
 
 pub(super) async fn examine(
     role: StorageRole,
@@ -46,7 +43,7 @@ pub(super) async fn examine(
         None => {}
     }
     if probe.url().as_s3().is_some() {
-        checks.extend(bucket::examine(role, probe).await);
+        checks.extend(bucket::examine(role, probe, clock).await);
     } else if probe.url().as_directory().is_none() {
         checks.push(Check::unknown(
             subject,
@@ -107,10 +104,12 @@ async fn ahead_of_objects(probe: &Probe, clock: &dyn Clock) -> Check {
 fn clocks(what: String, seconds: i64) -> Check {
     let fix =
         "set the clock right and keep it so (NTP, chrony): retention days and the times in the log go by it";
-    match seconds {
-        ..=SKEW_WARNING => Check::ok(Subject::Host, what),
-        ..=SKEW_PROBLEM => Check::warning(Subject::Host, what, fix),
-        _ => Check::problem(Subject::Host, what, fix),
+    if seconds <= SKEW_WARNING {
+        Check::ok(Subject::Host, what)
+    } else if seconds <= SKEW_PROBLEM {
+        Check::warning(Subject::Host, what, fix)
+    } else {
+        Check::problem(Subject::Host, what, fix)
     }
 }
 

@@ -175,6 +175,23 @@ impl Probe {
         }
     }
 
+    /// Whether one of the first `limit` objects under `prefix` was modified before
+    /// `before`.
+    ///
+    /// # Errors
+    /// Those of [`store_error`].
+    pub async fn holds(&self, prefix: &Path, before: Timestamp, limit: usize) -> Result<bool> {
+        let mut objects = self.storage.list(Some(prefix)).take(limit);
+        while let Some(object) = objects.next().await {
+            let object = object.map_err(|error| store_error(error, "list the storage"))?;
+            let micros = u64::try_from(object.last_modified.timestamp_micros()).unwrap_or(0);
+            if micros < before.micros() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// When the newest of the first `limit` objects was modified, by the
     /// storage's own clock; `None` if there are none. Lists have no order.
     ///
@@ -311,6 +328,9 @@ mod tests {
         assert!(newest <= SystemClock.now().saturating_add(Duration::from_secs(60)));
         assert!(newest.saturating_add(Duration::from_secs(60)) >= SystemClock.now());
         assert_eq!(keys.newest_change(0).await.unwrap(), None);
+        assert!(keys.holds(&Path::from("a"), Timestamp::MAX, 10).await.unwrap());
+        assert!(!keys.holds(&Path::from("a"), Timestamp::from_micros(0).unwrap(), 10).await.unwrap());
+        assert!(!keys.holds(&Path::from("c"), Timestamp::MAX, 10).await.unwrap());
         assert_eq!(keys.versioning().await.unwrap(), None);
         assert_eq!(keys.lets_us_delete_versions().await.unwrap(), None);
         assert_eq!(keys.clock_ahead(&SystemClock).await.unwrap(), None);
