@@ -11,8 +11,8 @@
 //! Invariants: no check changes anything, but for the log, which gets the records
 //! of the rings that were read, as always, and a local key whose day of deletion
 //! has come, which goes when anyone looks at it. A check that could not be made is
-//! [`State::Unknown`] and never [`State::Ok`]. Findings hold paths, bucket names,
-//! ids and labels, and no names or content of blobs.
+//! [`State::Unknown`] and never [`State::Ok`]. Findings hold paths, names of buckets,
+//! prefixes of their rules, ids and labels, and no names or content of blobs.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -249,7 +249,8 @@ async fn store_id(probes: &[(StorageRole, Result<Probe, Error>)]) -> (Option<Sto
         _ => Check::problem(
             Subject::Store,
             "the three storages do not belong to one store",
-            "name the right ones (--store, --blobs-store, --keys-store, --audit-store); if an `init` was cut \
+            "name the right ones (--store, --blobs-store, --keys-store, --audit-store); if an `init` \
+             was cut \
              off, run it again",
         ),
     };
@@ -292,7 +293,8 @@ fn advice(error: &Error) -> &'static str {
             "bring the key directory or account back; if the key is gone, so is the data"
         }
         ErrorKind::Configuration => {
-            "check credentials, region, permissions and names; `strongroom doctor --policies` prints the permissions"
+            "check credentials, region, permissions and names; `strongroom doctor --policies` prints \
+             the permissions"
         }
         _ => "check the network and the service, then try again",
     }

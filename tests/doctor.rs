@@ -352,7 +352,13 @@ fn the_manual_says_what_is_printed() {
             assert!(manual.contains(&format!("(`{}`)", rule["ID"].as_str().unwrap())), "{rule}");
         }
     }
-    for term in [format!("less than {AUDIT_YEARS} years"), format!("that before {SMALL_COMMITS_DAYS} days")] {
+    for term in [
+        format!("less than {AUDIT_YEARS} years"),
+        format!(
+            "that before {SMALL_COMMITS_DAYS} \
+     days"
+        ),
+    ] {
         assert!(manual.contains(&term), "{term}");
     }
 }

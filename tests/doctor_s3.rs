@@ -158,7 +158,8 @@ const TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","P
 async fn iam(parameters: &[(&str, &str)]) -> (u16, String) {
     let mut form = url::form_urlencoded::Serializer::new(String::new());
     form.extend_pairs([("Version", "2010-05-08")]).extend_pairs(parameters);
-    let signed = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=0";
+    let signed = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/iam/aws4_request, \
+     SignedHeaders=host, Signature=0";
     let headers = [("authorization", signed), ("content-type", "application/x-www-form-urlencoded")];
     let endpoint = std::env::var("AWS_ENDPOINT_URL").unwrap();
     send(Method::POST, &format!("{endpoint}/"), &headers, form.finish()).await
@@ -223,7 +224,14 @@ async fn what_buckets_lack_is_found() {
     assert_eq!(found(&checks, StorageRole::Blobs, "versions are not kept"), Some(State::Ok));
     let clocks: Vec<_> = checks.iter().filter(|check| check.what.contains("clock is")).collect();
     assert!(clocks.len() == 3 && clocks.iter().all(|check| check.state == State::Ok), "{clocks:?}");
-    for (subject, text) in [(Subject::EpochKeys, "epoch 1: aws-kms:arn"), (Subject::CustomerKeys, "acme (")] {
+    for (subject, text) in [
+        (Subject::EpochKeys, "epoch 1: aws-kms:arn"),
+        (
+            Subject::CustomerKeys,
+            "acme \
+     (",
+        ),
+    ] {
         let check = checks.iter().find(|check| check.subject == subject).unwrap();
         assert!(check.state == State::Ok && check.what.contains(text), "{check:?}");
     }
@@ -271,7 +279,12 @@ async fn aws_takes_the_policies_and_then_only_deletion_is_left() {
         assert_eq!(probe.versioning().await.unwrap(), Some(Reply::Is(Versioning::Enabled)));
         let (bucket, _) =
             urls.of(role).as_s3().map(|(bucket, prefix)| (bucket.to_owned(), prefix.len())).unwrap();
-        let Some(Reply::Is(policy)) = probe.policy().await.unwrap() else { panic!("no policy of {bucket}") };
+        let Some(Reply::Is(policy)) = probe.policy().await.unwrap() else {
+            panic!(
+                "no policy of \
+         {bucket}"
+            )
+        };
         let printed =
             documents.iter().find(|document| document.name == format!("bucket-policy-{bucket}")).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&policy).unwrap(), printed.document);

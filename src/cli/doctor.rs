@@ -76,8 +76,10 @@ async fn policies(config: &Config, account: Option<Account>, output: Output) -> 
     let store = known_store(&config.urls, options().clock).await;
     let deployment = Deployment::new(&config.urls, account.unwrap_or_else(Account::example), store);
     if deployment.has_example_buckets() {
-        output
-            .note("these are for S3; a storage of this store is elsewhere, and gets the name of an example");
+        output.note(
+            "these are for S3; a storage of this store is elsewhere, and gets the name of an \
+             example",
+        );
     }
     if example_account {
         output.note("the account is that of an example: name yours with --account");

@@ -193,7 +193,8 @@ impl Bucket<'_> {
         }
         Check::warning(
             self.subject(),
-            "no lifecycle rule removes the parts of uploads whose program was killed: they stay, invisible and paid for",
+            "no lifecycle rule removes the parts of uploads whose program was killed: they stay, \
+             invisible and paid for",
             "add the rule `abandoned-parts` that `strongroom doctor --policies` prints",
         )
     }
@@ -206,7 +207,8 @@ impl Bucket<'_> {
             Check::problem(
                 self.subject(),
                 format!(
-                    "a lifecycle rule deletes small commits before {SMALL_COMMITS_DAYS} days are over: records can be \
+                    "a lifecycle rule deletes small commits before {SMALL_COMMITS_DAYS} days are over: \
+                     records can be \
                      lost that are in no daily segment yet"
                 ),
                 format!(
@@ -219,7 +221,8 @@ impl Bucket<'_> {
 
     fn expiry(self, rule: &LifecycleRule) -> Option<Check> {
         let fix = format!(
-            "take the expiration out of the rule with prefix `{}`: aws s3api get-bucket-lifecycle-configuration \
+            "take the expiration out of the rule with prefix `{}`: aws s3api \
+             get-bucket-lifecycle-configuration \
              --bucket {} shows it",
             rule.prefix, self.name
         );
@@ -241,7 +244,8 @@ impl Bucket<'_> {
             )),
             (None, Some(_), StorageRole::Keys | StorageRole::Audit) => Some(Check::warning(
                 self.subject(),
-                "a lifecycle rule deletes old versions: then a mistaken deletion cannot be taken back for long",
+                "a lifecycle rule deletes old versions: then a mistaken deletion cannot be taken back \
+                 for long",
                 fix,
             )),
             _ => None,
@@ -252,7 +256,8 @@ impl Bucket<'_> {
     /// version, and whether the bucket's policy denies deletion to everyone.
     fn deletion(self, tried: Result<Option<bool>>, policy: Result<Option<Reply<String>>>) -> Check {
         let fix = format!(
-            "take s3:DeleteObject and s3:DeleteObjectVersion from these credentials, and give bucket {} the policy that \
+            "take s3:DeleteObject and s3:DeleteObjectVersion from these credentials, and give bucket {} \
+             the policy that \
              `strongroom doctor --policies` prints",
             self.name
         );
@@ -269,13 +274,16 @@ impl Bucket<'_> {
             (_, Some(true)) => Check::ok(self.subject(), "the bucket's policy denies deletion to everyone"),
             (Ok(Some(false)), Some(false)) => Check::warning(
                 self.subject(),
-                "these credentials may not delete versions; that nobody may delete is not in the bucket's policy",
+                "these credentials may not delete versions; that nobody may delete is not in the \
+                 bucket's policy",
                 fix,
             ),
             (Ok(Some(false)), None) => Check::unknown(
                 self.subject(),
-                "these credentials may not delete versions; whether they may leave delete markers was not found out",
-                "allow s3:GetBucketPolicy, or look whether the bucket's policy denies s3:DeleteObject to everyone",
+                "these credentials may not delete versions; whether they may leave delete markers was \
+                 not found out",
+                "allow s3:GetBucketPolicy, or look whether the bucket's policy denies s3:DeleteObject \
+                 to everyone",
             ),
             (Err(error), _) => Check::unknown(self.subject(), error.chain(), advice(&error)),
             (Ok(None), _) => Check::unknown(self.subject(), "not asked about deletion", fix),

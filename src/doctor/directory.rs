@@ -38,7 +38,8 @@ pub(super) fn examine(role: StorageRole, path: &Path) -> Vec<Check> {
     if role != StorageRole::Blobs {
         checks.push(Check::warning(
             subject,
-            "a directory has no Object Lock and no versions: whoever has this user's rights can delete from it",
+            "a directory has no Object Lock and no versions: whoever has this user's rights can delete \
+             from it",
             "back it up to another machine that this user cannot write to, or keep it on S3",
         ));
     }

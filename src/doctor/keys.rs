@@ -174,7 +174,8 @@ fn not_described(subject: Subject, who: &str, key: &KmsKeyId, error: &KmsError) 
         KmsErrorKind::KeyDestroyed => Check::problem(
             subject,
             format!("{who}: {key} does not exist"),
-            "if the key directory or the account is the wrong one, name the right one; if the key is gone, so is what \
+            "if the key directory or the account is the wrong one, name the right one; if the key is \
+             gone, so is what \
              was sealed under it",
         ),
         _ if not_told(error) => {
@@ -280,16 +281,19 @@ fn no_safe_harbour(setup: &Setup) -> Check {
         url.as_directory().is_some_and(|path| directory::device(path) == keys)
     });
     let what = if beside {
-        "the keys are files on the same file system as the data: no safe harbour for ePHI under HHS guidance (74 FR 19006), \
+        "the keys are files on the same file system as the data: no safe harbour for ePHI under HHS \
+         guidance (74 FR 19006), \
          and whoever takes one takes both"
     } else {
-        "the keys are files: whoever can read them can open everything. Encrypted ePHI counts as secured only while they \
+        "the keys are files: whoever can read them can open everything. Encrypted ePHI counts as \
+         secured only while they \
          are kept on another device or at another place (74 FR 19006)"
     };
     Check::warning(
         Subject::LocalKeys,
         what,
-        "keep the key directory on a device of its own and back it up apart from the data; for production, use AWS KMS",
+        "keep the key directory on a device of its own and back it up apart from the data; for \
+         production, use AWS KMS",
     )
 }
 

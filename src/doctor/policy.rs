@@ -182,7 +182,8 @@ fn bucket_documents(bucket: &str, storages: &[(StorageRole, &Place)]) -> Vec<Doc
     if holds(StorageRole::Audit) {
         documents.push(document(
             "object-lock",
-            "locks every object of the audit log: no one can end the term, so try it on a bucket you can do without",
+            "locks every object of the audit log: no one can end the term, so try it on a bucket you \
+             can do without",
             ("put-object-lock-configuration", "object-lock-configuration"),
             json!({
                 "ObjectLockEnabled": "Enabled",
@@ -194,7 +195,8 @@ fn bucket_documents(bucket: &str, storages: &[(StorageRole, &Place)]) -> Vec<Doc
     if !rules.is_empty() {
         documents.push(document(
             "lifecycle",
-            "removes parts of unfinished uploads; and commits that daily segments have: set `small-commits` up only where \
+            "removes parts of unfinished uploads; and commits that daily segments have: set \
+             `small-commits` up only where \
              there are segments",
             ("put-bucket-lifecycle-configuration", "lifecycle-configuration"),
             json!({ "Rules": rules }),
@@ -415,7 +417,8 @@ fn role_documents(deployment: &Deployment) -> Vec<Document> {
         name: format!("role-{role}"),
         what,
         apply: format!(
-            "aws iam put-role-policy --role-name strongroom-{role} --policy-name strongroom --policy-document \
+            "aws iam put-role-policy --role-name strongroom-{role} --policy-name strongroom \
+             --policy-document \
              file://role-{role}.json"
         ),
         document: json!({ "Version": "2012-10-17", "Statement": statements }),

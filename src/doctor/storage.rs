@@ -102,8 +102,9 @@ async fn ahead_of_objects(probe: &Probe, clock: &dyn Clock) -> Check {
 }
 
 fn clocks(what: String, seconds: i64) -> Check {
-    let fix =
-        "set the clock right and keep it so (NTP, chrony): retention days and the times in the log go by it";
+    let fix = "set the clock right and keep it so (NTP, chrony): retention days and the times in the \
+     log go \
+         by it";
     if seconds <= SKEW_WARNING {
         Check::ok(Subject::Host, what)
     } else if seconds <= SKEW_PROBLEM {
@@ -134,9 +135,13 @@ pub(super) fn separation(urls: &StorageUrls) -> Option<Check> {
     Some(Check {
         subject: Subject::Store,
         state: State::Warning,
-        what: format!("the audit log is {place} with the storage of {names}: what takes one takes the other"),
+        what: format!(
+            "the audit log is {place} with the storage of {names}: what takes one takes the \
+         other"
+        ),
         fix: Some(
-            "for production, give each a place of its own (--blobs-store, --keys-store, --audit-store), with its own \
+            "for production, give each a place of its own (--blobs-store, --keys-store, --audit-store), \
+             with its own \
              administrators"
                 .to_owned(),
         ),

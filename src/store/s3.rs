@@ -26,6 +26,8 @@
 //!   [`Storages::removes_abandoned_parts`](super::Storages::removes_abandoned_parts) looks.
 //! * On versioned buckets a deletion of keys or audit objects must be denied: a
 //!   delete marker lets create-if-absent win a second time.
+//!
+//! [`doctor`](crate::manual::operations) looks for all of it, by the questions in `ask`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -277,22 +277,35 @@ mod tests {
 
     #[test]
     fn versioning_is_read() {
-        let xml =
-            |inside: &str| format!("<VersioningConfiguration {NAMESPACE}>{inside}</VersioningConfiguration>");
+        let xml = |inside: &str| {
+            format!(
+                "<VersioningConfiguration \
+             {NAMESPACE}>{inside}</VersioningConfiguration>"
+            )
+        };
         assert_eq!(read_versioning(&xml("<Status>Enabled</Status>")), Some(Versioning::Enabled));
         assert_eq!(read_versioning(&xml("\n <Status>Suspended</Status>\n")), Some(Versioning::Suspended));
         assert_eq!(read_versioning(&xml("")), Some(Versioning::Off));
         let never = format!("<?xml version=\"1.0\"?>\n<VersioningConfiguration {NAMESPACE}/>");
         assert_eq!(read_versioning(&never), Some(Versioning::Off));
         assert_eq!(read_versioning(&xml("<Status>Maybe</Status>")), None);
-        assert_eq!(read_versioning("<html>login</html>"), None, "a portal that answers everything with 200");
+        assert_eq!(
+            read_versioning("<html>login</html>"),
+            None,
+            "a portal that answers everything with \
+         200"
+        );
         assert_eq!(read_versioning(""), None);
     }
 
     #[test]
     fn the_default_retention_is_read() {
-        let xml =
-            |inside: &str| format!("<ObjectLockConfiguration {NAMESPACE}>{inside}</ObjectLockConfiguration>");
+        let xml = |inside: &str| {
+            format!(
+                "<ObjectLockConfiguration \
+             {NAMESPACE}>{inside}</ObjectLockConfiguration>"
+            )
+        };
         let rule = |inside: &str| {
             xml(&format!(
                 "<ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>{inside}\
