@@ -1,5 +1,7 @@
 //! `doctor`. It opens no [`Session`](super::Session): it is for when none opens.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::args::Doctor;
@@ -11,6 +13,7 @@ use super::output::Output;
 use crate::config::Config;
 use crate::doctor::policy::{Account, Deployment, Document, documents};
 use crate::doctor::{Check, Setup, State, examine, known_store};
+use crate::system::SystemClock;
 
 pub(super) async fn run(config: &Config, command: Doctor, output: Output) -> Result<(), Failure> {
     if command.policies {
@@ -73,7 +76,7 @@ fn plain(text: &str) -> String {
 
 async fn policies(config: &Config, account: Option<Account>, output: Output) -> Result<(), Failure> {
     let example_account = account.is_none();
-    let store = known_store(&config.urls, options().clock).await;
+    let store = known_store(&config.urls, Arc::new(SystemClock)).await;
     let deployment = Deployment::new(&config.urls, account.unwrap_or_else(Account::example), store);
     if deployment.has_example_buckets() {
         output.note(
