@@ -15,6 +15,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use crate::access::{Principal, Purpose};
 use crate::config::Given;
+use crate::doctor::policy::Account;
 use crate::envelope::BlobName;
 use crate::id::{BlobId, Label};
 use crate::retention::Period;
@@ -104,6 +105,7 @@ pub(super) enum Command {
     /// Reads the audit log
     #[command(subcommand)]
     Audit(Audit),
+    Doctor(Doctor),
     /// Prints a completion script for a shell
     Completions {
         /// Which shell
@@ -299,6 +301,21 @@ pub(super) struct Tail {
     /// How many operations, or with --json, records
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     pub(super) lines: usize,
+}
+
+/// Looks at what the store relies on, and says what to fix
+///
+/// Storages, their locks, versions, lifecycle rules and permissions, clocks, KMS keys. Nothing is
+/// changed; the keys used to learn which customers there are go on the record. The exit code is 78
+/// if there is a problem, and 0 with warnings only.
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// Print the settings and policies of buckets, KMS keys and roles that this store needs on AWS
+    #[arg(long)]
+    pub(super) policies: bool,
+    /// The AWS account of the policies, 12 digits
+    #[arg(long, requires = "policies", value_name = "ACCOUNT")]
+    pub(super) account: Option<Account>,
 }
 
 #[derive(Debug, Args)]
