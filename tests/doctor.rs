@@ -52,6 +52,7 @@ impl Local {
             local.customers.push(room.add_customer(&setup.access, new).await.unwrap());
         }
         room.close().await.unwrap();
+        signer::write_key(&local.path("kms/log.key"));
         local
     }
 

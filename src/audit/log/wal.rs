@@ -143,6 +143,11 @@ impl Wal {
         self.head_after(&commit)
     }
 
+    /// Another shard of the same log.
+    pub(super) fn of_shard(&self, shard: u16) -> Self {
+        Self { shard, ..self.clone() }
+    }
+
     /// The head before there is a commit.
     pub(super) fn empty(&self) -> Head {
         Head::empty(self.store, self.shard, self.authority)
