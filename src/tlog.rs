@@ -14,7 +14,7 @@ pub mod cosignature;
 mod key;
 mod named;
 pub mod note;
-mod text;
+pub(crate) mod text;
 
 pub use key::{PublicKey, SecretKey, Signature};
 pub use named::{KeyName, KeyTextError, NamedKey, SignatureType, VerifierKey};

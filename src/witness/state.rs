@@ -1,0 +1,537 @@
+//! What a witness remembers: for each log, the last checkpoint that it cosigned.
+//!
+//! Separate from the rules, which are pure. A witness that forgets can be shown
+//! anything, so this fails closed: state that is damaged or not there is an error
+//! and never a fresh start. A state begins with [`Ledger::create`], which is asked
+//! for by hand, once.
+//!
+//! One directory holds:
+//!
+//! | file | what |
+//! |---|---|
+//! | `index` | `strongroom witness 1`, the witness's key, and the name of each log that was ever cosigned, each on a line |
+//! | `<name>.checkpoint` | the checkpoint, signed by the log and by the witness: the note as it is served |
+//! | `<name>.evidence` | where a log contradicted itself: the cosigned note, a blank line, and the request that was refused |
+//! | `<file>.new` | a file that is being written, or was when the program was killed |
+//!
+//! The name of a log is the SHA-256 of its origin in lower-case hexadecimal. Files
+//! are never changed where they stand: a new one takes the place of the old one.
+//!
+//! Invariants: a cosignature leaves this module after its checkpoint is durable;
+//! what is checked against and what is replaced are one step, under the log's
+//! lock; the directory has one process that writes, by a lock of its own.
+//!
+//! Who may corrupt it: whoever may write to the directory. A changed checkpoint is
+//! found, as the witness's own signature is on it. An old copy of the whole
+//! directory is not: never restore one, begin anew with another key.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use data_encoding::HEXLOWER;
+use rustix::fs::{CWD, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use thiserror::Error as ThisError;
+
+use super::{AddCheckpoint, KnownLogs, Refusal, decide};
+use crate::error::{Error, ErrorKind, Result};
+use crate::merkle::{Hash, TreeHead};
+use crate::time::Timestamp;
+use crate::tlog::checkpoint::{Origin, SignedCheckpoint};
+use crate::tlog::note::NoteSignature;
+use crate::tlog::{NamedKey, VerifierKey};
+
+const INDEX: &str = "index";
+const FIRST_LINE: &str = "strongroom witness 1";
+
+/// The longest file that is read, in bytes: an index of some 16000 logs.
+const MAX_FILE_LEN: u64 = 1 << 20;
+
+/// The first time that a cosignature can have, in microseconds: it is in seconds, and
+/// 0 is none (c2sp.org/tlog-witness, "add-checkpoint").
+const SECOND: u64 = 1_000_000;
+
+/// Why there is no cosignature.
+#[derive(Debug, ThisError)]
+#[non_exhaustive]
+pub enum CosignError {
+    /// The rules say no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The state cannot be read or written.
+    #[error(transparent)]
+    State(Error),
+}
+
+impl From<CosignError> for Error {
+    fn from(error: CosignError) -> Self {
+        match error {
+            CosignError::Refused(refusal) => refusal.into(),
+            CosignError::State(error) => error,
+        }
+    }
+}
+
+/// The name that a log's files and its address have: SHA-256 of its origin.
+#[must_use]
+pub fn log_name(origin: &Origin) -> Hash {
+    Hash::of(origin.as_str().as_bytes())
+}
+
+/// The state of one witness. Its methods block on the disk.
+#[derive(Debug)]
+pub struct Ledger {
+    files: Files,
+    witness: VerifierKey,
+    /// The names in the index. Taken with or without a log's lock, never before it.
+    index: Mutex<BTreeSet<Hash>>,
+    logs: Mutex<BTreeMap<Hash, Arc<Mutex<Entry>>>>,
+}
+
+/// What is known of a log.
+#[derive(Clone, Debug)]
+enum Entry {
+    Never,
+    Cosigned(SignedCheckpoint),
+    /// A write failed half way: the disk may have the old checkpoint or the new one.
+    /// Neither was given out for certain, but only a fresh look can tell which is there.
+    Doubt,
+}
+
+impl Ledger {
+    /// Begins the state of a new witness with the key `witness`, in a directory
+    /// that is empty or not there yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] if there is anything in it, and otherwise as
+    /// [`Ledger::open`].
+    pub fn create(path: &Path, witness: &VerifierKey) -> Result<Self> {
+        match rustix::fs::mkdir(path, Mode::RWXU) {
+            Ok(()) => sync_parent(path)?,
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        let files = Files::open(path)?;
+        files.lock()?;
+        // A first index that was never finished is nothing.
+        if files.names()?.iter().any(|name| name != &new_name(INDEX)) {
+            let message = "there is something in the directory: a new witness begins with an empty one";
+            return Err(Error::new(ErrorKind::AlreadyExists, message));
+        }
+        files.replace(INDEX, &index_text(witness, &BTreeSet::new())).map_err(|(error, _)| error)?;
+        Self::load(files, witness)
+    }
+
+    /// Opens the state of the witness with the key `witness`, for this process alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none; [`ErrorKind::Conflict`] while
+    /// another process has it; [`ErrorKind::Configuration`] if it is another
+    /// witness's, or others may write to the directory; [`ErrorKind::Integrity`] if
+    /// a part of it is damaged or missing; [`ErrorKind::Unavailable`] if it cannot
+    /// be read.
+    pub fn open(path: &Path, witness: &VerifierKey) -> Result<Self> {
+        let files = Files::open(path)?;
+        files.lock()?;
+        Self::load(files, witness)
+    }
+
+    fn load(files: Files, witness: &VerifierKey) -> Result<Self> {
+        let (owner, mut index) = files.index()?;
+        if owner != *witness {
+            let message = "the state is that of a witness with another key";
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
+        let mut logs = BTreeMap::new();
+        let mut adopted = false;
+        // A checkpoint that is not in the index was stored by a program that was killed
+        // before it could add it there. It is as good as any other.
+        for name in files.checkpoints()?.union(&index.clone()) {
+            logs.insert(*name, Arc::new(Mutex::new(Entry::Cosigned(files.checkpoint(*name, witness)?))));
+            adopted |= index.insert(*name);
+        }
+        if adopted {
+            files.replace(INDEX, &index_text(witness, &index)).map_err(|(error, _)| error)?;
+        }
+        let (index, logs) = (Mutex::new(index), Mutex::new(logs));
+        Ok(Self { files, witness: witness.clone(), index, logs })
+    }
+
+    /// The checkpoint of the log `name` that was cosigned last, with the signatures
+    /// of the log and of the witness.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] after a write failed half way.
+    pub fn last(&self, name: Hash) -> Result<Option<SignedCheckpoint>> {
+        let Some(entry) = locked(&self.logs).get(&name).cloned() else { return Ok(None) };
+        let entry = locked(&entry);
+        match &*entry {
+            Entry::Never => Ok(None),
+            Entry::Cosigned(checkpoint) => Ok(Some(checkpoint.clone())),
+            Entry::Doubt => Err(in_doubt()),
+        }
+    }
+
+    /// Cosigns a checkpoint with `key` as of `now`, if the rules allow it
+    /// ([`decide`]). It is durable before the cosignature is returned.
+    ///
+    /// A time never goes back from one cosignature of a log to the next: if the
+    /// clock did, the last time is used again.
+    ///
+    /// # Errors
+    /// [`CosignError`]. Where a log contradicted itself, the first such request is
+    /// kept as evidence.
+    pub fn cosign(
+        &self,
+        request: &AddCheckpoint,
+        logs: &KnownLogs,
+        key: &NamedKey,
+        now: Timestamp,
+    ) -> Result<NoteSignature, CosignError> {
+        let origin = request.checkpoint().checkpoint().origin();
+        if key.cosigner() != self.witness || now.micros() < SECOND {
+            let message = "the key is not the one of this state, or the clock is not set";
+            return Err(CosignError::State(Error::new(ErrorKind::Configuration, message)));
+        }
+        // Only logs that someone configured take up room.
+        if !logs.contains(origin) {
+            return Err(Refusal::UnknownLog.into());
+        }
+        let name = log_name(origin);
+        let entry =
+            Arc::clone(locked(&self.logs).entry(name).or_insert_with(|| Arc::new(Mutex::new(Entry::Never))));
+        // From here to the end nobody else looks at this log's state or changes it.
+        let mut entry = locked(&entry);
+        let last = match &*entry {
+            Entry::Never => None,
+            Entry::Cosigned(checkpoint) => Some(checkpoint.clone()),
+            Entry::Doubt => return Err(CosignError::State(in_doubt())),
+        };
+        let head = last.as_ref().map(|last| *last.checkpoint().head());
+        let consistent = decide(head.as_ref(), request, logs).inspect_err(|refusal| {
+            if let (true, Some(last)) = (refusal.is_alarm(), &last) {
+                // That it is refused does not depend on whether it can be kept.
+                let _ = self.files.keep_evidence(name, last, request);
+            }
+        })?;
+        let before = last.as_ref().and_then(|last| last.cosigned_by(&self.witness).ok().flatten());
+        let at = before.map_or(now, |before| before.max(now));
+        let (note, cosignature) = consistent.cosign(key, at);
+
+        // Should we fail or panic between here and the end, the log stays in doubt.
+        let held = std::mem::replace(&mut *entry, Entry::Doubt);
+        let stored = self.files.replace(&checkpoint_name(name), &note.to_string());
+        if let Err((error, replaced)) = stored {
+            if !replaced {
+                *entry = held;
+            }
+            return Err(CosignError::State(error));
+        }
+        // If we stop here, the checkpoint counts and nobody has its cosignature: the log
+        // asks again, is told the new size (409), and gets one for the same checkpoint.
+        self.add_to_index(name).map_err(CosignError::State)?;
+        *entry = Entry::Cosigned(note);
+        Ok(cosignature)
+    }
+
+    /// From here on, a missing checkpoint of this log is a loss and no beginning.
+    fn add_to_index(&self, name: Hash) -> Result<()> {
+        let mut index = locked(&self.index);
+        if index.contains(&name) {
+            return Ok(());
+        }
+        let mut grown = index.clone();
+        grown.insert(name);
+        self.files.replace(INDEX, &index_text(&self.witness, &grown)).map_err(|(error, _)| error)?;
+        *index = grown;
+        Ok(())
+    }
+}
+
+/// Cosigns a log without being asked: `checkpoint` was read where the log publishes it,
+/// and `prove` gives the proof that it continues the tree of so many leaves, more than
+/// none and fewer than its own (RFC 6962 s2.1.2). Blocks on the disk in between.
+///
+/// # Errors
+/// Those of `prove`; [`ErrorKind::Integrity`] if the log contradicts what it has shown
+/// before, a smaller tree included; otherwise those of [`Ledger::cosign`].
+///
+/// # Cancel safety
+/// Dropped half way, nothing was cosigned.
+pub async fn observe<F>(
+    ledger: &Ledger,
+    checkpoint: &SignedCheckpoint,
+    logs: &KnownLogs,
+    key: &NamedKey,
+    now: Timestamp,
+    prove: impl FnOnce(u64) -> F,
+) -> Result<NoteSignature>
+where
+    F: Future<Output = Result<Vec<Hash>>>,
+{
+    let signed = logs.verify(checkpoint)?;
+    let (origin, size) = (signed.checkpoint().origin(), signed.checkpoint().head().size);
+    let old = ledger.last(log_name(origin))?.map_or(0, |last| last.checkpoint().head().size);
+    if size < old {
+        let message = format!("the log shows a tree of {size} leaves after one of {old}: it was rolled back");
+        return Err(Error::new(ErrorKind::Integrity, message));
+    }
+    let proof = if old == 0 || old == size { Vec::new() } else { prove(old).await? };
+    Ok(ledger.cosign(&AddCheckpoint::new(old, proof, signed)?, logs, key, now)?)
+}
+
+/// What a witness has cosigned of one log, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The log.
+    pub origin: Origin,
+    /// Its tree.
+    pub head: TreeHead,
+    /// When it was cosigned, to the second.
+    pub at: Timestamp,
+    /// The log's name in the directory.
+    pub name: Hash,
+    /// Whether there is evidence that the log contradicted itself.
+    pub evidence: bool,
+}
+
+/// What the state in a directory says, in order of the logs. Another process may
+/// be at work in it.
+///
+/// # Errors
+/// As [`Ledger::open`], and never [`ErrorKind::Conflict`].
+pub fn remembered(path: &Path) -> Result<(VerifierKey, Vec<Remembered>)> {
+    let files = Files::open(path)?;
+    let (witness, index) = files.index()?;
+    let names = files.names()?;
+    let mut all = Vec::new();
+    for name in index {
+        let note = files.checkpoint(name, &witness)?;
+        let at = note.cosigned_by(&witness)?.ok_or_else(damaged)?;
+        let (origin, head) = (note.checkpoint().origin().clone(), *note.checkpoint().head());
+        all.push(Remembered { origin, head, at, name, evidence: names.contains(&evidence_name(name)) });
+    }
+    all.sort_by(|a, b| a.origin.cmp(&b.origin));
+    Ok((witness, all))
+}
+
+/// The directory.
+#[derive(Debug)]
+struct Files {
+    directory: OwnedFd,
+    /// Where to fail as if the program had been killed there.
+    #[cfg(test)]
+    stop_at: Mutex<Option<usize>>,
+}
+
+impl Files {
+    fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOENT => no_state(),
+            errno => failed(errno),
+        })?;
+        let stat = rustix::fs::fstat(&directory).map_err(failed)?;
+        let ours = stat.st_uid == rustix::process::geteuid().as_raw();
+        if !ours || Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
+            let message = "the directory of the state belongs to another user, or others may write to it";
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
+        Ok(Self {
+            directory,
+            #[cfg(test)]
+            stop_at: Mutex::new(None),
+        })
+    }
+
+    /// Held for as long as the directory is; the kernel lets go of it when we die.
+    fn lock(&self) -> Result<()> {
+        rustix::fs::flock(&self.directory, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
+            match errno {
+                Errno::WOULDBLOCK => Error::new(ErrorKind::Conflict, "another process works with this state"),
+                errno => failed(errno),
+            }
+        })
+    }
+
+    fn names(&self) -> Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        for entry in Dir::read_from(&self.directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            names.insert(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.remove(".");
+        names.remove("..");
+        Ok(names)
+    }
+
+    fn checkpoints(&self) -> Result<BTreeSet<Hash>> {
+        let names = self.names()?;
+        Ok(names.iter().filter_map(|name| hash_from_hex(name.strip_suffix(".checkpoint")?)).collect())
+    }
+
+    /// The witness's key, and the logs that it has cosigned.
+    fn index(&self) -> Result<(VerifierKey, BTreeSet<Hash>)> {
+        let Some(text) = self.read(INDEX)? else {
+            // With an index gone, all that is known is that something was there.
+            return Err(if self.names()?.is_empty() { no_state() } else { damaged() });
+        };
+        let mut lines = text.strip_suffix('\n').ok_or_else(damaged)?.split('\n');
+        if lines.next() != Some(FIRST_LINE) {
+            let message = "the state is not a witness's, or a newer program's";
+            return Err(Error::new(ErrorKind::UnsupportedFormat, message));
+        }
+        let witness = lines.next().and_then(|line| line.parse().ok()).ok_or_else(damaged)?;
+        let index = lines.map(hash_from_hex).collect::<Option<_>>().ok_or_else(damaged)?;
+        if index_text(&witness, &index) == text { Ok((witness, index)) } else { Err(damaged()) }
+    }
+
+    /// The checkpoint of a log that has one.
+    fn checkpoint(&self, name: Hash, witness: &VerifierKey) -> Result<SignedCheckpoint> {
+        let text = self.read(&checkpoint_name(name))?.ok_or_else(damaged)?;
+        let note = SignedCheckpoint::parse(text.as_bytes()).map_err(|error| damaged().with_source(error))?;
+        let cosigned = note.cosigned_by(witness).map_err(|error| damaged().with_source(error))?;
+        let whole = cosigned.is_some() && log_name(note.checkpoint().origin()) == name;
+        if whole { Ok(note) } else { Err(damaged()) }
+    }
+
+    /// Keeps what shows that a log contradicted itself, unless there is such a file:
+    /// the first one is not written over by whoever makes more of them.
+    fn keep_evidence(&self, name: Hash, last: &SignedCheckpoint, request: &AddCheckpoint) -> Result<()> {
+        let file = evidence_name(name);
+        if self.names()?.contains(&file) {
+            return Ok(());
+        }
+        self.replace(&file, &format!("{last}\n{request}")).map_err(|(error, _)| error)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<String>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.directory, name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(failed(errno)),
+        };
+        let stat = rustix::fs::fstat(&file).map_err(failed)?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Err(damaged());
+        }
+        let mut bytes = Vec::new();
+        File::from(file).take(MAX_FILE_LEN).read_to_end(&mut bytes).map_err(failed)?;
+        String::from_utf8(bytes).map(Some).map_err(|_| damaged())
+    }
+
+    /// Puts a file in the place of another, durably. An error says whether the other
+    /// may be gone.
+    fn replace(&self, name: &str, text: &str) -> Result<(), (Error, bool)> {
+        let new = new_name(name);
+        self.write(&new, text).map_err(|error| (error, false))?;
+        // If we stop here, the new file lies beside the old one, which counts. The next
+        // one that is written takes its place.
+        self.may_stop().map_err(|error| (error, false))?;
+
+        rustix::fs::renameat(&self.directory, &new, &self.directory, name)
+            .map_err(|errno| (failed(errno), true))?;
+        // If the machine stops here, the file is the old one or the new one, and whole.
+        self.may_stop().map_err(|error| (error, true))?;
+
+        rustix::fs::fsync(&self.directory).map_err(|errno| (failed(errno), true))?;
+        // The change is durable.
+        self.may_stop().map_err(|error| (error, true))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+        let file = rustix::fs::openat(&self.directory, name, flags, mode).map_err(failed)?;
+        let mut file = File::from(file);
+        let (half, rest) = text.as_bytes().split_at(text.len() / 2);
+        file.write_all(half).map_err(failed)?;
+        // If we stop here, half a file lies beside the old one. Nobody reads it.
+        self.may_stop()?;
+        file.write_all(rest).map_err(failed)?;
+        file.sync_all().map_err(failed)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests stop here")]
+    fn may_stop(&self) -> Result<()> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn may_stop(&self) -> Result<()> {
+        let mut stop_at = locked(&self.stop_at);
+        match stop_at.as_mut() {
+            None => Ok(()),
+            Some(0) => Err(Error::new(ErrorKind::Io, "killed")),
+            Some(steps) => {
+                *steps -= 1;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What is behind the lock. Whoever panicked while it was held left a log in doubt,
+/// or nothing half done.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn index_text(witness: &VerifierKey, logs: &BTreeSet<Hash>) -> String {
+    let mut text = format!("{FIRST_LINE}\n{witness}\n");
+    logs.iter().for_each(|name| text.push_str(&format!("{name}\n")));
+    text
+}
+
+fn hash_from_hex(text: &str) -> Option<Hash> {
+    Some(Hash::from_bytes(HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()?))
+}
+
+fn checkpoint_name(name: Hash) -> String {
+    format!("{name}.checkpoint")
+}
+
+fn evidence_name(name: Hash) -> String {
+    format!("{name}.evidence")
+}
+
+fn new_name(name: &str) -> String {
+    format!("{name}.new")
+}
+
+fn sync_parent(path: &Path) -> Result<()> {
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let above = rustix::fs::openat(CWD, above, flags, Mode::empty()).map_err(failed)?;
+    rustix::fs::fsync(above).map_err(failed)
+}
+
+fn no_state() -> Error {
+    Error::new(ErrorKind::NotFound, "there is no witness's state in this directory")
+}
+
+fn damaged() -> Error {
+    let message = "a part of the witness's state is damaged or missing: nothing is cosigned on a guess";
+    Error::new(ErrorKind::Integrity, message)
+}
+
+fn in_doubt() -> Error {
+    let message = "a checkpoint could not be stored for certain: nothing is cosigned until a restart";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+fn failed(error: impl Into<std::io::Error>) -> Error {
+    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    let error = error.into();
+    let kind = match error.kind() {
+        PermissionDenied | ReadOnlyFilesystem | NotFound | NotADirectory => ErrorKind::Configuration,
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, "the witness's state cannot be read or written").with_source(error)
+}
