@@ -211,3 +211,183 @@ fn outcome(key: &VerifierKey, checkpoint: &SignedCheckpoint, signatures: Vec<Not
 fn unavailable() -> Error {
     Error::new(ErrorKind::Unavailable, "a witness did not cosign a checkpoint")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use super::super::tests::{head, known, leaves, log, named, signed};
+    use super::super::{Refusal, decide};
+    use super::*;
+    use crate::merkle::{TreeHead, prove_consistency};
+    use crate::tlog::NamedKey;
+
+    const NEVER: usize = usize::MAX;
+
+    /// A witness that keeps the rules, except where it is told what to answer.
+    #[derive(Debug)]
+    struct Scripted {
+        key: NamedKey,
+        public: VerifierKey,
+        last: Mutex<Option<TreeHead>>,
+        answers: Mutex<VecDeque<Result<Vec<NoteSignature>, WitnessError>>>,
+        asked: Mutex<Vec<u64>>,
+    }
+
+    impl Scripted {
+        fn new(last: usize) -> Self {
+            let key = named("example.com/witness", 9);
+            let last = (last > 0).then(|| head(&leaves(last, NEVER)));
+            Self {
+                public: key.cosigner(),
+                key,
+                last: Mutex::new(last),
+                answers: Mutex::default(),
+                asked: Mutex::default(),
+            }
+        }
+
+        fn says(self, answer: Result<Vec<NoteSignature>, WitnessError>) -> Self {
+            self.answers.lock().unwrap().push_back(answer);
+            self
+        }
+    }
+
+    #[async_trait]
+    impl Witness for Scripted {
+        fn key(&self) -> &VerifierKey {
+            &self.public
+        }
+
+        async fn cosign(&self, request: &AddCheckpoint) -> Result<Vec<NoteSignature>, WitnessError> {
+            self.asked.lock().unwrap().push(request.old_size());
+            if let Some(answer) = self.answers.lock().unwrap().pop_front() {
+                return answer;
+            }
+            let mut last = self.last.lock().unwrap();
+            match decide(last.as_ref(), request, &known()) {
+                Ok(consistent) => {
+                    let (note, line) = consistent.cosign(&self.key, seconds(5));
+                    *last = Some(*note.checkpoint().head());
+                    Ok(vec![line])
+                }
+                Err(Refusal::Conflict { size }) => Err(WitnessError::Conflict { size }),
+                Err(_) => Err(WitnessError::Inconsistent),
+            }
+        }
+    }
+
+    fn seconds(seconds: u64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000).unwrap()
+    }
+
+    async fn ask(witness: &Scripted, known: u64, new: usize, fork: usize) -> Outcome {
+        let leaves = leaves(new, fork);
+        let checkpoint = signed(&log(), head(&leaves));
+        let prove = async |old: u64| Ok(prove_consistency(&leaves, usize::try_from(old).unwrap()).unwrap());
+        cosign_checkpoint(witness, &checkpoint, known, prove).await.unwrap()
+    }
+
+    #[track_caller]
+    fn refused(outcome: Outcome) -> Refused {
+        match outcome {
+            Outcome::Refused(refused) => refused,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proof_is_made_for_the_size_that_the_witness_names() {
+        for (last, known, asked) in [
+            (0, 0, vec![0]),
+            (5, 5, vec![5]),
+            (5, 0, vec![0, 5]),
+            (5, 7, vec![7, 5]),
+            (0, 3, vec![3, 0]),
+            (9, 99, vec![0, 9]),
+        ] {
+            let witness = Scripted::new(last);
+            let Outcome::Cosigned { checkpoint, at } = ask(&witness, known, 9, NEVER).await else {
+                panic!("{last} {known}")
+            };
+            assert_eq!(at, seconds(5));
+            assert_eq!(checkpoint.cosigned_by(witness.key()).unwrap(), Some(at));
+            assert!(checkpoint.verify(&log().verifier()).is_ok());
+            assert_eq!(*witness.asked.lock().unwrap(), asked);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_went_back_or_elsewhere_is_an_alarm() {
+        let witness = Scripted::new(9);
+        let ahead = refused(ask(&witness, 9, 7, NEVER).await);
+        let forked = refused(ask(&witness, 9, 9, 3).await);
+        let rewritten = refused(ask(&witness, 9, 12, 3).await);
+        assert_eq!(ahead, Refused::Ahead { size: 9 });
+        assert_eq!((forked, rewritten), (Refused::OtherTree, Refused::OtherTree));
+        for alarm in [ahead, forked] {
+            assert!(alarm.is_alarm());
+            assert_eq!(Error::from(alarm).kind(), ErrorKind::Integrity);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_else_it_says_is_told_apart() {
+        for (answer, refused_as) in [
+            (WitnessError::NotTrusted, Refused::NotTrusted),
+            (WitnessError::UnknownLog, Refused::UnknownLog),
+            (WitnessError::NotTaken, Refused::NotTaken),
+        ] {
+            let witness = Scripted::new(0).says(Err(answer));
+            let refused = refused(ask(&witness, 0, 5, NEVER).await);
+            assert_eq!((refused, refused.is_alarm()), (refused_as, false));
+        }
+        let witness = Scripted::new(0).says(Err(WitnessError::Unavailable("gone".into())));
+        assert!(matches!(ask(&witness, 0, 5, NEVER).await, Outcome::Unavailable(_)));
+        let mut endless = Scripted::new(0);
+        for _ in 0..100 {
+            endless = endless.says(Err(WitnessError::Conflict { size: 3 }));
+        }
+        assert!(matches!(ask(&endless, 0, 5, NEVER).await, Outcome::Unavailable(_)));
+        assert_eq!(endless.asked.lock().unwrap().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn only_a_cosignature_by_its_key_counts() {
+        let leaves = leaves(5, NEVER);
+        let checkpoint = signed(&log(), head(&leaves));
+        let good = Scripted::new(0).key.cosign(checkpoint.checkpoint(), seconds(5));
+        let other = signed(&log(), head(&leaves[..4]));
+        let of_other = Scripted::new(0).key.cosign(other.checkpoint(), seconds(5));
+        let stranger = named("example.com/witness", 8).cosign(checkpoint.checkpoint(), seconds(5));
+        let signature = Scripted::new(0).key.sign(checkpoint.note().text());
+        let not = [of_other, stranger, signature];
+        let witness = Scripted::new(0).says(Ok(not.to_vec())).says(Ok(Vec::new()));
+        for _ in 0..2 {
+            assert!(matches!(ask(&witness, 0, 5, NEVER).await, Outcome::Unavailable(_)));
+        }
+        let witness = Scripted::new(0).says(Ok([&not[..], &[good.clone()]].concat()));
+        let Outcome::Cosigned { checkpoint: cosigned, .. } = ask(&witness, 0, 5, NEVER).await else {
+            panic!("one of them is good")
+        };
+        assert_eq!(cosigned.note().signatures().len(), 2);
+
+        // One that it came with is no answer.
+        let mut before = checkpoint.clone();
+        before.add(good).unwrap();
+        let witness = Scripted::new(0).says(Ok(not.to_vec()));
+        let prove = async |_| Ok(Vec::new());
+        let outcome = cosign_checkpoint(&witness, &before, 0, prove).await.unwrap();
+        assert!(matches!(outcome, Outcome::Unavailable(_)));
+    }
+
+    #[tokio::test]
+    async fn a_proof_that_cannot_be_made_is_the_callers_error() {
+        let witness = Scripted::new(5);
+        let checkpoint = signed(&log(), head(&leaves(9, NEVER)));
+        let prove = async |_| Err(Error::new(ErrorKind::Unavailable, "no tiles"));
+        let error = cosign_checkpoint(&witness, &checkpoint, 0, prove).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+}

@@ -535,3 +535,340 @@ fn failed(error: impl Into<std::io::Error>) -> Error {
     };
     Error::new(kind, "the witness's state cannot be read or written").with_source(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+
+    use super::super::tests::{LOG, head, known, leaves, log, named, request, signed};
+    use super::*;
+    use crate::merkle::prove_consistency;
+
+    const NEVER: usize = usize::MAX;
+
+    fn key() -> NamedKey {
+        named("example.com/witness", 9)
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_micros(seconds * SECOND).unwrap()
+    }
+
+    fn name() -> Hash {
+        log_name(&LOG.parse().unwrap())
+    }
+
+    struct Home {
+        dir: tempfile::TempDir,
+    }
+
+    impl Home {
+        fn new() -> Self {
+            let home = Self { dir: tempfile::tempdir().unwrap() };
+            Ledger::create(&home.path(), &key().cosigner()).unwrap();
+            home
+        }
+
+        fn path(&self) -> PathBuf {
+            self.dir.path().join("state")
+        }
+
+        fn file(&self, end: &str) -> PathBuf {
+            self.path().join(format!("{}.{end}", name()))
+        }
+
+        fn open(&self) -> Result<Ledger> {
+            Ledger::open(&self.path(), &key().cosigner())
+        }
+    }
+
+    fn add(ledger: &Ledger, old: usize, new: usize, fork: usize) -> Result<NoteSignature, CosignError> {
+        ledger.cosign(&request(old, new, fork), &known(), &key(), at(100 + new as u64))
+    }
+
+    fn size(ledger: &Ledger) -> u64 {
+        ledger.last(name()).unwrap().map_or(0, |last| last.checkpoint().head().size)
+    }
+
+    #[track_caller]
+    fn refused<T: std::fmt::Debug>(result: Result<T, CosignError>) -> Refusal {
+        match result.unwrap_err() {
+            CosignError::Refused(refusal) => refusal,
+            CosignError::State(error) => panic!("{error:?}"),
+        }
+    }
+
+    #[test]
+    fn what_was_cosigned_is_there_after_a_restart() {
+        let home = Home::new();
+        let mut old = 0;
+        for new in [3, 3, 4, 9, 17] {
+            let ledger = home.open().unwrap();
+            assert_eq!(size(&ledger), old as u64);
+            let line = add(&ledger, old, new, NEVER).unwrap();
+            let last = ledger.last(name()).unwrap().unwrap();
+            assert_eq!(last.note().signatures(), [log().sign(last.note().text()), line]);
+            assert_eq!(last.cosigned_by(&key().cosigner()).unwrap(), Some(at(100 + new as u64)));
+            old = new;
+        }
+        let ledger = home.open().unwrap();
+        assert_eq!(refused(add(&ledger, 4, 9, NEVER)), Refusal::Conflict { size: 17 });
+        assert_eq!(refused(add(&ledger, 17, 17, 5)), Refusal::Forked);
+        assert_eq!(refused(add(&ledger, 17, 20, 5)), Refusal::Unproven);
+        assert_eq!(size(&ledger), 17);
+        let (witness, all) = remembered(&home.path()).unwrap();
+        assert_eq!(witness, key().cosigner());
+        assert_eq!((all.len(), all[0].origin.as_str(), all[0].at), (1, LOG, at(117)));
+        assert_eq!(all[0].head, head(&leaves(17, NEVER)));
+    }
+
+    #[test]
+    fn the_first_contradiction_is_kept_as_evidence() {
+        let home = Home::new();
+        let ledger = home.open().unwrap();
+        add(&ledger, 0, 5, NEVER).unwrap();
+        for (old, new) in [(0, 7), (4, 7)] {
+            refused(add(&ledger, old, new, 2));
+            assert!(!home.file("evidence").exists(), "a conflict is no contradiction");
+        }
+        assert!(!remembered(&home.path()).unwrap().1[0].evidence);
+        refused(add(&ledger, 5, 5, 2));
+        let text = std::fs::read_to_string(home.file("evidence")).unwrap();
+        let (cosigned, refused_request) = text.split_once("\nold ").unwrap();
+        let cosigned = SignedCheckpoint::parse(cosigned.as_bytes()).unwrap();
+        let other = AddCheckpoint::parse(format!("old {refused_request}").as_bytes()).unwrap();
+        cosigned.verify(&log().verifier()).unwrap();
+        other.checkpoint().verify(&log().verifier()).unwrap();
+        assert_ne!(cosigned.checkpoint().head().root, other.checkpoint().checkpoint().head().root);
+
+        refused(add(&ledger, 5, 9, 2));
+        assert_eq!(std::fs::read_to_string(home.file("evidence")).unwrap(), text);
+        assert!(remembered(&home.path()).unwrap().1[0].evidence);
+    }
+
+    #[test]
+    fn killed_anywhere_it_knows_the_old_checkpoint_or_the_new_one() {
+        // A first checkpoint writes two files, a later one one. A file has four steps.
+        for (before, after, steps) in [(0, 5, 8), (5, 9, 4)] {
+            for stop in 0..steps {
+                let home = Home::new();
+                let ledger = home.open().unwrap();
+                if before > 0 {
+                    add(&ledger, 0, before, NEVER).unwrap();
+                }
+                *locked(&ledger.files.stop_at) = Some(stop);
+                let error = add(&ledger, before, after, NEVER).unwrap_err();
+                assert!(matches!(error, CosignError::State(_)), "no cosignature got out");
+                drop(ledger);
+
+                let ledger = home.open().unwrap();
+                let found = size(&ledger);
+                let renamed = stop >= 2;
+                assert_eq!(found, if renamed { after } else { before } as u64, "stopped at {stop}");
+                // It goes on from there, and to no other history.
+                let found = usize::try_from(found).unwrap();
+                if found > 0 {
+                    assert_eq!(refused(add(&ledger, found, 12, 0)), Refusal::Unproven);
+                }
+                add(&ledger, found, 12, NEVER).unwrap();
+                drop(ledger);
+                assert_eq!(size(&home.open().unwrap()), 12);
+                assert!(
+                    std::fs::read_to_string(home.path().join("index")).unwrap().contains(&name().to_string())
+                );
+            }
+            let home = Home::new();
+            let ledger = home.open().unwrap();
+            if before > 0 {
+                add(&ledger, 0, before, NEVER).unwrap();
+            }
+            *locked(&ledger.files.stop_at) = Some(steps);
+            add(&ledger, before, after, NEVER).expect("there are no more steps than that");
+        }
+    }
+
+    #[test]
+    fn killed_while_it_begins_it_can_begin_again() {
+        for stop in 0..4 {
+            let dir = tempfile::tempdir().unwrap();
+            let files = Files::open(dir.path()).unwrap();
+            *locked(&files.stop_at) = Some(stop);
+            let text = index_text(&key().cosigner(), &BTreeSet::new());
+            files.replace(INDEX, &text).unwrap_err();
+            drop(files);
+            let begun = Ledger::create(dir.path(), &key().cosigner());
+            match stop {
+                0 | 1 => drop(begun.unwrap()),
+                _ => assert_eq!(begun.unwrap_err().kind(), ErrorKind::AlreadyExists),
+            }
+            Ledger::open(dir.path(), &key().cosigner()).unwrap();
+        }
+    }
+
+    #[test]
+    fn in_doubt_it_waits_for_a_restart() {
+        let home = Home::new();
+        let ledger = home.open().unwrap();
+        add(&ledger, 0, 5, NEVER).unwrap();
+        // Nothing was put in place: all is as before.
+        *locked(&ledger.files.stop_at) = Some(1);
+        add(&ledger, 5, 6, NEVER).unwrap_err();
+        *locked(&ledger.files.stop_at) = None;
+        assert_eq!(size(&ledger), 5);
+        add(&ledger, 5, 6, NEVER).unwrap();
+        // Something was, and whether it will stay is not known.
+        *locked(&ledger.files.stop_at) = Some(2);
+        add(&ledger, 6, 7, NEVER).unwrap_err();
+        *locked(&ledger.files.stop_at) = None;
+        for old in [6, 7] {
+            assert!(matches!(add(&ledger, old, 8, NEVER), Err(CosignError::State(_))));
+        }
+        assert_eq!(ledger.last(name()).unwrap_err().kind(), ErrorKind::Unavailable);
+        drop(ledger);
+        add(&home.open().unwrap(), 7, 8, NEVER).unwrap();
+    }
+
+    #[test]
+    fn a_state_that_lost_something_is_an_error() {
+        let kind = |home: &Home| home.open().unwrap_err().kind();
+        let begun = || {
+            let home = Home::new();
+            add(&home.open().unwrap(), 0, 5, NEVER).unwrap();
+            home
+        };
+        let home = begun();
+        std::fs::remove_file(home.file("checkpoint")).unwrap();
+        assert_eq!(kind(&home), ErrorKind::Integrity);
+        assert_eq!(remembered(&home.path()).unwrap_err().kind(), ErrorKind::Integrity);
+
+        let home = begun();
+        std::fs::remove_file(home.path().join("index")).unwrap();
+        assert_eq!(kind(&home), ErrorKind::Integrity);
+        let created = Ledger::create(&home.path(), &key().cosigner());
+        assert_eq!(created.unwrap_err().kind(), ErrorKind::AlreadyExists);
+
+        for damage in ["", "x", "\n"] {
+            let home = begun();
+            std::fs::write(home.file("checkpoint"), damage).unwrap();
+            assert_eq!(kind(&home), ErrorKind::Integrity);
+        }
+        // Every byte of a checkpoint counts, by the witness's signature.
+        let home = begun();
+        let good = std::fs::read(home.file("checkpoint")).unwrap();
+        let text = good.windows(2).position(|two| two == b"\n\n").unwrap();
+        for place in 0..text {
+            let mut bad = good.clone();
+            bad[place] ^= 1;
+            std::fs::write(home.file("checkpoint"), bad).unwrap();
+            assert_eq!(kind(&home), ErrorKind::Integrity, "{place}");
+        }
+        // Another log's under its name.
+        let other = signed(&named("example.com/other", 1), head(&leaves(5, NEVER)));
+        let (mut other, line) = (other.clone(), key().cosign(other.checkpoint(), at(1)));
+        other.add(line).unwrap();
+        std::fs::write(home.file("checkpoint"), other.to_string()).unwrap();
+        assert_eq!(kind(&home), ErrorKind::Integrity);
+        std::fs::write(home.file("checkpoint"), good).unwrap();
+        home.open().unwrap();
+
+        let home = begun();
+        let index = std::fs::read_to_string(home.path().join("index")).unwrap();
+        for (bad, expected) in [
+            (String::new(), ErrorKind::Integrity),
+            (index.trim_end().to_owned(), ErrorKind::Integrity),
+            (format!("{index}\n"), ErrorKind::Integrity),
+            (format!("{index}{}\n", name()), ErrorKind::Integrity),
+            (format!("{index}{}\n", Hash::ZERO), ErrorKind::Integrity),
+            (index.replace("witness 1", "witness 2"), ErrorKind::UnsupportedFormat),
+        ] {
+            std::fs::write(home.path().join("index"), bad).unwrap();
+            assert_eq!(kind(&home), expected);
+        }
+    }
+
+    #[test]
+    fn a_state_has_one_key_and_one_process() {
+        let home = Home::new();
+        let ledger = home.open().unwrap();
+        assert_eq!(home.open().unwrap_err().kind(), ErrorKind::Conflict);
+        assert!(remembered(&home.path()).unwrap().1.is_empty());
+        let other = named("example.com/witness", 8);
+        let error = ledger.cosign(&request(0, 5, NEVER), &known(), &other, at(1)).unwrap_err();
+        assert!(matches!(error, CosignError::State(_)));
+        drop(ledger);
+        let error = Ledger::open(&home.path(), &other.cosigner()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+
+        let error = Ledger::open(&home.dir.path().join("nowhere"), &key().cosigner()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        // A disk that is not mounted is no beginning.
+        let error = Ledger::open(home.dir.path(), &key().cosigner()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Integrity);
+        let empty = tempfile::tempdir().unwrap();
+        let error = Ledger::open(empty.path(), &key().cosigner()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
+        assert_eq!(home.open().unwrap_err().kind(), ErrorKind::Configuration);
+    }
+
+    #[test]
+    fn a_time_never_goes_back_and_is_never_none() {
+        let home = Home::new();
+        let ledger = home.open().unwrap();
+        let cosign = |old, new, now| ledger.cosign(&request(old, new, NEVER), &known(), &key(), now);
+        assert!(matches!(cosign(0, 5, at(0)), Err(CosignError::State(_))));
+        for (old, new, now, then) in [(0, 5, 50, 50), (5, 6, 40, 50), (6, 7, 51, 51)] {
+            cosign(old, new, at(now)).unwrap();
+            let last = ledger.last(name()).unwrap().unwrap();
+            assert_eq!(last.cosigned_by(&key().cosigner()).unwrap(), Some(at(then)));
+        }
+    }
+
+    #[test]
+    fn of_many_requests_for_one_place_one_is_cosigned() {
+        let home = Home::new();
+        let ledger = home.open().unwrap();
+        let mut old = 0;
+        for round in 1..10 {
+            let news: Vec<usize> = (0..8).map(|number| old + 1 + number % 3 + round).collect();
+            let done: Vec<_> = std::thread::scope(|scope| {
+                let ledger = &ledger;
+                let all: Vec<_> = news
+                    .iter()
+                    .map(|new| scope.spawn(move || add(ledger, old, *new, NEVER).ok().map(|_| *new)))
+                    .collect();
+                all.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(done.len(), 1);
+            old = done[0];
+            assert_eq!(size(&ledger), old as u64);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_published_log_is_observed() {
+        let home = Home::new();
+        let ledger = home.open().unwrap();
+        let see = async |new: usize, fork: usize| {
+            let leaves = leaves(new, fork);
+            let checkpoint = signed(&log(), head(&leaves));
+            let prove = async |old| Ok(prove_consistency(&leaves, usize::try_from(old).unwrap()).unwrap());
+            observe(&ledger, &checkpoint, &known(), &key(), at(9), prove).await.map_err(|error| error.kind())
+        };
+        for new in [0, 4, 4, 9] {
+            see(new, NEVER).await.unwrap();
+            assert_eq!(size(&ledger), new as u64);
+        }
+        for (new, fork) in [(8, NEVER), (0, NEVER), (9, 3), (12, 3)] {
+            assert_eq!(see(new, fork).await.unwrap_err(), ErrorKind::Integrity, "{new} {fork}");
+        }
+        let checkpoint = signed(&named(LOG, 2), head(&leaves(12, NEVER)));
+        let unused = |_| async { unreachable!("a stranger's checkpoint needs no proof") };
+        let error = observe(&ledger, &checkpoint, &known(), &key(), at(9), unused).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Integrity);
+        assert_eq!(size(&ledger), 9);
+        see(12, NEVER).await.unwrap();
+    }
+}
