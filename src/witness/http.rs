@@ -167,3 +167,39 @@ fn is_tree_size(value: &HeaderValue) -> bool {
 fn unavailable(cause: impl Into<crate::error::Source>) -> WitnessError {
     WitnessError::Unavailable(cause.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_a_place_and_nothing_more() {
+        for (text, shown) in [
+            ("http://127.0.0.1:7380", "http://127.0.0.1:7380"),
+            ("https://example.com/", "https://example.com"),
+            ("https://example.com/a/witness/", "https://example.com/a/witness"),
+        ] {
+            let url: WitnessUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), shown);
+            let key =
+                VerifierKey::cosigner("w".parse().unwrap(), crate::tlog::PublicKey::from_bytes([1; 32]));
+            let witness = HttpWitness::new(&url, key).unwrap();
+            assert_eq!(witness.add_checkpoint.as_str(), format!("{shown}/add-checkpoint"));
+        }
+        for bad in [
+            "",
+            "example.com",
+            "ftp://example.com",
+            "https://user@example.com",
+            "https://:password@example.com",
+            "https://example.com?a",
+            "https://example.com#a",
+            "file:///etc",
+        ] {
+            let error = bad.parse::<WitnessUrl>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad}");
+        }
+        let log = VerifierKey::ed25519("l".parse().unwrap(), crate::tlog::PublicKey::from_bytes([1; 32]));
+        assert!(HttpWitness::new(&"http://localhost".parse().unwrap(), log).is_err());
+    }
+}
