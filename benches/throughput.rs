@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strongroom::access::{Access, Principal, Purpose};
+use strongroom::audit::signer::LocalSigner;
 use strongroom::audit::{Action, Intent, OutcomeResult};
 use strongroom::kms::KmsRegistry;
 use strongroom::kms::local::InsecureLocalKms;
@@ -105,7 +106,8 @@ async fn new_store(directory: &Path) -> Result<(Strongroom, Customer)> {
     let storages = Storages::open(&urls, CreateRoot::Yes, Arc::new(SystemClock)).await?;
     let registry = KmsRegistry::new().with(Arc::new(kms));
     let local = || KeyChoice::New("local".into());
-    let (room, _) = Strongroom::init(storages, registry, local(), &access, Options::default()).await?;
+    let options = Options::new(Arc::new(LocalSigner::generate(&SystemEntropy)?));
+    let (room, _) = Strongroom::init(storages, registry, local(), &access, options).await?;
     room.add_customer(&access, NewCustomer::new("acme".parse()?, local())).await?;
     let acme = room.customer(&"acme".parse()?, access).await?;
     Ok((room, acme))

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use strongroom::access::{Access, Principal, Purpose};
+use strongroom::audit::signer::LocalSigner;
 use strongroom::envelope::Metadata;
 use strongroom::kms::KmsRegistry;
 use strongroom::kms::local::InsecureLocalKms;
@@ -30,7 +31,9 @@ pub async fn back_up_and_restore(
     (epoch_key, customer_key): (KeyChoice, KeyChoice),
 ) -> Result<u64, Box<dyn Error>> {
     let job = Access::new(Principal::service("nightly-backup")?, Purpose::SystemAdministration);
-    let (room, _) = Strongroom::init(storages, kms, epoch_key, &job, Options::default()).await?;
+    // A job that comes back every night reads the same key from a file each time.
+    let options = Options::new(Arc::new(LocalSigner::generate(&SystemEntropy)?));
+    let (room, _) = Strongroom::init(storages, kms, epoch_key, &job, options).await?;
     let label: strongroom::id::Label = "acme".parse()?;
     room.add_customer(&job, NewCustomer::new(label.clone(), customer_key)).await?;
     let customer = room.customer(&label, job).await?;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use strongroom::access::{Access, Principal, Purpose};
+use strongroom::audit::signer::LocalSigner;
 use strongroom::envelope::Metadata;
 use strongroom::id::BlobId;
 use strongroom::kms::KmsRegistry;
@@ -52,13 +53,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let urls = StorageUrls::new(StorageUrl::directory(directory.path().join("store"))?);
     let storages = Storages::open(&urls, CreateRoot::Yes, clock).await?;
 
+    // A service that stays reads the same key from a file each time.
+    let log_signer = LocalSigner::generate(&SystemEntropy)?;
     let operator = Access::new(Principal::service("set-up")?, Purpose::SystemAdministration);
     let (room, _) = Strongroom::init(
         storages,
         KmsRegistry::new().with(Arc::new(kms)),
         KeyChoice::New("local".into()),
         &operator,
-        Options::default(),
+        Options::new(Arc::new(log_signer)),
     )
     .await?;
     let hospital: strongroom::id::Label = "general-hospital".parse()?;

@@ -18,8 +18,10 @@ use crate::time::{Day, Timestamp};
 
 pub mod chains;
 pub mod commit;
+pub mod fhir;
 pub mod head;
 pub mod log;
+pub mod operation;
 pub mod signer;
 
 /// Proof that an intent to use a key is durable in the log.

@@ -42,6 +42,7 @@ use clap::{CommandFactory, Parser};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::access::Access;
+use crate::audit::signer::LogSigner;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::id::Label;
@@ -58,6 +59,7 @@ mod get;
 mod init;
 mod keys;
 mod list;
+mod log_key;
 mod output;
 mod producer;
 mod put;
@@ -212,7 +214,8 @@ impl Session {
         let (room, created) = match command {
             Command::Init(command) => init::init(&config, command, &storages, &keys, output).await?,
             _ => {
-                let opened = Strongroom::open(storages.clone(), keys.registry(), options()).await;
+                let signer = log_key::load(&config.log_key).await?;
+                let opened = Strongroom::open(storages.clone(), keys.registry(), options(signer)).await;
                 (opened.map_err(|error| no_store(&config, error))?, false)
             }
         };
@@ -235,8 +238,8 @@ impl Session {
 
 /// As everywhere, but a record may wait half a minute to become durable: a program
 /// that is one of a hundred on one log waits for its turn.
-fn options() -> Options {
-    Options { log_deadline: Duration::from_secs(30), ..Options::default() }
+fn options(signer: Arc<dyn LogSigner>) -> Options {
+    Options { log_deadline: Duration::from_secs(30), ..Options::new(signer) }
 }
 
 fn no_store(config: &Config, error: Error) -> Failure {

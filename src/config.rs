@@ -11,6 +11,7 @@
 //! | its keys | `--keys-store` | `STRONGROOM_KEYS` | `keys/` in the store |
 //! | its audit log | `--audit-store` | `STRONGROOM_AUDIT` | `audit/` in the store |
 //! | local KMS keys | `--local-kms` | `STRONGROOM_LOCAL_KMS` | `$XDG_DATA_HOME/strongroom/kms` |
+//! | the log's signing key | `--log-key` | `STRONGROOM_LOG_KEY` | `log.key` beside the local KMS keys |
 //! | who | `--principal` | `STRONGROOM_PRINCIPAL` | `unix:<uid>` |
 //! | why | `--purpose` | `STRONGROOM_PURPOSE` | `HSYSADMIN` |
 //!
@@ -18,10 +19,14 @@
 //! Base Directory Specification).
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 use crate::access::{Access, Principal, Purpose};
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::KmsKeyId;
 use crate::store::{StorageUrl, StorageUrls};
 
 /// What the options say, as far as they were given.
@@ -37,6 +42,8 @@ pub struct Given {
     pub audit: Option<OsString>,
     /// The directory of the local provider's keys.
     pub local_kms: Option<PathBuf>,
+    /// The signing key of the audit log: a file, or a key of a KMS.
+    pub log_key: Option<OsString>,
     /// Who asks.
     pub principal: Option<Principal>,
     /// Why.
@@ -50,10 +57,64 @@ pub struct Config {
     pub urls: StorageUrls,
     /// The directory of the local provider's keys, absolute.
     pub local_kms: PathBuf,
+    /// Where the signing key of the audit log is.
+    pub log_key: LogKey,
     /// Who asks.
     pub principal: Principal,
     /// Why.
     pub purpose: Purpose,
+}
+
+/// Where the signing key of the audit log is.
+pub enum LogKey {
+    /// In a file, absolute.
+    File(PathBuf),
+    /// In the environment, as text. Only there: a command line can be seen by all.
+    Text(Zeroizing<String>),
+    /// In a KMS.
+    Kms(KmsKeyId),
+}
+
+impl LogKey {
+    fn of(text: OsString, from_env: bool) -> Result<Self> {
+        let text = match text.into_string() {
+            Ok(text) if from_env && text.starts_with("PRIVATE+KEY+") => {
+                return Ok(Self::Text(Zeroizing::new(text)));
+            }
+            Ok(text) if text.starts_with("aws-kms:") => {
+                let key =
+                    text.parse().map_err(|_| invalid("the log's signing key is not named by an ARN"))?;
+                return Ok(Self::Kms(key));
+            }
+            Ok(text) => text.into(),
+            // Only a path can be other than UTF-8.
+            Err(text) => text,
+        };
+        let path = std::path::absolute(text).map_err(|error| {
+            invalid("the path of the log's signing key cannot be used").with_source(error)
+        })?;
+        Ok(Self::File(path))
+    }
+}
+
+impl Clone for LogKey {
+    fn clone(&self) -> Self {
+        match self {
+            Self::File(path) => Self::File(path.clone()),
+            Self::Text(text) => Self::Text(Zeroizing::new(text.to_string())),
+            Self::Kms(key) => Self::Kms(key.clone()),
+        }
+    }
+}
+
+impl fmt::Debug for LogKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Text(_) => f.debug_struct("Text").finish_non_exhaustive(),
+            Self::Kms(key) => f.debug_tuple("Kms").field(key).finish(),
+        }
+    }
 }
 
 impl Config {
@@ -86,6 +147,11 @@ impl Config {
             })?,
             None => data()?.join("kms"),
         };
+        let log_key = match (given.log_key, env("STRONGROOM_LOG_KEY")) {
+            (Some(text), _) => LogKey::of(text, false)?,
+            (None, Some(text)) => LogKey::of(text, true)?,
+            (None, None) => LogKey::File(local_kms.join("log.key")),
+        };
         let principal = match (given.principal, env("STRONGROOM_PRINCIPAL")) {
             (Some(principal), _) => principal,
             (None, Some(text)) => parse(&text, "STRONGROOM_PRINCIPAL is not usable")?,
@@ -96,7 +162,7 @@ impl Config {
             (None, Some(text)) => parse(&text, "STRONGROOM_PURPOSE is not usable")?,
             (None, None) => Purpose::SystemAdministration,
         };
-        Ok(Self { urls, local_kms, principal, purpose })
+        Ok(Self { urls, local_kms, log_key, principal, purpose })
     }
 
     /// Who asks and why, from within this process.
@@ -190,6 +256,7 @@ mod tests {
             keys: Some("/srv/keys".into()),
             audit: Some("/srv/audit".into()),
             local_kms: Some("/srv/kms".into()),
+            log_key: Some("aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1".into()),
             principal: Some(Principal::Unix(7)),
             purpose: Some(Purpose::Legal),
         };
@@ -198,6 +265,23 @@ mod tests {
         assert_eq!(config.urls.audit.unwrap().to_string(), "file:///srv/audit");
         assert_eq!(config.local_kms, Path::new("/srv/kms"));
         assert_eq!((config.principal, config.purpose), (Principal::Unix(7), Purpose::Legal));
+        assert!(matches!(config.log_key, LogKey::Kms(_)));
+    }
+
+    #[test]
+    fn the_logs_key_is_a_file_or_text_in_the_environment_only() {
+        let text = "PRIVATE+KEY+log+00000000+SECRET";
+        let of = |given: Option<&str>, env: &[(&str, &str)]| {
+            let given =
+                Given { log_key: given.map(Into::into), local_kms: Some("/k".into()), ..Given::default() };
+            resolve(given, &[&[("HOME", "/h")], env].concat()).unwrap().log_key
+        };
+        assert!(matches!(of(None, &[]), LogKey::File(path) if path == Path::new("/k/log.key")));
+        assert!(matches!(of(Some("/x"), &[]), LogKey::File(path) if path == Path::new("/x")));
+        let from_env = of(None, &[("STRONGROOM_LOG_KEY", text)]);
+        assert!(matches!(&from_env, LogKey::Text(found) if found.as_str() == text));
+        assert!(!format!("{from_env:?}").contains("SECRET"));
+        assert!(matches!(of(Some(text), &[]), LogKey::File(_)), "a command line can be seen by all");
     }
 
     #[test]
@@ -206,6 +290,7 @@ mod tests {
             ("STRONGROOM_STORE", "s3://KEY:SECRET@bucket"),
             ("STRONGROOM_AUDIT", "SECRET:"),
             ("STRONGROOM_PRINCIPAL", "SECRET"),
+            ("STRONGROOM_LOG_KEY", "aws-kms:SECRET SECRET"),
             ("STRONGROOM_PURPOSE", "SECRET"),
         ] {
             let error = resolve(Given::default(), &[("HOME", "/h"), (name, value)]).unwrap_err();

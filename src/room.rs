@@ -17,8 +17,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
-use serde::{Deserialize, Serialize};
+use object_store::{ObjectStoreExt, PutMode, PutPayload};
 use thiserror::Error as ThisError;
 
 use crate::access::Access;
@@ -32,11 +31,11 @@ use crate::id::{CustomerId, KmsKeyId, Label, StoreId};
 use crate::kms::{EncryptionContext, KmsRegistry};
 use crate::retention::Period;
 use crate::ring::{Ring, Settings};
+use crate::store::marker::Marker;
 use crate::store::{Storages, layout, store_error, within};
 use crate::suite::Suite;
 use crate::system::{SystemClock, SystemEntropy};
 use crate::time::Clock;
-use crate::tlog::PublicKey;
 
 mod customer;
 mod keyring;
@@ -214,17 +213,17 @@ impl Strongroom {
         access: &Access,
         options: Options,
     ) -> Result<(Self, bool)> {
-        if read_marker(&*storages.keys).await?.is_some() {
+        if Marker::read(&*storages.keys).await?.is_some() {
             return Ok((Self::open(storages, kms, options).await?, false));
         }
-        let marker = match read_marker(&*storages.audit).await? {
+        let marker = match Marker::read(&*storages.audit).await? {
             Some(marker) => marker,
             None => {
                 let store = StoreId::from_bytes(random(&*options.entropy)?);
-                write_marker(&*storages.audit, Marker { store, log_key: options.log_signer.public() }).await?
+                Marker { store, log_key: options.log_signer.public() }.write(&*storages.audit).await?
             }
         };
-        marker.check_signer(&options)?;
+        check_signer(&marker, &options)?;
         let store = marker.store;
         // If we stop here or anywhere below, the next `init` takes up this id.
         let room = Self::assemble(store, storages, kms, &options).await?;
@@ -246,9 +245,9 @@ impl Strongroom {
                 }
                 Err(error) => return Err(store_error(error, "look for the epoch record")),
             }
-            write_marker(&*room.0.storages.blobs, marker).await?;
+            marker.write(&*room.0.storages.blobs).await?;
             // Last, because this is what makes it a store.
-            write_marker(&*room.0.storages.keys, marker).await?;
+            marker.write(&*room.0.storages.keys).await?;
             check_markers(&room.0.storages, marker, options.log_deadline).await
         };
         let made = made.await;
@@ -263,11 +262,11 @@ impl Strongroom {
     /// if it is of a later version; [`ErrorKind::Configuration`] if the three
     /// storages do not belong together.
     pub async fn open(storages: Storages, kms: KmsRegistry, options: Options) -> Result<Self> {
-        let marker = read_marker(&*storages.keys).await?.ok_or_else(|| {
+        let marker = Marker::read(&*storages.keys).await?.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no store here; make one with `strongroom init`")
         })?;
         check_markers(&storages, marker, options.log_deadline).await?;
-        marker.check_signer(&options)?;
+        check_signer(&marker, &options)?;
         let room = Self::assemble(marker.store, storages, kms, &options).await?;
         if room.0.log.head().next() == 0 {
             // The log has the record of `init` at least. One that is empty was
@@ -484,40 +483,21 @@ async fn evict(room: Weak<Inner>, ttl: Duration) {
     }
 }
 
-/// What stands at `store` on each of the three storages: which store it is, and
-/// whose signatures make its log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Marker {
-    store: StoreId,
-    log_key: PublicKey,
-}
-
-/// A [`Marker`] as it is stored.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredMarker {
-    format: String,
-    store: StoreId,
-    log_key: PublicKey,
-}
-
-impl Marker {
-    /// That the key we have is the one of the store's log. Another one would
-    /// make commits that nobody believes.
-    fn check_signer(&self, options: &Options) -> Result<()> {
-        if self.log_key == options.log_signer.public() {
-            return Ok(());
-        }
-        let message = "the signing key that was given is not the one of this store's audit log";
-        Err(Error::new(ErrorKind::Configuration, message))
+/// That the key we have is the one of the store's log. Another one would make
+/// commits that nobody believes.
+fn check_signer(marker: &Marker, options: &Options) -> Result<()> {
+    if marker.log_key == options.log_signer.public() {
+        return Ok(());
     }
+    let message = "the signing key that was given is not the one of this store's audit log";
+    Err(Error::new(ErrorKind::Configuration, message))
 }
 
 /// That the three storages carry this store's marker.
 async fn check_markers(storages: &Storages, marker: Marker, deadline: Duration) -> Result<()> {
     let audit = async {
-        let marker = within(deadline, "read the store's marker", read_marker(&*storages.audit)).await;
-        marker.map_err(|error| match error.kind() {
+        let read = Marker::read(&*storages.audit);
+        within(deadline, "read the store's marker", read).await.map_err(|error| match error.kind() {
             ErrorKind::Unavailable | ErrorKind::Configuration => {
                 let message = "the audit storage cannot be read, so nothing was sealed or opened";
                 Error::new(ErrorKind::AuditUnavailable, message).with_source(error)
@@ -526,53 +506,12 @@ async fn check_markers(storages: &Storages, marker: Marker, deadline: Duration) 
         })
     };
     let (blobs, keys, audit) =
-        tokio::try_join!(read_marker(&*storages.blobs), read_marker(&*storages.keys), audit)?;
+        tokio::try_join!(Marker::read(&*storages.blobs), Marker::read(&*storages.keys), audit)?;
     if [blobs, keys, audit] == [Some(marker); 3] {
         return Ok(());
     }
     let message = "the blobs, keys and audit storages do not belong to one store";
     Err(Error::new(ErrorKind::Configuration, message))
-}
-
-const MARKER_FORMAT: &str = "strongroom-store-v1";
-
-async fn read_marker(storage: &dyn ObjectStore) -> Result<Option<Marker>> {
-    let failed = |error| store_error(error, "read the store's marker");
-    let stored = match storage.get(&layout::store()).await {
-        Ok(stored) => stored,
-        Err(object_store::Error::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(failed(error)),
-    };
-    let bytes = stored.bytes().await.map_err(failed)?;
-    // The format first, as a later one may have other fields.
-    let format = serde_json::from_slice::<serde_json::Value>(&bytes).ok();
-    let format = format.as_ref().and_then(|marker| marker.get("format")?.as_str());
-    match format {
-        Some(MARKER_FORMAT) => {}
-        Some(other) if other.starts_with("strongroom-store-v") => {
-            let message = "this store is of a later format; use a newer Strongroom";
-            return Err(Error::new(ErrorKind::UnsupportedFormat, message));
-        }
-        _ => return Err(Error::new(ErrorKind::Integrity, "the store's marker cannot be read")),
-    }
-    let StoredMarker { store, log_key, .. } = serde_json::from_slice(&bytes)
-        .map_err(|_| Error::new(ErrorKind::Integrity, "the store's marker cannot be read"))?;
-    Ok(Some(Marker { store, log_key }))
-}
-
-/// Writes a marker if there is none, and returns the one that stands there.
-async fn write_marker(storage: &dyn ObjectStore, marker: Marker) -> Result<Marker> {
-    let Marker { store, log_key } = marker;
-    let stored = StoredMarker { format: MARKER_FORMAT.to_owned(), store, log_key };
-    let mut text = serde_json::to_string(&stored).expect("a marker is three strings");
-    text.push('\n');
-    match storage.put_opts(&layout::store(), PutPayload::from(text), PutMode::Create.into()).await {
-        Ok(_) => Ok(marker),
-        Err(error) => match read_marker(storage).await? {
-            Some(found) => Ok(found),
-            None => Err(store_error(error, "write the store's marker")),
-        },
-    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@
 mod bounded;
 mod fault;
 pub mod layout;
+pub mod marker;
 #[cfg(feature = "aws")]
 pub mod s3;
 mod staging;

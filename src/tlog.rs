@@ -9,12 +9,18 @@
 //!
 //! Invariant: what is not signed by a key that the caller named is not believed.
 
+mod builder;
 pub mod checkpoint;
 pub mod cosignature;
 mod key;
 mod named;
 pub mod note;
+pub mod proof;
 pub(crate) mod text;
+pub mod tile;
+mod tiled;
 
+pub use builder::TileBuilder;
 pub use key::{PublicKey, SecretKey, Signature};
 pub use named::{KeyName, KeyTextError, NamedKey, SignatureType, VerifierKey};
+pub use tiled::{Consistency, Inclusion, TiledTree};

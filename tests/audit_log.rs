@@ -27,6 +27,10 @@ use strongroom::{Error, ErrorKind};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
+#[path = "common/signer.rs"]
+mod signer;
+use signer::{authority, signer};
+
 type Storage = Arc<dyn ObjectStore>;
 
 const STORE: StoreId = StoreId::from_bytes([7; 16]);
@@ -35,7 +39,7 @@ const STORE: StoreId = StoreId::from_bytes([7; 16]);
 const LONG: Duration = Duration::from_secs(60);
 
 async fn open_with(storage: &Storage, deadline: Duration) -> Result<Log, Error> {
-    let mut config = LogConfig::new(STORE);
+    let mut config = LogConfig::new(STORE, signer());
     config.deadline = deadline;
     Log::open(Arc::clone(storage), config, Arc::new(SystemClock), Arc::new(SystemEntropy)).await
 }
@@ -76,7 +80,7 @@ type Entry = (bool, Option<OutcomeResult>);
 
 /// What a verified log says of each request. Fails if a record is there twice.
 async fn story(storage: &Storage) -> BTreeMap<RequestId, Entry> {
-    let report = verify_chain(Arc::clone(storage), STORE, 0).await.unwrap();
+    let report = verify_chain(Arc::clone(storage), STORE, 0, authority()).await.unwrap();
     let records = all_records(storage).await;
     assert_eq!(report.records, records.len() as u64);
     let mut nonces = BTreeSet::new();
@@ -490,7 +494,7 @@ async fn what_nobody_waits_for_is_recorded_as_aborted() {
 #[tokio::test]
 async fn a_full_queue_refuses_and_drops_nothing() {
     let (faulty, storage) = Faulty::over_memory();
-    let mut config = LogConfig::new(STORE);
+    let mut config = LogConfig::new(STORE, signer());
     config.queue = 10;
     config.deadline = LONG;
     let log =
@@ -529,7 +533,7 @@ async fn a_changed_byte_in_any_commit_is_found() {
         open.finish(OutcomeResult::Ok, Some(3)).await.unwrap();
     }
     let commits = log.head().next();
-    assert_eq!(verify_chain(storage.clone(), STORE, 0).await.unwrap().commits, commits);
+    assert_eq!(verify_chain(storage.clone(), STORE, 0, authority()).await.unwrap().commits, commits);
     for seq in 0..commits {
         let good = bytes_of(&storage, seq).await;
         for at in 0..good.len() {
@@ -542,11 +546,11 @@ async fn a_changed_byte_in_any_commit_is_found() {
         assert_not_verified(&storage).await;
         storage.put(&commit_path(seq), good.into()).await.unwrap();
     }
-    assert_eq!(verify_chain(storage.clone(), STORE, 0).await.unwrap().head, log.head());
+    assert_eq!(verify_chain(storage.clone(), STORE, 0, authority()).await.unwrap().head, log.head());
 }
 
 async fn assert_not_verified(storage: &Storage) {
-    let error = verify_chain(Arc::clone(storage), STORE, 0).await.unwrap_err();
+    let error = verify_chain(Arc::clone(storage), STORE, 0, authority()).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Integrity | ErrorKind::UnsupportedFormat), "{error:?}");
 }
 
@@ -570,7 +574,7 @@ async fn missing_reordered_and_foreign_commits_are_found() {
     assert_not_verified(&storage).await;
     storage.put(&commit_path(1), first.clone().into()).await.unwrap();
     storage.put(&commit_path(2), second.into()).await.unwrap();
-    verify_chain(storage.clone(), STORE, 0).await.unwrap();
+    verify_chain(storage.clone(), STORE, 0, authority()).await.unwrap();
 
     let odd =
         ["wal/0000/readme", "wal/0000/0000000000000001x", "wal/0000/x/0000000000000001"].map(Path::from);
@@ -580,9 +584,10 @@ async fn missing_reordered_and_foreign_commits_are_found() {
         storage.delete(&foreign).await.unwrap();
     }
     // Another log's commits, in order among themselves.
-    let error = verify_chain(storage.clone(), StoreId::from_bytes([8; 16]), 0).await.unwrap_err();
+    let error =
+        verify_chain(storage.clone(), StoreId::from_bytes([8; 16]), 0, authority()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Integrity);
-    let empty = verify_chain(storage.clone(), STORE, 1).await.unwrap();
+    let empty = verify_chain(storage.clone(), STORE, 1, authority()).await.unwrap();
     assert_eq!((empty.commits, empty.records), (0, 0));
 }
 
@@ -709,7 +714,7 @@ async fn the_tail_is_the_newest_whoever_wrote_it() {
 async fn a_log_of_another_store_is_refused() {
     let storage: Storage = Arc::new(InMemory::new());
     drop(begin(&open(&storage).await).await.unwrap());
-    let config = LogConfig::new(StoreId::from_bytes([8; 16]));
+    let config = LogConfig::new(StoreId::from_bytes([8; 16]), signer());
     let opened = Log::open(storage, config, Arc::new(SystemClock), Arc::new(SystemEntropy)).await;
     assert_eq!(opened.unwrap_err().kind(), ErrorKind::Integrity);
 }

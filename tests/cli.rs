@@ -169,9 +169,10 @@ impl Home {
         let marker: Value =
             serde_json::from_slice(&fs::read(self.store().join("keys/store")).unwrap()).unwrap();
         let store = marker["store"].as_str().unwrap().parse().unwrap();
+        let authority = serde_json::from_value(marker["log_key"].clone()).unwrap();
         let audit = LocalFileSystem::new_with_prefix(self.store().join("audit")).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(verify_chain(Arc::new(audit), store, 0)).unwrap().records
+        runtime.block_on(verify_chain(Arc::new(audit), store, 0, authority)).unwrap().records
     }
 }
 

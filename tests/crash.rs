@@ -157,7 +157,9 @@ impl Program<'_> {
             Ok(acme) => self.check_customer(&acme, told, what).await,
         }
         let audit = Arc::new(PrefixStore::new(Arc::clone(sound), "audit"));
-        verify_chain(audit, room.store_id(), 0).await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        verify_chain(audit, room.store_id(), 0, room.log().authority())
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error:?}"));
 
         let all = records(room).await;
         let pairs = pairs(&all);

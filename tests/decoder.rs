@@ -22,6 +22,10 @@ use strongroom::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
 use strongroom::suite::Suite;
 use strongroom::system::{SystemClock, SystemEntropy};
 
+#[path = "common/signer.rs"]
+mod signer;
+use signer::signer;
+
 const SIZES: [usize; 6] = [0, 1, 16383, 16384, 16385, 40_000];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,7 +212,7 @@ async fn store() -> (tempfile::TempDir, Strongroom, Customer) {
     let access = Access::new(Principal::service("tests").unwrap(), Purpose::SystemAdministration);
     let epoch_key = KeyChoice::New("local".into());
     let (room, _) =
-        Strongroom::init(storages, registry, epoch_key, &access, Options::default()).await.unwrap();
+        Strongroom::init(storages, registry, epoch_key, &access, Options::new(signer())).await.unwrap();
     let new = NewCustomer::new("acme".parse().unwrap(), KeyChoice::New("local".into()));
     room.add_customer(&access, new).await.unwrap();
     let acme = room.customer(&"acme".parse().unwrap(), access).await.unwrap();

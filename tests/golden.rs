@@ -327,8 +327,14 @@ async fn the_golden_log_reads() {
     let (raw, _directory, expected) = golden().await;
     let store = expected["store"].as_str().unwrap().parse().unwrap();
     let clock = TestClock::at(LATER);
-    let log =
-        Log::open(raw.audit.clone(), LogConfig::new(store), clock, Arc::new(SystemEntropy)).await.unwrap();
+    let log = Log::open(
+        raw.audit.clone(),
+        LogConfig::new(store, common::signer::signer()),
+        clock,
+        Arc::new(SystemEntropy),
+    )
+    .await
+    .unwrap();
     let commits: Vec<_> = log.commits(0..u64::MAX).await.unwrap().try_collect().await.unwrap();
     assert_eq!(commits.len() as u64, log.head().next());
     let records: Vec<_> = commits.into_iter().flat_map(|commit| commit.into_records()).collect();

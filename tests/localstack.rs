@@ -16,6 +16,9 @@ use strongroom::room::{ByteRange, KeyChoice, NewCustomer, Options, SealOptions, 
 use strongroom::store::{CreateRoot, StorageUrls, Storages};
 use strongroom::system::SystemClock;
 
+#[path = "common/signer.rs"]
+mod signer;
+use signer::signer;
 #[path = "common/localstack.rs"]
 mod prepared;
 
@@ -53,7 +56,7 @@ async fn blobs_of_any_size_go_to_s3_and_back() {
         registry.clone(),
         epoch_key.clone(),
         &access(),
-        Options::default(),
+        Options::new(signer()),
     )
     .await
     .unwrap();
@@ -78,14 +81,16 @@ async fn blobs_of_any_size_go_to_s3_and_back() {
     }
     // A second `init` takes the store as it is; another node reads the same.
     let (node, made) =
-        Strongroom::init(storages.clone(), registry, epoch_key, &access(), Options::default()).await.unwrap();
+        Strongroom::init(storages.clone(), registry, epoch_key, &access(), Options::new(signer()))
+            .await
+            .unwrap();
     assert!(!made);
     let acme = node.customer(&label("acme"), access()).await.unwrap();
     let newest = acme.newest(&"of 70000 bytes".parse().unwrap()).await.unwrap();
     assert_eq!(acme.verify(newest.id).await.unwrap().bytes, 70_000);
     room.close().await.unwrap();
     node.close().await.unwrap();
-    verify_chain(storages.audit, node.store_id(), 0).await.unwrap();
+    verify_chain(storages.audit, node.store_id(), 0, node.log().authority()).await.unwrap();
 }
 
 /// The command line with nothing but the environment, as a job has it.
@@ -136,7 +141,7 @@ async fn a_disabled_key_stops_its_own_customer_only() {
     let storages = storages(&prepared, "disabled").await;
     let kms = Arc::new(AwsKms::from_env());
     let registry = KmsRegistry::new().with(kms.clone());
-    let mut options = Options::default();
+    let mut options = Options::new(signer());
     options.key_ttl = Duration::from_millis(1);
     let (room, _) =
         Strongroom::init(storages, registry, KeyChoice::New("aws-kms".into()), &access(), options)

@@ -33,6 +33,11 @@ use strongroom::retention::Period;
 use strongroom::ring::sealed::EpochRecord;
 use strongroom::ring::{DirectoryKey, Entry, EntryKind, Ring, RingDataKey, Settings};
 use strongroom::schedule::{self, Salt};
+
+#[path = "common/signer.rs"]
+mod signer;
+use signer::signer;
+
 use strongroom::secret::Secret;
 use strongroom::store::{Storages, layout};
 use strongroom::suite::{AeadKey, KEY_LEN, Suite};
@@ -328,7 +333,8 @@ impl LocalKms {
         let entropy = Arc::<Script>::clone(&script);
         let kms = InsecureLocalKms::open(directory.path().join("keys"), Arc::clone(&clock), entropy).unwrap();
         let audit = Storages::memory().audit;
-        let log = Log::open(audit, LogConfig::new(STORE), clock, Arc::new(SystemEntropy)).await.unwrap();
+        let log =
+            Log::open(audit, LogConfig::new(STORE, signer()), clock, Arc::new(SystemEntropy)).await.unwrap();
         let mut made = Self { kms, log, script, directory, keys: Vec::new() };
         for (id, key) in [(0x61, 0xC0), (0x71, 0xC1)] {
             made.script.push(&counting(id));

@@ -18,6 +18,10 @@ use strongroom::room::{KeyChoice, NewCustomer, Options, SealOptions, Source, Str
 use strongroom::store::{CreateRoot, StorageKind, StorageUrl, StorageUrls, Storages};
 use strongroom::system::{SystemClock, SystemEntropy};
 
+#[path = "common/signer.rs"]
+mod signer;
+use signer::signer;
+
 const MIB: u64 = 1 << 20;
 /// Far more than may be held.
 const LENGTH: u64 = 2048 * MIB;
@@ -77,7 +81,8 @@ async fn case(kind: StorageKind, does: &str, directory: &Path) {
     let storages = storages(kind, &directory.join("store")).await;
     assert_eq!(storages.kind(), kind);
     let key = KeyChoice::New("local".into());
-    let (room, made) = Strongroom::init(storages, registry, key, &access, Options::default()).await.unwrap();
+    let (room, made) =
+        Strongroom::init(storages, registry, key, &access, Options::new(signer())).await.unwrap();
     if made {
         let new = NewCustomer::new("acme".parse().unwrap(), KeyChoice::New("local".into()));
         room.add_customer(&access, new).await.unwrap();

@@ -55,6 +55,10 @@ pub(super) struct Global {
     /// [default: strongroom/kms in XDG_DATA_HOME]
     #[arg(long, global = true, value_name = "DIR")]
     local_kms: Option<PathBuf>,
+    /// The audit log's Ed25519 signing key: a file, or aws-kms:<ARN>. The variable can also hold the
+    /// key itself [env: STRONGROOM_LOG_KEY] [default: log.key beside the local KMS keys]
+    #[arg(long, global = true, value_name = "FILE|KMS", hide_short_help = true)]
+    log_key: Option<OsString>,
     /// Who asks, for the audit log: unix:<uid>, service:<id> or person:<id>
     /// [env: STRONGROOM_PRINCIPAL] [default: unix:<your uid>]
     #[arg(long, global = true)]
@@ -81,6 +85,7 @@ impl Global {
             keys: self.keys_store.clone(),
             audit: self.audit_store.clone(),
             local_kms: self.local_kms.clone(),
+            log_key: self.log_key.clone(),
             principal: self.principal.clone(),
             purpose: self.purpose,
         }

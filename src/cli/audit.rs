@@ -103,6 +103,8 @@ fn paired(records: Vec<Record>) -> Vec<Operation> {
                     operations[*place].outcome = Some(outcome);
                 }
             }
+            // What the log says of itself is nobody's operation.
+            _ => {}
         }
     }
     operations

@@ -6,11 +6,12 @@ use super::args::Init;
 use super::failure::Failure;
 use super::keys::LocalKeys;
 use super::output::{Output, line};
-use super::{Session, explain, options};
+use super::{Session, explain, log_key, options};
 use crate::config::Config;
 use crate::error::ErrorKind;
 use crate::room::{KeyChoice, Strongroom};
 use crate::store::Storages;
+use crate::store::marker::Marker;
 
 /// Makes the store or opens the one that is there; `true` says that it was made.
 pub(super) async fn init(
@@ -22,12 +23,18 @@ pub(super) async fn init(
 ) -> Result<(Strongroom, bool), Failure> {
     let (storages, kms) = (storages.clone(), keys.registry());
     let explain = |error| explain(config, error, keys);
+    let signer = match Marker::read(&*storages.keys).await? {
+        Some(_) => log_key::load(&config.log_key).await?,
+        // If we stop behind this, the next `init` finds the key.
+        None => log_key::load_or_make(&config.log_key).await?,
+    };
+    let options = options(signer);
     let key = match &command.epoch_kms {
         Some(key) => key.clone(),
         None => match default_key(&config.urls.keys.as_ref().unwrap_or(&config.urls.root).to_string()) {
             Some(provider) => KeyChoice::New(provider.to_owned()),
             // Without a default, a store that is there is still no error.
-            None => match Strongroom::open(storages, kms, options()).await {
+            None => match Strongroom::open(storages, kms, options).await {
                 Ok(room) => return Ok((room, false)),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     let message =
@@ -38,7 +45,7 @@ pub(super) async fn init(
             },
         },
     };
-    let made = Strongroom::init(storages.clone(), kms, key.clone(), &config.access(), options()).await;
+    let made = Strongroom::init(storages.clone(), kms, key.clone(), &config.access(), options).await;
     let (room, created) = made.map_err(explain)?;
     // Not asked is not yes, but a bucket that says no should be heard of now.
     if matches!(storages.removes_abandoned_parts().await, Ok(Some(false))) {

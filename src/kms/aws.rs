@@ -53,6 +53,9 @@ use crate::secret::Secret;
 use crate::time::Timestamp;
 
 mod failure;
+mod signer;
+
+pub use signer::AwsLogSigner;
 
 use failure::failed;
 
@@ -820,5 +823,41 @@ mod tests {
         let replicated = client.create_key().multi_region(true).send().await.unwrap().key_metadata.unwrap();
         let replicated = KmsKeyId::new(PROVIDER, replicated.arn().unwrap()).unwrap();
         assert_kind(here.resolve(&replicated).await, KmsErrorKind::Invalid, "a multi-Region key");
+    }
+
+    /// A key of the log in a KMS that has `key` and says that its spec is `spec`.
+    async fn log_signer(spec: &'static str, key: [u8; 32], broken: bool) -> crate::Result<AwsLogSigner> {
+        let answer = move |_: usize, request: &str| {
+            let secret = crate::tlog::SecretKey::from_seed(&Secret::init(|to| *to = key));
+            let body: serde_json::Value =
+                serde_json::from_str(request.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+            let answer = if request.contains("TrentService.GetPublicKey") {
+                let der =
+                    [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", &secret.public().as_bytes()[..]];
+                serde_json::json!({ "KeyId": ARN, "KeySpec": spec, "PublicKey": BASE64.encode(&der.concat()) })
+            } else {
+                assert_eq!(
+                    (&body["SigningAlgorithm"], &body["MessageType"]),
+                    (&"ED25519_SHA_512".into(), &"RAW".into())
+                );
+                let mut message = BASE64.decode(body["Message"].as_str().unwrap().as_bytes()).unwrap();
+                message[0] ^= u8::from(broken);
+                serde_json::json!({ "KeyId": ARN, "Signature": BASE64.encode(secret.sign(&message).as_bytes()) })
+            };
+            Answer::Say(200, answer.to_string())
+        };
+        let server = Server::start(answer);
+        AwsLogSigner::open_with(server.kms(AMPLE), &self::key()).await
+    }
+
+    #[tokio::test]
+    async fn the_log_is_signed_with_an_ed25519_key_only_and_each_signature_is_checked() {
+        use crate::audit::signer::LogSigner;
+        let signer = log_signer("ECC_NIST_EDWARDS25519", [7; 32], false).await.unwrap();
+        let signature = signer.sign(b"a checkpoint").await.unwrap();
+        assert!(signer.public().verifies(b"a checkpoint", &signature));
+        assert!(log_signer("ECC_NIST_P256", [7; 32], false).await.is_err());
+        let broken = log_signer("ECC_NIST_EDWARDS25519", [7; 32], true).await.unwrap();
+        assert!(broken.sign(b"a checkpoint").await.is_err());
     }
 }

@@ -268,6 +268,12 @@ impl NamedKey {
         &self.secret
     }
 
+    /// The private key without its name.
+    #[must_use]
+    pub fn into_secret(self) -> SecretKey {
+        self.secret
+    }
+
     /// The key that its signatures of notes verify with.
     #[must_use]
     pub fn verifier(&self) -> VerifierKey {

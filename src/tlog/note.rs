@@ -374,6 +374,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn a_note_is_read_as_it_was_written(text in "[a\n\u{2014} é]{0,20}\n", keys in prop::collection::vec(any::<u8>(), 1..5)) {
             let signatures = keys.iter().map(|seed| named("a", *seed).sign(&text)).collect();

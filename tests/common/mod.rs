@@ -4,6 +4,8 @@
 //! Use it with `mod common;`.
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
+pub mod signer;
+
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -30,6 +32,8 @@ use strongroom::kms::{
 use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, Strongroom};
 use strongroom::store::Storages;
 use strongroom::time::{Clock, Timestamp};
+
+use signer::signer;
 
 /// A service at work, with an origin that is the same in every run.
 pub fn access() -> Access {
@@ -196,7 +200,7 @@ pub fn registry(kms: Arc<dyn KmsAdmin>) -> KmsRegistry {
 }
 
 pub fn options(clock: &Arc<TestClock>) -> Options {
-    let mut options = Options::default();
+    let mut options = Options::new(signer());
     options.clock = clock.clone();
     options
 }

@@ -4,6 +4,8 @@
 //! Use it with `#[path = "common/world.rs"] mod world;`, beside `faults`.
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
+pub mod signer;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -30,6 +32,7 @@ use strongroom::time::{Clock, Timestamp};
 use tempfile::TempDir;
 
 use crate::faults::FaultStore;
+use signer::{authority, signer};
 
 pub fn access() -> Access {
     Access::new(Principal::service("tests").expect("a slug"), Purpose::SystemAdministration)
@@ -280,7 +283,7 @@ impl World {
     }
 
     pub fn options(&self) -> Options {
-        let mut options = Options::default();
+        let mut options = Options::new(signer());
         options.clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         options
     }
@@ -300,7 +303,7 @@ impl World {
 
     /// Checks the whole log on what is really stored.
     pub async fn verify_log(&self, room: &Strongroom) -> ChainReport {
-        verify_chain(self.audit.inner(), room.store_id(), 0).await.expect("the log verifies")
+        verify_chain(self.audit.inner(), room.store_id(), 0, authority()).await.expect("the log verifies")
     }
 }
 
