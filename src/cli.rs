@@ -30,7 +30,8 @@
 //! | `audit tail`, a line | the record as it is stored ([`Record`](crate::audit::Record)) |
 //! | `witness key` | `name`, `key` (the public one) |
 //! | `witness serve`, once | `key`, `listening` (address and port) |
-//! | `witness serve`, a line on standard error | `alarm`: `origin`, `message`; or `error`, as below |
+//! | `witness serve`, a line on standard error | `alarm` or `unproven`: `origin`, `message`; or `error`, as below |
+//! | `witness cosign` | `origin`, `size`, `root`, `cosigned_at`, `checkpoint` (the note) |
 //! | `witness show` | `key`, `logs`: `origin`, `size`, `root`, `cosigned_at`, `evidence` (the name of a file) |
 //! | any, on standard error | `error`: `kind`, `message`, `exit`, and `hint` where there is one |
 

@@ -27,6 +27,7 @@ use crate::tlog::{NamedKey, SignatureType, VerifierKey};
 pub mod client;
 #[cfg(feature = "witness")]
 pub mod http;
+pub mod pull;
 #[cfg(feature = "witness")]
 pub mod server;
 pub mod state;
@@ -72,7 +73,8 @@ pub enum Refusal {
     /// the log: there are two histories.
     #[error("the log has signed two trees of the same size with different roots")]
     Forked,
-    /// The proof does not show that the tree begins with the one that was cosigned.
+    /// The proof does not show that the tree begins with the one that was cosigned. If
+    /// the log made the proof, it was rewritten; anyone else may have made one up.
     #[error("the checkpoint is not shown to continue the one that was cosigned last")]
     Unproven,
 }
@@ -88,13 +90,6 @@ impl Refusal {
             Self::Conflict { .. } => 409,
             Self::EmptyRoot | Self::Forked | Self::Unproven => 422,
         }
-    }
-
-    /// Whether the log itself may have misbehaved: it signed a checkpoint that
-    /// does not go together with one that it signed before.
-    #[must_use]
-    pub const fn is_alarm(self) -> bool {
-        matches!(self, Self::Forked | Self::Unproven)
     }
 }
 

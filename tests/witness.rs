@@ -19,7 +19,7 @@ use strongroom::witness::client::{Outcome, Refused, Witness, WitnessError, cosig
 use strongroom::witness::http::HttpWitness;
 use strongroom::witness::server::{Event, HEAD_TIME, MAX_CONNECTIONS, Server};
 use strongroom::witness::state::{Ledger, log_name};
-use strongroom::witness::{AddCheckpoint, KnownLogs, MAX_REQUEST_LEN, Refusal};
+use strongroom::witness::{AddCheckpoint, KnownLogs, MAX_REQUEST_LEN};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -73,7 +73,8 @@ impl Running {
         let heard = Arc::clone(&events);
         let listener = Arc::new(move |event| {
             heard.lock().unwrap().push(match event {
-                Event::Alarm { origin, refusal } => format!("{origin}: {refusal}"),
+                Event::Alarm { origin } => format!("{origin}: alarm"),
+                Event::Unproven { origin } => format!("{origin}: unproven"),
                 other => format!("{other:?}"),
             });
         });
@@ -256,14 +257,14 @@ async fn a_log_that_is_rolled_back_or_rewritten_is_seen() {
     assert_eq!(*running.events.lock().unwrap(), [] as [String; 0]);
 
     // And grown again, along another branch.
-    for (new, refusal) in [(9, Refusal::Forked), (12, Refusal::Unproven)] {
+    for (new, event) in [(9, "alarm"), (12, "unproven")] {
         let outcome = ask(&running.client(), 9, new, 7).await;
         let Outcome::Refused(refused) = outcome else { panic!("{outcome:?}") };
         assert_eq!(strongroom::Error::from(refused).kind(), ErrorKind::Integrity);
         assert_eq!(running.post(request(9, new, 7).to_string()).await.status, 422);
         assert_eq!(
             running.events.lock().unwrap().drain(..).collect::<Vec<_>>(),
-            [format!("{LOG}: {refusal}"), format!("{LOG}: {refusal}")]
+            [format!("{LOG}: {event}"), format!("{LOG}: {event}")]
         );
     }
     let evidence = dir.path().join(format!("state/{}.evidence", log_name(&LOG.parse().unwrap())));
@@ -421,7 +422,8 @@ mod command_line {
     use std::process::{Child, Command, Stdio};
 
     use serde_json::Value;
-    use strongroom::tlog::VerifierKey;
+    use strongroom::tlog::tile::Tile;
+    use strongroom::tlog::{TileBuilder, VerifierKey};
 
     use super::*;
 
@@ -544,6 +546,50 @@ mod command_line {
         assert_eq!(code, 65, "{error}");
         assert!(shown.contains(LOG) && shown.starts_with("LOG"), "{shown}");
         assert!(error.contains("keep a copy"), "{error}");
+    }
+
+    #[test]
+    fn a_published_log_is_cosigned_from_cron() {
+        let home = Home(tempfile::tempdir().unwrap());
+        assert_eq!(home.run(&["key", "--name", "example.com/witness", "--key", "key"]).0, 0);
+        let log_key = log().verifier().to_string();
+        let publish = |size, fork| {
+            let leaves = leaves(size, fork);
+            let mut builder = TileBuilder::new();
+            let full: Vec<_> = leaves.iter().flat_map(|leaf| builder.push(*leaf)).collect();
+            let partial = builder.partial().map(|(tile, hashes)| (tile, hashes.to_vec()));
+            for (tile, hashes) in full.into_iter().chain(partial) {
+                let path = home.0.path().join("log").join(tile.to_string());
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, Tile::encode(&hashes)).unwrap();
+            }
+            let checkpoint = signed_by(&log(), &leaves).to_string();
+            fs::write(home.0.path().join("log/checkpoint"), checkpoint).unwrap();
+        };
+        let look = |more: &[&str]| {
+            let args = ["cosign", "--key", "key", "--state", "state", "--from", "./log", "--log", &log_key];
+            home.run(&[&args[..], more].concat())
+        };
+        assert_eq!(look(&["--new"]).0, 66, "there is no log");
+        publish(200, NEVER);
+        for size in [200, 200, 700] {
+            publish(size, NEVER);
+            let (code, note, error) = look(&[]);
+            assert_eq!(code, 0, "{error}");
+            let note = SignedCheckpoint::parse(note.as_bytes()).unwrap();
+            assert_eq!(note.verify(&log().verifier()).unwrap().head().size, size as u64);
+        }
+        for (size, fork) in [(600, NEVER), (700, 300), (900, 300)] {
+            publish(size, fork);
+            let (code, out, error) = look(&[]);
+            assert_eq!((code, out.as_str()), (65, ""), "{error}");
+            assert!(error.contains("hint: do not retry"), "{error}");
+        }
+        publish(900, NEVER);
+        let (code, out, _) = look(&["--json"]);
+        let out: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((code, out["size"].as_u64()), (0, Some(900)));
+        assert_eq!(home.run(&["show", "--state", "state"]).0, 65, "what was seen is not forgotten");
     }
 
     #[test]

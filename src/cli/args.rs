@@ -20,6 +20,7 @@ use crate::envelope::BlobName;
 use crate::id::{BlobId, Label};
 use crate::retention::Period;
 use crate::room::{ByteRange, KeyChoice};
+use crate::store::StorageUrl;
 use crate::suite::Suite;
 use crate::time::Day;
 use crate::tlog::{KeyName, VerifierKey};
@@ -312,6 +313,7 @@ pub(super) struct Tail {
 pub(super) enum Witness {
     Key(WitnessKey),
     Serve(WitnessServe),
+    Cosign(WitnessCosign),
     Show(WitnessShow),
 }
 
@@ -340,6 +342,22 @@ pub(super) struct WitnessServe {
     /// The address to listen at. Without TLS: what is answered is signed, and nothing is secret
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7380")]
     pub(super) listen: SocketAddr,
+}
+
+/// Cosigns a log once, from where it is published, and prints the cosigned checkpoint
+///
+/// For cron, where a log can be read and nothing is sent to it. The exit code is 65 if the log
+/// contradicts what it has shown before: it was rolled back or rewritten.
+#[derive(Debug, Args)]
+pub(super) struct WitnessCosign {
+    #[command(flatten)]
+    pub(super) witness: OfWitness,
+    /// The public key of the log; a second one while it changes its key
+    #[arg(long = "log", value_name = "VKEY", required = true)]
+    pub(super) logs: Vec<VerifierKey>,
+    /// Where the log's `checkpoint` and `tile/` are: a directory, file:///…, s3://bucket/prefix, …
+    #[arg(long, value_name = "URL|PATH")]
+    pub(super) from: StorageUrl,
 }
 
 /// Shows what a witness has cosigned

@@ -70,13 +70,17 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A log signed a checkpoint that does not go together with the one that was
-    /// cosigned last. The request is kept as evidence.
+    /// A log signed two trees of one size. Both are kept as evidence.
     Alarm {
         /// The log, one of those that are known.
         origin: Origin,
-        /// What it did.
-        refusal: Refusal,
+    },
+    /// A checkpoint that a log signed came with a proof that does not hold. The log was
+    /// rewritten, or a stranger made up a proof: the log's operator knows whether it
+    /// sent it. The first such request is kept.
+    Unproven {
+        /// The log, one of those that are known.
+        origin: Origin,
     },
     /// The state cannot be read or written, and something was not cosigned for it.
     Fault(Error),
@@ -207,8 +211,10 @@ impl Server {
         match cosigned.await {
             Some((_, Ok(cosignature))) => text(StatusCode::OK, TEXT, format!("{cosignature}\n")),
             Some((origin, Err(CosignError::Refused(refusal)))) => {
-                if refusal.is_alarm() {
-                    (self.0.listener)(Event::Alarm { origin, refusal });
+                match refusal {
+                    Refusal::Forked => (self.0.listener)(Event::Alarm { origin }),
+                    Refusal::Unproven => (self.0.listener)(Event::Unproven { origin }),
+                    _ => {}
                 }
                 refused(refusal)
             }

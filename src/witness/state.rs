@@ -12,6 +12,7 @@
 //! | `index` | `strongroom witness 1`, the witness's key, and the name of each log that was ever cosigned, each on a line |
 //! | `<name>.checkpoint` | the checkpoint, signed by the log and by the witness: the note as it is served |
 //! | `<name>.evidence` | where a log contradicted itself: the cosigned note, a blank line, and the request that was refused |
+//! | `<name>.unproven` | the same, of the first request whose proof did not hold: the log was rewritten, or a stranger made up a proof |
 //! | `<file>.new` | a file that is being written, or was when the program was killed |
 //!
 //! The name of a log is the SHA-256 of its origin in lower-case hexadecimal. Files
@@ -26,15 +27,9 @@
 //! directory is not: never restore one, begin anew with another key.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use data_encoding::HEXLOWER;
-use rustix::fs::{CWD, Dir, FileType, FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
 use thiserror::Error as ThisError;
 
 use super::{AddCheckpoint, KnownLogs, Refusal, decide};
@@ -45,11 +40,9 @@ use crate::tlog::checkpoint::{Origin, SignedCheckpoint};
 use crate::tlog::note::NoteSignature;
 use crate::tlog::{NamedKey, VerifierKey};
 
-const INDEX: &str = "index";
-const FIRST_LINE: &str = "strongroom witness 1";
+mod files;
 
-/// The longest file that is read, in bytes: an index of some 16000 logs.
-const MAX_FILE_LEN: u64 = 1 << 20;
+use files::{Files, INDEX, checkpoint_name, damaged, evidence_name, index_text, new_name, unproven_name};
 
 /// The first time that a cosignature can have, in microseconds: it is in seconds, and
 /// 0 is none (c2sp.org/tlog-witness, "add-checkpoint").
@@ -110,11 +103,7 @@ impl Ledger {
     /// [`ErrorKind::AlreadyExists`] if there is anything in it, and otherwise as
     /// [`Ledger::open`].
     pub fn create(path: &Path, witness: &VerifierKey) -> Result<Self> {
-        match rustix::fs::mkdir(path, Mode::RWXU) {
-            Ok(()) => sync_parent(path)?,
-            Err(Errno::EXIST) => {}
-            Err(errno) => return Err(failed(errno)),
-        }
+        files::make_directory(path)?;
         let files = Files::open(path)?;
         files.lock()?;
         // A first index that was never finished is nothing.
@@ -183,8 +172,8 @@ impl Ledger {
     /// clock did, the last time is used again.
     ///
     /// # Errors
-    /// [`CosignError`]. Where a log contradicted itself, the first such request is
-    /// kept as evidence.
+    /// [`CosignError`]. Where a log contradicted itself, or a proof does not hold, the
+    /// first such request is kept.
     pub fn cosign(
         &self,
         request: &AddCheckpoint,
@@ -213,10 +202,13 @@ impl Ledger {
         };
         let head = last.as_ref().map(|last| *last.checkpoint().head());
         let consistent = decide(head.as_ref(), request, logs).inspect_err(|refusal| {
-            if let (true, Some(last)) = (refusal.is_alarm(), &last) {
-                // That it is refused does not depend on whether it can be kept.
-                let _ = self.files.keep_evidence(name, last, request);
-            }
+            let file = match refusal {
+                Refusal::Forked => evidence_name(name),
+                Refusal::Unproven => unproven_name(name),
+                _ => return,
+            };
+            // That it is refused does not depend on whether it can be kept.
+            let _ = last.as_ref().map(|last| self.files.keep(&file, last, request));
         })?;
         let before = last.as_ref().and_then(|last| last.cosigned_by(&self.witness).ok().flatten());
         let at = before.map_or(now, |before| before.max(now));
@@ -238,6 +230,14 @@ impl Ledger {
         Ok(cosignature)
     }
 
+    /// Keeps as evidence that the log showed `signed` after what was cosigned last.
+    pub(super) fn keep_evidence(&self, signed: &SignedCheckpoint) -> Result<()> {
+        let name = log_name(signed.checkpoint().origin());
+        let Some(last) = self.last(name)? else { return Ok(()) };
+        let request = AddCheckpoint::new(0, Vec::new(), signed.clone())?;
+        self.files.keep(&evidence_name(name), &last, &request)
+    }
+
     /// From here on, a missing checkpoint of this log is a loss and no beginning.
     fn add_to_index(&self, name: Hash) -> Result<()> {
         let mut index = locked(&self.index);
@@ -250,38 +250,6 @@ impl Ledger {
         *index = grown;
         Ok(())
     }
-}
-
-/// Cosigns a log without being asked: `checkpoint` was read where the log publishes it,
-/// and `prove` gives the proof that it continues the tree of so many leaves, more than
-/// none and fewer than its own (RFC 6962 s2.1.2). Blocks on the disk in between.
-///
-/// # Errors
-/// Those of `prove`; [`ErrorKind::Integrity`] if the log contradicts what it has shown
-/// before, a smaller tree included; otherwise those of [`Ledger::cosign`].
-///
-/// # Cancel safety
-/// Dropped half way, nothing was cosigned.
-pub async fn observe<F>(
-    ledger: &Ledger,
-    checkpoint: &SignedCheckpoint,
-    logs: &KnownLogs,
-    key: &NamedKey,
-    now: Timestamp,
-    prove: impl FnOnce(u64) -> F,
-) -> Result<NoteSignature>
-where
-    F: Future<Output = Result<Vec<Hash>>>,
-{
-    let signed = logs.verify(checkpoint)?;
-    let (origin, size) = (signed.checkpoint().origin(), signed.checkpoint().head().size);
-    let old = ledger.last(log_name(origin))?.map_or(0, |last| last.checkpoint().head().size);
-    if size < old {
-        let message = format!("the log shows a tree of {size} leaves after one of {old}: it was rolled back");
-        return Err(Error::new(ErrorKind::Integrity, message));
-    }
-    let proof = if old == 0 || old == size { Vec::new() } else { prove(old).await? };
-    Ok(ledger.cosign(&AddCheckpoint::new(old, proof, signed)?, logs, key, now)?)
 }
 
 /// What a witness has cosigned of one log, for people.
@@ -319,221 +287,15 @@ pub fn remembered(path: &Path) -> Result<(VerifierKey, Vec<Remembered>)> {
     Ok((witness, all))
 }
 
-/// The directory.
-#[derive(Debug)]
-struct Files {
-    directory: OwnedFd,
-    /// Where to fail as if the program had been killed there.
-    #[cfg(test)]
-    stop_at: Mutex<Option<usize>>,
-}
-
-impl Files {
-    fn open(path: &Path) -> Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::NOENT => no_state(),
-            errno => failed(errno),
-        })?;
-        let stat = rustix::fs::fstat(&directory).map_err(failed)?;
-        let ours = stat.st_uid == rustix::process::geteuid().as_raw();
-        if !ours || Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
-            let message = "the directory of the state belongs to another user, or others may write to it";
-            return Err(Error::new(ErrorKind::Configuration, message));
-        }
-        Ok(Self {
-            directory,
-            #[cfg(test)]
-            stop_at: Mutex::new(None),
-        })
-    }
-
-    /// Held for as long as the directory is; the kernel lets go of it when we die.
-    fn lock(&self) -> Result<()> {
-        rustix::fs::flock(&self.directory, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
-            match errno {
-                Errno::WOULDBLOCK => Error::new(ErrorKind::Conflict, "another process works with this state"),
-                errno => failed(errno),
-            }
-        })
-    }
-
-    fn names(&self) -> Result<BTreeSet<String>> {
-        let mut names = BTreeSet::new();
-        for entry in Dir::read_from(&self.directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            names.insert(entry.file_name().to_string_lossy().into_owned());
-        }
-        names.remove(".");
-        names.remove("..");
-        Ok(names)
-    }
-
-    fn checkpoints(&self) -> Result<BTreeSet<Hash>> {
-        let names = self.names()?;
-        Ok(names.iter().filter_map(|name| hash_from_hex(name.strip_suffix(".checkpoint")?)).collect())
-    }
-
-    /// The witness's key, and the logs that it has cosigned.
-    fn index(&self) -> Result<(VerifierKey, BTreeSet<Hash>)> {
-        let Some(text) = self.read(INDEX)? else {
-            // With an index gone, all that is known is that something was there.
-            return Err(if self.names()?.is_empty() { no_state() } else { damaged() });
-        };
-        let mut lines = text.strip_suffix('\n').ok_or_else(damaged)?.split('\n');
-        if lines.next() != Some(FIRST_LINE) {
-            let message = "the state is not a witness's, or a newer program's";
-            return Err(Error::new(ErrorKind::UnsupportedFormat, message));
-        }
-        let witness = lines.next().and_then(|line| line.parse().ok()).ok_or_else(damaged)?;
-        let index = lines.map(hash_from_hex).collect::<Option<_>>().ok_or_else(damaged)?;
-        if index_text(&witness, &index) == text { Ok((witness, index)) } else { Err(damaged()) }
-    }
-
-    /// The checkpoint of a log that has one.
-    fn checkpoint(&self, name: Hash, witness: &VerifierKey) -> Result<SignedCheckpoint> {
-        let text = self.read(&checkpoint_name(name))?.ok_or_else(damaged)?;
-        let note = SignedCheckpoint::parse(text.as_bytes()).map_err(|error| damaged().with_source(error))?;
-        let cosigned = note.cosigned_by(witness).map_err(|error| damaged().with_source(error))?;
-        let whole = cosigned.is_some() && log_name(note.checkpoint().origin()) == name;
-        if whole { Ok(note) } else { Err(damaged()) }
-    }
-
-    /// Keeps what shows that a log contradicted itself, unless there is such a file:
-    /// the first one is not written over by whoever makes more of them.
-    fn keep_evidence(&self, name: Hash, last: &SignedCheckpoint, request: &AddCheckpoint) -> Result<()> {
-        let file = evidence_name(name);
-        if self.names()?.contains(&file) {
-            return Ok(());
-        }
-        self.replace(&file, &format!("{last}\n{request}")).map_err(|(error, _)| error)
-    }
-
-    fn read(&self, name: &str) -> Result<Option<String>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(&self.directory, name, flags, Mode::empty()) {
-            Ok(file) => file,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(failed(errno)),
-        };
-        let stat = rustix::fs::fstat(&file).map_err(failed)?;
-        if !FileType::from_raw_mode(stat.st_mode).is_file() {
-            return Err(damaged());
-        }
-        let mut bytes = Vec::new();
-        File::from(file).take(MAX_FILE_LEN).read_to_end(&mut bytes).map_err(failed)?;
-        String::from_utf8(bytes).map(Some).map_err(|_| damaged())
-    }
-
-    /// Puts a file in the place of another, durably. An error says whether the other
-    /// may be gone.
-    fn replace(&self, name: &str, text: &str) -> Result<(), (Error, bool)> {
-        let new = new_name(name);
-        self.write(&new, text).map_err(|error| (error, false))?;
-        // If we stop here, the new file lies beside the old one, which counts. The next
-        // one that is written takes its place.
-        self.may_stop().map_err(|error| (error, false))?;
-
-        rustix::fs::renameat(&self.directory, &new, &self.directory, name)
-            .map_err(|errno| (failed(errno), true))?;
-        // If the machine stops here, the file is the old one or the new one, and whole.
-        self.may_stop().map_err(|error| (error, true))?;
-
-        rustix::fs::fsync(&self.directory).map_err(|errno| (failed(errno), true))?;
-        // The change is durable.
-        self.may_stop().map_err(|error| (error, true))
-    }
-
-    fn write(&self, name: &str, text: &str) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
-        let file = rustix::fs::openat(&self.directory, name, flags, mode).map_err(failed)?;
-        let mut file = File::from(file);
-        let (half, rest) = text.as_bytes().split_at(text.len() / 2);
-        file.write_all(half).map_err(failed)?;
-        // If we stop here, half a file lies beside the old one. Nobody reads it.
-        self.may_stop()?;
-        file.write_all(rest).map_err(failed)?;
-        file.sync_all().map_err(failed)
-    }
-
-    #[cfg(not(test))]
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests stop here")]
-    fn may_stop(&self) -> Result<()> {
-        Ok(())
-    }
-
-    #[cfg(test)]
-    fn may_stop(&self) -> Result<()> {
-        let mut stop_at = locked(&self.stop_at);
-        match stop_at.as_mut() {
-            None => Ok(()),
-            Some(0) => Err(Error::new(ErrorKind::Io, "killed")),
-            Some(steps) => {
-                *steps -= 1;
-                Ok(())
-            }
-        }
-    }
-}
-
 /// What is behind the lock. Whoever panicked while it was held left a log in doubt,
 /// or nothing half done.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn index_text(witness: &VerifierKey, logs: &BTreeSet<Hash>) -> String {
-    let mut text = format!("{FIRST_LINE}\n{witness}\n");
-    logs.iter().for_each(|name| text.push_str(&format!("{name}\n")));
-    text
-}
-
-fn hash_from_hex(text: &str) -> Option<Hash> {
-    Some(Hash::from_bytes(HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()?))
-}
-
-fn checkpoint_name(name: Hash) -> String {
-    format!("{name}.checkpoint")
-}
-
-fn evidence_name(name: Hash) -> String {
-    format!("{name}.evidence")
-}
-
-fn new_name(name: &str) -> String {
-    format!("{name}.new")
-}
-
-fn sync_parent(path: &Path) -> Result<()> {
-    let above = path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let above = rustix::fs::openat(CWD, above, flags, Mode::empty()).map_err(failed)?;
-    rustix::fs::fsync(above).map_err(failed)
-}
-
-fn no_state() -> Error {
-    Error::new(ErrorKind::NotFound, "there is no witness's state in this directory")
-}
-
-fn damaged() -> Error {
-    let message = "a part of the witness's state is damaged or missing: nothing is cosigned on a guess";
-    Error::new(ErrorKind::Integrity, message)
-}
-
 fn in_doubt() -> Error {
     let message = "a checkpoint could not be stored for certain: nothing is cosigned until a restart";
     Error::new(ErrorKind::Unavailable, message)
-}
-
-fn failed(error: impl Into<std::io::Error>) -> Error {
-    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-    let error = error.into();
-    let kind = match error.kind() {
-        PermissionDenied | ReadOnlyFilesystem | NotFound | NotADirectory => ErrorKind::Configuration,
-        _ => ErrorKind::Unavailable,
-    };
-    Error::new(kind, "the witness's state cannot be read or written").with_source(error)
 }
 
 #[cfg(test)]
@@ -543,7 +305,6 @@ mod tests {
 
     use super::super::tests::{LOG, head, known, leaves, log, named, request, signed};
     use super::*;
-    use crate::merkle::prove_consistency;
 
     const NEVER: usize = usize::MAX;
 
@@ -633,6 +394,9 @@ mod tests {
             assert!(!home.file("evidence").exists(), "a conflict is no contradiction");
         }
         assert!(!remembered(&home.path()).unwrap().1[0].evidence);
+        // Anyone can make up a proof, for any checkpoint that the log has published.
+        refused(add(&ledger, 5, 9, 2));
+        assert!(!home.file("evidence").exists() && home.file("unproven").exists());
         refused(add(&ledger, 5, 5, 2));
         let text = std::fs::read_to_string(home.file("evidence")).unwrap();
         let (cosigned, refused_request) = text.split_once("\nold ").unwrap();
@@ -642,7 +406,7 @@ mod tests {
         other.checkpoint().verify(&log().verifier()).unwrap();
         assert_ne!(cosigned.checkpoint().head().root, other.checkpoint().checkpoint().head().root);
 
-        refused(add(&ledger, 5, 9, 2));
+        refused(add(&ledger, 5, 5, 3));
         assert_eq!(std::fs::read_to_string(home.file("evidence")).unwrap(), text);
         assert!(remembered(&home.path()).unwrap().1[0].evidence);
     }
@@ -845,30 +609,5 @@ mod tests {
             old = done[0];
             assert_eq!(size(&ledger), old as u64);
         }
-    }
-
-    #[tokio::test]
-    async fn a_published_log_is_observed() {
-        let home = Home::new();
-        let ledger = home.open().unwrap();
-        let see = async |new: usize, fork: usize| {
-            let leaves = leaves(new, fork);
-            let checkpoint = signed(&log(), head(&leaves));
-            let prove = async |old| Ok(prove_consistency(&leaves, usize::try_from(old).unwrap()).unwrap());
-            observe(&ledger, &checkpoint, &known(), &key(), at(9), prove).await.map_err(|error| error.kind())
-        };
-        for new in [0, 4, 4, 9] {
-            see(new, NEVER).await.unwrap();
-            assert_eq!(size(&ledger), new as u64);
-        }
-        for (new, fork) in [(8, NEVER), (0, NEVER), (9, 3), (12, 3)] {
-            assert_eq!(see(new, fork).await.unwrap_err(), ErrorKind::Integrity, "{new} {fork}");
-        }
-        let checkpoint = signed(&named(LOG, 2), head(&leaves(12, NEVER)));
-        let unused = |_| async { unreachable!("a stranger's checkpoint needs no proof") };
-        let error = observe(&ledger, &checkpoint, &known(), &key(), at(9), unused).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Integrity);
-        assert_eq!(size(&ledger), 9);
-        see(12, NEVER).await.unwrap();
     }
 }
