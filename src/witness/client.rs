@@ -367,7 +367,7 @@ mod tests {
         for _ in 0..2 {
             assert!(matches!(ask(&witness, 0, 5, NEVER).await, Outcome::Unavailable(_)));
         }
-        let witness = Scripted::new(0).says(Ok([&not[..], &[good.clone()]].concat()));
+        let witness = Scripted::new(0).says(Ok([&not[..], std::slice::from_ref(&good)].concat()));
         let Outcome::Cosigned { checkpoint: cosigned, .. } = ask(&witness, 0, 5, NEVER).await else {
             panic!("one of them is good")
         };

@@ -83,8 +83,7 @@ pub struct HttpWitness {
 
 impl HttpWitness {
     /// The witness with the key `key` at `url`. Nothing is asked yet. Proxies are
-    /// those of the environment (`HTTPS_PROXY`, `NO_PROXY`), if this program was built
-    /// to look there; redirects are not followed.
+    /// those of the environment (`HTTPS_PROXY`, `NO_PROXY`); redirects are not followed.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the key is not a witness's, and
