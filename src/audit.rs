@@ -20,8 +20,10 @@ pub mod chains;
 pub mod commit;
 pub mod fhir;
 pub mod head;
+pub mod layout;
 pub mod log;
 pub mod operation;
+pub mod segment;
 pub mod signer;
 
 /// Proof that an intent to use a key is durable in the log.

@@ -26,6 +26,8 @@
 //! | `ls --ids`, a line | `blob`, `stored_bytes`, `stored_at` |
 //! | `stat` | as `ls` |
 //! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
+//! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
+//! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
 //! | `audit verify` | `commits`, `records`, `root`, `ok` |
 //! | `audit tail`, a line | the record as it is stored ([`Record`](crate::audit::Record)) |
 //! | `witness key` | `name`, `key` (the public one) |
@@ -54,6 +56,7 @@ use crate::system::SystemClock;
 mod args;
 mod audit;
 mod customer;
+mod doctor;
 mod exit;
 mod failure;
 mod get;
@@ -142,6 +145,12 @@ fn runtime() -> Result<Runtime, Failure> {
 
 async fn execute(command: Command, config: Config, output: Output) -> Result<(), Failure> {
     let mut signals = signal::Signals::listen()?;
+    if let Command::Doctor(command) = command {
+        return tokio::select! {
+            done = doctor::run(&config, command, output) => done,
+            failure = signals.received() => Err(failure),
+        };
+    }
     let session = tokio::select! {
         session = Session::open(&command, config, output) => session?,
         failure = signals.received() => return Err(failure),
@@ -188,7 +197,8 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Verify(command) => list::verify(session, command).await,
         Command::Audit(args::Audit::Tail(command)) => audit::tail(session, &command).await,
         Command::Audit(args::Audit::Verify) => audit::verify(session).await,
-        Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
+        // Done before a session was opened.
+        Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
     }
 }
 

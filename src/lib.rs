@@ -21,6 +21,7 @@ pub mod cli;
 pub mod codec;
 #[cfg(feature = "cli")]
 pub mod config;
+pub mod doctor;
 pub mod entropy;
 pub mod envelope;
 pub mod error;

@@ -37,6 +37,7 @@ const FLOORS: &[(&str, u8, u8)] = &[
     ("ring", 3, 3),
     ("store", 4, 4),
     ("system", 4, 4), // the one place that asks the machine for time and randomness
+    ("doctor", 5, 5),
     ("room", 5, 5),
     ("shred", 5, 5),
     ("bin", 6, 6),

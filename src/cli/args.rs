@@ -16,6 +16,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use crate::access::{Principal, Purpose};
 use crate::config::Given;
+use crate::doctor::policy::Account;
 use crate::envelope::BlobName;
 use crate::id::{BlobId, Label};
 use crate::retention::Period;
@@ -112,6 +113,7 @@ pub(super) enum Command {
     /// A witness belongs to whoever relies on the log and does not run it. It needs no store.
     #[command(subcommand)]
     Witness(Witness),
+    Doctor(Doctor),
     /// Prints a completion script for a shell
     Completions {
         /// Which shell
@@ -381,6 +383,21 @@ pub(super) struct OfWitness {
     /// Begin a new state: DIR is empty or not there. Without it, a state that is missing is an error
     #[arg(long)]
     pub(super) new: bool,
+}
+
+/// Looks at what the store relies on, and says what to fix
+///
+/// Storages, their locks, versions, lifecycle rules and permissions, clocks, KMS keys. Nothing is
+/// changed; the keys used to learn which customers there are go on the record. The exit code is 78
+/// if there is a problem, and 0 with warnings only.
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// Print the settings and policies of buckets, KMS keys and roles that this store needs on AWS
+    #[arg(long)]
+    pub(super) policies: bool,
+    /// The AWS account of the policies, 12 digits
+    #[arg(long, requires = "policies", value_name = "ACCOUNT")]
+    pub(super) account: Option<Account>,
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,284 @@
+//! Where everything lives on the audit storage: the only code that builds or
+//! reads paths there.
+//!
+//! | path | what | derived from |
+//! |---|---|---|
+//! | `store` | the marker | |
+//! | `wal/<shard>/<seq>` | one commit | |
+//! | `segment/<shard>/<first seq>-<last seq>-<from>-<until>` | the commits of a day, one after the other | commits |
+//! | `checkpoint`, `tile/…` | the first shard as a tiled log (c2sp.org/tlog-tiles) | commits |
+//! | `shard/<shard>/checkpoint`, `shard/<shard>/tile/…` | the same of every other | commits |
+//! | `pin/<customer>/<version>` | the hash of a ring version | commits |
+//!
+//! Shards are 4 hexadecimal digits, sequence numbers and times (microseconds)
+//! 16, so that text order is number order.
+//!
+//! Invariants: each object has one path, and what reads a path back refuses
+//! every other spelling. No path holds user text.
+
+use std::fmt;
+
+use object_store::path::Path;
+
+use crate::id::{CustomerId, StoreId};
+use crate::time::Timestamp;
+use crate::tlog::checkpoint::Origin;
+use crate::tlog::tile::TilePath;
+use crate::tlog::{KeyName, PublicKey, VerifierKey};
+
+/// The shard that is there from the beginning, and in which the others are
+/// named.
+pub const FIRST_SHARD: u16 = 0;
+
+/// What a path of the audit storage names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Object {
+    /// The marker of the store.
+    Marker,
+    /// One commit.
+    Commit {
+        /// Its shard.
+        shard: u16,
+        /// Its number.
+        seq: u64,
+    },
+    /// The commits of a day.
+    Segment(SegmentName),
+    /// The newest checkpoint of a shard.
+    Checkpoint {
+        /// The shard.
+        shard: u16,
+    },
+    /// A tile or an entry bundle of a shard.
+    Tile {
+        /// The shard.
+        shard: u16,
+        /// Which one.
+        tile: TilePath,
+    },
+    /// A ring version.
+    Pin {
+        /// Whose ring.
+        customer: CustomerId,
+        /// The version.
+        version: u64,
+    },
+}
+
+/// What a segment's path says of it, so that a list of segments is enough to
+/// choose among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentName {
+    /// The shard.
+    pub shard: u16,
+    /// The number of the first commit in it.
+    pub first: u64,
+    /// The number of the last.
+    pub last: u64,
+    /// The earliest time in its records.
+    pub from: Timestamp,
+    /// The time of its last commit, which no record in it is later than.
+    pub until: Timestamp,
+}
+
+impl Object {
+    /// Where it lives.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        Path::from(self.to_string())
+    }
+
+    /// What lives at `path`, if it is the path of anything.
+    #[must_use]
+    pub fn at(path: &Path) -> Option<Self> {
+        let found = read(path.as_ref())?;
+        (found.to_string() == path.as_ref()).then_some(found)
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Marker => f.write_str("store"),
+            Self::Commit { shard, seq } => write!(f, "wal/{shard:04x}/{seq:016x}"),
+            Self::Segment(name) => name.fmt(f),
+            Self::Checkpoint { shard } => write!(f, "{}checkpoint", Prefix(*shard)),
+            Self::Tile { shard, tile } => write!(f, "{}{tile}", Prefix(*shard)),
+            Self::Pin { customer, version } => write!(f, "pin/{customer}/{version:016x}"),
+        }
+    }
+}
+
+impl fmt::Display for SegmentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shard, first, last, from, until } = self;
+        let (from, until) = (from.micros(), until.micros());
+        write!(f, "segment/{shard:04x}/{first:016x}-{last:016x}-{from:016x}-{until:016x}")
+    }
+}
+
+/// What stands before the paths of a shard's tiled log.
+struct Prefix(u16);
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            FIRST_SHARD => Ok(()),
+            shard => write!(f, "shard/{shard:04x}/"),
+        }
+    }
+}
+
+fn read(path: &str) -> Option<Object> {
+    let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+    let shard_of = |text: &str| u16::from_str_radix(text, 16).ok();
+    let tiled = |shard, rest: &str| match rest {
+        "checkpoint" => Some(Object::Checkpoint { shard }),
+        rest => Some(Object::Tile { shard, tile: rest.parse().ok()? }),
+    };
+    let (kind, rest) = path.split_once('/').unwrap_or((path, ""));
+    match kind {
+        "store" => Some(Object::Marker),
+        "wal" => {
+            let (shard, seq) = rest.split_once('/')?;
+            Some(Object::Commit { shard: shard_of(shard)?, seq: hex(seq)? })
+        }
+        "segment" => {
+            let (shard, name) = rest.split_once('/')?;
+            let mut parts = name.split('-').map(hex);
+            let mut part = || parts.next().flatten();
+            Some(Object::Segment(SegmentName {
+                shard: shard_of(shard)?,
+                first: part()?,
+                last: part()?,
+                from: Timestamp::from_micros(part()?).ok()?,
+                until: Timestamp::from_micros(part()?).ok()?,
+            }))
+        }
+        "shard" => {
+            let (shard, rest) = rest.split_once('/')?;
+            tiled(shard_of(shard).filter(|shard| *shard != FIRST_SHARD)?, rest)
+        }
+        "pin" => {
+            let (customer, version) = rest.split_once('/')?;
+            Some(Object::Pin { customer: customer.parse().ok()?, version: hex(version)? })
+        }
+        _ => tiled(FIRST_SHARD, path),
+    }
+}
+
+/// The prefix of a shard's commits.
+#[must_use]
+pub fn commits_of(shard: u16) -> Path {
+    Path::from(format!("wal/{shard:04x}"))
+}
+
+/// The prefix of all commits.
+#[must_use]
+pub fn commits() -> Path {
+    Path::from("wal")
+}
+
+/// The prefix of a shard's segments.
+#[must_use]
+pub fn segments_of(shard: u16) -> Path {
+    Path::from(format!("segment/{shard:04x}"))
+}
+
+/// The prefix of a customer's pins.
+#[must_use]
+pub fn pins_of(customer: CustomerId) -> Path {
+    Path::from(format!("pin/{customer}"))
+}
+
+/// The first line of a shard's checkpoints, which is also the name of the key
+/// that signs them: `strongroom/<store>` for the first shard, and with
+/// `/<shard>` for another.
+#[must_use]
+pub fn origin(store: StoreId, shard: u16) -> Origin {
+    origin_text(store, shard).parse().expect("an id is a line")
+}
+
+/// The key that a shard's checkpoints are verified with: the log's, by the name
+/// that it has there.
+#[must_use]
+pub fn verifier(store: StoreId, shard: u16, log_key: PublicKey) -> VerifierKey {
+    VerifierKey::ed25519(key_name(store, shard), log_key)
+}
+
+/// The name of the key that signs a shard's checkpoints.
+#[must_use]
+pub fn key_name(store: StoreId, shard: u16) -> KeyName {
+    origin_text(store, shard).parse().expect("an id is the name of a key")
+}
+
+fn origin_text(store: StoreId, shard: u16) -> String {
+    match shard {
+        FIRST_SHARD => format!("strongroom/{store}"),
+        shard => format!("strongroom/{store}/{shard:04x}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: u64) -> Timestamp {
+        Timestamp::from_micros(micros).unwrap()
+    }
+
+    #[test]
+    fn paths_read_back() {
+        let customer = CustomerId::from_bytes([3; 16]);
+        let name = SegmentName { shard: 2, first: 16, last: 31, from: at(1), until: at(255) };
+        let tile = "tile/0/x001/234.p/7".parse().unwrap();
+        for (object, path) in [
+            (Object::Marker, "store".to_owned()),
+            (Object::Commit { shard: 0x1f, seq: 255 }, "wal/001f/00000000000000ff".to_owned()),
+            (
+                Object::Segment(name),
+                "segment/0002/0000000000000010-000000000000001f-0000000000000001-00000000000000ff".to_owned(),
+            ),
+            (Object::Checkpoint { shard: 0 }, "checkpoint".to_owned()),
+            (Object::Checkpoint { shard: 1 }, "shard/0001/checkpoint".to_owned()),
+            (Object::Tile { shard: 0, tile }, "tile/0/x001/234.p/7".to_owned()),
+            (Object::Tile { shard: 1, tile }, "shard/0001/tile/0/x001/234.p/7".to_owned()),
+            (Object::Pin { customer, version: 7 }, format!("pin/{customer}/0000000000000007")),
+        ] {
+            assert_eq!(object.path().as_ref(), path);
+            assert_eq!(Object::at(&Path::from(path)), Some(object));
+        }
+    }
+
+    #[test]
+    fn what_we_did_not_write_does_not_read() {
+        for path in [
+            "",
+            "stores",
+            "wal/0000",
+            "wal/0000/1f",
+            "wal/0000/00000000000000FF",
+            "wal/0000/+0000000000000ff",
+            "wal/00000/00000000000000ff",
+            "wal/0000/00000000000000ff/x",
+            "shard/0000/checkpoint",
+            "checkpoints",
+            "checkpoint/x",
+            "tile/0/1",
+            "tile/00/001",
+            "tile/0/001.p/256",
+            "segment/0000/0-1-2-3",
+            "segment/0002/0000000000000010-000000000000001f-0000000000000001-ffffffffffffffff",
+        ] {
+            assert_eq!(Object::at(&Path::from(path)), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_shards_key_has_the_name_of_its_log() {
+        let store = StoreId::from_bytes([1; 16]);
+        assert_eq!(origin(store, 0).as_str(), format!("strongroom/{store}"));
+        assert_eq!(origin(store, 0x1f).as_str(), format!("strongroom/{store}/001f"));
+        assert_eq!(key_name(store, 3).as_str(), origin(store, 3).as_str());
+    }
+}
