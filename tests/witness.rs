@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -319,10 +320,13 @@ async fn slow_clients_are_waited_for_in_bounds() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::new(dir.path()).await;
     let address = running.address;
+    let connected = Arc::new(AtomicUsize::new(0));
     let half = |text: &'static str| {
+        let connected = Arc::clone(&connected);
         tokio::task::spawn_blocking(move || {
             let start = Instant::now();
             let mut stream = TcpStream::connect(address).unwrap();
+            connected.fetch_add(1, Ordering::SeqCst);
             stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             stream.write_all(text.as_bytes()).unwrap();
             let mut answer = Vec::new();
@@ -334,7 +338,9 @@ async fn slow_clients_are_waited_for_in_bounds() {
     let body = half("POST /add-checkpoint HTTP/1.1\r\nHost: w\r\nContent-Length: 100\r\n\r\nold");
     // All the others keep every connection there is.
     let heads: Vec<_> = (1..MAX_CONNECTIONS).map(|_| half("POST /add-checkpoint HTTP/1.1\r\nHos")).collect();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    while connected.load(Ordering::SeqCst) < MAX_CONNECTIONS {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let start = Instant::now();
     assert_eq!(running.post(request(0, 5, NEVER).to_string()).await.status, 200);
     assert!(start.elapsed() < bound, "{:?}", start.elapsed());
@@ -546,6 +552,52 @@ mod command_line {
         assert_eq!(code, 65, "{error}");
         assert!(shown.contains(LOG) && shown.starts_with("LOG"), "{shown}");
         assert!(error.contains("keep a copy"), "{error}");
+    }
+
+    /// Posts, if the witness is there to the end.
+    fn try_post(address: SocketAddr, old: usize, new: usize) -> Option<u16> {
+        let body = request(old, new, NEVER).to_string();
+        let head = "POST /add-checkpoint HTTP/1.1\r\nHost: w\r\nConnection: close\r\nContent-Length";
+        let mut stream = TcpStream::connect(address).ok()?;
+        stream.write_all(format!("{head}: {}\r\n\r\n{body}", body.len()).as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.get(9..12)?.parse().ok()
+    }
+
+    #[test]
+    fn killed_at_work_it_has_what_it_answered_for() {
+        let home = Home(tempfile::tempdir().unwrap());
+        assert_eq!(home.run(&["key", "--name", "example.com/witness", "--key", "key"]).0, 0);
+        let mut size = 0;
+        for round in 0..8 {
+            let mut served = home.serve(if round == 0 { &["--new"] } else { &[] });
+            let address = served.address;
+            let (first, answers) = std::sync::mpsc::channel();
+            let log = std::thread::spawn(move || {
+                let (mut answered, mut asked) = (size, size);
+                loop {
+                    asked += 1;
+                    match try_post(address, answered, asked) {
+                        Some(200) => {
+                            answered = asked;
+                            drop(first.send(()));
+                        }
+                        None => return (answered, asked),
+                        Some(status) => panic!("{status} for {asked} after {answered}"),
+                    }
+                }
+            });
+            answers.recv().expect("a first answer");
+            // Another moment in each round.
+            std::thread::sleep(Duration::from_millis(17 * round));
+            assert_eq!(served.signal("KILL"), None);
+            let (answered, asked) = log.join().unwrap();
+            let shown: Value =
+                serde_json::from_str(&home.run(&["show", "--state", "state", "--json"]).1).unwrap();
+            size = usize::try_from(shown["logs"][0]["size"].as_u64().unwrap()).unwrap();
+            assert!((answered..=asked).contains(&size), "{answered} {asked} {size}");
+        }
     }
 
     #[test]

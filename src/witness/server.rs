@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `POST /add-checkpoint` | the cosignature, or the status of a [`Refusal`](super::Refusal) |
+//! | `POST /add-checkpoint` | the cosignature, or the status of a [`Refusal`] |
 //! | `GET /<SHA-256 of the origin>/checkpoint` | the last cosigned checkpoint, or 404 |
 //!
 //! HTTP/1.1 without TLS: what is answered is signed, and nothing is secret. It is
