@@ -581,7 +581,7 @@ mod command_line {
                     match try_post(address, answered, asked) {
                         Some(200) => {
                             answered = asked;
-                            drop(first.send(()));
+                            let _ = first.send(());
                         }
                         None => return (answered, asked),
                         Some(status) => panic!("{status} for {asked} after {answered}"),
