@@ -30,6 +30,11 @@
 //! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
 //! | `audit verify` | `commits`, `records`, `root`, `ok` |
 //! | `audit tail`, a line | the record as it is stored ([`Record`](crate::audit::Record)) |
+//! | `witness key` | `name`, `key` (the public one) |
+//! | `witness serve`, once | `key`, `listening` (address and port) |
+//! | `witness serve`, a line on standard error | `alarm` or `unproven`: `origin`, `message`; or `error`, as below |
+//! | `witness cosign` | `origin`, `size`, `root`, `cosigned_at`, `checkpoint` (the note) |
+//! | `witness show` | `key`, `logs`: `origin`, `size`, `root`, `cosigned_at`, `evidence` (the name of a file) |
 //! | any, on standard error | `error`: `kind`, `message`, `exit`, and `hint` where there is one |
 
 use std::process::ExitCode;
@@ -64,6 +69,7 @@ mod producer;
 mod put;
 mod signal;
 mod sink;
+mod witness;
 
 use args::{Cli, Command};
 use exit::Exit;
@@ -110,6 +116,9 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "strongroom", &mut script);
         return output.print(&String::from_utf8_lossy(&script));
+    }
+    if let Command::Witness(command) = cli.command {
+        return runtime()?.block_on(witness::run(command, output));
     }
     let uid = rustix::process::getuid().as_raw();
     let config = Config::resolve(cli.global.given(), |name| std::env::var_os(name), uid)?;
@@ -189,7 +198,7 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Audit(args::Audit::Tail(command)) => audit::tail(session, &command).await,
         Command::Audit(args::Audit::Verify) => audit::verify(session).await,
         // Done before a session was opened.
-        Command::Doctor(_) | Command::Completions { .. } => Ok(String::new()),
+        Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
     }
 }
 

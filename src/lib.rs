@@ -40,5 +40,6 @@ pub mod suite;
 pub mod system;
 pub mod time;
 pub mod tlog;
+pub mod witness;
 
 pub use error::{Error, ErrorKind, Result};
