@@ -38,12 +38,14 @@ use crate::system::{SystemClock, SystemEntropy};
 use crate::time::Clock;
 
 mod customer;
+mod health;
 mod keyring;
 mod open;
 mod seal;
 mod source;
 
 pub use customer::{Customer, Listed};
+pub use health::CustomerKeys;
 pub use open::{BlobInfo, ByteRange, Opened};
 pub use seal::{SealOptions, Sealed};
 pub use source::Source;

@@ -23,11 +23,9 @@
 //! the witnesses, and those who keep checkpoints, who notice.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::future::join_all;
 use futures_util::stream::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
@@ -43,7 +41,8 @@ use crate::merkle::{Frontier, TreeHead};
 use crate::store::store_error;
 use crate::tlog::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::tlog::note::{MAX_LEN, NoteSignature};
-use crate::tlog::{KeyName, Signature, VerifierKey};
+use crate::tlog::{KeyName, Signature};
+use crate::witness::client::{Outcome, Witness, cosign_checkpoint};
 
 mod segments;
 mod tiles;
@@ -51,9 +50,11 @@ mod tiles;
 pub use tiles::StoredTree;
 use tiles::{TileWriter, Tiles, unwritten};
 
-/// How often a checkpoint is offered to a storage on which others publish too,
-/// and how often a storage without conditional writes is looked at again.
+/// How often a checkpoint is offered to a storage on which others publish too.
 const TRIES: u32 = 8;
+
+/// How often a storage without conditional writes is looked at again.
+const LOOKS: u32 = 4;
 
 /// Publishes the shards of one store's log.
 ///
@@ -66,31 +67,6 @@ pub struct Publisher {
     limit: Duration,
     /// Of each shard, how many commits there were last time.
     seen: Arc<Mutex<BTreeMap<u16, (Wal, u64)>>>,
-}
-
-/// Somebody who vouches that a log has one history: a witness, as far as the
-/// publishing is concerned.
-///
-/// Contract: `cosign` may be called from several tasks at once. Dropped half way,
-/// the witness may have cosigned. Its answer is verified by the caller.
-#[async_trait]
-pub trait Cosigner: Send + Sync + fmt::Debug {
-    /// The key that its cosignatures verify with.
-    fn key(&self) -> &VerifierKey;
-
-    /// Asks for a cosignature of `checkpoint`, whose tree is `tree`, from which it
-    /// can have proofs. `known` is the size of the tree that it cosigned last as
-    /// far as the published checkpoint tells, else 0.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Integrity`] if it has seen another history, another kind if it
-    /// does not answer, or will not cosign.
-    async fn cosign(
-        &self,
-        checkpoint: &SignedCheckpoint,
-        known: u64,
-        tree: &StoredTree,
-    ) -> Result<Vec<NoteSignature>>;
 }
 
 /// What came of a publishing.
@@ -174,28 +150,26 @@ impl Publisher {
     ///
     /// # Cancel safety
     /// Published or not, it can be called again.
-    pub async fn publish(&self, shard: u16, cosigners: &[Arc<dyn Cosigner>]) -> Result<Published> {
-        let mut round = self.round(shard, cosigners).await?;
-        // Where writes cannot be made conditional, another's larger checkpoint may
-        // have come before ours and be gone. But then the commits that it was of
-        // are there, and are more than ours: so we look once more, until what we
-        // wrote is all there is. If we stop before, readers see an older
-        // checkpoint, and a consistent one, until the next publishing.
-        for _ in 0..TRIES {
-            if !round.unsure {
+    pub async fn publish(&self, shard: u16, witnesses: &[Arc<dyn Witness>]) -> Result<Published> {
+        let mut round = self.round(shard, witnesses).await?;
+        for _ in 0..LOOKS {
+            // Where a write cannot be made conditional, another's larger checkpoint
+            // may have come shortly before ours and be gone. But the commits that
+            // it was of are there, and are more than ours: so we look again. If we
+            // stop before, or they go on growing, readers see an older checkpoint,
+            // and a consistent one, until the next publishing.
+            if !round.unsure || self.newest(shard).await?.size == round.published.tree.size {
                 break;
             }
-            let size = round.published.tree.size;
-            let again = self.round(shard, &[]).await?;
-            if again.published.tree.size == size {
-                break;
-            }
-            round = match self.round(shard, cosigners).await? {
-                next if next.unsure == again.unsure => next,
-                next => Round { unsure: true, ..next },
-            };
+            round = self.round(shard, witnesses).await?;
         }
         Ok(round.published)
+    }
+
+    /// The newest tree of a shard, on the word of its writer.
+    async fn newest(&self, shard: u16) -> Result<TreeHead> {
+        let (wal, end) = self.commits(shard).await?;
+        newest(&wal, end).await
     }
 
     /// The checkpoint that is published of a shard, verified with the log's key;
@@ -238,7 +212,7 @@ impl Publisher {
         Ok((wal, end))
     }
 
-    async fn round(&self, shard: u16, cosigners: &[Arc<dyn Cosigner>]) -> Result<Round> {
+    async fn round(&self, shard: u16, witnesses: &[Arc<dyn Witness>]) -> Result<Round> {
         // The checkpoint first: the commits that it is of were there before it.
         let before = self.stored(shard).await?.map_or(Frontier::new().head(), |stored| stored.head());
         let (wal, end) = self.commits(shard).await?;
@@ -267,7 +241,7 @@ impl Publisher {
                 self.sign(shard, head).await?
             }
         };
-        let cosigned = self.cosign(&mut checkpoint, current.as_ref(), &tree, cosigners).await;
+        let cosigned = self.cosign(&mut checkpoint, current.as_ref(), &tree, witnesses).await;
         // If we stop here, witnesses have seen a checkpoint that nobody else has.
         // Its commits are durable, so that the next one continues it.
         if current.as_ref().is_some_and(|current| current.checkpoint == checkpoint) {
@@ -280,10 +254,7 @@ impl Publisher {
     /// Writes the tiles of all `end` commits, of which `published` is the tree of
     /// some. Returns the tree of all.
     async fn grow(&self, wal: &Wal, published: TreeHead, end: u64) -> Result<TreeHead> {
-        let newest = match end.checked_sub(1) {
-            None => Frontier::new().head(),
-            Some(last) => wal.header(last).await?.ok_or_else(|| wal.missing(last))?.new,
-        };
+        let newest = newest(wal, end).await?;
         if newest == published {
             return Ok(newest);
         }
@@ -331,34 +302,42 @@ impl Publisher {
         Err(Error::new(ErrorKind::KeyUnavailable, "the log's key did not sign what it was given"))
     }
 
-    /// Puts cosignatures under `checkpoint`, asking those whose is not there.
+    /// Puts cosignatures under `checkpoint`, asking the witnesses whose is not
+    /// there.
     async fn cosign(
         &self,
         checkpoint: &mut SignedCheckpoint,
         current: Option<&Stored>,
         tree: &StoredTree,
-        cosigners: &[Arc<dyn Cosigner>],
+        witnesses: &[Arc<dyn Witness>],
     ) -> Vec<Cosigned> {
+        if tree.head().size == 0 {
+            return Vec::new();
+        }
         let unsigned = checkpoint.clone();
-        let ask = cosigners.iter().map(|cosigner| async {
-            let has = |checkpoint: &SignedCheckpoint| checkpoint.cosigned_by(cosigner.key()).ok().flatten();
+        let ask = witnesses.iter().map(|witness| async {
+            let has = |checkpoint: &SignedCheckpoint| checkpoint.cosigned_by(witness.key()).ok().flatten();
             if has(&unsigned).is_some() {
-                return Ok(Vec::new());
+                return Ok(None);
             }
             let known = current.filter(|current| has(&current.checkpoint).is_some());
             let known = known.map_or(0, |current| current.head().size);
-            let late = || Error::new(ErrorKind::Unavailable, "a witness did not cosign a checkpoint");
-            match timeout(self.limit, cosigner.cosign(&unsigned, known, tree)).await {
-                Ok(answer) => answer,
-                Err(elapsed) => Err(late().with_source(elapsed)),
+            let prove = |size| async move { Ok(tree.consistency(size).await?.proof) };
+            let asked = timeout(self.limit, cosign_checkpoint(&**witness, &unsigned, known, prove)).await;
+            match asked.map_err(|elapsed| silent().with_source(elapsed))?? {
+                Outcome::Cosigned { checkpoint, .. } => Ok(Some(checkpoint)),
+                Outcome::Refused(refused) => Err(refused.into()),
+                Outcome::Unavailable(error) => Err(error),
             }
         });
-        let answers = join_all(ask).await;
+        let answers: Vec<Result<Option<SignedCheckpoint>>> = join_all(ask).await;
         let mut cosigned = Vec::new();
-        for (cosigner, answer) in cosigners.iter().zip(answers) {
-            let key = cosigner.key();
-            let result = answer.and_then(|lines| add_cosignature(checkpoint, key, lines));
-            cosigned.push(Cosigned { witness: key.name().clone(), result });
+        for (witness, answer) in witnesses.iter().zip(answers) {
+            let result = answer.and_then(|cosigned| match cosigned {
+                None => Ok(()),
+                Some(cosigned) => add_missing(checkpoint, &cosigned),
+            });
+            cosigned.push(Cosigned { witness: witness.key().name().clone(), result });
         }
         cosigned
     }
@@ -407,9 +386,12 @@ impl Publisher {
                 continue;
             }
             self.tree(shard, theirs.head()).continues(&head).await?;
-            if theirs.head().size > head.size || !add_missing(&mut ours, &theirs.checkpoint)? {
+            let more = ours.note().signatures().iter().any(|line| !has(&theirs.checkpoint, line));
+            if theirs.head().size > head.size || !more {
                 return Ok((theirs.checkpoint.clone(), unsure));
             }
+            // The same tree, and another witness's cosignature.
+            add_missing(&mut ours, &theirs.checkpoint)?;
         }
         Err(Error::new(ErrorKind::Conflict, "others publish the audit log all the time"))
     }
@@ -433,6 +415,14 @@ impl Publisher {
         let key = verifier(self.store, shard, self.signer.public());
         checkpoint.verify(&key).map_err(|error| unusable(error.into()))?;
         Ok(Some(Stored { checkpoint, version }))
+    }
+}
+
+/// The tree of the first `end` commits, on the word of the last one's writer.
+async fn newest(wal: &Wal, end: u64) -> Result<TreeHead> {
+    match end.checked_sub(1) {
+        None => Ok(Frontier::new().head()),
+        Some(last) => Ok(wal.header(last).await?.ok_or_else(|| wal.missing(last))?.new),
     }
 }
 
@@ -461,42 +451,24 @@ async fn head_at(wal: &Wal, seq: u64) -> Result<Head> {
     Ok(head.with_chains(chains))
 }
 
-/// Puts the cosignature by `key` among these lines under the checkpoint. All other
-/// lines are passed over.
-fn add_cosignature(
-    checkpoint: &mut SignedCheckpoint,
-    key: &VerifierKey,
-    lines: Vec<NoteSignature>,
-) -> Result<()> {
-    for line in lines.into_iter().filter(|line| line.name() == key.name() && line.id() == key.id()) {
-        let mut with = checkpoint.clone();
-        with.add(line)?;
-        if let Ok(Some(_)) = with.cosigned_by(key) {
-            *checkpoint = with;
+/// Puts the signatures under `ours` that only `theirs` has.
+fn add_missing(ours: &mut SignedCheckpoint, theirs: &SignedCheckpoint) -> Result<()> {
+    for line in theirs.note().signatures() {
+        if !has(ours, line) {
+            ours.add(line.clone())?;
         }
     }
-    match checkpoint.cosigned_by(key)? {
-        Some(_) => Ok(()),
-        None => {
-            let sentence = "a witness's answer has no cosignature by its key";
-            Err(Error::new(ErrorKind::Unavailable, sentence))
-        }
-    }
+    Ok(())
 }
 
-/// Joins the signatures of two checkpoints of one tree into `ours`. False if
-/// theirs has all of them.
-fn add_missing(ours: &mut SignedCheckpoint, theirs: &SignedCheckpoint) -> Result<bool> {
-    let of = |checkpoint: &SignedCheckpoint, line: &NoteSignature| {
-        let mut lines = checkpoint.note().signatures().iter();
-        lines.any(|other| other.name() == line.name() && other.id() == line.id())
-    };
-    let more = ours.note().signatures().iter().any(|line| !of(theirs, line));
-    let missing: Vec<_> = theirs.note().signatures().iter().filter(|line| !of(ours, line)).cloned().collect();
-    for line in missing {
-        ours.add(line)?;
-    }
-    Ok(more)
+/// Whether the key of that signature signed the checkpoint.
+fn has(checkpoint: &SignedCheckpoint, line: &NoteSignature) -> bool {
+    let mut lines = checkpoint.note().signatures().iter();
+    lines.any(|other| other.name() == line.name() && other.id() == line.id())
+}
+
+fn silent() -> Error {
+    Error::new(ErrorKind::Unavailable, "a witness did not cosign a checkpoint")
 }
 
 fn rewritten() -> Error {

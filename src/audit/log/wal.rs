@@ -216,6 +216,11 @@ impl Wal {
         self.head_after(&commit)
     }
 
+    /// Another shard of the same log.
+    pub(in crate::audit) fn of_shard(&self, shard: u16) -> Self {
+        Self::new(Arc::clone(&self.storage), self.store, shard, self.authority, self.limit)
+    }
+
     /// The head before there is a commit.
     pub(in crate::audit) fn empty(&self) -> Head {
         Head::empty(self.store, self.shard, self.authority)
