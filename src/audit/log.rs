@@ -43,7 +43,7 @@ mod pins;
 mod queue;
 mod settle;
 mod shards;
-mod wal;
+pub(super) mod wal;
 
 use append::Chain;
 use queue::{Begun, Queue, Reply, Seed, Ticket, begin_refused, finish_delayed};
@@ -152,7 +152,7 @@ impl Log {
         })?;
         let writer = WriterId::from_bytes(random(&*entropy)?);
         let (store, shard, authority) = (config.store, config.shard, config.signer.public());
-        let wal = Wal { storage, store, shard, authority, limit: config.deadline / 2 };
+        let wal = Wal::new(storage, store, shard, authority, config.deadline / 2);
         let found = async {
             let end = wal.end(0).await?;
             let Some(last) = end.checked_sub(1) else {

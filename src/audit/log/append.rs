@@ -170,7 +170,7 @@ impl Chain {
     /// Checks that the last commit is still there and the same.
     async fn check_before(&self, inner: &Inner) -> Result<Option<Mark>> {
         let Some(last) = self.head.next().checked_sub(1) else { return Ok(None) };
-        let mark = inner.wal.mark(last).await?.ok_or_else(|| inner.wal.missing(last))?;
+        let mark = inner.wal.mark_before_next(last).await?.ok_or_else(|| inner.wal.missing(last))?;
         if mark.e_tag.is_some() && Some(&mark) == self.mark.as_ref() {
             return Ok(Some(mark));
         }
@@ -187,7 +187,7 @@ impl Chain {
     /// Reads what other writers have added, up to the end.
     async fn catch_up(&mut self, inner: &Inner) -> Result<()> {
         for _ in 0..FEW {
-            let Some((commit, mark)) = inner.wal.commit(self.head.next()).await? else {
+            let Some((commit, mark)) = inner.wal.new_commit(self.head.next()).await? else {
                 self.behind = false;
                 return Ok(());
             };
