@@ -16,7 +16,7 @@
 //!
 //! | command | fields |
 //! |---|---|
-//! | `init` | `store`, `created`, `root` |
+//! | `init` | `store`, `created`, `root`, `log_key` |
 //! | `customer add`, `show`, `set` | `label`, `customer`, `kms_key`, `retention`, `suite`, `held`, `ring_version`, `epoch`, `keys` |
 //! | `customer list` | `customers`: such objects |
 //! | `put` | `blob`, `bytes`, `stored_bytes`, `retain_until` |
@@ -28,6 +28,8 @@
 //! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
 //! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
 //! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
+//! | `audit publish`, a line | `shard`, `records`, `new`, `root`, `cosigned` |
+//! | `audit maintain` | `fenced`, `unknown`, `segments`; then as `audit publish` |
 //! | `audit verify` | `commits`, `records`, `root`, `ok` |
 //! | `audit tail`, a line | the record as it is stored ([`Record`](crate::audit::Record)) |
 //! | `witness key` | `name`, `key` (the public one) |
