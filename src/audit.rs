@@ -24,6 +24,7 @@ pub mod layout;
 pub mod log;
 pub mod operation;
 pub mod publish;
+pub mod query;
 pub mod segment;
 pub mod signer;
 
