@@ -132,6 +132,12 @@ impl LogReader {
         let Self { storage, store, authority, limit } = self.clone();
         let wal = Wal { storage, store, shard, authority, limit };
         let end = wal.end(segments.last().map_or(0, |last| last.last.saturating_add(1))).await?;
+        // One that is missing can look like the end, if no search went behind it.
+        let behind = (1..=PROBES).map(|more| wal.mark(end.saturating_add(more)));
+        let some = try_join_all(behind).await?.iter().any(Option::is_some);
+        if some && wal.mark(end).await?.is_none() {
+            return Err(wal.missing(end));
+        }
         Ok(ShardReader { wal, segments: segments.into(), end, seen: Arc::default() })
     }
 
