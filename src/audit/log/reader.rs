@@ -35,10 +35,11 @@ use super::wal::{Mark, Wal, request_within};
 use crate::audit::commit::{Commit, Header, MAX_LEN};
 use crate::audit::layout::{self, FIRST_SHARD, Object, SegmentName};
 use crate::audit::operation::Entry;
+use crate::audit::publish::StoredTree;
 use crate::audit::segment::MAX_BODY;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, StoreId};
-use crate::merkle::Hash;
+use crate::merkle::{Hash, TreeHead};
 use crate::time::Timestamp;
 use crate::tlog::PublicKey;
 
@@ -103,7 +104,7 @@ impl LogReader {
         let mut shards = BTreeSet::from([FIRST_SHARD]);
         for (folder, of) in [
             (layout::commits(), layout::commits_of as fn(u16) -> Path),
-            (Path::from("segment"), layout::segments_of),
+            (layout::segments(), layout::segments_of),
         ] {
             let listed = self.storage.list_with_delimiter(Some(&folder));
             let Some(listed) = request_within(self.limit, listed).await? else { continue };
@@ -129,13 +130,13 @@ impl LogReader {
     /// Nothing is written.
     pub async fn shard(&self, shard: u16) -> Result<ShardReader> {
         let segments = self.segments(shard).await?;
-        let Self { storage, store, authority, limit } = self.clone();
-        let wal = Wal { storage, store, shard, authority, limit };
+        let storage = Arc::clone(&self.storage);
+        let wal = Wal::new(storage, self.store, shard, self.authority, self.limit);
         let end = wal.end(segments.last().map_or(0, |last| last.last.saturating_add(1))).await?;
         // One that is missing can look like the end, if no search went behind it.
-        let behind = (1..=PROBES).map(|more| wal.mark(end.saturating_add(more)));
+        let behind = (1..=PROBES).map(|more| wal.object_mark(end.saturating_add(more)));
         let some = try_join_all(behind).await?.iter().any(Option::is_some);
-        if some && wal.mark(end).await?.is_none() {
+        if some && wal.object_mark(end).await?.is_none() {
             return Err(wal.missing(end));
         }
         Ok(ShardReader { wal, segments: segments.into(), end, seen: Arc::default() })
@@ -171,6 +172,11 @@ impl LogReader {
         let mut entries = try_join_all(self.shards().await?.into_iter().map(of_shard)).await?.concat();
         entries.sort_by_key(|entry| (entry.time, entry.shard, entry.index));
         Ok(entries.split_off(entries.len().saturating_sub(count)))
+    }
+
+    /// The published tree of a shard with this head, which the caller trusts.
+    pub(in crate::audit) fn tree(&self, shard: u16, head: TreeHead) -> StoredTree {
+        StoredTree::on(Arc::clone(&self.storage), shard, self.limit, head)
     }
 
     /// The object at `path`, `None` if there is none.
