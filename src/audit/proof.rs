@@ -85,7 +85,8 @@ pub fn check(
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Proved> {
-    let not_ours = || Error::new(ErrorKind::Integrity, "what the proof is of is not a record of an audit log");
+    let not_ours =
+        || Error::new(ErrorKind::Integrity, "what the proof is of is not a record of an audit log");
     let line = proof.extra().ok_or_else(not_ours)?;
     let proven = proof.verify(leaf_of_line(line).hash, log, witnesses, quorum)?;
     let record: Record = serde_json::from_slice(line).map_err(|_| not_ours())?;
