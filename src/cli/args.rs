@@ -68,7 +68,7 @@ pub(super) struct Global {
     /// A witness that is asked to cosign what is published of the audit log: its URL, a space, and
     /// its public key; can be given more than once [env: STRONGROOM_WITNESSES, separated by ;]
     #[arg(long, global = true, value_name = "URL KEY", hide_short_help = true)]
-    witness: Vec<String>,
+    ask_witness: Vec<String>,
     /// Leave the publishing of the audit log to `audit maintain`
     #[arg(long, global = true, hide_short_help = true)]
     pub(super) no_publish: bool,
@@ -120,7 +120,7 @@ impl Global {
             audit: self.audit_store.clone(),
             local_kms: self.local_kms.clone(),
             log_key: self.log_key.clone(),
-            witnesses: self.witness.clone(),
+            witnesses: self.ask_witness.clone(),
             principal: self.principal.clone(),
             purpose: self.purpose,
         }
