@@ -200,7 +200,9 @@ async fn store(name: &str, lock: bool) -> (StorageUrls, Strongroom, CustomerInfo
     let storages = Storages::open(&urls, CreateRoot::No, Arc::new(SystemClock)).await.unwrap();
     let key = KeyChoice::New("aws-kms".into());
     let (room, _) =
-        Strongroom::init(storages, setup.kms, key.clone(), &access(), Options::default()).await.unwrap();
+        Strongroom::init(storages, setup.kms, key.clone(), &access(), Options::new(signer::signer()))
+            .await
+            .unwrap();
     let new = NewCustomer::new("acme".parse().unwrap(), key);
     let customer = room.add_customer(&access(), new).await.unwrap();
     room.close().await.unwrap();

@@ -88,8 +88,13 @@ async fn blobs_of_any_size_go_to_s3_and_back() {
     let acme = node.customer(&label("acme"), access()).await.unwrap();
     let newest = acme.newest(&"of 70000 bytes".parse().unwrap()).await.unwrap();
     assert_eq!(acme.verify(newest.id).await.unwrap().bytes, 70_000);
-    room.close().await.unwrap();
+    // Published twice, so that a checkpoint is also replaced.
+    let first = room.publish_log().await.unwrap().pop().unwrap().1;
+    node.maintain_log().await.unwrap();
     node.close().await.unwrap();
+    let last = room.publish_log().await.unwrap().pop().unwrap().1;
+    assert!(first.tree.size > 0 && last.tree.size >= first.tree.size);
+    room.close().await.unwrap();
     verify_chain(storages.audit, node.store_id(), 0, node.log().authority()).await.unwrap();
 }
 
