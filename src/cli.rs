@@ -52,6 +52,9 @@ use crate::id::Label;
 use crate::room::{Customer, Options, Strongroom};
 use crate::store::{CreateRoot, Storages};
 use crate::system::SystemClock;
+use crate::tlog::VerifierKey;
+use crate::witness::client::Witness;
+use crate::witness::http::{HttpWitness, WitnessUrl};
 
 mod args;
 mod audit;
@@ -66,6 +69,7 @@ mod list;
 mod log_key;
 mod output;
 mod producer;
+mod publish;
 mod put;
 mod signal;
 mod sink;
@@ -123,7 +127,7 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
     let uid = rustix::process::getuid().as_raw();
     let config = Config::resolve(cli.global.given(), |name| std::env::var_os(name), uid)?;
     let runtime = runtime()?;
-    let done = runtime.block_on(execute(cli.command, config, output));
+    let done = runtime.block_on(execute(cli.command, config, output, !cli.global.no_publish));
     // A thread may be waiting for input that never comes, or for a reader of our
     // output that never reads; neither may keep the program. What was given up
     // is being removed meanwhile, and gets the time for it.
@@ -143,7 +147,7 @@ fn runtime() -> Result<Runtime, Failure> {
     built.map_err(|error| Failure::new(Exit::Internal, "internal", format!("failed to start: {error}")))
 }
 
-async fn execute(command: Command, config: Config, output: Output) -> Result<(), Failure> {
+async fn execute(command: Command, config: Config, output: Output, publish: bool) -> Result<(), Failure> {
     let mut signals = signal::Signals::listen()?;
     if let Command::Doctor(command) = command {
         return tokio::select! {
@@ -156,6 +160,8 @@ async fn execute(command: Command, config: Config, output: Output) -> Result<(),
         failure = signals.received() => return Err(failure),
     };
     let putting = matches!(command, Command::Put(_));
+    let publishing =
+        publish && !matches!(command, Command::Audit(args::Audit::Publish | args::Audit::Maintain));
     let done = tokio::select! {
         done = dispatch(&session, command) => done,
         failure = signals.received() => Err(failure),
@@ -180,7 +186,15 @@ async fn execute(command: Command, config: Config, output: Output) -> Result<(),
         // The id must not be lost, and is no secret.
         true => failure.hint(format!("the blob is sealed all the same: {}", text.trim_end())),
         false => failure.hint("what was asked for was done"),
-    })
+    })?;
+    if publishing {
+        // Last, because nothing that was asked for depends on it.
+        tokio::select! {
+            published = publish::at_the_end(&session) => published?,
+            failure = signals.received() => return Err(failure),
+        }
+    }
+    Ok(())
 }
 
 /// What a command prints once all is done; those that print as they go, nothing.
@@ -197,6 +211,8 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Verify(command) => list::verify(session, command).await,
         Command::Audit(args::Audit::Tail(command)) => audit::tail(session, &command).await,
         Command::Audit(args::Audit::Verify) => audit::verify(session).await,
+        Command::Audit(args::Audit::Publish) => publish::publish(session).await,
+        Command::Audit(args::Audit::Maintain) => publish::maintain(session).await,
         // Done before a session was opened.
         Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
     }
@@ -226,7 +242,8 @@ impl Session {
             Command::Init(command) => init::init(&config, command, &storages, &keys, output).await?,
             _ => {
                 let signer = log_key::load(&config.log_key).await?;
-                let opened = Strongroom::open(storages.clone(), keys.registry(), options(signer)).await;
+                let opened =
+                    Strongroom::open(storages.clone(), keys.registry(), options(&config, signer)?).await;
                 (opened.map_err(|error| no_store(&config, error))?, false)
             }
         };
@@ -249,8 +266,13 @@ impl Session {
 
 /// As everywhere, but a record may wait half a minute to become durable: a program
 /// that is one of a hundred on one log waits for its turn.
-fn options(signer: Arc<dyn LogSigner>) -> Options {
-    Options { log_deadline: Duration::from_secs(30), ..Options::new(signer) }
+fn options(config: &Config, signer: Arc<dyn LogSigner>) -> Result<Options, Failure> {
+    let witness = |(url, key): &(WitnessUrl, VerifierKey)| {
+        let witness = HttpWitness::new(url, key.clone())?;
+        Ok::<_, Error>(Arc::new(witness) as Arc<dyn Witness>)
+    };
+    let witnesses = config.witnesses.iter().map(witness).collect::<Result<_, _>>()?;
+    Ok(Options { log_deadline: Duration::from_secs(30), witnesses, ..Options::new(signer) })
 }
 
 fn no_store(config: &Config, error: Error) -> Failure {

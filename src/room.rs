@@ -36,8 +36,10 @@ use crate::store::{Storages, layout, store_error, within};
 use crate::suite::Suite;
 use crate::system::{SystemClock, SystemEntropy};
 use crate::time::Clock;
+use crate::witness::client::Witness;
 
 mod customer;
+mod evidence;
 mod health;
 mod keyring;
 mod open;
@@ -45,6 +47,7 @@ mod seal;
 mod source;
 
 pub use customer::{Customer, Listed};
+pub use evidence::Maintained;
 pub use health::CustomerKeys;
 pub use open::{BlobInfo, ByteRange, Opened};
 pub use seal::{SealOptions, Sealed};
@@ -66,6 +69,11 @@ pub struct Options {
     /// How long a record may take to become durable before the operation is
     /// refused: 10 seconds.
     pub log_deadline: Duration,
+    /// Whether to write to a shard of the log of one's own, as a program that
+    /// stays does where a write takes long ([`Log::open_own`]): no.
+    pub own_shard: bool,
+    /// Who is asked to cosign what is published of the log: nobody.
+    pub witnesses: Vec<Arc<dyn Witness>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of keys, salts and ids.
@@ -81,6 +89,8 @@ impl Options {
             key_uses: 1 << 20,
             log_signer,
             log_deadline: Duration::from_secs(10),
+            own_shard: false,
+            witnesses: Vec::new(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
         }
@@ -196,6 +206,8 @@ struct Inner {
     storages: Storages,
     keyring: Keyring,
     log: Log,
+    log_config: LogConfig,
+    witnesses: Vec<Arc<dyn Witness>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -228,7 +240,7 @@ impl Strongroom {
         check_signer(&marker, &options)?;
         let store = marker.store;
         // If we stop here or anywhere below, the next `init` takes up this id.
-        let room = Self::assemble(store, storages, kms, &options).await?;
+        let room = Self::assemble(store, storages, kms, &options, Begins::Yes).await?;
         let keyring = &room.0.keyring;
         let intent = Intent::new(room.0.log.request_id()?, access, Action::Init);
         let (open, receipt) = room.0.log.begin(intent).await?;
@@ -269,13 +281,7 @@ impl Strongroom {
         })?;
         check_markers(&storages, marker, options.log_deadline).await?;
         check_signer(&marker, &options)?;
-        let room = Self::assemble(marker.store, storages, kms, &options).await?;
-        if room.0.log.head().next() == 0 {
-            // The log has the record of `init` at least. One that is empty was
-            // deleted, and must not begin anew as if nothing had happened.
-            return Err(Error::new(ErrorKind::Integrity, "the store's audit log is gone"));
-        }
-        Ok(room)
+        Self::assemble(marker.store, storages, kms, &options, Begins::No).await
     }
 
     async fn assemble(
@@ -283,14 +289,25 @@ impl Strongroom {
         storages: Storages,
         kms: KmsRegistry,
         options: &Options,
+        begins: Begins,
     ) -> Result<Self> {
         let (clock, entropy) = (Arc::clone(&options.clock), Arc::clone(&options.entropy));
         let config = LogConfig {
             deadline: options.log_deadline,
             ..LogConfig::new(store, Arc::clone(&options.log_signer))
         };
-        let log =
-            Log::open(Arc::clone(&storages.audit), config, Arc::clone(&clock), Arc::clone(&entropy)).await?;
+        let open = || (Arc::clone(&storages.audit), config.clone(), Arc::clone(&clock), Arc::clone(&entropy));
+        let (audit, first, time, chance) = open();
+        let mut log = Log::open(audit, first, time, chance).await?;
+        if begins == Begins::No && log.head().next() == 0 {
+            // The log has the record of `init` at least. One that is empty was
+            // deleted, and must not begin anew as if nothing had happened.
+            return Err(Error::new(ErrorKind::Integrity, "the store's audit log is gone"));
+        }
+        if options.own_shard {
+            let (audit, own, time, chance) = open();
+            log = Log::open_own(audit, own, time, chance).await?;
+        }
         let keyring = Keyring::new(
             store,
             Arc::clone(&storages.keys),
@@ -299,7 +316,9 @@ impl Strongroom {
             (Arc::clone(&clock), Arc::clone(&entropy)),
             Limits { ttl: options.key_ttl, uses: options.key_uses },
         );
-        let inner = Arc::new(Inner { store, storages, keyring, log, clock, entropy });
+        let witnesses = options.witnesses.clone();
+        let inner =
+            Arc::new(Inner { store, storages, keyring, log, log_config: config, witnesses, clock, entropy });
         tokio::spawn(evict(Arc::downgrade(&inner), options.key_ttl));
         Ok(Self(inner))
     }
@@ -472,6 +491,13 @@ impl fmt::Debug for Strongroom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Strongroom").field("store", &self.0.store).finish_non_exhaustive()
     }
+}
+
+/// Whether a store is being made, so that its log may be empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begins {
+    Yes,
+    No,
 }
 
 /// Wipes what is past its term while the store is open, so that a key nobody

@@ -31,9 +31,10 @@ use super::commit::{Commit, Line, Writer, endorsement};
 use super::head::Head;
 use super::signer::LogSigner;
 use super::{Event, Intent, KeyUseReceipt, Outcome, OutcomeResult, Record};
-use crate::entropy::{Entropy, random};
+use crate::entropy::{Entropy, random, random_secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KekId, RequestId, StoreId, WriterId};
+use crate::secret::Secret;
 use crate::time::Clock;
 use crate::tlog::{PublicKey, SecretKey};
 
@@ -102,6 +103,8 @@ struct Inner {
     wal: Wal,
     config: LogConfig,
     writer: WriterId,
+    /// What this writer's key is made of.
+    seed: Secret<32>,
     /// Made with the first commit, so that who only reads is not endorsed.
     pen: OnceCell<Writer>,
     clock: Arc<dyn Clock>,
@@ -170,6 +173,7 @@ impl Log {
             wal,
             config,
             writer,
+            seed: random_secret(&*entropy)?,
             pen: OnceCell::new(),
             clock,
             entropy,
@@ -380,7 +384,7 @@ impl Inner {
     /// What this log signs its commits with, endorsed the first time.
     async fn pen(&self) -> Result<&Writer> {
         let endorsed = || async {
-            let key = SecretKey::generate(&*self.entropy)?;
+            let key = SecretKey::from_seed(&self.seed);
             let message = endorsement(self.config.store, self.writer, &key.public());
             let endorsement = self.config.signer.sign(&message).await?;
             Ok(Writer::new(self.writer, key, endorsement))

@@ -61,6 +61,13 @@ pub(super) struct Global {
     /// key itself [env: STRONGROOM_LOG_KEY] [default: log.key beside the local KMS keys]
     #[arg(long, global = true, value_name = "FILE|KMS", hide_short_help = true)]
     log_key: Option<OsString>,
+    /// A witness that is asked to cosign what is published of the audit log: its URL, a space, and
+    /// its public key; can be given more than once [env: STRONGROOM_WITNESSES, separated by ;]
+    #[arg(long, global = true, value_name = "URL KEY", hide_short_help = true)]
+    witness: Vec<String>,
+    /// Leave the publishing of the audit log to `audit maintain`
+    #[arg(long, global = true, hide_short_help = true)]
+    pub(super) no_publish: bool,
     /// Who asks, for the audit log: unix:<uid>, service:<id> or person:<id>
     /// [env: STRONGROOM_PRINCIPAL] [default: unix:<your uid>]
     #[arg(long, global = true)]
@@ -88,6 +95,7 @@ impl Global {
             audit: self.audit_store.clone(),
             local_kms: self.local_kms.clone(),
             log_key: self.log_key.clone(),
+            witnesses: self.witness.clone(),
             principal: self.principal.clone(),
             purpose: self.purpose,
         }
@@ -293,6 +301,15 @@ pub(super) struct Verify {
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
     Tail(Tail),
+    /// Publishes what the audit log has that was not published: tiles and signed checkpoints
+    ///
+    /// Every command that wrote to the log does so at its end, for the log's first shard.
+    Publish,
+    /// Does what is to be done once a day: run it from cron
+    ///
+    /// Closes what programs that died left open, keeps each day that is over as one signed object (so
+    /// that its small commits may age out), and publishes everything.
+    Maintain,
     /// Reads the whole audit log and checks that every commit follows from the one before
     ///
     /// Every record is hashed and every root computed again. Commits that were cut off the end are

@@ -28,7 +28,7 @@ pub(super) async fn init(
         // If we stop behind this, the next `init` finds the key.
         None => log_key::load_or_make(&config.log_key).await?,
     };
-    let options = options(signer);
+    let options = options(config, signer)?;
     let key = match &command.epoch_kms {
         Some(key) => key.clone(),
         None => match default_key(&config.urls.keys.as_ref().unwrap_or(&config.urls.root).to_string()) {
