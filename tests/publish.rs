@@ -255,6 +255,33 @@ async fn a_key_that_does_not_sign_leaves_the_old_checkpoint() {
     assert_eq!(key.signed.load(SeqCst), 4);
 }
 
+#[tokio::test]
+async fn the_end_of_a_known_log_is_not_searched_for() {
+    let inner = Arc::new(InMemory::new());
+    let at: Storage = inner.clone();
+    let log = open(&at).await;
+    for _ in 0..200 {
+        grow(&log, 1).await;
+    }
+    let requests = async |note: bool| {
+        let faulty = FaultStore::new(Arc::new(inner.fork()));
+        let publisher = publisher(&(Arc::new(faulty.clone()) as Storage));
+        if note {
+            publisher.take_note(&log.head());
+        }
+        assert_eq!(publisher.publish(0, &[]).await.unwrap().tree.size, 200);
+        faulty.count(faults::Call::Head)
+    };
+    let (searched, known) = (requests(false).await, requests(true).await);
+    assert!(known <= 8 && known < searched, "{known} and {searched}");
+    // A head that the storage does not have is no smaller log.
+    let storage: Storage = Arc::new(inner.fork());
+    storage.delete(&commit(199)).await.unwrap();
+    let publisher = publisher(&storage);
+    publisher.take_note(&log.head());
+    assert_eq!(publisher.publish(0, &[]).await.unwrap_err().kind(), ErrorKind::Integrity);
+}
+
 /// Nothing is signed, and what is published stays.
 async fn assert_refused(storage: &Storage, what: &str) {
     let before = bytes_at(storage, &CHECKPOINT.path()).await;
