@@ -23,7 +23,9 @@ pub mod head;
 pub mod layout;
 pub mod log;
 pub mod operation;
+pub mod proof;
 pub mod publish;
+pub mod query;
 pub mod segment;
 pub mod signer;
 

@@ -16,7 +16,7 @@
 //!
 //! | command | fields |
 //! |---|---|
-//! | `init` | `store`, `created`, `root` |
+//! | `init` | `store`, `created`, `root`, `log_key` |
 //! | `customer add`, `show`, `set` | `label`, `customer`, `kms_key`, `retention`, `suite`, `held`, `ring_version`, `epoch`, `keys` |
 //! | `customer list` | `customers`: such objects |
 //! | `put` | `blob`, `bytes`, `stored_bytes`, `retain_until` |
@@ -28,8 +28,16 @@
 //! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
 //! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
 //! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
+//! | `audit publish`, a line | `shard`, `records`, `new`, `root`, `cosigned` |
+//! | `audit maintain` | `fenced`, `unknown`, `segments`; then as `audit publish` |
 //! | `audit verify` | `commits`, `records`, `root`, `ok` |
 //! | `audit tail`, a line | the record as it is stored ([`Record`](crate::audit::Record)) |
+//! | `audit query`, a line | the operation ([`operation`](crate::audit::operation#the-json-line)) |
+//! | `audit query`, on standard error where there is more | `next`: for `--after` |
+//! | `audit export -o FILE` | `operations` (how many) |
+//! | `audit export -o -` | nothing but the operations |
+//! | `audit proof` | nothing but the proof, if it goes to standard output |
+//! | `audit check-proof` | `record` (as it is stored), `index`, `origin`, `size`, `root`, `cosigned`: objects of `witness`, `at` |
 //! | `witness key` | `name`, `key` (the public one) |
 //! | `witness serve`, once | `key`, `listening` (address and port) |
 //! | `witness serve`, a line on standard error | `alarm` or `unproven`: `origin`, `message`; or `error`, as below |
@@ -58,6 +66,7 @@ use crate::witness::http::{HttpWitness, WitnessUrl};
 
 mod args;
 mod audit;
+mod audit_only;
 mod customer;
 mod doctor;
 mod exit;
@@ -124,6 +133,9 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
     if let Command::Witness(command) = cli.command {
         return runtime()?.block_on(witness::run(command, output));
     }
+    if let Some(failure) = cli.misunderstood() {
+        return Err(failure);
+    }
     let uid = rustix::process::getuid().as_raw();
     let config = Config::resolve(cli.global.given(), |name| std::env::var_os(name), uid)?;
     let runtime = runtime()?;
@@ -155,6 +167,16 @@ async fn execute(command: Command, config: Config, output: Output, publish: bool
             failure = signals.received() => Err(failure),
         };
     }
+    let command = match command {
+        Command::Audit(command) if audit::needs_no_session(&command, output) => {
+            let text = tokio::select! {
+                done = audit::run_alone(&config, command, output) => done?,
+                failure = signals.received() => return Err(failure),
+            };
+            return output.print(&text);
+        }
+        command => command,
+    };
     let session = tokio::select! {
         session = Session::open(&command, config, output) => session?,
         failure = signals.received() => return Err(failure),
@@ -209,10 +231,7 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Ls(command) => list::ls(session, command).await,
         Command::Stat(command) => list::stat(session, command).await,
         Command::Verify(command) => list::verify(session, command).await,
-        Command::Audit(args::Audit::Tail(command)) => audit::tail(session, &command).await,
-        Command::Audit(args::Audit::Verify) => audit::verify(session).await,
-        Command::Audit(args::Audit::Publish) => publish::publish(session).await,
-        Command::Audit(args::Audit::Maintain) => publish::maintain(session).await,
+        Command::Audit(command) => audit::run(session, command).await,
         // Done before a session was opened.
         Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
     }

@@ -12,7 +12,7 @@
 //! | its audit log | `--audit-store` | `STRONGROOM_AUDIT` | `audit/` in the store |
 //! | local KMS keys | `--local-kms` | `STRONGROOM_LOCAL_KMS` | `$XDG_DATA_HOME/strongroom/kms` |
 //! | the log's signing key | `--log-key` | `STRONGROOM_LOG_KEY` | `log.key` beside the local KMS keys |
-//! | witnesses | `--witness` | `STRONGROOM_WITNESSES` | none |
+//! | witnesses | `--ask-witness` | `STRONGROOM_WITNESSES` | none |
 //! | who | `--principal` | `STRONGROOM_PRINCIPAL` | `unix:<uid>` |
 //! | why | `--purpose` | `STRONGROOM_PURPOSE` | `HSYSADMIN` |
 //!

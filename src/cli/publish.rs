@@ -74,10 +74,17 @@ fn report(session: &Session, published: &[(u16, Published)]) -> Answer {
 /// What a command does at its end. That it could not be published now is told
 /// and no failure: the records are durable. That the log is not what was written is one.
 pub(super) async fn at_the_end(session: &Session) -> Result<(), Failure> {
-    if !session.room.log().has_written() {
+    let log = session.room.log();
+    if !log.has_written() {
         return Ok(());
     }
-    match session.room.publish_first_shard().await {
+    let published = match log.is_behind().await {
+        // Whoever has gone on behind us publishes at its own end.
+        Ok(true) => return Ok(()),
+        Ok(false) => session.room.publish_first_shard().await,
+        Err(error) => Err(error),
+    };
+    match published {
         Ok(published) => {
             let alarms: Vec<String> = published.alarms().map(|(witness, _)| witness.to_string()).collect();
             if alarms.is_empty() { Ok(()) } else { Err(alarm(&alarms)) }

@@ -104,6 +104,18 @@ impl Log {
         self.inner.pen.initialized()
     }
 
+    /// Whether another writer has gone on behind the last commit that this handle
+    /// knows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AuditUnavailable`] if the storage cannot be read.
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn is_behind(&self) -> Result<bool> {
+        Ok(self.inner.wal.new_commit(self.head().next()).await?.is_some())
+    }
+
     /// Records in the first shard how many records a customer has in every shard,
     /// and returns it: the end of a view that the customer is given. It is in the
     /// customer's own chain, so that it cannot be left out, and whoever verifies the log
