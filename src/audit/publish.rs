@@ -200,13 +200,24 @@ impl Publisher {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes note of a head that the log of a shard is known to have reached, so
+    /// that its end need not be searched for from the beginning. If the commits
+    /// are not there, publishing fails.
+    pub fn take_note(&self, head: &Head) {
+        let mut seen = self.seen();
+        let (_, end) = seen.entry(head.shard()).or_insert_with(|| (self.wal(head.shard()), 0));
+        *end = head.next().max(*end);
+    }
+
+    fn wal(&self, shard: u16) -> Wal {
+        let (storage, authority) = (Arc::clone(&self.storage), self.signer.public());
+        Wal::new(storage, self.store, shard, authority, self.limit)
+    }
+
     /// A shard's commits, and how many there are.
     async fn commits(&self, shard: u16) -> Result<(Wal, u64)> {
         let known = self.seen().get(&shard).cloned();
-        let (wal, from) = known.unwrap_or_else(|| {
-            let (storage, authority) = (Arc::clone(&self.storage), self.signer.public());
-            (Wal::new(storage, self.store, shard, authority, self.limit), 0)
-        });
+        let (wal, from) = known.unwrap_or_else(|| (self.wal(shard), 0));
         let end = wal.end(from).await?;
         self.seen().insert(shard, (wal.clone(), end));
         Ok((wal, end))

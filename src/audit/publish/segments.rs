@@ -61,9 +61,10 @@ impl Publisher {
         }
         let head = head_at(&wal, begin).await?;
         if let Some(last) = segments.last() {
-            // The commit before may still have an object of its own, and that be
+            // Whoever stored it may have stopped before it was read back. And the
+            // commit before ours may still have an object of its own, and that be
             // another.
-            let last = wal.segment_header(*last).await?;
+            let last = self.read_back(*last).await?;
             if (last.end, last.new) != (head.previous(), head.tree()) {
                 return Err(rewritten());
             }
@@ -112,24 +113,31 @@ impl Publisher {
         let object = header.object(signature, &body);
         drop(body);
         let name = header.name();
-        let path = Object::Segment(name).path();
         let size = u64::try_from(object.len()).expect("a length fits 64 bits");
         let limit = self.limit + Duration::from_secs(size / BYTES_PER_SECOND);
+        let path = Object::Segment(name).path();
         let put = self.storage.put_opts(&path, object.into(), PutMode::Create.into());
         match timeout(limit, put).await {
             // If we stop here, the segment is there and nobody has read it back.
-            // Whoever comes next goes on behind it, and checks that it does.
+            // Whoever makes the next one does.
             Ok(Ok(_) | Err(object_store::Error::AlreadyExists { .. })) => {}
             Ok(Err(error)) => return Err(unwritten().with_source(store_error(error, "store a segment"))),
             Err(elapsed) => return Err(unwritten().with_source(elapsed)),
         }
-        let found = read(&*self.storage, &path, limit, MAX_OBJECT).await?.ok_or_else(unwritten)?;
         // Equal headers have equal commits under them.
-        if *Segment::decode(&found, &self.signer.public())?.header() == header {
+        if self.read_back(name).await? == header {
             return Ok(name);
         }
         let sentence = "a segment of the audit log is not the one that its commits give";
         Err(Error::new(ErrorKind::Integrity, sentence))
+    }
+
+    /// The header of a segment, all of which was read and verified.
+    async fn read_back(&self, name: SegmentName) -> Result<Header> {
+        let limit = self.limit + Duration::from_secs(MAX_OBJECT / BYTES_PER_SECOND);
+        let path = Object::Segment(name).path();
+        let found = read(&*self.storage, &path, limit, MAX_OBJECT).await?.ok_or_else(unwritten)?;
+        Ok(Segment::decode(&found, &self.signer.public())?.header().clone())
     }
 }
 

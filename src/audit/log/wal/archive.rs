@@ -49,11 +49,10 @@ impl Cache {
     }
 }
 
-/// A segment whose header was read.
+/// A segment whose header was read and verified.
 #[derive(Debug)]
 struct Opened {
     name: SegmentName,
-    header: Header,
     /// Where each commit begins, in bytes, and where the last ends.
     edges: Vec<u64>,
 }
@@ -78,11 +77,6 @@ impl Wal {
     pub(in crate::audit) async fn segments(&self) -> Result<Vec<SegmentName>> {
         self.refresh().await?;
         Ok(self.cache.names().values().copied().collect())
-    }
-
-    /// The header of a segment, which the log's key signed.
-    pub(in crate::audit) async fn segment_header(&self, name: SegmentName) -> Result<Header> {
-        Ok(self.opened(name).await?.header.clone())
     }
 
     /// Whether a segment holds commit `seq`.
@@ -186,7 +180,7 @@ impl Wal {
         if edges.last() != Some(&size) {
             return Err(self.unusable(&name, "it is not as long as its header says"));
         }
-        Ok(Opened { name, header, edges })
+        Ok(Opened { name, edges })
     }
 
     fn unusable(&self, name: &SegmentName, what: &'static str) -> Error {
