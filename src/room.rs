@@ -22,6 +22,7 @@ use thiserror::Error as ThisError;
 
 use crate::access::Access;
 use crate::audit::log::{ChainReport, Log, LogConfig, verify_chain};
+use crate::audit::publish::Publisher;
 use crate::audit::signer::LogSigner;
 use crate::audit::{Action, Intent};
 use crate::cache::Limits;
@@ -207,6 +208,7 @@ struct Inner {
     keyring: Keyring,
     log: Log,
     log_config: LogConfig,
+    publisher: Publisher,
     witnesses: Vec<Arc<dyn Witness>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -316,9 +318,20 @@ impl Strongroom {
             (Arc::clone(&clock), Arc::clone(&entropy)),
             Limits { ttl: options.key_ttl, uses: options.key_uses },
         );
+        let publisher =
+            Publisher::new(Arc::clone(&storages.audit), store, Arc::clone(&config.signer), config.deadline);
         let witnesses = options.witnesses.clone();
-        let inner =
-            Arc::new(Inner { store, storages, keyring, log, log_config: config, witnesses, clock, entropy });
+        let inner = Arc::new(Inner {
+            store,
+            storages,
+            keyring,
+            log,
+            log_config: config,
+            publisher,
+            witnesses,
+            clock,
+            entropy,
+        });
         tokio::spawn(evict(Arc::downgrade(&inner), options.key_ttl));
         Ok(Self(inner))
     }

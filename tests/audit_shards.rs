@@ -11,10 +11,11 @@ use futures_util::future::join_all;
 use futures_util::stream::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, PutMode};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use strongroom::ErrorKind;
 use strongroom::access::{Access, Principal, Purpose};
 use strongroom::audit::log::{Log, LogConfig, verify_chain};
+use strongroom::audit::publish::Publisher;
 use strongroom::audit::{Action, Event, Intent, OutcomeResult, Record};
 use strongroom::id::{CustomerId, StoreId};
 use strongroom::merkle::Hash;
@@ -303,6 +304,27 @@ async fn a_view_counts_what_there_is_in_every_shard() {
     let records = world.records(0).await;
     let last = records.last().unwrap();
     assert_eq!((last.event.clone(), last.chain.unwrap().number), (Event::View(view), 7));
+}
+
+/// Whoever cuts the log off, or rolls it back, and leaves the checkpoint.
+#[tokio::test]
+async fn a_log_that_is_shorter_than_its_checkpoint_does_not_open() {
+    let world = World::new();
+    let log = world.log().await;
+    work(&log, ACME, 3).await;
+    let publisher = Publisher::new(world.storage.clone(), STORE, signer(), Duration::from_secs(5));
+    publisher.publish(0, &[]).await.unwrap();
+    drop(world.log().await);
+    let last = Path::from(format!("wal/0000/{:016x}", log.head().next() - 1));
+    let kept = world.storage.get(&last).await.unwrap().bytes().await.unwrap();
+    world.storage.delete(&last).await.unwrap();
+    let storage = world.storage.clone();
+    let opened = Log::open(storage, world.config(), world.clock.clone(), Arc::new(SystemEntropy)).await;
+    let error = opened.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Integrity);
+    assert!(error.chain().contains("its checkpoint is of"), "{}", error.chain());
+    world.storage.put(&last, kept.into()).await.unwrap();
+    work(&world.log().await, ACME, 1).await;
 }
 
 /// A commit that was put by force behind the owner's is none of the log.

@@ -132,14 +132,17 @@ impl fmt::Debug for Log {
 
 impl Log {
     /// Opens the log on `storage`, under a new writer id. The end is searched
-    /// for, and only the last commit is read; nothing is written.
+    /// for; the last commit is read, the headers that list the ends of customers'
+    /// chains, and the published checkpoint, which it must not be behind. Nothing
+    /// is written.
     ///
     /// The committer runs on the runtime in which this is called.
     ///
     /// # Errors
     /// [`ErrorKind::AuditUnavailable`] if the storage cannot be read within the
     /// deadline, [`ErrorKind::Integrity`] or [`ErrorKind::UnsupportedFormat`] if
-    /// the last commit is not one of this store and shard.
+    /// the last commit is not one of this store and shard, or if commits are gone
+    /// that the published checkpoint is of.
     ///
     /// # Cancel safety
     /// Nothing is written.
@@ -155,16 +158,7 @@ impl Log {
         let writer = WriterId::from_bytes(random(&*entropy)?);
         let (store, shard, authority) = (config.store, config.shard, config.signer.public());
         let wal = Wal::new(storage, store, shard, authority, config.deadline / 2);
-        let found = async {
-            let end = wal.end(0).await?;
-            let Some(last) = end.checked_sub(1) else {
-                return Ok::<_, Error>((wal.empty(), None));
-            };
-            let last = async { wal.commit(last).await?.ok_or_else(|| wal.missing(last)) };
-            let ((commit, mark), chains) = tokio::try_join!(last, wal.chains(end))?;
-            Ok((wal.head_after(&commit)?.with_chains(chains), Some(mark)))
-        };
-        let (head, mark) = match timeout(config.deadline, found).await {
+        let (head, mark) = match timeout(config.deadline, wal.newest()).await {
             Ok(found) => found?,
             Err(elapsed) => {
                 let sentence = "the audit storage does not answer";

@@ -10,7 +10,7 @@ use super::{Inner, Strongroom};
 use crate::audit::ShardHead;
 use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::{Log, LogConfig, Settled};
-use crate::audit::publish::{Published, Publisher};
+use crate::audit::publish::Published;
 use crate::error::Result;
 
 /// What [`Strongroom::maintain_log`] did.
@@ -30,15 +30,16 @@ impl Strongroom {
     /// one last, so that it names how far the others are published.
     ///
     /// # Errors
-    /// As [`Publisher::publish`] and [`Log::begin`]. Whatever was recorded stays
+    /// As [`Publisher::publish`](crate::audit::publish::Publisher::publish) and [`Log::begin`]. Whatever was recorded stays
     /// recorded.
     ///
     /// # Cancel safety
     /// Call it again.
     pub async fn publish_log(&self) -> Result<Vec<(u16, Published)>> {
         let room = &*self.0;
-        let publisher = room.publisher();
+        let publisher = &room.publisher;
         let first = room.shard(FIRST_SHARD).await?;
+        publisher.take_note(&first.head());
         let (mut all, mut moved) = (Vec::new(), Vec::new());
         for shard in first.shards().await?.into_iter().filter(|shard| *shard != FIRST_SHARD) {
             let published = publisher.publish(shard, &[]).await?;
@@ -59,12 +60,14 @@ impl Strongroom {
     /// that shares it and ends: a few requests.
     ///
     /// # Errors
-    /// As [`Publisher::publish`].
+    /// As [`Strongroom::publish_log`].
     ///
     /// # Cancel safety
     /// Call it again.
     pub async fn publish_first_shard(&self) -> Result<Published> {
-        self.0.publisher().publish(FIRST_SHARD, &self.0.witnesses).await
+        let (log, publisher) = (&self.0.log, &self.0.publisher);
+        publisher.take_note(&log.head());
+        publisher.publish(FIRST_SHARD, &self.0.witnesses).await
     }
 
     /// What is to be done once a day at least, on any node or from cron: closes
@@ -72,17 +75,17 @@ impl Strongroom {
     /// that its small commits may age out, and publishes everything.
     ///
     /// # Errors
-    /// As [`Log::settle`], [`Publisher::segment_days`] and
-    /// [`Strongroom::publish_log`].
+    /// As [`Log::settle`] and [`Strongroom::publish_log`].
     ///
     /// # Cancel safety
     /// Call it again.
     pub async fn maintain_log(&self) -> Result<Maintained> {
         let room = &*self.0;
-        let publisher = room.publisher();
+        let publisher = &room.publisher;
         let mut done = Maintained::default();
         for shard in room.shard(FIRST_SHARD).await?.shards().await? {
             let log = room.shard(shard).await?;
+            publisher.take_note(&log.head());
             done.settled.push((shard, log.settle().await?));
             // A day is over for the log when a later one has begun in it. In a
             // shard that is somebody's own, the owner sees to that.
@@ -99,11 +102,6 @@ impl Strongroom {
 }
 
 impl Inner {
-    fn publisher(&self) -> Publisher {
-        let (storage, signer) = (Arc::clone(&self.storages.audit), Arc::clone(&self.log_config.signer));
-        Publisher::new(storage, self.store, signer, self.log_config.deadline)
-    }
-
     /// A handle on the log of one shard, as a writer of its own.
     async fn shard(&self, shard: u16) -> Result<Log> {
         let config = LogConfig { shard, ..self.log_config.clone() };

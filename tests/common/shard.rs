@@ -69,10 +69,14 @@ impl Clock for Hand {
 }
 
 pub async fn open_at(storage: &Storage, shard: u16, clock: &Arc<Hand>) -> Log {
+    try_open_at(storage, shard, clock).await.unwrap()
+}
+
+pub async fn try_open_at(storage: &Storage, shard: u16, clock: &Arc<Hand>) -> strongroom::Result<Log> {
     let mut config = LogConfig::new(STORE, signer());
     (config.deadline, config.shard) = (LONG, shard);
     let clock: Arc<dyn Clock> = clock.clone();
-    Log::open(Arc::clone(storage), config, clock, Arc::new(SystemEntropy)).await.unwrap()
+    Log::open(Arc::clone(storage), config, clock, Arc::new(SystemEntropy)).await
 }
 
 pub async fn open(storage: &Storage) -> Log {
