@@ -832,9 +832,9 @@ mod tests {
             let body: serde_json::Value =
                 serde_json::from_str(request.split("\r\n\r\n").nth(1).unwrap()).unwrap();
             let answer = if request.contains("TrentService.GetPublicKey") {
-                let der =
-                    [b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00", &secret.public().as_bytes()[..]];
-                serde_json::json!({ "KeyId": ARN, "KeySpec": spec, "PublicKey": BASE64.encode(&der.concat()) })
+                let mut der = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00".to_vec();
+                der.extend_from_slice(secret.public().as_bytes());
+                serde_json::json!({ "KeyId": ARN, "KeySpec": spec, "PublicKey": BASE64.encode(&der) })
             } else {
                 assert_eq!(
                     (&body["SigningAlgorithm"], &body["MessageType"]),
