@@ -264,7 +264,10 @@ async fn a_view_of_three_shards_is_complete() {
         for shard in 0..3 {
             for (line, record) in world.leaves(shard).await.0 {
                 let given = file.records.iter().any(|given| given.record == line);
-                assert_eq!(given, record.event.customer() == Some(customer) && record.time <= report.until.unwrap());
+                assert_eq!(
+                    given,
+                    record.event.customer() == Some(customer) && record.time <= report.until.unwrap()
+                );
                 let nonce = record.nonce.to_string().into_bytes();
                 assert_eq!(given, bytes.windows(nonce.len()).any(|window| window == nonce));
             }
@@ -316,7 +319,8 @@ async fn each_record_that_is_left_out_is_missed() {
 async fn a_shard_that_is_left_out_is_missed() {
     let file = World::busy().await.view(ACME).await;
     for shard in 0..3 {
-        let count = u64::try_from(file.records.iter().filter(|record| record.shard == shard).count()).unwrap();
+        let count =
+            u64::try_from(file.records.iter().filter(|record| record.shard == shard).count()).unwrap();
         let mut short = file.clone();
         short.records.retain(|record| record.shard != shard);
         let missing = match shard {
@@ -516,7 +520,8 @@ async fn a_quorum_of_witnesses_is_called_for() {
     let text = String::from_utf8(false_one).unwrap();
     let liar = witness("one.example/w", 41);
     let good = SignedCheckpoint::parse(file.header.shards[0].checkpoint.as_bytes()).unwrap();
-    let cosignature = |micros| liar.cosign(good.checkpoint(), Timestamp::from_micros(micros).unwrap()).to_string();
+    let cosignature =
+        |micros| liar.cosign(good.checkpoint(), Timestamp::from_micros(micros).unwrap()).to_string();
     let (begin, end) = (cosignature(1_800_000_123_000_000), cosignature(1_800_000_124_000_000));
     // The time of one with the signature of the other.
     assert!(text.contains(&begin));

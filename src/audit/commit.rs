@@ -420,7 +420,10 @@ fn decode_next(bytes: &[u8]) -> Result<(Commit, &[u8]), Fault> {
 }
 
 /// A value whose encoding is `line`, and no other.
-pub(super) fn decode_line<'a, T: Serialize + Deserialize<'a>>(line: &'a [u8], again: &mut Vec<u8>) -> Option<T> {
+pub(super) fn decode_line<'a, T: Serialize + Deserialize<'a>>(
+    line: &'a [u8],
+    again: &mut Vec<u8>,
+) -> Option<T> {
     let value = serde_json::from_slice(line).ok()?;
     again.clear();
     serde_json::to_writer(&mut *again, &value).ok()?;

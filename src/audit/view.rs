@@ -134,7 +134,9 @@ impl Header {
         if format != FORMAT {
             let version = format.strip_prefix("strongroom-view-v").and_then(|text| text.parse::<u32>().ok());
             return Err(match version > Some(1) {
-                true => Error::new(ErrorKind::UnsupportedFormat, "the view's format is newer than this program"),
+                true => {
+                    Error::new(ErrorKind::UnsupportedFormat, "the view's format is newer than this program")
+                }
                 false => not_one(),
             });
         }

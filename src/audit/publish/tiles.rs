@@ -138,7 +138,8 @@ impl StoredTree {
             needed.extend(self.tree.inclusion_tiles(*index)?);
         }
         let tiles = self.tiles.fetch(needed).await?;
-        let prove = |index: &u64| self.tree.prove_inclusion(*index, |tile| tiles.get(tile).map(Vec::as_slice));
+        let prove =
+            |index: &u64| self.tree.prove_inclusion(*index, |tile| tiles.get(tile).map(Vec::as_slice));
         Ok(indices.iter().map(prove).collect::<Result<_, _>>()?)
     }
 

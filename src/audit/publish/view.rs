@@ -162,7 +162,8 @@ impl Shard {
             let wal = wal.clone();
             async move { Ok::<_, Error>(wal.commit(seq).await?.ok_or_else(|| wal.missing(seq))?.0) }
         });
-        let within = move |commit: &Commit| std::future::ready(Ok::<_, Error>(commit.header().old.size < until));
+        let within =
+            move |commit: &Commit| std::future::ready(Ok::<_, Error>(commit.header().old.size < until));
         let of_customer = move |(index, record): &(u64, Record)| {
             *index < until && record.event.customer() == Some(customer)
         };
@@ -238,7 +239,8 @@ fn behind(shard: u16) -> Error {
 }
 
 fn contradicted(shard: u16) -> Error {
-    let sentence = format!("what is published of shard {shard:04x} of the audit log is not what the view counts");
+    let sentence =
+        format!("what is published of shard {shard:04x} of the audit log is not what the view counts");
     Error::new(ErrorKind::Integrity, sentence)
 }
 

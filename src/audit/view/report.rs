@@ -159,7 +159,9 @@ impl fmt::Display for Finding {
             }
             Self::NoView => f.write_str("shard 0000: the last record, which counts all others, is missing"),
             Self::LogKey => f.write_str("it was made with another key than the log's"),
-            Self::Checkpoint { shard } => write!(f, "shard {shard:04x}: the log's key did not sign its checkpoint"),
+            Self::Checkpoint { shard } => {
+                write!(f, "shard {shard:04x}: the log's key did not sign its checkpoint")
+            }
             Self::Tree { shard } => {
                 write!(f, "shard {shard:04x}: its checkpoint does not come from what the view counts")
             }
@@ -177,7 +179,9 @@ impl fmt::Display for Finding {
             Self::Link { shard, number } => {
                 write!(f, "shard {shard:04x}: record {number} does not name the one before it")
             }
-            Self::Counted { shard } => write!(f, "shard {shard:04x}: the view counts other records than these"),
+            Self::Counted { shard } => {
+                write!(f, "shard {shard:04x}: the view counts other records than these")
+            }
             Self::NotNamed { shard } => write!(f, "shard {shard:04x}: the view does not name it"),
         }
     }
