@@ -635,3 +635,32 @@ async fn spans_without_the_customer_are_passed_over() {
     assert!(file.check().is_complete());
     assert_eq!(world.view(INITECH).await.records.len(), 1);
 }
+
+/// What has aged out of `wal/` is in segments, and a view has it all the same.
+#[tokio::test]
+async fn a_view_has_what_is_kept_in_segments_only() {
+    let world = World::busy().await;
+    for _ in 0..3 {
+        world.clock.0.fetch_add(86_400_000_000, SeqCst);
+        for shard in 0..3 {
+            world.work(shard, ACME, 1).await;
+            world.work(shard, GLOBEX, 1).await;
+        }
+    }
+    let before = world.view(ACME).await;
+    let publisher = world.publisher();
+    let mut aged = 0;
+    for shard in 0..3 {
+        for segment in publisher.segment_days(shard).await.unwrap() {
+            for seq in segment.first..=segment.last {
+                world.storage.delete(&Object::Commit { shard, seq }.path()).await.unwrap();
+                aged += 1;
+            }
+        }
+    }
+    assert!(aged > 30, "{aged}");
+    let file = world.view(ACME).await;
+    let report = file.check();
+    assert!(report.is_complete(), "{:?}", report.findings);
+    assert_eq!(file.records.len(), before.records.len() + 1);
+}
