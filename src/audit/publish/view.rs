@@ -186,11 +186,11 @@ impl Export {
     /// The next lines.
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
-            if let Some((shard, tree, batches)) = &mut self.current {
-                if let Some(batch) = batches.try_next().await? {
-                    let (shard, tree) = (*shard, Arc::clone(tree));
-                    return Ok(Some(self.lines(shard, &tree, batch).await?));
-                }
+            if let Some((shard, tree, batches)) = &mut self.current
+                && let Some(batch) = batches.try_next().await?
+            {
+                let (shard, tree) = (*shard, Arc::clone(tree));
+                return Ok(Some(self.lines(shard, &tree, batch).await?));
             }
             self.current = match self.shards.pop_front() {
                 Some(shard) => {
