@@ -13,7 +13,6 @@ use futures_util::stream::BoxStream;
 use super::{Inner, Strongroom};
 use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::{Log, LogConfig, Settled};
-
 use crate::audit::publish::Published;
 use crate::audit::{ShardHead, View};
 use crate::error::Result;
