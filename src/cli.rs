@@ -37,6 +37,8 @@
 //! | `audit export -o FILE` | `operations` (how many) |
 //! | `audit export -o -` | nothing but the operations |
 //! | `audit proof` | nothing but the proof, if it goes to standard output |
+//! | `audit view -o FILE` | `customer`, `records` |
+//! | `audit check-view` | `store`, `customer`, `complete`, `until`, `shards`: objects of `shard`, `records`, `from`, `later`, `counted`, `first`, `last`; `cosigned`: objects of `witness`, `at`; `findings`: objects of `what`, `message` and where; `more_findings` |
 //! | `audit check-proof` | `record` (as it is stored), `index`, `origin`, `size`, `root`, `cosigned`: objects of `witness`, `at` |
 //! | `witness key` | `name`, `key` (the public one) |
 //! | `witness serve`, once | `key`, `listening` (address and port) |

@@ -48,7 +48,7 @@ mod seal;
 mod source;
 
 pub use customer::{Customer, Listed};
-pub use evidence::Maintained;
+pub use evidence::{CustomerView, Maintained};
 pub use health::CustomerKeys;
 pub use open::{BlobInfo, ByteRange, Opened};
 pub use seal::{SealOptions, Sealed};

@@ -18,6 +18,7 @@ use std::time::Duration;
 use object_store::local::LocalFileSystem;
 use serde_json::Value;
 use strongroom::audit::log::verify_chain;
+use strongroom::tlog::VerifierKey;
 
 /// A home without anything in it.
 struct Home {
@@ -914,6 +915,87 @@ fn a_changed_log_does_not_verify() {
     let changed = home.run(&["audit", "verify"]);
     assert_eq!(changed.code, 65, "{}", changed.err);
     assert!(changed.out.is_empty());
+}
+
+#[test]
+fn a_customer_gets_a_view_and_checks_it() {
+    let home = Home::new();
+    home.run(&["customer", "add", "globex", "--kms", "local"]).ok();
+    let blob = home.put(b"x-ray");
+    home.get(&blob).ok();
+    let made = home.run(&["audit", "view", "--customer", "acme", "-o", "acme.view"]).ok();
+    assert!(made.text().contains(" records of customer "), "{}", made.text());
+    home.run(&["audit", "view", "--customer", "acme", "-o", "acme.view"]).fails(73).says("--force");
+    let shown = home.run(&["customer", "show", "globex", "--json"]).ok().json();
+    let text = fs::read_to_string(home.path("acme.view")).unwrap();
+    assert!(!text.contains(shown["customer"].as_str().unwrap()), "another customer is in it");
+
+    // Elsewhere, without a store.
+    let customer = Home::empty();
+    fs::copy(home.path("acme.view"), customer.path("acme.view")).unwrap();
+    let marker = fs::read(home.store().join("audit/store")).unwrap();
+    let marker: Value = serde_json::from_slice(&marker).unwrap();
+    let key = marker["log_key"].as_str().unwrap();
+    let check = |more: &[&str]| customer.run(&[&["audit", "check-view", "acme.view"][..], more].concat());
+    check(&[]).fails(64).says("--key");
+    let good = check(&["--key", key]).ok();
+    let lines: Vec<&str> = good.text().lines().collect();
+    assert!(lines[1].starts_with("shard 0000: ") && lines[1].contains(" and 1 later, "), "{lines:?}");
+    assert!(lines.last().unwrap().starts_with("complete as of "), "{lines:?}");
+    let public = serde_json::from_value(marker["log_key"].clone()).unwrap();
+    let named = |name: String| VerifierKey::ed25519(name.parse().unwrap(), public).to_string();
+    let vkey = named(format!("strongroom/{}", marker["store"].as_str().unwrap()));
+    check(&["--key", &named("strongroom/other".to_owned())]).fails(65).says("another store's");
+    assert_eq!(check(&["--key", &vkey]).ok().text(), good.text());
+    let json = check(&["--key", key, "--json"]).ok().json();
+    assert_eq!(
+        (&json["complete"], &json["findings"]),
+        (&Value::from(true), &Value::from(Vec::<Value>::new()))
+    );
+    assert_eq!(
+        json["shards"][0]["records"].as_u64().unwrap(),
+        json["shards"][0]["counted"].as_u64().unwrap() + 1
+    );
+
+    // A witness of the customer's own that has not seen it.
+    let witness = customer.run(&["witness", "key", "--name", "example.com/w", "--key", "w.key"]).ok();
+    let witness = witness.text().trim_end();
+    let unseen = check(&["--key", key, "--witness", witness]);
+    assert_eq!(
+        (unseen.code, unseen.text().contains("0 of the witnesses cosigned it, and 1 have to")),
+        (65, true)
+    );
+    check(&["--key", key, "--witness", witness, "--quorum", "0"]).ok();
+    check(&["--key", key, "--witness", witness, "--quorum", "2"]).fails(64);
+    check(&["--key", key, "--witness", &vkey]).fails(64);
+    check(&["--key", witness]).fails(65).says("another store's");
+    check(&["--key", &key.replace(|_: char| true, "0")]).fails(65);
+    assert!(customer.run(&["audit", "check-view", "none", "--key", key]).fails(66).out.is_empty());
+
+    // Without its third record, and without its first line.
+    let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
+    lines.remove(3);
+    fs::write(customer.path("acme.view"), lines.concat()).unwrap();
+    let short = check(&["--key", key]);
+    assert!(short.text().contains("INCOMPLETE: shard 0000: record 3 is missing\n"), "{}", short.text());
+    assert!(!short.text().contains("complete as of"));
+    let json = check(&["--key", key, "--json"]);
+    let missing = &json.json()["findings"][0];
+    assert_eq!((missing["what"].as_str(), missing["first"].as_u64()), (Some("missing"), Some(3)));
+    assert_eq!((short.fails(65).code, json.code), (65, 65));
+    fs::write(customer.path("acme.view"), lines[1..].concat()).unwrap();
+    check(&["--key", key]).fails(65).says("first line");
+
+    // By id, and to a pipe; the views before are on the record.
+    let id = home.run(&["customer", "show", "acme", "--json"]).ok().json()["customer"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let piped = home.run(&["audit", "view", "--customer", &id, "-o", "-"]).ok();
+    assert!(piped.text().lines().count() > text.lines().count());
+    home.run(&["audit", "view", "--customer", "nobody", "-o", "nobody.view"]).fails(66);
+    assert!(!home.path("nobody.view").exists());
+    assert_eq!(customer.names(), ["acme.view", "w.key"], "nothing is made by checking");
 }
 
 /// The file of this name somewhere below a commit log.

@@ -341,7 +341,7 @@ pub fn leaf_of_line(line: &[u8]) -> Leaf {
     Leaf { data, hash: leaf_hash(data.as_bytes()) }
 }
 
-fn json_line<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn json_line<T: Serialize>(value: &T) -> Vec<u8> {
     let mut line = Vec::with_capacity(1024);
     serde_json::to_writer(&mut line, value).expect("headers and records have string keys only");
     line.push(b'\n');
@@ -420,7 +420,10 @@ fn decode_next(bytes: &[u8]) -> Result<(Commit, &[u8]), Fault> {
 }
 
 /// A value whose encoding is `line`, and no other.
-fn decode_line<'a, T: Serialize + Deserialize<'a>>(line: &'a [u8], again: &mut Vec<u8>) -> Option<T> {
+pub(super) fn decode_line<'a, T: Serialize + Deserialize<'a>>(
+    line: &'a [u8],
+    again: &mut Vec<u8>,
+) -> Option<T> {
     let value = serde_json::from_slice(line).ok()?;
     again.clear();
     serde_json::to_writer(&mut *again, &value).ok()?;

@@ -46,6 +46,7 @@ use crate::witness::client::{Outcome, Witness, cosign_checkpoint};
 
 mod segments;
 mod tiles;
+mod view;
 
 pub use tiles::StoredTree;
 use tiles::{TileWriter, Tiles, unwritten};

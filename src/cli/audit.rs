@@ -18,6 +18,7 @@ use crate::id::{CustomerId, Label};
 mod export;
 mod proof;
 mod query;
+mod view;
 
 /// What customers are called.
 type Labels = HashMap<CustomerId, Label>;
@@ -27,10 +28,10 @@ pub(super) fn needs_no_session(command: &Audit, output: Output) -> bool {
     match command {
         // People are shown labels.
         Audit::Tail(_) => output.json,
-        Audit::Verify | Audit::Publish | Audit::Maintain => false,
+        Audit::Verify | Audit::View(_) | Audit::Publish | Audit::Maintain => false,
         Audit::Query(command) => !command.which.has_label(),
         Audit::Export(command) => !command.which.has_label(),
-        Audit::Proof(_) | Audit::CheckProof(_) => true,
+        Audit::Proof(_) | Audit::CheckProof(_) | Audit::CheckView(_) => true,
     }
 }
 
@@ -49,8 +50,9 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
         }
         Audit::Proof(command) => proof::make(&open(&command.log).await?, &command).await,
         Audit::CheckProof(command) => proof::check(&command, output),
+        Audit::CheckView(command) => view::check_file(&command, output),
         // In the store.
-        Audit::Verify | Audit::Publish | Audit::Maintain => Ok(String::new()),
+        Audit::Verify | Audit::View(_) | Audit::Publish | Audit::Maintain => Ok(String::new()),
     }
 }
 
@@ -75,8 +77,9 @@ pub(super) async fn run(session: &Session, command: Audit) -> Answer {
             let filter = filter(session, &command.which).await?;
             export::run(&reader, &filter, &command, session.output).await
         }
+        Audit::View(command) => view::make(session, &command).await,
         // Done without a session.
-        Audit::Proof(_) | Audit::CheckProof(_) => Ok(String::new()),
+        Audit::Proof(_) | Audit::CheckProof(_) | Audit::CheckView(_) => Ok(String::new()),
     }
 }
 
@@ -104,9 +107,20 @@ fn reader(session: &Session, key: Option<&PublicKeyText>) -> Result<LogReader, F
 }
 
 async fn filter(session: &Session, which: &Which) -> Result<Filter, Failure> {
-    let Some(Whose::Label(label)) = &which.customer else { return Ok(which.filter_of_id()) };
-    let info = session.customer(label).await?.info().await.map_err(|error| session.explain(error))?;
-    Ok(which.filter(Some(info.id)))
+    Ok(match &which.customer {
+        Some(whose) => which.filter(Some(customer(session, whose).await?)),
+        None => which.filter_of_id(),
+    })
+}
+
+async fn customer(session: &Session, whose: &Whose) -> Result<CustomerId, Failure> {
+    match whose {
+        Whose::Id(id) => Ok(*id),
+        Whose::Label(label) => {
+            let info = session.customer(label).await?.info().await.map_err(|error| session.explain(error))?;
+            Ok(info.id)
+        }
+    }
 }
 
 /// The log has ids. Who may read rings sees labels, and anyone else the ids.

@@ -33,7 +33,6 @@ pub(super) async fn maintain(session: &Session) -> Answer {
 /// A line for each shard; an alarm of a witness is a failure.
 fn report(session: &Session, published: &[(u16, Published)]) -> Answer {
     let mut text = String::new();
-    let mut alarms = Vec::new();
     for (shard, published) in published {
         let (tree, before) = (published.tree, published.before);
         let cosigned: Vec<String> = published
@@ -47,7 +46,6 @@ fn report(session: &Session, published: &[(u16, Published)]) -> Answer {
                 session.output.note(&format!("witness {}: {}", cosigned.witness, error.chain()));
             }
         }
-        alarms.extend(published.alarms().map(|(witness, _)| witness.to_string()));
         text.push_str(&match session.output.json {
             true => line(&json!({
                 "shard": shard, "records": tree.size, "new": tree.size - before, "root": tree.root,
@@ -68,7 +66,14 @@ fn report(session: &Session, published: &[(u16, Published)]) -> Answer {
             }
         });
     }
-    if alarms.is_empty() { Ok(text) } else { Err(alarm(&alarms)) }
+    without_alarm(published).map(|()| text)
+}
+
+/// That no witness has seen another history of the log.
+pub(super) fn without_alarm(published: &[(u16, Published)]) -> Result<(), Failure> {
+    let alarms = published.iter().flat_map(|(_, published)| published.alarms());
+    let alarms: Vec<String> = alarms.map(|(witness, _)| witness.to_string()).collect();
+    if alarms.is_empty() { Ok(()) } else { Err(alarm(&alarms)) }
 }
 
 /// What a command does at its end. That it could not be published now is told

@@ -1,17 +1,22 @@
 //! Keeping the log fit to be shown: closing what dead writers left, publishing,
-//! and keeping each day.
+//! keeping each day, and giving a customer its records.
 //!
 //! Separate from the operations, because none of them waits for it, and any node
 //! may do it for all.
 
+use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
 use super::{Inner, Strongroom};
-use crate::audit::ShardHead;
 use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::{Log, LogConfig, Settled};
 use crate::audit::publish::Published;
+use crate::audit::{ShardHead, View};
 use crate::error::Result;
+use crate::id::CustomerId;
 
 /// What [`Strongroom::maintain_log`] did.
 #[derive(Debug, Default)]
@@ -23,6 +28,23 @@ pub struct Maintained {
     pub segments: Vec<(u16, usize)>,
     /// Of each shard, what was published.
     pub published: Vec<(u16, Published)>,
+}
+
+/// What [`Strongroom::customer_view`] made.
+#[non_exhaustive]
+pub struct CustomerView {
+    /// What was recorded.
+    pub view: View,
+    /// Of each shard, what was published.
+    pub published: Vec<(u16, Published)>,
+    /// The file, in pieces. It is whole when the stream has ended without an error.
+    pub pieces: BoxStream<'static, Result<Bytes>>,
+}
+
+impl fmt::Debug for CustomerView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CustomerView").field("view", &self.view).finish_non_exhaustive()
+    }
 }
 
 impl Strongroom {
@@ -54,6 +76,26 @@ impl Strongroom {
         }
         all.push((FIRST_SHARD, publisher.publish(FIRST_SHARD, &room.witnesses).await?));
         Ok(all)
+    }
+
+    /// Records a view of a customer, publishes the log up to it, and makes the file that
+    /// the customer is given: see [`audit::view`](crate::audit::view).
+    ///
+    /// # Errors
+    /// As [`Log::record_view`], [`Strongroom::publish_log`] and
+    /// [`Publisher::view`](crate::audit::publish::Publisher::view).
+    ///
+    /// # Cancel safety
+    /// The view may be on the record. Call it again, and there is another.
+    pub async fn customer_view(&self, customer: CustomerId) -> Result<CustomerView> {
+        let room = &*self.0;
+        let first = room.shard(FIRST_SHARD).await?;
+        let view = first.record_view(customer).await?;
+        first.close().await?;
+        // If we stop here, the view is on the record and nobody has it.
+        let published = self.publish_log().await?;
+        let pieces = room.publisher.view(&view).await?;
+        Ok(CustomerView { view, published, pieces })
     }
 
     /// Publishes the first shard only, which is all that a program needs to do

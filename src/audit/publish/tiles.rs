@@ -9,7 +9,7 @@
 //! [`TileWriter`] goes on from tiles that hash to the root it was resumed at.
 //! Whoever holds the storage can leave tiles out, and can do no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,6 +123,24 @@ impl StoredTree {
     pub async fn inclusion(&self, index: u64) -> Result<Inclusion> {
         let tiles = self.tiles.fetch(self.tree.inclusion_tiles(index)?).await?;
         Ok(self.tree.prove_inclusion(index, |tile| tiles.get(tile).map(Vec::as_slice))?)
+    }
+
+    /// [`StoredTree::inclusion`] of several, with every tile read once.
+    ///
+    /// # Errors
+    /// As [`StoredTree::inclusion`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn inclusions(&self, indices: &[u64]) -> Result<Vec<Inclusion>> {
+        let mut needed = BTreeSet::new();
+        for index in indices {
+            needed.extend(self.tree.inclusion_tiles(*index)?);
+        }
+        let tiles = self.tiles.fetch(needed).await?;
+        let prove =
+            |index: &u64| self.tree.prove_inclusion(*index, |tile| tiles.get(tile).map(Vec::as_slice));
+        Ok(indices.iter().map(prove).collect::<Result<_, _>>()?)
     }
 
     /// The tree of the first `old_size` leaves, and the proof that this one comes

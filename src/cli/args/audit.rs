@@ -29,6 +29,8 @@ pub(in crate::cli) enum Audit {
     Export(Export),
     Proof(Proof),
     CheckProof(CheckProof),
+    View(View),
+    CheckView(CheckView),
     /// Publishes what the audit log has that was not published: tiles and signed checkpoints
     ///
     /// Every command that wrote to the log does so at its end, for the log's first shard.
@@ -118,6 +120,39 @@ pub(in crate::cli) struct CheckProof {
     /// The proof
     #[arg(value_name = "FILE")]
     pub(in crate::cli) proof: PathBuf,
+    /// The log's public key: name+id+key, or hexadecimal
+    #[arg(long, value_name = "KEY")]
+    pub(in crate::cli) key: PublicKeyText,
+    /// The public key of a witness; can be given more than once
+    #[arg(long = "witness", value_name = "VKEY")]
+    pub(in crate::cli) witnesses: Vec<VerifierKey>,
+    /// How many of the witnesses have to have seen it [default: all]
+    #[arg(long, value_name = "N", requires = "witnesses")]
+    pub(in crate::cli) quorum: Option<usize>,
+}
+
+/// Writes all records of a customer to a file that shows that they are all
+///
+/// That it was made is on the record: the last record in it counts the customer's in every shard. The log
+/// is published up to there. Nothing of other customers is in the file.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct View {
+    /// Whose: its label, or its id. What can be an id is taken for one
+    #[arg(long, value_name = "LABEL|ID")]
+    pub(in crate::cli) customer: Whose,
+    #[command(flatten)]
+    pub(in crate::cli) to: To,
+}
+
+/// Checks what `audit view` made: that no record is missing, and none altered
+///
+/// It takes the file and the keys, and nothing else. The exit code is 65 if the view is not complete. The
+/// keys must come from elsewhere than the file: a view that brings its own proves nothing.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CheckView {
+    /// The view
+    #[arg(value_name = "FILE")]
+    pub(in crate::cli) view: PathBuf,
     /// The log's public key: name+id+key, or hexadecimal
     #[arg(long, value_name = "KEY")]
     pub(in crate::cli) key: PublicKeyText,

@@ -47,6 +47,6 @@ pub(super) fn sink(to: &To) -> Result<Sink, Failure> {
     if is_file(to) { Sink::file(&to.output, to.force) } else { Sink::stdout() }
 }
 
-fn is_file(to: &To) -> bool {
+pub(super) fn is_file(to: &To) -> bool {
     to.output != Path::new("-")
 }
