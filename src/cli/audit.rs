@@ -102,8 +102,7 @@ fn reader(session: &Session, key: Option<&PublicKeyText>) -> Result<LogReader, F
 
 async fn filter(session: &Session, which: &Which) -> Result<Filter, Failure> {
     let Some(Whose::Label(label)) = &which.customer else { return Ok(which.filter_of_id()) };
-    let info = session.customer(label).await?.info().await.map_err(|error| session.explain(error))?;
-    Ok(which.filter(Some(info.id)))
+    Ok(which.filter(Some(session.customer(label).await?.id())))
 }
 
 /// The log has ids. Who may read rings sees labels, and anyone else the ids.
