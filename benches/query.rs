@@ -6,7 +6,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
-use std::io::Write;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -72,5 +71,5 @@ async fn all() {
 }
 
 fn say(line: &str) {
-    writeln!(std::io::stdout(), "{line}").unwrap();
+    println!("{line}");
 }
