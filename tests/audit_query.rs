@@ -17,9 +17,12 @@ use strongroom::access::{Principal, Purpose};
 use strongroom::audit::layout::{self, Object};
 use strongroom::audit::log::entries;
 use strongroom::audit::operation::{Operation, Paired, Pairing};
+use strongroom::audit::proof::{check, prove};
+use strongroom::audit::publish::Publisher;
 use strongroom::audit::query::{Cursor, Filter, OutcomeFilter, operations, query};
 use strongroom::audit::{Action, Intent, OutcomeResult};
 use strongroom::time::{Day, Timestamp};
+use strongroom::tlog::proof::TlogProof;
 
 #[path = "common/calendar.rs"]
 mod calendar;
@@ -463,4 +466,48 @@ async fn a_commit_that_the_next_one_does_not_name_is_refused() {
     let asked = operations(&reader(&storage), &second, None).try_collect::<Vec<_>>().await;
     let error = asked.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Integrity);
+}
+
+#[test]
+fn a_published_record_has_a_proof_and_no_other_fits() {
+    let kept = kept();
+    runtime().block_on(async {
+        for storage in &kept[2].storages {
+            let (storage, reader) = (copy(storage).await, reader(&kept[2].storages[0]));
+            let publisher = Publisher::new(Arc::clone(&storage), STORE, signer::signer(), calendar::LONG);
+            for shard in 0..3 {
+                // What is asked of another copy is what was published of this one.
+                let entry = reader.shard(shard).await.unwrap().entry(0).await.unwrap().unwrap();
+                let unpublished = prove(&calendar::reader(&storage), &entry).await.unwrap_err();
+                assert_eq!(unpublished.kind(), ErrorKind::NotFound);
+                publisher.publish(shard, &[]).await.unwrap();
+            }
+            let published = calendar::reader(&storage);
+            for shard in 0..3 {
+                let log = layout::verifier(STORE, shard, signer::authority());
+                let elsewhere = layout::verifier(STORE, shard + 1, signer::authority());
+                let reading = published.shard(shard).await.unwrap();
+                for index in (0..).step_by(31) {
+                    let Some(entry) = reading.entry(index).await.unwrap() else { break };
+                    let proof = prove(&published, &entry).await.unwrap();
+                    // As somebody else reads it.
+                    let proof = TlogProof::parse(proof.to_string().as_bytes()).unwrap();
+                    let proved = check(&proof, &log, &[], 0).unwrap();
+                    assert!((proved.index, proved.record) == (index, entry.record.clone()));
+                    assert_eq!(proved.origin, layout::origin(STORE, shard));
+                    let refused = |proof: &TlogProof, log| check(proof, log, &[], 0).unwrap_err().kind();
+                    assert_eq!(refused(&proof, &elsewhere), ErrorKind::Integrity);
+                    let mut line = proof.extra().unwrap().to_vec();
+                    line.push(b' ');
+                    let altered = proof.clone().with_extra(line).unwrap();
+                    assert_eq!(refused(&altered, &log), ErrorKind::Integrity);
+                    // A record that the log never had.
+                    let mut made_up = entry;
+                    made_up.record.nonce = strongroom::id::RequestId::from_bytes([1; 16]);
+                    let refused = prove(&published, &made_up).await.unwrap_err();
+                    assert_eq!(refused.kind(), ErrorKind::Integrity);
+                }
+            }
+        }
+    });
 }

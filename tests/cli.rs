@@ -998,6 +998,225 @@ fn a_customer_gets_a_view_and_checks_it() {
     assert_eq!(customer.names(), ["acme.view", "w.key"], "nothing is made by checking");
 }
 
+/// Lines of JSON.
+fn lines(ran: &Ran) -> Vec<Value> {
+    ran.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn the_log_is_asked() {
+    let home = Home::new();
+    let first = home.put(b"one");
+    home.run(&[
+        "--principal",
+        "person:p-17",
+        "--purpose",
+        "TREAT",
+        "get",
+        "--customer",
+        "acme",
+        &first,
+        "-o",
+        "-",
+    ])
+    .ok();
+    let all = lines(&home.run(&["audit", "query", "--json", "--limit", "1000"]).ok());
+    let count = |fits: &dyn Fn(&Value) -> bool| all.iter().filter(|line| fits(line)).count();
+    let ask = |args: &[&str]| {
+        let ran = home.run(&[&["audit", "query", "--json", "--limit", "1000"], args].concat()).ok();
+        assert_eq!(ran.err, "", "the log's key is there, and one page is enough");
+        lines(&ran)
+    };
+    let customer = all.iter().find_map(|line| line["customer"].as_str()).unwrap().to_owned();
+    let opened = ask(&["--by", "person:p-17", "--for", "TREAT", "--action", "open", "--blob", &first]);
+    assert_eq!(opened.len(), 1, "{opened:?}");
+    assert_eq!((&opened[0]["outcome"]["result"], &opened[0]["outcome"]["bytes"]), (&"ok".into(), &3.into()));
+    let request = opened[0]["request"].as_str().unwrap();
+    assert_eq!(ask(&["--request", request]), opened);
+    assert_eq!(ask(&["--customer", &customer]).len(), count(&|line| line["customer"] == *customer));
+    assert_eq!(ask(&["--outcome", "ok"]).len(), count(&|line| line["outcome"]["result"] == "ok"));
+    assert_eq!(ask(&["--outcome", "open"]), [] as [Value; 0]);
+    let time = opened[0]["time"].as_str().unwrap();
+    let day = &time[..10];
+    assert_eq!(
+        ask(&["--day", day, "--blob", &first]),
+        ask(&["--since", day, "--until", day, "--blob", &first])
+    );
+    assert!(ask(&["--since", time]).contains(&opened[0]));
+    assert!(!ask(&["--until", time]).contains(&opened[0]));
+    assert_eq!(ask(&["--day", "2001-01-01"]), [] as [Value; 0]);
+
+    // Pages, one after the other.
+    let mut paged = Vec::new();
+    let mut more = Vec::new();
+    loop {
+        let after: Vec<&str> = more.iter().flat_map(|next: &String| ["--after", next]).collect();
+        let ran = home.run(&[&["audit", "query", "--json", "--limit", "3"], &*after].concat()).ok();
+        let page = lines(&ran);
+        assert!((1..=3).contains(&page.len()));
+        paged.extend(page);
+        if ran.err.is_empty() {
+            break;
+        }
+        let next: Value = serde_json::from_str(&ran.err).unwrap();
+        more = vec![next["next"].as_str().unwrap().to_owned()];
+    }
+    assert_eq!(paged, all);
+    let ran = home.run(&["audit", "query", "--limit", "1"]).ok();
+    assert!(ran.err.starts_with("strongroom: there is more: ask again with --after "), "{}", ran.err);
+    assert_eq!(ran.text().lines().count(), 2, "{}", ran.text());
+
+    // A label takes keys, and then people see labels.
+    let table = home.run(&["audit", "query", "--customer", "acme", "--blob", &first]).ok();
+    assert!(table.text().contains("acme") && !table.text().contains(&customer), "{}", table.text());
+    let table = home.run(&["audit", "query", "--customer", &customer, "--blob", &first]).ok();
+    assert!(!table.text().contains("acme") && table.text().contains(&customer), "{}", table.text());
+    home.run(&["audit", "query", "--customer", "nobody"]).fails(66);
+    home.run(&["audit", "query", "--principal", "person:p-17"]).fails(64).says("--by");
+    home.run(&["audit", "export", "--format", "fhir", "--purpose", "TREAT"]).fails(64).says("--for");
+    home.run(&["audit", "query", "--day", "2026-01-01", "--since", "2026-01-01"]).fails(64);
+    home.run(&["audit", "query", "--limit", "0"]).fails(64);
+
+    // Exports: the same operations.
+    let exported = home.run(&["audit", "export", "--format", "jsonl", "--customer", &customer]).ok();
+    assert_eq!(
+        exported.text(),
+        home.run(&["audit", "query", "--json", "--limit", "1000", "--customer", &customer]).ok().text()
+    );
+    let args = ["audit", "export", "--format", "fhir", "--blob", &first, "-o", "events.ndjson"];
+    home.run(&args).ok();
+    let events = fs::read_to_string(home.path("events.ndjson")).unwrap();
+    assert_eq!(events.lines().count(), ask(&["--blob", &first]).len());
+    for event in events.lines() {
+        assert_eq!(serde_json::from_str::<Value>(event).unwrap()["resourceType"], "AuditEvent");
+    }
+    home.run(&args).fails(73);
+    let forced = home.run(&[&args[..], &["--force", "--json"]].concat()).ok().json();
+    assert_eq!(forced["operations"], events.lines().count());
+}
+
+/// A home with nothing but a copy of another's audit storage.
+fn auditor(home: &Home) -> Home {
+    let auditor = Home::empty();
+    let copied =
+        Command::new("cp").arg("-r").arg(home.store().join("audit")).arg(auditor.path("audit")).status();
+    assert!(copied.unwrap().success());
+    auditor
+}
+
+#[test]
+fn an_auditor_needs_the_audit_storage_alone() {
+    let home = Home::new();
+    let blob = home.put(b"one");
+    let auditor = auditor(&home);
+    let log_key = Value::from(fs::read_to_string(home.store().join("audit/store")).unwrap());
+    let marker: Value = serde_json::from_str(log_key.as_str().unwrap()).unwrap();
+    let (store, key) = (marker["store"].as_str().unwrap(), marker["log_key"].as_str().unwrap());
+    let before = auditor.names();
+    let at = ["--audit-store", "audit", "audit"];
+    let run = |args: &[&str]| auditor.run(&[&at[..], args].concat());
+
+    for args in [&["query", "--json", "--blob", &blob][..], &["export", "--format", "jsonl", "--blob", &blob]]
+    {
+        let theirs = run(args).ok();
+        assert!(
+            theirs.err.starts_with("strongroom: the log's key is taken from its own storage"),
+            "{}",
+            theirs.err
+        );
+        let with_key = run(&[args, &["--key", key]].concat()).ok();
+        assert_eq!(with_key.err, "");
+        let ours = home.run(&[&["audit"], args].concat()).ok();
+        assert!(ours.text() == theirs.text() && ours.text() == with_key.text());
+        assert!(ours.text().lines().count() > 0);
+    }
+    assert_eq!(run(&["tail", "--json", "-n", "3"]).ok().text().lines().count(), 3);
+    assert!(run(&["query"]).ok().text().contains(&blob));
+    assert_eq!(auditor.names(), before, "nothing was made");
+
+    run(&["query", "--key", &"ab".repeat(32)]).fails(65).says("another key");
+    let public = strongroom::tlog::PublicKey::from_bytes(
+        data_encoding::HEXLOWER.decode(key.as_bytes()).unwrap().try_into().unwrap(),
+    );
+    let named =
+        |name: &str| strongroom::tlog::VerifierKey::ed25519(name.parse().unwrap(), public).to_string();
+    run(&["query", "--key", &named(&format!("strongroom/{store}"))]).ok();
+    run(&["query", "--key", &named(&format!("strongroom/{store}/0003"))]).ok();
+    run(&["query", "--key", &named("strongroom/019mx0xqp7xz8cphp0tt9dmxsc")]).fails(65).says("another store");
+    run(&["query", "--customer", "acme"]).fails(66);
+    auditor.run(&["--audit-store", "nowhere", "audit", "query"]).fails(66).says("no audit log");
+    auditor.run(&["--audit-store", "audit", "--log-key", "nowhere", "audit", "query"]).fails(78);
+
+    // What was changed is an error, and not left out.
+    let commits = auditor.path("audit/wal/0000");
+    let commit = fs::read_dir(commits).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
+    let mut bytes = fs::read(&commit).unwrap();
+    let at = bytes.len() - 20;
+    bytes[at] ^= 1;
+    fs::write(&commit, bytes).unwrap();
+    run(&["query", "--key", key]).fails(65);
+    let exported = run(&["export", "--format", "jsonl", "--key", key, "-o", "out"]).fails(65);
+    assert!(exported.out.is_empty() && !auditor.path("out").exists());
+}
+
+#[test]
+fn a_record_is_proven_to_an_outsider() {
+    let home = Home::new();
+    let blob = home.put(b"one");
+    let sealed = &lines(&home.run(&["audit", "query", "--json", "--action", "seal"]).ok())[0];
+    let request = sealed["request"].as_str().unwrap();
+    let place = |of: &Value| format!("{}:{}", of["shard"], of["index"]);
+    let (intent, outcome) = (place(sealed), place(&sealed["outcome"]));
+    home.run(&["audit", "proof", request]).fails(66).says("publish");
+
+    let key = fs::read_to_string(home.path("data/strongroom/kms/log.key")).unwrap();
+    let key = strongroom::tlog::NamedKey::parse(key.trim_end()).unwrap().into_secret();
+    let public = key.public().to_string();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let marker: Value =
+            serde_json::from_slice(&fs::read(home.store().join("audit/store")).unwrap()).unwrap();
+        let store = marker["store"].as_str().unwrap().parse().unwrap();
+        let storage = Arc::new(LocalFileSystem::new_with_prefix(home.store().join("audit")).unwrap());
+        let signer = Arc::new(strongroom::audit::signer::LocalSigner::new(key));
+        let publisher =
+            strongroom::audit::publish::Publisher::new(storage, store, signer, Duration::from_secs(60));
+        publisher.publish(0, &[]).await.unwrap();
+    });
+    for (args, kind) in [
+        (&[request][..], "intent"),
+        (&[&intent], "intent"),
+        (&[request, "--outcome"], "outcome"),
+        (&[&outcome], "outcome"),
+    ] {
+        home.run(&[&["audit", "proof", "-o", "p.tlog-proof", "--force"], args].concat()).ok();
+        // Elsewhere, with the file and the key.
+        let outsider = Home::empty();
+        fs::copy(home.path("p.tlog-proof"), outsider.path("p")).unwrap();
+        let checked = outsider.run(&["audit", "check-proof", "p", "--key", &public, "--json"]).ok().json();
+        assert_eq!(checked["record"]["event"][kind]["request"], request, "{checked}");
+        assert!(outsider.run(&["audit", "check-proof", "p", "--key", &public]).ok().text().contains(request));
+        outsider.run(&["audit", "check-proof", "p", "--key", &"ab".repeat(32)]).fails(65);
+        outsider.run(&["audit", "check-proof", "p", "--key", &public, "--quorum", "1"]).fails(64);
+        let stranger = strongroom::tlog::PublicKey::from_bytes([3; 32]);
+        let witness = strongroom::tlog::VerifierKey::cosigner("example.com/w".parse().unwrap(), stranger);
+        let witnessed = ["audit", "check-proof", "p", "--key", &public, "--witness", &witness.to_string()];
+        outsider.run(&witnessed).fails(65);
+        outsider.run(&[&witnessed[..], &["--quorum", "0"]].concat()).ok();
+        let text = fs::read_to_string(outsider.path("p")).unwrap();
+        let index = text.lines().find(|line| line.starts_with("index ")).unwrap();
+        fs::write(outsider.path("p"), text.replace(index, "index 0")).unwrap();
+        outsider.run(&["audit", "check-proof", "p", "--key", &public]).fails(65);
+    }
+    let printed = home.run(&["audit", "proof", &intent]).ok();
+    assert!(printed.text().starts_with("c2sp.org/tlog-proof@v1\n"));
+    assert!(!printed.text().contains(&blob), "the record is in base64");
+    home.run(&["audit", "proof", "0:99999"]).fails(66);
+    home.run(&["audit", "proof", "7:0"]).fails(66);
+    home.run(&["audit", "proof", &blob]).fails(66);
+    home.run(&["audit", "proof", &intent, "--outcome"]).fails(64);
+    home.run(&["audit", "check-proof", "nothing", "--key", &public]).fails(66);
+}
+
 /// The file of this name somewhere below a commit log.
 fn find(below: &std::path::Path, name: &str) -> std::path::PathBuf {
     let mut waiting = vec![below.to_owned()];

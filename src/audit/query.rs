@@ -200,10 +200,20 @@ pub fn operations(
     filter: &Filter,
     after: Option<Cursor>,
 ) -> BoxStream<'static, Result<Operation>> {
+    within(reader, filter, after, WINDOW)
+}
+
+/// The same, with so many that wait.
+fn within(
+    reader: &LogReader,
+    filter: &Filter,
+    after: Option<Cursor>,
+    window: usize,
+) -> BoxStream<'static, Result<Operation>> {
     let (reader, filter) = (reader.clone(), Arc::new(filter.clone()));
     let merged = async move {
         let begin = async |shard| {
-            let mut shard = InShard::open(&reader, shard, Arc::clone(&filter), after).await?;
+            let mut shard = InShard::open(&reader, shard, Arc::clone(&filter), after, window).await?;
             Ok::<Option<_>, Error>(shard.next().await?.map(|first| (Cursor::at(&first), (first, shard))))
         };
         // The next operation of each shard that has one.
@@ -237,6 +247,8 @@ struct InShard {
     pairing: Pairing,
     /// What fits, in order.
     waiting: VecDeque<Waiting>,
+    /// How many there may be.
+    window: usize,
 }
 
 /// An operation in its place in the order.
@@ -253,6 +265,7 @@ impl InShard {
         shard: u16,
         filter: Arc<Filter>,
         after: Option<Cursor>,
+        window: usize,
     ) -> Result<Self> {
         let shard = reader.shard(shard).await?;
         let beginning = Timestamp::from_micros(0).map_err(|_| out_of_time())?;
@@ -263,7 +276,7 @@ impl InShard {
         let next = span.start;
         let commits = shard.commits(span, filter.customer.map(|customer| BTreeSet::from([customer])));
         let (pairing, waiting) = (Pairing::default(), VecDeque::new());
-        Ok(Self { shard, filter, after, commits, next, pairing, waiting })
+        Ok(Self { shard, filter, after, commits, next, pairing, waiting, window })
     }
 
     async fn next(&mut self) -> Result<Option<Operation>> {
@@ -275,7 +288,7 @@ impl InShard {
                 }
                 continue;
             }
-            if self.waiting.len() >= WINDOW {
+            if self.waiting.len() >= self.window {
                 self.settle().await?;
                 continue;
             }
@@ -339,10 +352,19 @@ fn out_of_time() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use object_store::ObjectStore;
+    use object_store::memory::InMemory;
     use serde_json::json;
 
     use super::*;
+    use crate::access::Access;
+    use crate::audit::log::{Log, LogConfig};
     use crate::audit::operation::tests::{intent, outcome, paired};
+    use crate::audit::signer::LocalSigner;
+    use crate::id::StoreId;
+    use crate::system::{SystemClock, SystemEntropy};
 
     fn id(byte: u8) -> RequestId {
         RequestId::from_bytes([byte; 16])
@@ -408,5 +430,41 @@ mod tests {
         let at = |time, shard, index| Cursor { time: Timestamp::from_micros(time).unwrap(), shard, index };
         let sorted = [at(1, 9, 9), at(2, 0, 5), at(2, 0, 6), at(2, 1, 0), at(3, 0, 0)];
         assert!(sorted.is_sorted());
+    }
+
+    /// Of 40 operations, every third ends at the end of the log, and the first never.
+    #[tokio::test]
+    async fn a_small_window_gives_the_same_answer() {
+        let storage: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let signer = Arc::new(LocalSigner::generate(&SystemEntropy).unwrap());
+        let config = LogConfig::new(StoreId::from_bytes([1; 16]), signer);
+        let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+        let log = Log::open(Arc::clone(&storage), config, clock, entropy).await.unwrap();
+        let access = Access::new(Principal::Unix(0), Purpose::Operations);
+        let mut late = Vec::new();
+        for number in 0..40 {
+            let intent = Intent::new(log.request_id().unwrap(), &access, Action::Stat);
+            let (open, _) = log.begin(intent).await.unwrap();
+            match number {
+                0 => std::mem::forget(open),
+                number if number % 3 == 0 => late.push(open),
+                _ => open.finish(OutcomeResult::Ok, None).await.unwrap(),
+            }
+        }
+        for open in late {
+            open.finish(OutcomeResult::Denied, None).await.unwrap();
+        }
+        let limit = Duration::from_secs(60);
+        let reader = LogReader::open(storage, StoreId::from_bytes([1; 16]), log.authority(), limit);
+        let ask = async |window| {
+            let asked = within(&reader, &Filter::default(), None, window);
+            asked.try_collect::<Vec<_>>().await.unwrap()
+        };
+        let all = ask(WINDOW).await;
+        assert_eq!(all.len(), 40);
+        assert_eq!(all.iter().filter(|operation| operation.outcome().is_none()).count(), 1);
+        for window in [1, 2, 7, 40] {
+            assert!(ask(window).await == all, "{window}");
+        }
     }
 }

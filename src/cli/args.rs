@@ -81,8 +81,8 @@ pub(super) struct Global {
     /// [env: STRONGROOM_PURPOSE] [default: HSYSADMIN, as in backups and restores]
     #[arg(long, global = true, value_name = "CODE")]
     purpose: Option<Purpose>,
-    /// Print JSON: one object, or one a line from ls, verify and audit tail. Errors are one
-    /// object on standard error
+    /// Print JSON: one object, or one a line from ls, verify, audit tail and audit query. Errors are
+    /// one object on standard error
     #[arg(long, global = true)]
     pub(super) json: bool,
     /// No notes and no progress bar

@@ -116,10 +116,7 @@ async fn filter(session: &Session, which: &Which) -> Result<Filter, Failure> {
 async fn customer(session: &Session, whose: &Whose) -> Result<CustomerId, Failure> {
     match whose {
         Whose::Id(id) => Ok(*id),
-        Whose::Label(label) => {
-            let info = session.customer(label).await?.info().await.map_err(|error| session.explain(error))?;
-            Ok(info.id)
-        }
+        Whose::Label(label) => Ok(session.customer(label).await?.id()),
     }
 }
 

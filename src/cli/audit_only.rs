@@ -4,13 +4,14 @@
 //! Separate from the [`Session`](super::Session), which takes all of these. An auditor
 //! has read access to one bucket.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::PublicKeyText;
 use super::exit::Exit;
 use super::failure::Failure;
+use super::log_key;
 use super::output::Output;
-use super::{log_key, no_store};
 use crate::audit::layout::origin;
 use crate::audit::log::LogReader;
 use crate::config::{Config, LogKey};
@@ -32,12 +33,10 @@ pub(super) async fn open(
 ) -> Result<LogReader, Failure> {
     let url = config.urls.of(StorageRole::Audit);
     let urls = StorageUrls { audit: Some(url.clone()), ..StorageUrls::new(url) };
-    let clock = std::sync::Arc::new(SystemClock);
-    let opened = Storages::open(&urls, CreateRoot::No, clock).await;
-    let storage = opened.map_err(|error| no_store(config, error))?.audit;
-    let marker = Marker::read(&*storage).await?.ok_or_else(|| {
-        no_store(config, Error::new(ErrorKind::NotFound, "the audit storage has no store's marker"))
-    })?;
+    let opened = Storages::open(&urls, CreateRoot::No, Arc::new(SystemClock)).await;
+    let storage = opened.map_err(|error| no_log(config, error))?.audit;
+    let marker = Marker::read(&*storage).await?;
+    let marker = marker.ok_or_else(|| no_log(config, Error::new(ErrorKind::NotFound, "no marker")))?;
     let authority = authority(config, key, marker, output).await?;
     Ok(LogReader::open(storage, marker.store, authority, LIMIT))
 }
@@ -55,7 +54,8 @@ async fn authority(
             check_name(key, marker.store)?;
             key.public()
         }
-        (None, LogKey::File(path)) if !path.exists() => {
+        // The one that `init` makes, where it was not run.
+        (None, LogKey::File(path)) if *path == config.local_kms.join("log.key") && !path.exists() => {
             output.note(
                 "the log's key is taken from its own storage; give it with --key to know whose log it is",
             );
@@ -65,6 +65,15 @@ async fn authority(
     };
     check_key(key, marker.log_key)?;
     Ok(key)
+}
+
+fn no_log(config: &Config, error: Error) -> Failure {
+    if error.kind() != ErrorKind::NotFound {
+        return error.into();
+    }
+    let message = format!("no audit log at {}", config.urls.of(StorageRole::Audit));
+    Failure::new(Exit::NoInput, error.kind().as_str(), message)
+        .hint("name another place with --audit-store or STRONGROOM_AUDIT, or the store with --store")
 }
 
 /// Checks that a key that was given is the log's.
