@@ -25,6 +25,7 @@ pub mod log;
 pub mod operation;
 pub mod segment;
 pub mod signer;
+pub mod verify;
 
 /// Proof that an intent to use a key is durable in the log.
 ///
