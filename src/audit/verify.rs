@@ -281,6 +281,10 @@ fn checkpoint(context: &Context, shard: u16, found: Read, options: &Options) -> 
     if shard == FIRST_SHARD && cosigned < options.quorum {
         context.findings.wrong(&path, Problem::Quorum { found: cosigned, quorum: options.quorum });
     }
+    let unknown = signed.note().signatures().len().saturating_sub(1 + cosigned);
+    if unknown > 0 {
+        context.findings.note(&path, Problem::UnknownSignatures(unknown));
+    }
     Some(head)
 }
 
@@ -309,16 +313,23 @@ async fn identify(
         findings.wrong(&path, Problem::OtherKey);
     }
     let samples = samples(storage, inventory).await?;
-    let endorsed = samples.iter().find(|sample| sample.header().verify_endorsement(&authority).is_ok());
-    if endorsed.is_none() && !samples.is_empty() {
+    let mut endorsed: BTreeMap<StoreId, usize> = BTreeMap::new();
+    for header in samples.iter().map(Commit::header) {
+        if header.verify_endorsement(&authority).is_ok() {
+            *endorsed.entry(header.store).or_default() += 1;
+        }
+    }
+    if endorsed.is_empty() && !samples.is_empty() {
         findings.wrong(&path, Problem::NoEndorsement);
         if options.authority.is_none() {
             return Ok((marker.map(|marker| marker.store), None));
         }
     }
+    // One of them may have been put there: the store of most.
+    let most = endorsed.into_iter().max_by_key(|(_, count)| *count).map(|(store, _)| store);
     let store = options
         .store
-        .or_else(|| endorsed.map(|commit| commit.header().store))
+        .or(most)
         .or(marker.map(|marker| marker.store));
     if marker.is_some_and(|marker| Some(marker.store) != store) {
         findings.wrong(&path, Problem::OtherStore);

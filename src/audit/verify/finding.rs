@@ -180,6 +180,9 @@ pub enum Problem {
     /// A note: how many records the checkpoint does not cover.
     #[error("covers all but the newest {0} records")]
     Uncovered(u64),
+    /// A note: signatures that could not be verified.
+    #[error("has {0} more signatures, by keys that were not given")]
+    UnknownSignatures(usize),
     /// A note: nothing was signed yet.
     #[error("there is none yet")]
     NoCheckpoint,
@@ -275,6 +278,7 @@ impl Problem {
             Self::Rewritten(_) => "rewritten",
             Self::PinUnknown => "pin-unknown",
             Self::Uncovered(_) => "uncovered",
+            Self::UnknownSignatures(_) => "unknown-signatures",
             Self::NoCheckpoint => "no-checkpoint",
             Self::KeyFromStorage => "key-from-storage",
             Self::AgedOut(_) => "aged-out",
