@@ -23,6 +23,7 @@ pub mod head;
 pub mod layout;
 pub mod log;
 pub mod operation;
+pub mod publish;
 pub mod segment;
 pub mod signer;
 pub mod verify;

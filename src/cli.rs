@@ -26,8 +26,15 @@
 //! | `ls --ids`, a line | `blob`, `stored_bytes`, `stored_at` |
 //! | `stat` | as `ls` |
 //! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
+//! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
+//! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
 //! | `audit verify` | `commits`, `records`, `root`, `ok` |
 //! | `audit tail`, a line | the record as it is stored ([`Record`](crate::audit::Record)) |
+//! | `witness key` | `name`, `key` (the public one) |
+//! | `witness serve`, once | `key`, `listening` (address and port) |
+//! | `witness serve`, a line on standard error | `alarm` or `unproven`: `origin`, `message`; or `error`, as below |
+//! | `witness cosign` | `origin`, `size`, `root`, `cosigned_at`, `checkpoint` (the note) |
+//! | `witness show` | `key`, `logs`: `origin`, `size`, `root`, `cosigned_at`, `evidence` (the name of a file) |
 //! | any, on standard error | `error`: `kind`, `message`, `exit`, and `hint` where there is one |
 
 use std::process::ExitCode;
@@ -49,6 +56,7 @@ use crate::system::SystemClock;
 mod args;
 mod audit;
 mod customer;
+mod doctor;
 mod exit;
 mod failure;
 mod get;
@@ -61,6 +69,7 @@ mod producer;
 mod put;
 mod signal;
 mod sink;
+mod witness;
 
 use args::{Cli, Command};
 use exit::Exit;
@@ -108,6 +117,9 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         clap_complete::generate(shell, &mut Cli::command(), "strongroom", &mut script);
         return output.print(&String::from_utf8_lossy(&script));
     }
+    if let Command::Witness(command) = cli.command {
+        return runtime()?.block_on(witness::run(command, output));
+    }
     let uid = rustix::process::getuid().as_raw();
     let config = Config::resolve(cli.global.given(), |name| std::env::var_os(name), uid)?;
     let runtime = runtime()?;
@@ -133,6 +145,12 @@ fn runtime() -> Result<Runtime, Failure> {
 
 async fn execute(command: Command, config: Config, output: Output) -> Result<(), Failure> {
     let mut signals = signal::Signals::listen()?;
+    if let Command::Doctor(command) = command {
+        return tokio::select! {
+            done = doctor::run(&config, command, output) => done,
+            failure = signals.received() => Err(failure),
+        };
+    }
     let session = tokio::select! {
         session = Session::open(&command, config, output) => session?,
         failure = signals.received() => return Err(failure),
@@ -179,7 +197,8 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Verify(command) => list::verify(session, command).await,
         Command::Audit(args::Audit::Tail(command)) => audit::tail(session, &command).await,
         Command::Audit(args::Audit::Verify) => audit::verify(session).await,
-        Command::Completions { .. } => Ok(String::new()),
+        // Done before a session was opened.
+        Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
     }
 }
 

@@ -21,6 +21,7 @@ pub mod cli;
 pub mod codec;
 #[cfg(feature = "cli")]
 pub mod config;
+pub mod doctor;
 pub mod entropy;
 pub mod envelope;
 pub mod error;
@@ -39,5 +40,6 @@ pub mod suite;
 pub mod system;
 pub mod time;
 pub mod tlog;
+pub mod witness;
 
 pub use error::{Error, ErrorKind, Result};

@@ -2,6 +2,7 @@
 //!
 //! * [`format`](mod@format): paths, headers, payloads, byte by byte;
 //! * [`keys`]: key hierarchy, rings, key schedule, caching;
+//! * [`audit`]: the log, its proofs, and what they prove;
 //! * [`vectors`]: a whole small store in hexadecimal;
 //! * [`threat`]: who is trusted for what;
 //! * [`operations`]: setting up, failing, restoring;
@@ -17,6 +18,10 @@ pub mod format {
 
 pub mod keys {
     #![doc = include_str!("manual/keys.md")]
+}
+
+pub mod audit {
+    #![doc = include_str!("manual/audit.md")]
 }
 
 pub mod vectors {

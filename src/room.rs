@@ -38,12 +38,14 @@ use crate::system::{SystemClock, SystemEntropy};
 use crate::time::Clock;
 
 mod customer;
+mod health;
 mod keyring;
 mod open;
 mod seal;
 mod source;
 
 pub use customer::{Customer, Listed};
+pub use health::CustomerKeys;
 pub use open::{BlobInfo, ByteRange, Opened};
 pub use seal::{SealOptions, Sealed};
 pub use source::Source;
@@ -64,6 +66,9 @@ pub struct Options {
     /// How long a record may take to become durable before the operation is
     /// refused: 10 seconds.
     pub log_deadline: Duration,
+    /// Whether to write to a shard of the log of one's own, as a program that
+    /// stays does where a write takes long ([`Log::open_own`]): no.
+    pub own_shard: bool,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of keys, salts and ids.
@@ -79,6 +84,7 @@ impl Options {
             key_uses: 1 << 20,
             log_signer,
             log_deadline: Duration::from_secs(10),
+            own_shard: false,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
         }
@@ -226,7 +232,7 @@ impl Strongroom {
         check_signer(&marker, &options)?;
         let store = marker.store;
         // If we stop here or anywhere below, the next `init` takes up this id.
-        let room = Self::assemble(store, storages, kms, &options).await?;
+        let room = Self::assemble(store, storages, kms, &options, Begins::Yes).await?;
         let keyring = &room.0.keyring;
         let intent = Intent::new(room.0.log.request_id()?, access, Action::Init);
         let (open, receipt) = room.0.log.begin(intent).await?;
@@ -267,13 +273,7 @@ impl Strongroom {
         })?;
         check_markers(&storages, marker, options.log_deadline).await?;
         check_signer(&marker, &options)?;
-        let room = Self::assemble(marker.store, storages, kms, &options).await?;
-        if room.0.log.head().next() == 0 {
-            // The log has the record of `init` at least. One that is empty was
-            // deleted, and must not begin anew as if nothing had happened.
-            return Err(Error::new(ErrorKind::Integrity, "the store's audit log is gone"));
-        }
-        Ok(room)
+        Self::assemble(marker.store, storages, kms, &options, Begins::No).await
     }
 
     async fn assemble(
@@ -281,14 +281,25 @@ impl Strongroom {
         storages: Storages,
         kms: KmsRegistry,
         options: &Options,
+        begins: Begins,
     ) -> Result<Self> {
         let (clock, entropy) = (Arc::clone(&options.clock), Arc::clone(&options.entropy));
         let config = LogConfig {
             deadline: options.log_deadline,
             ..LogConfig::new(store, Arc::clone(&options.log_signer))
         };
-        let log =
-            Log::open(Arc::clone(&storages.audit), config, Arc::clone(&clock), Arc::clone(&entropy)).await?;
+        let open = || (Arc::clone(&storages.audit), config.clone(), Arc::clone(&clock), Arc::clone(&entropy));
+        let (audit, first, time, chance) = open();
+        let mut log = Log::open(audit, first, time, chance).await?;
+        if begins == Begins::No && log.head().next() == 0 {
+            // The log has the record of `init` at least. One that is empty was
+            // deleted, and must not begin anew as if nothing had happened.
+            return Err(Error::new(ErrorKind::Integrity, "the store's audit log is gone"));
+        }
+        if options.own_shard {
+            let (audit, own, time, chance) = open();
+            log = Log::open_own(audit, own, time, chance).await?;
+        }
         let keyring = Keyring::new(
             store,
             Arc::clone(&storages.keys),
@@ -470,6 +481,13 @@ impl fmt::Debug for Strongroom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Strongroom").field("store", &self.0.store).finish_non_exhaustive()
     }
+}
+
+/// Whether a store is being made, so that its log may be empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begins {
+    Yes,
+    No,
 }
 
 /// Wipes what is past its term while the store is open, so that a key nobody

@@ -26,6 +26,7 @@ mod bounded;
 mod fault;
 pub mod layout;
 pub mod marker;
+pub mod probe;
 #[cfg(feature = "aws")]
 pub mod s3;
 mod staging;
@@ -49,7 +50,7 @@ use crate::time::{Clock, Timestamp};
 
 pub use self::fault::{store_error, within};
 pub use self::staging::{ABANDONED_AFTER, Swept, sweep_staging};
-pub use self::url::{StorageUrl, StorageUrls};
+pub use self::url::{StorageRole, StorageUrl, StorageUrls};
 
 /// Whether a missing directory is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ mod key;
 mod named;
 pub mod note;
 pub mod proof;
-mod text;
+pub(crate) mod text;
 pub mod tile;
 mod tiled;
 

@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u8, u8)] = &[
     ("merkle", 2, 2),
     ("retention", 2, 2),
     ("tlog", 2, 2),
+    ("witness", 2, 4), // the rules; state, client and server under them
     ("access", 3, 3),
     ("audit", 3, 4), // the contract and the records; the log under them
     ("cache", 3, 3),
@@ -36,6 +37,7 @@ const FLOORS: &[(&str, u8, u8)] = &[
     ("ring", 3, 3),
     ("store", 4, 4),
     ("system", 4, 4), // the one place that asks the machine for time and randomness
+    ("doctor", 5, 5),
     ("room", 5, 5),
     ("shred", 5, 5),
     ("bin", 6, 6),

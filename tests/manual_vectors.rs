@@ -91,7 +91,10 @@ async fn the_sizes_are_those_of_the_tables() {
 async fn vectors() -> Value {
     let kms = LocalKms::new().await;
     let mut objects = BTreeMap::new();
-    let marker = format!("{{\"format\":\"strongroom-store-v1\",\"store\":\"{STORE}\"}}\n");
+    let marker = format!(
+        "{{\"format\":\"strongroom-store-v1\",\"store\":\"{STORE}\",\"log_key\":\"{}\"}}\n",
+        signer::authority()
+    );
     for storage in ["audit", "blobs", "keys"] {
         objects.insert(format!("{storage}/store"), hex(marker.as_bytes()));
     }

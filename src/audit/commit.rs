@@ -528,7 +528,7 @@ pub(super) mod tests {
 
     /// An outcome; every third concerns no customer, the others two by turns.
     pub(in crate::audit) fn line(number: u8) -> Line {
-        let customer = (number % 3 > 0).then(|| CustomerId::from_bytes([number % 3; 16]));
+        let customer = (!number.is_multiple_of(3)).then(|| CustomerId::from_bytes([number % 3; 16]));
         let event = Event::Outcome(Outcome {
             request: RequestId::from_bytes([number; 16]),
             customer,

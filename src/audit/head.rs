@@ -1,8 +1,8 @@
 //! Where a shard of the log stands: what the next commit has to follow from.
 //!
 //! Separate from the commit, because a commit is one object and a head the sum
-//! of all before it. Pure: [`Head::verify`] takes a commit, and
-//! [`Head::extend`] makes one.
+//! of all before it. Pure: [`Head::verify`] takes the next commit, and `extend`
+//! makes it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

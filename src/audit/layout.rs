@@ -179,6 +179,12 @@ pub fn commits() -> Path {
     Path::from("wal")
 }
 
+/// The prefix of all segments.
+#[must_use]
+pub fn segments() -> Path {
+    Path::from("segment")
+}
+
 /// The prefix of a shard's segments.
 #[must_use]
 pub fn segments_of(shard: u16) -> Path {

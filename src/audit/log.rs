@@ -17,6 +17,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,19 +31,23 @@ use super::commit::{Commit, Line, Writer, endorsement};
 use super::head::Head;
 use super::signer::LogSigner;
 use super::{Event, Intent, KeyUseReceipt, Outcome, OutcomeResult, Record};
-use crate::entropy::{Entropy, random};
+use crate::entropy::{Entropy, random, random_secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KekId, RequestId, StoreId, WriterId};
+use crate::secret::Secret;
 use crate::time::Clock;
 use crate::tlog::{PublicKey, SecretKey};
 
 mod append;
 mod pins;
 mod queue;
-mod wal;
+mod settle;
+mod shards;
+pub(super) mod wal;
 
 use append::Chain;
 use queue::{Begun, Queue, Reply, Seed, Ticket, begin_refused, finish_delayed};
+pub use settle::Settled;
 use wal::Wal;
 pub use wal::{ChainReport, verify_chain};
 
@@ -98,6 +103,8 @@ struct Inner {
     wal: Wal,
     config: LogConfig,
     writer: WriterId,
+    /// What this writer's key is made of.
+    seed: Secret<32>,
     /// Made with the first commit, so that who only reads is not endorsed.
     pen: OnceCell<Writer>,
     clock: Arc<dyn Clock>,
@@ -108,6 +115,10 @@ struct Inner {
     chain: tokio::sync::Mutex<Chain>,
     /// The head that the committer knows.
     head: Mutex<Head>,
+    /// How many intents have no outcome yet.
+    open: AtomicU64,
+    /// When a commit of this writer was stored last, in milliseconds of uptime.
+    written: AtomicU64,
 }
 
 impl fmt::Debug for Log {
@@ -141,7 +152,7 @@ impl Log {
         })?;
         let writer = WriterId::from_bytes(random(&*entropy)?);
         let (store, shard, authority) = (config.store, config.shard, config.signer.public());
-        let wal = Wal { storage, store, shard, authority, limit: config.deadline / 2 };
+        let wal = Wal::new(storage, store, shard, authority, config.deadline / 2);
         let found = async {
             let end = wal.end(0).await?;
             let Some(last) = end.checked_sub(1) else {
@@ -162,6 +173,7 @@ impl Log {
             wal,
             config,
             writer,
+            seed: random_secret(&*entropy)?,
             pen: OnceCell::new(),
             clock,
             entropy,
@@ -169,8 +181,13 @@ impl Log {
             queue: Mutex::default(),
             chain: tokio::sync::Mutex::new(Chain::new(head.clone(), mark)),
             head: Mutex::new(head),
+            open: AtomicU64::new(0),
+            written: AtomicU64::new(0),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        let every = (inner.config.idle / 3).max(Duration::from_secs(1));
+        inner.runtime.spawn(settle::say_alive(Arc::downgrade(&inner), every));
+        Ok(Self { inner })
     }
 
     /// A new request id.
@@ -246,6 +263,10 @@ impl Log {
     /// No more intents are taken; call it again for the rest.
     pub async fn close(&self) -> Result<()> {
         self.inner.queue().closed = true;
+        if self.inner.is_owner() {
+            let release = self.inner.record(self.inner.nonce()?, Event::Release);
+            self.inner.append_at(vec![release], None).await?;
+        }
         // An intent whose caller had gone may have queued its outcome meanwhile.
         loop {
             self.flush().await?;
@@ -347,10 +368,23 @@ impl Inner {
         Line::new(&Record { nonce, time: self.clock.now(), writer: self.writer, event, chain: None })
     }
 
+    fn has_open(&self) -> bool {
+        self.open.load(Relaxed) > 0
+    }
+
+    fn is_owner(&self) -> bool {
+        let head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        head.owner() == Some(self.writer)
+    }
+
+    fn last_written(&self) -> Duration {
+        Duration::from_millis(self.written.load(Relaxed))
+    }
+
     /// What this log signs its commits with, endorsed the first time.
     async fn pen(&self) -> Result<&Writer> {
         let endorsed = || async {
-            let key = SecretKey::generate(&*self.entropy)?;
+            let key = SecretKey::from_seed(&self.seed);
             let message = endorsement(self.config.store, self.writer, &key.public());
             let endorsement = self.config.signer.sign(&message).await?;
             Ok(Writer::new(self.writer, key, endorsement))
@@ -365,7 +399,7 @@ impl Inner {
         let mut close = |lines: &mut Vec<Line>, seeds: &mut Vec<Seed>| {
             let (to, answer) = oneshot::channel();
             let reply = Reply::Begin { seeds: std::mem::take(seeds), to: Some(to) };
-            tickets.push(Ticket { lines: std::mem::take(lines), reply });
+            tickets.push(Ticket::new(std::mem::take(lines), reply));
             answers.push(answer);
         };
         for intent in intents {
@@ -390,7 +424,7 @@ impl Inner {
     /// Queues outcomes, and waits until they and all before them are durable.
     async fn queue_and_wait(self: &Arc<Self>, lines: Vec<Line>) -> Result<()> {
         let (to, answer) = oneshot::channel();
-        self.queue_finish(Ticket { lines, reply: Reply::Finish { to: Some(to) } });
+        self.queue_finish(Ticket::new(lines, Reply::Finish { to: Some(to) }));
         match timeout(self.config.deadline, answer).await {
             // Without a sender, the runtime of the committer is gone.
             Ok(answer) => answer.unwrap_or_else(|_| Err(finish_delayed(None))),
@@ -416,6 +450,7 @@ pub struct OpenIntent {
 
 impl OpenIntent {
     fn new(inner: Arc<Inner>, seed: Seed) -> Self {
+        inner.open.fetch_add(1, Relaxed);
         Self { inner, request: seed.request, seed: Some(seed) }
     }
 
@@ -439,10 +474,16 @@ impl OpenIntent {
         self.queue_outcome(result, bytes);
     }
 
+    fn take_seed(&mut self) -> Option<Seed> {
+        let seed = self.seed.take()?;
+        self.inner.open.fetch_sub(1, Relaxed);
+        Some(seed)
+    }
+
     fn queue_outcome(&mut self, result: OutcomeResult, bytes: Option<u64>) {
-        if let Some(seed) = self.seed.take() {
+        if let Some(seed) = self.take_seed() {
             let lines = vec![self.inner.outcome(seed, result, bytes)];
-            self.inner.queue_finish(Ticket { lines, reply: Reply::Finish { to: None } });
+            self.inner.queue_finish(Ticket::new(lines, Reply::Finish { to: None }));
         }
     }
 
@@ -457,7 +498,7 @@ impl OpenIntent {
     /// The outcome is recorded, as soon as this was polled once.
     pub async fn finish(mut self, result: OutcomeResult, bytes: Option<u64>) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        let seed = self.seed.take().expect("an open intent is finished once");
+        let seed = self.take_seed().expect("an open intent is finished once");
         let line = inner.outcome(seed, result, bytes);
         inner.queue_and_wait(vec![line]).await
     }

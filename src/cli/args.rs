@@ -5,6 +5,7 @@
 //! error is put into our own words ([`wrong_use`]), which repeat options only.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -15,12 +16,15 @@ use super::exit::Exit;
 use super::failure::Failure;
 use crate::access::{Principal, Purpose};
 use crate::config::Given;
+use crate::doctor::policy::Account;
 use crate::envelope::BlobName;
 use crate::id::{BlobId, Label};
 use crate::retention::Period;
 use crate::room::{ByteRange, KeyChoice};
+use crate::store::StorageUrl;
 use crate::suite::Suite;
 use crate::time::Day;
+use crate::tlog::{KeyName, VerifierKey};
 
 /// Keeps files and backups sealed under per-customer keys, with every use of a
 /// key on the record.
@@ -104,6 +108,12 @@ pub(super) enum Command {
     /// Reads the audit log
     #[command(subcommand)]
     Audit(Audit),
+    /// Remembers what the audit log has shown, so that it cannot be rewritten
+    ///
+    /// A witness belongs to whoever relies on the log and does not run it. It needs no store.
+    #[command(subcommand)]
+    Witness(Witness),
+    Doctor(Doctor),
     /// Prints a completion script for a shell
     Completions {
         /// Which shell
@@ -299,6 +309,95 @@ pub(super) struct Tail {
     /// How many operations, or with --json, records
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     pub(super) lines: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Witness {
+    Key(WitnessKey),
+    Serve(WitnessServe),
+    Cosign(WitnessCosign),
+    Show(WitnessShow),
+}
+
+/// Makes the key of a new witness, and prints the public key for the log's operator
+#[derive(Debug, Args)]
+pub(super) struct WitnessKey {
+    /// What to call the witness: by custom a URL without https://, example.com/witness
+    #[arg(long)]
+    pub(super) name: KeyName,
+    /// The file to make, which only you can read
+    #[arg(long, value_name = "FILE")]
+    pub(super) key: PathBuf,
+}
+
+/// Cosigns what logs send it, over HTTP (c2sp.org/tlog-witness)
+///
+/// Ends with exit code 0 at SIGTERM or SIGINT. What it has cosigned is in DIR, and must never be
+/// restored from an old copy: begin anew with another key instead.
+#[derive(Debug, Args)]
+pub(super) struct WitnessServe {
+    #[command(flatten)]
+    pub(super) witness: OfWitness,
+    /// The public key of a log; can be given more than once. Its name is the log's origin
+    #[arg(long = "log", value_name = "VKEY", required = true)]
+    pub(super) logs: Vec<VerifierKey>,
+    /// The address to listen at. Without TLS: what is answered is signed, and nothing is secret
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7380")]
+    pub(super) listen: SocketAddr,
+}
+
+/// Cosigns a log once, from where it is published, and prints the cosigned checkpoint
+///
+/// For cron, where a log can be read and nothing is sent to it. The exit code is 65 if the log
+/// contradicts what it has shown before: it was rolled back or rewritten.
+#[derive(Debug, Args)]
+pub(super) struct WitnessCosign {
+    #[command(flatten)]
+    pub(super) witness: OfWitness,
+    /// The public key of the log; a second one while it changes its key
+    #[arg(long = "log", value_name = "VKEY", required = true)]
+    pub(super) logs: Vec<VerifierKey>,
+    /// Where the log's `checkpoint` and `tile/` are: a directory, file:///…, s3://bucket/prefix, …
+    #[arg(long, value_name = "URL|PATH")]
+    pub(super) from: StorageUrl,
+}
+
+/// Shows what a witness has cosigned
+///
+/// The exit code is 65 if a log contradicted itself.
+#[derive(Debug, Args)]
+pub(super) struct WitnessShow {
+    /// The directory of its state
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OfWitness {
+    /// The file with the witness's key, as `witness key` makes it
+    #[arg(long, value_name = "FILE")]
+    pub(super) key: PathBuf,
+    /// The directory of its state
+    #[arg(long, value_name = "DIR")]
+    pub(super) state: PathBuf,
+    /// Begin a new state: DIR is empty or not there. Without it, a state that is missing is an error
+    #[arg(long)]
+    pub(super) new: bool,
+}
+
+/// Looks at what the store relies on, and says what to fix
+///
+/// Storages, their locks, versions, lifecycle rules and permissions, clocks, KMS keys. Nothing is
+/// changed; the keys used to learn which customers there are go on the record. The exit code is 78
+/// if there is a problem, and 0 with warnings only.
+#[derive(Debug, Args)]
+pub(super) struct Doctor {
+    /// Print the settings and policies of buckets, KMS keys and roles that this store needs on AWS
+    #[arg(long)]
+    pub(super) policies: bool,
+    /// The AWS account of the policies, 12 digits
+    #[arg(long, requires = "policies", value_name = "ACCOUNT")]
+    pub(super) account: Option<Account>,
 }
 
 #[derive(Debug, Args)]

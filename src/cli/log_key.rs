@@ -42,10 +42,10 @@ pub(super) async fn load(key: &LogKey) -> Result<Arc<dyn LogSigner>, Failure> {
 
 /// The key of a store that is about to be made: a new one, if there is no file.
 pub(super) async fn load_or_make(key: &LogKey) -> Result<Arc<dyn LogSigner>, Failure> {
-    if let LogKey::File(path) = key {
-        if read(path)?.is_none() {
-            make(path)?;
-        }
+    if let LogKey::File(path) = key
+        && read(path)?.is_none()
+    {
+        make(path)?;
     }
     load(key).await
 }

@@ -26,6 +26,8 @@
 //!   [`Storages::removes_abandoned_parts`](super::Storages::removes_abandoned_parts) looks.
 //! * On versioned buckets a deletion of keys or audit objects must be denied: a
 //!   delete marker lets create-if-absent win a second time.
+//!
+//! [`doctor`](crate::manual::operations) looks for all of it, by the questions in `ask`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,19 +38,19 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use object_store::CredentialProvider;
 use object_store::aws::{
     AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, Checksum, S3ConditionalPut,
 };
-use object_store::client::{HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
-use object_store::path::Path;
-use object_store::signer::{Method, SignedUrlOptions, Signer};
-use object_store::{ClientOptions, CredentialProvider};
 use tokio::sync::Mutex;
 
 use super::bounded;
 use super::fault::{NoCredentials, store_error, unusable, within};
-use crate::error::{Error, ErrorKind, Result};
+use super::probe::Reply;
+use crate::error::Result;
 use crate::time::{Clock, Timestamp};
+
+pub(super) mod ask;
 
 /// How long finding region and credentials may take.
 const CONFIGURE: Duration = Duration::from_secs(20);
@@ -141,37 +143,11 @@ impl Aws {
 /// # Errors
 /// [`ErrorKind::Configuration`] where we may not ask; [`ErrorKind::Unavailable`].
 pub(super) async fn check_rule(bucket: &AmazonS3, deadline: Duration) -> Result<bool> {
-    const WHAT: &str = "look for the bucket's lifecycle rule";
-    let ask = async {
-        let query = SignedUrlOptions::new().with_query([("lifecycle", "")]);
-        let url = bucket
-            .signed_url_opts(Method::GET, &Path::default(), Duration::from_secs(60), &query)
-            .await
-            .map_err(|error| store_error(error, WHAT))?;
-        let options = ClientOptions::new().with_allow_http(url.scheme() == "http");
-        let client = ReqwestConnector::default().connect(&options);
-        let mut request = HttpRequest::new(HttpRequestBody::empty());
-        *request.uri_mut() = url.as_str().parse().map_err(|_| Error::new(ErrorKind::Configuration, WHAT))?;
-        // The signed URL is a credential for a minute: no error of these is kept.
-        let silent = || Error::new(ErrorKind::Unavailable, format!("failed to {WHAT}"));
-        let answer =
-            client.map_err(|error| store_error(error, WHAT))?.execute(request).await.map_err(|_| silent())?;
-        match answer.status().as_u16() {
-            200 => {}
-            404 => return Ok(false),
-            403 => return Err(unusable("the storage denies us s3:GetLifecycleConfiguration")),
-            _ => return Err(silent()),
-        }
-        let body = answer.into_body().bytes().await.map_err(|_| silent())?;
-        Ok(has_rule(&String::from_utf8_lossy(&body)))
-    };
-    within(deadline, WHAT, ask).await
-}
-
-fn has_rule(xml: &str) -> bool {
-    xml.split("<Rule>").skip(1).any(|rule| {
-        rule.contains("<Status>Enabled</Status>") && rule.contains("<AbortIncompleteMultipartUpload>")
-    })
+    match ask::lifecycle(bucket, deadline).await? {
+        Reply::Is(rules) => Ok(rules.iter().any(|rule| rule.aborts_uploads)),
+        Reply::Denied => Err(unusable("the storage denies us s3:GetLifecycleConfiguration")),
+        Reply::Unsupported => Ok(false),
+    }
 }
 
 /// The SDK's credentials for `object_store`, kept until shortly before their end.
@@ -264,6 +240,7 @@ mod tests {
     use aws_credential_types::provider::future;
 
     use super::*;
+    use crate::error::ErrorKind;
 
     #[derive(Debug, Default)]
     struct Seconds(AtomicU64);
@@ -335,19 +312,5 @@ mod tests {
         assert_eq!(key_at(4000).await.unwrap(), "1");
         assert_eq!(key_at(4899).await.unwrap(), "1");
         assert_eq!(key_at(4900).await.unwrap(), "2");
-    }
-
-    #[test]
-    fn a_rule_must_be_enabled() {
-        let rule = |status: &str, what: &str| {
-            format!(
-                "<LifecycleConfiguration><Rule><ID>x</ID><Status>{status}</Status><{what}>\
-                </{what}></Rule></LifecycleConfiguration>"
-            )
-        };
-        assert!(has_rule(&rule("Enabled", "AbortIncompleteMultipartUpload")));
-        assert!(!has_rule(&rule("Disabled", "AbortIncompleteMultipartUpload")));
-        assert!(!has_rule(&rule("Enabled", "Expiration")));
-        assert!(!has_rule(""));
     }
 }

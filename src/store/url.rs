@@ -47,6 +47,38 @@ impl Cloud {
     }
 }
 
+/// One of the three storages of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StorageRole {
+    /// Blobs and uses of names.
+    Blobs,
+    /// Rings, epochs and labels.
+    Keys,
+    /// The audit log.
+    Audit,
+}
+
+impl StorageRole {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Blobs, Self::Keys, Self::Audit];
+
+    /// Its name, which is also its place under a common root.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Blobs => "blobs",
+            Self::Keys => "keys",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+impl fmt::Display for StorageRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// The storages of one store: all under one root by default, at its `blobs/`,
 /// `keys/` and `audit/`, or each on its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +103,17 @@ impl StorageUrls {
     pub fn new(root: StorageUrl) -> Self {
         Self { root, blobs: None, keys: None, audit: None }
     }
+
+    /// Where one of the storages is: at a URL of its own, or under the root.
+    #[must_use]
+    pub fn of(&self, role: StorageRole) -> StorageUrl {
+        let own = match role {
+            StorageRole::Blobs => &self.blobs,
+            StorageRole::Keys => &self.keys,
+            StorageRole::Audit => &self.audit,
+        };
+        own.clone().unwrap_or_else(|| self.root.under(role.as_str()))
+    }
 }
 
 impl StorageUrl {
@@ -89,6 +132,36 @@ impl StorageUrl {
     #[must_use]
     pub fn memory() -> Self {
         Self(Place::Memory)
+    }
+
+    /// The path, if it is a directory.
+    #[must_use]
+    pub fn as_directory(&self) -> Option<&Path> {
+        match &self.0 {
+            Place::Directory(path) => Some(path),
+            Place::Memory | Place::Bucket { .. } => None,
+        }
+    }
+
+    /// The bucket and the prefix in it, if it is on S3. The prefix has no slash
+    /// at its ends, and is empty for the whole bucket.
+    #[must_use]
+    pub fn as_s3(&self) -> Option<(&str, &str)> {
+        match &self.0 {
+            Place::Bucket { cloud: Cloud::S3, bucket, prefix } => Some((bucket, prefix.as_ref())),
+            Place::Directory(_) | Place::Memory | Place::Bucket { .. } => None,
+        }
+    }
+
+    /// A place below this one.
+    fn under(&self, name: &str) -> Self {
+        Self(match &self.0 {
+            Place::Directory(path) => Place::Directory(path.join(name)),
+            Place::Memory => Place::Memory,
+            Place::Bucket { cloud, bucket, prefix } => {
+                Place::Bucket { cloud: *cloud, bucket: bucket.clone(), prefix: prefix.clone().join(name) }
+            }
+        })
     }
 }
 
@@ -234,6 +307,20 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad}");
             assert!(!format!("{error:?}").contains("SECRET"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn each_storage_has_its_place() {
+        let urls: StorageUrls =
+            serde_json::from_str(r#"{"root":"s3://my-bucket/a","audit":"/var/log"}"#).unwrap();
+        assert_eq!(urls.of(StorageRole::Keys).as_s3(), Some(("my-bucket", "a/keys")));
+        assert_eq!(urls.of(StorageRole::Audit).as_directory(), Some(Path::new("/var/log")));
+        assert_eq!(urls.of(StorageRole::Audit).as_s3(), None);
+        let urls = StorageUrls::new("/srv".parse().unwrap());
+        assert_eq!(urls.of(StorageRole::Blobs).as_directory(), Some(Path::new("/srv/blobs")));
+        let urls = StorageUrls::new("gs://my-bucket".parse().unwrap());
+        assert_eq!(urls.of(StorageRole::Blobs).to_string(), "gs://my-bucket/blobs");
+        assert_eq!(urls.of(StorageRole::Blobs).as_s3(), None);
     }
 
     #[test]

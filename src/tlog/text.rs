@@ -5,25 +5,25 @@ use data_encoding::BASE64;
 use crate::merkle::Hash;
 
 /// Reads a decimal number: digits only, and no zero in front.
-pub(super) fn decimal(text: &str) -> Option<u64> {
+pub(crate) fn decimal(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let canonical = digits && (text == "0" || !text.starts_with('0'));
     if canonical { text.parse().ok() } else { None }
 }
 
 /// A hash in base64.
-pub(super) fn base64_of(hash: &Hash) -> String {
+pub(crate) fn base64_of(hash: &Hash) -> String {
     BASE64.encode(hash.as_bytes())
 }
 
 /// Reads a hash in base64: padded, with no bits set that belong to no byte.
-pub(super) fn hash_from_base64(text: &str) -> Option<Hash> {
+pub(crate) fn hash_from_base64(text: &str) -> Option<Hash> {
     let bytes = BASE64.decode(text.as_bytes()).ok()?;
     Some(Hash::from_bytes(bytes.try_into().ok()?))
 }
 
 /// The lines of a text that ends each of them with a line feed.
-pub(super) fn lines(text: &str) -> Option<std::str::Split<'_, char>> {
+pub(crate) fn lines(text: &str) -> Option<std::str::Split<'_, char>> {
     Some(text.strip_suffix('\n')?.split('\n'))
 }
 

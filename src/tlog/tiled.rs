@@ -57,7 +57,7 @@ impl TiledTree {
     /// # Errors
     /// [`TileError::OutOfRange`] if there is no such leaf.
     pub fn inclusion_tiles(&self, index: u64) -> Result<Vec<Tile>, TileError> {
-        Ok(self.tiles(self.inclusion_ranges(index)?.into_iter().chain([index..index + 1])))
+        Ok(self.tiles(index..index + 1, self.inclusion_ranges(index)?))
     }
 
     /// The leaf with number `index`, and the proof of it. `get` gives the hashes
@@ -85,7 +85,7 @@ impl TiledTree {
     /// # Errors
     /// [`TileError::OutOfRange`] if the tree is smaller than `old_size`.
     pub fn consistency_tiles(&self, old_size: u64) -> Result<Vec<Tile>, TileError> {
-        Ok(self.tiles(self.consistency_ranges(old_size)?.into_iter().chain([0..old_size])))
+        Ok(self.tiles(0..old_size, self.consistency_ranges(old_size)?))
     }
 
     /// The head of the tree of the first `old_size` leaves, and the proof that
@@ -156,10 +156,10 @@ impl TiledTree {
         Ok(ranges)
     }
 
-    /// The tiles that the roots over these ranges are made of, each once.
-    fn tiles(&self, ranges: impl Iterator<Item = Range<u64>>) -> Vec<Tile> {
-        let tiles: BTreeSet<Tile> =
-            ranges.flat_map(|range| perfect(range).into_iter().map(|node| self.place(&node).0)).collect();
+    /// The tiles that the roots over all of these ranges are made of, each once.
+    fn tiles(&self, range: Range<u64>, others: Vec<Range<u64>>) -> Vec<Tile> {
+        let nodes = others.into_iter().chain(std::iter::once(range)).flat_map(perfect);
+        let tiles: BTreeSet<Tile> = nodes.map(|node| self.place(&node).0).collect();
         tiles.into_iter().collect()
     }
 

@@ -366,7 +366,7 @@ class Store:
     def __init__(self, root, kms):
         self.root, self.kms = root, kms
         marker = self.read("keys", "store")
-        found = re.fullmatch(rb'\{"format":"strongroom-store-v1","store":"([0-9a-z]{26})"\}\n', marker)
+        found = re.fullmatch(rb'\{"format":"strongroom-store-v1","store":"([0-9a-z]{26})","log_key":"[0-9a-f]{64}"\}\n', marker)
         require(found, "the store's marker is damaged, or of a later format")
         self.id_text = found[1].decode()
         self.id = id_bytes(self.id_text)

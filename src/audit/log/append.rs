@@ -14,6 +14,9 @@
 //!    there it is put again, byte for byte, so that we never offer two contents
 //!    for a number that may be ours already.
 //!
+//! A commit of another writer may *fence* this one: then nothing that waits can
+//! ever be written, everyone is told, and the program has to open the log anew.
+//!
 //! Invariants: a record leaves the queue for one attempt, and an attempt is
 //! given up only when its number is seen to be another's; so a record is never
 //! in two commits. Outcomes are never dropped. Intents whose caller has gone
@@ -21,6 +24,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +37,9 @@ use tokio::time::{sleep, timeout};
 use super::Inner;
 use super::queue::Ticket;
 use super::wal::Mark;
+use crate::audit::commit::Commit;
 use crate::audit::head::Head;
+use crate::audit::{Event, Record};
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::merkle::Hash;
@@ -53,6 +59,8 @@ pub(super) struct Chain {
     mark: Option<Mark>,
     /// Whether another writer was seen since.
     behind: bool,
+    /// Whether another writer has ended this one.
+    fenced: bool,
     attempt: Option<Attempt>,
 }
 
@@ -88,7 +96,7 @@ impl From<Error> for Trouble {
 
 impl Chain {
     pub(super) fn new(head: Head, mark: Option<Mark>) -> Self {
-        Self { head, mark, behind: false, attempt: None }
+        Self { head, mark, behind: false, fenced: false, attempt: None }
     }
 
     /// Steps 2 and 3 for the attempt.
@@ -130,6 +138,7 @@ impl Chain {
         let commit = inner.wal.decode(seq, &found.bytes)?;
         let head = inner.wal.follow(&self.head, &commit)?;
         self.adopt(inner, head, found.mark);
+        self.note_fence(inner, &commit);
         self.behind = true;
         let attempt = self.attempt.take().expect("the round began with it");
         Ok(Round::Lost(attempt.tickets))
@@ -138,6 +147,8 @@ impl Chain {
     fn stored(&mut self, inner: &Inner, mark: Mark) -> Round {
         let attempt = self.attempt.take().expect("the round began with it");
         self.adopt(inner, attempt.after, mark);
+        let uptime = u64::try_from(inner.clock.uptime().as_millis()).unwrap_or(u64::MAX);
+        inner.written.store(uptime, Relaxed);
         // If we stop here, the records are durable and nobody was answered:
         // their intents stay without an outcome until the shard is closed.
         Round::Stored(attempt.tickets)
@@ -149,10 +160,17 @@ impl Chain {
         self.mark = Some(mark);
     }
 
+    /// Notes whether `commit`, another writer's, ends this one.
+    fn note_fence(&mut self, inner: &Inner, commit: &Commit) {
+        let ends =
+            |record: &Record| matches!(&record.event, Event::Fence(fence) if fence.writer == inner.writer);
+        self.fenced |= commit.records().iter().any(ends);
+    }
+
     /// Checks that the last commit is still there and the same.
     async fn check_before(&self, inner: &Inner) -> Result<Option<Mark>> {
         let Some(last) = self.head.next().checked_sub(1) else { return Ok(None) };
-        let mark = inner.wal.mark(last).await?.ok_or_else(|| inner.wal.missing(last))?;
+        let mark = inner.wal.mark_before_next(last).await?.ok_or_else(|| inner.wal.missing(last))?;
         if mark.e_tag.is_some() && Some(&mark) == self.mark.as_ref() {
             return Ok(Some(mark));
         }
@@ -169,17 +187,19 @@ impl Chain {
     /// Reads what other writers have added, up to the end.
     async fn catch_up(&mut self, inner: &Inner) -> Result<()> {
         for _ in 0..FEW {
-            let Some((commit, mark)) = inner.wal.commit(self.head.next()).await? else {
+            let Some((commit, mark)) = inner.wal.new_commit(self.head.next()).await? else {
                 self.behind = false;
                 return Ok(());
             };
             let head = inner.wal.follow(&self.head, &commit)?;
             self.adopt(inner, head, mark);
+            self.note_fence(inner, &commit);
         }
         let end = inner.wal.end(self.head.next()).await?;
         let mut walk = inner.wal.walk(self.head.clone(), end);
-        while let Some((_, mark, head)) = walk.try_next().await? {
+        while let Some((commit, mark, head)) = walk.try_next().await? {
             self.adopt(inner, head, mark);
+            self.note_fence(inner, &commit);
         }
         self.behind = false;
         Ok(())
@@ -222,7 +242,8 @@ impl Inner {
             Err(error) => return Err((tickets, error)),
         };
         let lines = tickets.iter().flat_map(|ticket| &ticket.lines);
-        let (bytes, after) = head.extend(pen, self.clock.now(), lines, 0);
+        let settled = tickets.iter().filter_map(|ticket| ticket.place).map(|place| place.settled).max();
+        let (bytes, after) = head.extend(pen, self.clock.now(), lines, settled.unwrap_or(0));
         Ok(Attempt { seq: head.next(), bytes, after, tickets })
     }
 }
@@ -292,28 +313,58 @@ pub(super) async fn commit_queued(mut running: Running) {
 }
 
 impl Chain {
-    /// Makes the next attempt, unless there is one. False if nothing waits.
+    /// Makes the next attempt, unless there is one. False if nothing waits, or
+    /// nothing can be written any more.
     async fn ready(&mut self, inner: &Arc<Inner>) -> Result<bool, Trouble> {
-        if self.behind {
-            self.catch_up(inner).await?;
-        }
-        while self.attempt.is_none() {
+        let mut caught_up = false;
+        loop {
+            if self.behind {
+                self.catch_up(inner).await?;
+            }
+            if self.fenced {
+                let attempted = self.attempt.take().map(|attempt| attempt.tickets).unwrap_or_default();
+                inner.fence(attempted);
+                return Ok(false);
+            }
+            if self.attempt.is_some() {
+                return Ok(true);
+            }
             let Some(tickets) = inner.next_tickets() else { return Ok(false) };
-            if tickets.iter().all(|ticket| ticket.lines.is_empty()) {
-                tickets.into_iter().for_each(|ticket| ticket.answer(inner));
-            } else {
-                // If the key cannot sign, the tickets wait as if the storage had
-                // failed: nothing is written that nobody stands for.
-                match inner.attempt(&self.head, tickets).await {
-                    Ok(attempt) => self.attempt = Some(attempt),
-                    Err((tickets, error)) => {
-                        inner.put_back(tickets);
-                        return Err(error.into());
-                    }
+            let places = || tickets.iter().filter_map(|ticket| ticket.place);
+            if !caught_up && places().any(|place| place.seq > self.head.next()) {
+                // Whoever queued it has read further than we have.
+                inner.queue_again(tickets);
+                (self.behind, caught_up) = (true, true);
+                continue;
+            }
+            self.prepare(inner, tickets).await?;
+        }
+    }
+
+    /// Makes tickets into an attempt, if there is anything in them to write.
+    async fn prepare(&mut self, inner: &Arc<Inner>, tickets: Vec<Ticket>) -> Result<(), Trouble> {
+        let here = |ticket: &Ticket| ticket.place.is_none_or(|place| place.seq == self.head.next());
+        let (tickets, displaced): (Vec<_>, Vec<_>) = tickets.into_iter().partition(here);
+        displaced.into_iter().for_each(Ticket::displace);
+        let taken = self.head.owner().is_some_and(|owner| owner != inner.writer);
+        if tickets.iter().all(|ticket| ticket.lines.is_empty()) {
+            tickets.into_iter().for_each(|ticket| ticket.answer(inner));
+        } else if taken && tickets.iter().all(|ticket| ticket.place.is_none()) {
+            inner.put_back(tickets);
+            let sentence = "the shard of the audit log is another writer's own";
+            return Err(Error::new(ErrorKind::Conflict, sentence).into());
+        } else {
+            // If the key cannot sign, the tickets wait as if the storage had
+            // failed: nothing is written that nobody stands for.
+            match inner.attempt(&self.head, tickets).await {
+                Ok(attempt) => self.attempt = Some(attempt),
+                Err((tickets, error)) => {
+                    inner.put_back(tickets);
+                    return Err(error.into());
                 }
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Notes a failure and, if trying again soon is of no use, tells those who

@@ -24,6 +24,23 @@ pub(super) type Begun = (OpenIntent, KeyUseReceipt);
 pub(super) struct Ticket {
     pub(super) lines: Vec<Line>,
     pub(super) reply: Reply,
+    /// What makes it right only in one place.
+    pub(super) place: Option<Place>,
+}
+
+/// For records that follow from all commits before them, and from no others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The number of the one commit that they may stand in.
+    pub(super) seq: u64,
+    /// Below which all intents have outcomes then.
+    pub(super) settled: u64,
+}
+
+impl Ticket {
+    pub(super) fn new(lines: Vec<Line>, reply: Reply) -> Self {
+        Self { lines, reply, place: None }
+    }
 }
 
 #[derive(Debug)]
@@ -43,6 +60,16 @@ pub(super) struct Seed {
 }
 
 impl Ticket {
+    /// Refuses a ticket whose place another commit has taken.
+    pub(super) fn displace(mut self) {
+        if let Reply::Finish { to } = &mut self.reply
+            && let Some(to) = to.take()
+        {
+            let message = "another writer was first";
+            drop(to.send(Err(Error::new(ErrorKind::Conflict, message))));
+        }
+    }
+
     fn is_abandoned(&self) -> bool {
         match &self.reply {
             Reply::Begin { to, .. } => to.as_ref().is_none_or(oneshot::Sender::is_closed),
@@ -75,6 +102,18 @@ impl Ticket {
         }
     }
 
+    /// Refuses for good: this writer is fenced.
+    pub(super) fn end(&mut self, cause: &Arc<Error>) {
+        match &mut self.reply {
+            Reply::Finish { to } => {
+                if let Some(to) = to.take() {
+                    drop(to.send(Err(finish_ended(cause))));
+                }
+            }
+            Reply::Begin { .. } => self.refuse(cause),
+        }
+    }
+
     pub(super) fn refuse(&mut self, cause: &Arc<Error>) {
         match &mut self.reply {
             Reply::Begin { to, .. } => {
@@ -89,6 +128,12 @@ impl Ticket {
             }
         }
     }
+}
+
+/// The error of a `finish` that can never be durable.
+fn finish_ended(cause: &Arc<Error>) -> Error {
+    let sentence = "another node closed the operation as unknown, so its result is not released";
+    Error::new(ErrorKind::AuditUnavailable, sentence).with_source(Arc::clone(cause))
 }
 
 /// The error of a `begin` that was not made durable.
@@ -130,6 +175,8 @@ pub(super) struct Queue {
     pub(super) closed: bool,
     /// Why the last attempt failed, until one succeeds.
     pub(super) failure: Option<Arc<Error>>,
+    /// Why this writer can write no more, ever.
+    pub(super) fenced: Option<Arc<Error>>,
 }
 
 impl Queue {
@@ -172,6 +219,9 @@ impl Inner {
     /// Queues intents, all or none of them.
     pub(super) fn queue_begin(self: &Arc<Self>, tickets: Vec<Ticket>) -> Result<()> {
         let mut queue = self.queue();
+        if let Some(cause) = &queue.fenced {
+            return Err(begin_refused(Some(cause)));
+        }
         if queue.closed {
             let sentence = "the audit log is closed, so nothing was sealed or opened";
             return Err(Error::new(ErrorKind::AuditUnavailable, sentence));
@@ -198,6 +248,11 @@ impl Inner {
     /// Queues an outcome. There is room for it: its intent was let in.
     pub(super) fn queue_finish(self: &Arc<Self>, ticket: Ticket) {
         let mut queue = self.queue();
+        if let Some(cause) = queue.fenced.clone() {
+            // The log has it as `unknown`, by whoever fenced us.
+            let mut ticket = ticket;
+            return ticket.end(&cause);
+        }
         queue.records += ticket.lines.len();
         queue.tickets.push_back(ticket);
         self.start(queue);
@@ -213,8 +268,30 @@ impl Inner {
         }
     }
 
-    /// Puts back what has lost its place, in front.
+    /// Ends this writer: nothing that waits can ever be written.
+    pub(super) fn fence(&self, attempted: Vec<Ticket>) {
+        let sentence = "another node took this program for dead and closed its records: open the store again";
+        let cause = Arc::new(Error::new(ErrorKind::AuditUnavailable, sentence));
+        let mut queue = self.queue();
+        let waiting: Vec<Ticket> = queue.tickets.drain(..).collect();
+        queue.records = 0;
+        queue.running = false;
+        queue.fenced = Some(Arc::clone(&cause));
+        drop(queue);
+        attempted.into_iter().chain(waiting).for_each(|mut ticket| ticket.end(&cause));
+    }
+
+    /// Puts back what has lost its place, in front. What was right in that place
+    /// only is refused.
     pub(super) fn put_back(&self, tickets: Vec<Ticket>) {
+        let (displaced, tickets): (Vec<_>, Vec<_>) =
+            tickets.into_iter().partition(|ticket| ticket.place.is_some());
+        displaced.into_iter().for_each(Ticket::displace);
+        self.queue_again(tickets);
+    }
+
+    /// Puts back what was taken too early, in front.
+    pub(super) fn queue_again(&self, tickets: Vec<Ticket>) {
         let mut queue = self.queue();
         queue.records += tickets.iter().map(|ticket| ticket.lines.len()).sum::<usize>();
         tickets.into_iter().rev().for_each(|ticket| queue.tickets.push_front(ticket));

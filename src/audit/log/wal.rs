@@ -2,6 +2,11 @@
 //!
 //! Separate from the appending, so that a log can be read without a writer. The
 //! storage may answer late or not at all: every request has a limit.
+//!
+//! A commit has an object of its own for some weeks, and after that it is in a
+//! segment ([`archive`]). Readers do not see the difference. For those who look
+//! for the end, a number that a segment covers is taken: where its object has aged
+//! out, the storage would let it be created again.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,10 +21,15 @@ use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt
 use crate::audit::chains::Chains;
 use crate::audit::commit::{Commit, Header, MAX_LEN};
 use crate::audit::head::Head;
+use crate::audit::layout::{Object, commits_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StoreId;
 use crate::store::store_error;
 use crate::tlog::PublicKey;
+
+mod archive;
+
+use archive::{Archived, Cache};
 
 /// Existence probes at once when the end is searched for.
 const PROBES: u64 = 16;
@@ -31,28 +41,42 @@ const READ_AHEAD: usize = 16;
 const HEADER_GUESS: u64 = 16 << 10;
 
 #[derive(Clone, Debug)]
-pub(super) struct Wal {
-    pub(super) storage: Arc<dyn ObjectStore>,
-    pub(super) store: StoreId,
-    pub(super) shard: u16,
+pub(in crate::audit) struct Wal {
+    pub(in crate::audit) storage: Arc<dyn ObjectStore>,
+    pub(in crate::audit) store: StoreId,
+    pub(in crate::audit) shard: u16,
     /// The log's key.
-    pub(super) authority: PublicKey,
+    pub(in crate::audit) authority: PublicKey,
     /// For one request.
-    pub(super) limit: Duration,
+    pub(in crate::audit) limit: Duration,
+    cache: Arc<Cache>,
 }
 
 /// A commit's bytes, and what the storage says they are.
 #[derive(Clone, Debug)]
-pub(super) struct Stored {
-    pub(super) bytes: Bytes,
-    pub(super) mark: Mark,
+pub(in crate::audit) struct Stored {
+    pub(in crate::audit) bytes: Bytes,
+    pub(in crate::audit) mark: Mark,
 }
 
 /// By which a storage tells one content of an object from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) size: u64,
-    pub(super) e_tag: Option<String>,
+pub(in crate::audit) struct Mark {
+    pub(in crate::audit) size: u64,
+    pub(in crate::audit) e_tag: Option<String>,
+}
+
+impl Archived {
+    /// No tag: whoever compares has to read it.
+    fn mark(&self) -> Mark {
+        Mark { size: self.size, e_tag: None }
+    }
+}
+
+impl From<Archived> for Stored {
+    fn from(archived: Archived) -> Self {
+        Self { mark: archived.mark(), bytes: archived.bytes }
+    }
 }
 
 impl From<ObjectMeta> for Mark {
@@ -62,16 +86,36 @@ impl From<ObjectMeta> for Mark {
 }
 
 impl Wal {
-    pub(super) fn folder(&self) -> Path {
-        Path::from(format!("wal/{:04x}", self.shard))
+    /// The commits of one shard; `limit` is for one request.
+    pub(in crate::audit) fn new(
+        storage: Arc<dyn ObjectStore>,
+        store: StoreId,
+        shard: u16,
+        authority: PublicKey,
+        limit: Duration,
+    ) -> Self {
+        Self { storage, store, shard, authority, limit, cache: Arc::default() }
     }
 
-    pub(super) fn path(&self, seq: u64) -> Path {
-        Path::from(format!("wal/{:04x}/{seq:016x}", self.shard))
+    pub(in crate::audit) fn path(&self, seq: u64) -> Path {
+        Object::Commit { shard: self.shard, seq }.path()
+    }
+
+    /// The bytes of commit `seq`, `None` if there is none.
+    pub(in crate::audit) async fn read(&self, seq: u64) -> Result<Option<Stored>> {
+        if self.seems_aged(seq)
+            && let Some(archived) = self.archived(seq, u64::MAX).await?
+        {
+            return Ok(Some(archived.into()));
+        }
+        match self.read_object(seq).await? {
+            None => Ok(self.archived(seq, u64::MAX).await?.map(Stored::from)),
+            stored => Ok(stored),
+        }
     }
 
     /// The object of commit `seq`, `None` if there is none.
-    pub(super) async fn read(&self, seq: u64) -> Result<Option<Stored>> {
+    async fn read_object(&self, seq: u64) -> Result<Option<Stored>> {
         let path = self.path(seq);
         let read = async {
             let got = self.storage.get(&path).await?;
@@ -91,20 +135,49 @@ impl Wal {
         }
     }
 
-    /// What the storage says of commit `seq`, `None` if there is none.
-    pub(super) async fn mark(&self, seq: u64) -> Result<Option<Mark>> {
+    /// What the storage says of the object of commit `seq`, `None` if there is
+    /// none.
+    async fn object_mark(&self, seq: u64) -> Result<Option<Mark>> {
         let path = self.path(seq);
         Ok(self.request(self.storage.head(&path)).await?.map(Mark::from))
     }
 
+    /// What the storage says of commit `seq`, behind which another is being put.
+    /// `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Integrity`] if the number behind it had aged out: then the
+    /// other must not count, though the storage took it.
+    pub(in crate::audit) async fn mark_before_next(&self, seq: u64) -> Result<Option<Mark>> {
+        let mark = self.object_mark(seq).await?;
+        if mark.is_some() {
+            return Ok(mark);
+        }
+        if self.is_archived(seq.saturating_add(1)).await? {
+            let sentence = format!(
+                "a commit came too late: {} had aged out. Start this program again",
+                self.name(seq.saturating_add(1))
+            );
+            return Err(Error::new(ErrorKind::Integrity, sentence));
+        }
+        Ok(self.archived(seq, 1).await?.map(|archived| archived.mark()))
+    }
+
     /// Commit `seq`, of this store and shard, `None` if there is none. That it
     /// follows from the one before is for the caller to check.
-    pub(super) async fn commit(&self, seq: u64) -> Result<Option<(Commit, Mark)>> {
+    pub(in crate::audit) async fn commit(&self, seq: u64) -> Result<Option<(Commit, Mark)>> {
         let Some(stored) = self.read(seq).await? else { return Ok(None) };
         Ok(Some((self.decode(seq, &stored.bytes)?, stored.mark)))
     }
 
-    pub(super) fn decode(&self, seq: u64, bytes: &[u8]) -> Result<Commit> {
+    /// As [`Wal::commit`], for a number that cannot have aged out, because the one
+    /// before it was seen a short time ago. That there is none costs one request.
+    pub(in crate::audit) async fn new_commit(&self, seq: u64) -> Result<Option<(Commit, Mark)>> {
+        let Some(stored) = self.read_object(seq).await? else { return Ok(None) };
+        Ok(Some((self.decode(seq, &stored.bytes)?, stored.mark)))
+    }
+
+    pub(in crate::audit) fn decode(&self, seq: u64, bytes: &[u8]) -> Result<Commit> {
         let commit = Commit::decode(bytes).map_err(|error| self.at(seq, error))?;
         let header = commit.header();
         if (header.store, header.shard, header.seq) != (self.store, self.shard, seq) {
@@ -119,7 +192,7 @@ impl Wal {
     }
 
     /// The head after `commit`, if it follows from `head`.
-    pub(super) fn follow(&self, head: &Head, commit: &Commit) -> Result<Head> {
+    pub(in crate::audit) fn follow(&self, head: &Head, commit: &Commit) -> Result<Head> {
         head.verify(commit).map_err(|error| self.at(commit.header().seq, error))
     }
 
@@ -132,34 +205,36 @@ impl Wal {
         format!("commit {seq} of shard {:04x} of the audit log", self.shard)
     }
 
-    pub(super) fn missing(&self, seq: u64) -> Error {
+    pub(in crate::audit) fn missing(&self, seq: u64) -> Error {
         Error::new(ErrorKind::Integrity, format!("{} was stored and is missing", self.name(seq)))
     }
 
     /// The head before commit `seq`, without the ends of customers' chains.
-    pub(super) async fn head_before(&self, seq: u64) -> Result<Head> {
+    pub(in crate::audit) async fn head_before(&self, seq: u64) -> Result<Head> {
         let Some(before) = seq.checked_sub(1) else { return Ok(self.empty()) };
         let (commit, _) = self.commit(before).await?.ok_or_else(|| self.missing(before))?;
         self.head_after(&commit)
     }
 
+    /// Another shard of the same log.
+    pub(in crate::audit) fn of_shard(&self, shard: u16) -> Self {
+        Self::new(Arc::clone(&self.storage), self.store, shard, self.authority, self.limit)
+    }
+
     /// The head before there is a commit.
-    pub(super) fn empty(&self) -> Head {
+    pub(in crate::audit) fn empty(&self) -> Head {
         Head::empty(self.store, self.shard, self.authority)
     }
 
     /// The head after `commit`, on the word of its writer.
-    pub(super) fn head_after(&self, commit: &Commit) -> Result<Head> {
+    pub(in crate::audit) fn head_after(&self, commit: &Commit) -> Result<Head> {
         Head::after(commit, self.authority).map_err(|error| self.at(commit.header().seq, error))
     }
 
     /// The header of commit `seq`, on the word of its writer. Mostly only the
     /// beginning of the object is read.
-    pub(super) async fn header(&self, seq: u64) -> Result<Option<Header>> {
-        let path = self.path(seq);
-        let options = GetOptions::new().with_range(Some(GetRange::Bounded(0..HEADER_GUESS)));
-        let read = async { self.storage.get_opts(&path, options).await?.bytes().await };
-        let Some(bytes) = self.request(read).await? else { return Ok(None) };
+    pub(in crate::audit) async fn header(&self, seq: u64) -> Result<Option<Header>> {
+        let Some(bytes) = self.beginning(seq).await? else { return Ok(None) };
         let header = match Header::decode(&bytes).map_err(|error| self.at(seq, error))? {
             Some(header) => header,
             None => match self.commit(seq).await? {
@@ -174,8 +249,44 @@ impl Wal {
         Ok(Some(header))
     }
 
+    /// The first [`HEADER_GUESS`] bytes of commit `seq`, if it has so many.
+    async fn beginning(&self, seq: u64) -> Result<Option<Bytes>> {
+        if !self.seems_aged(seq) {
+            let path = self.path(seq);
+            let options = GetOptions::new().with_range(Some(GetRange::Bounded(0..HEADER_GUESS)));
+            let read = async { self.storage.get_opts(&path, options).await?.bytes().await };
+            if let Some(bytes) = self.request(read).await? {
+                return Ok(Some(bytes));
+            }
+        }
+        match self.archived(seq, HEADER_GUESS).await? {
+            None => Ok(self.read_object(seq).await?.map(|stored| stored.bytes)),
+            Some(archived) => Ok(Some(archived.bytes)),
+        }
+    }
+
+    /// The first of the commits `low` to `high` whose header is as `holds` says,
+    /// `high` if none is; it must hold of all behind one of which it holds.
+    pub(in crate::audit) async fn first_where(
+        &self,
+        mut low: u64,
+        mut high: u64,
+        holds: impl Fn(&Header) -> bool,
+    ) -> Result<u64> {
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let header = self.header(middle).await?.ok_or_else(|| self.missing(middle))?;
+            if holds(&header) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(low)
+    }
+
     /// The ends of customers' chains after so many commits.
-    pub(super) async fn chains(&self, commits: u64) -> Result<Chains> {
+    pub(in crate::audit) async fn chains(&self, commits: u64) -> Result<Chains> {
         let read = Chains::listed_by(commits).into_iter().map(|seq| async move {
             Ok::<_, Error>(self.header(seq).await?.ok_or_else(|| self.missing(seq))?.chains)
         });
@@ -187,28 +298,45 @@ impl Wal {
     /// The commits behind `head` up to `end`, each checked against the one
     /// before, with the head after it. All must exist; it ends with the first
     /// error.
-    pub(super) fn walk(&self, head: Head, end: u64) -> BoxStream<'static, Result<(Commit, Mark, Head)>> {
+    pub(in crate::audit) fn walk(
+        &self,
+        head: Head,
+        end: u64,
+    ) -> BoxStream<'static, Result<(Commit, Mark, Head)>> {
+        self.walk_stored(head, end).map_ok(|(commit, stored, head)| (commit, stored.mark, head)).boxed()
+    }
+
+    /// The same, with the commits' bytes.
+    pub(in crate::audit) fn walk_stored(
+        &self,
+        head: Head,
+        end: u64,
+    ) -> BoxStream<'static, Result<(Commit, Stored, Head)>> {
         let wal = self.clone();
         let fetched = stream::iter(head.next()..end).map(move |seq| {
             let wal = wal.clone();
-            async move { wal.commit(seq).await?.ok_or_else(|| wal.missing(seq)) }
+            async move {
+                let stored = wal.read(seq).await?.ok_or_else(|| wal.missing(seq))?;
+                Ok::<_, Error>((wal.decode(seq, &stored.bytes)?, stored))
+            }
         });
         let wal = self.clone();
         let checked = stream::try_unfold((head, fetched.buffered(READ_AHEAD)), move |(head, mut rest)| {
             let wal = wal.clone();
             async move {
-                let Some((commit, mark)) = rest.try_next().await? else { return Ok(None) };
+                let Some((commit, stored)) = rest.try_next().await? else { return Ok(None) };
                 let head = wal.follow(&head, &commit)?;
-                Ok(Some(((commit, mark, head.clone()), (head, rest))))
+                Ok(Some(((commit, stored, head.clone()), (head, rest))))
             }
         });
         checked.boxed()
     }
 
     /// The first free sequence number at or after `from`, below which all are
-    /// taken. Gallops from there, then bisects; both with several probes at
+    /// taken: that a segment covers is taken too. Gallops from there, then bisects; both with several probes at
     /// once, so that ten million commits cost some ten round trips.
-    pub(super) async fn end(&self, from: u64) -> Result<u64> {
+    pub(in crate::audit) async fn end(&self, from: u64) -> Result<u64> {
+        let from = from.max(self.covered().await?);
         let mut low = from;
         let mut step = 1u64;
         let mut free = None;
@@ -234,13 +362,13 @@ impl Wal {
     /// Given that all below `low` are taken and `free` was found free, the same
     /// with what `probes`, in rising order, add to it.
     async fn narrow(&self, low: u64, free: Option<u64>, probes: &[u64]) -> Result<(u64, Option<u64>)> {
-        let taken = try_join_all(probes.iter().map(|seq| self.mark(*seq))).await?;
+        let taken = try_join_all(probes.iter().map(|seq| self.object_mark(*seq))).await?;
         let taken = || probes.iter().copied().zip(taken.iter().map(Option::is_some));
         let last = taken().rfind(|(_, taken)| *taken).map(|(seq, _)| seq);
         // Another writer may fill a free place while we probe behind it, but a
         // place before a taken one stays free only in a log with a hole.
         for (seq, _) in taken().filter(|(seq, taken)| !taken && Some(*seq) < last) {
-            if self.mark(seq).await?.is_none() {
+            if self.object_mark(seq).await?.is_none() && !self.is_archived(seq).await? {
                 return Err(self.missing(seq));
             }
         }
@@ -251,17 +379,25 @@ impl Wal {
         Ok((low, found.or(free).map(|free| free.max(low))))
     }
 
-    /// How many commits there are, by listing them all. Anything else in the
-    /// folder, and a number left out, is an error.
-    pub(super) async fn count(&self) -> Result<u64> {
-        let folder = self.folder();
+    /// How many commits there are, by listing them all and the segments. Anything
+    /// else in the folder, and a number left out, is an error.
+    pub(in crate::audit) async fn count(&self) -> Result<u64> {
+        let mut covered = 0;
+        for name in self.segments().await? {
+            if name.first != covered {
+                let sentence = format!("a segment of shard {:04x} is missing, or one too many", self.shard);
+                return Err(Error::new(ErrorKind::Integrity, sentence));
+            }
+            covered = name.last.saturating_add(1);
+        }
+        let folder = commits_of(self.shard);
         let mut names = self.storage.list(Some(&folder));
-        let (mut count, mut end) = (0u64, 0u64);
+        let (mut count, mut end) = (covered, covered);
         while let Some(Some(meta)) = self.request(names.try_next()).await? {
-            let name = meta.location.filename().unwrap_or_default();
-            match u64::from_str_radix(name, 16) {
-                Ok(seq) if meta.location == self.path(seq) => {
-                    (count, end) = (count + 1, end.max(seq.saturating_add(1)))
+            match Object::at(&meta.location) {
+                Some(Object::Commit { shard, seq }) if shard == self.shard => {
+                    end = end.max(seq.saturating_add(1));
+                    count += u64::from(seq >= covered);
                 }
                 _ => {
                     let sentence =
@@ -284,7 +420,7 @@ impl Wal {
 }
 
 /// One request to the audit storage; `None` if the object does not exist.
-pub(super) async fn request_within<T>(
+pub(in crate::audit) async fn request_within<T>(
     limit: Duration,
     request: impl Future<Output = object_store::Result<T>>,
 ) -> Result<Option<T>> {
@@ -327,7 +463,7 @@ pub async fn verify_chain(
     shard: u16,
     authority: PublicKey,
 ) -> Result<ChainReport> {
-    let wal = Wal { storage, store, shard, authority, limit: Duration::from_secs(60) };
+    let wal = Wal::new(storage, store, shard, authority, Duration::from_secs(60));
     let commits = wal.count().await?;
     let mut head = wal.empty();
     let mut walk = wal.walk(head.clone(), commits);
@@ -398,8 +534,9 @@ mod tests {
             stream::empty().boxed()
         }
 
-        fn list(&self, _: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
-            panic!("ten million commits are not listed")
+        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
+            assert!(prefix.unwrap().as_ref().starts_with("segment/"), "ten million commits are not listed");
+            stream::empty().boxed()
         }
 
         async fn list_with_delimiter(&self, _: Option<&Path>) -> StoreResult<ListResult> {
@@ -418,13 +555,7 @@ mod tests {
     fn wal(storage: &Arc<Claims>) -> Wal {
         let storage: Arc<dyn ObjectStore> = storage.clone();
         let authority = PublicKey::from_bytes([2; 32]);
-        Wal {
-            storage,
-            store: StoreId::from_bytes([1; 16]),
-            shard: 3,
-            authority,
-            limit: Duration::from_secs(60),
-        }
+        Wal::new(storage, StoreId::from_bytes([1; 16]), 3, authority, Duration::from_secs(60))
     }
 
     #[tokio::test]

@@ -1,0 +1,222 @@
+//! Closing what dead writers left open.
+//!
+//! A writer that dies between an intent and its outcome leaves an operation of
+//! which nobody knows how it ended. Any other writer may close it: one commit
+//! holds an outcome `unknown` for each of the dead one's open intents, and
+//! *fences* it. The commit is good in one place only, behind the commits that
+//! were read to make it: if the dead one was alive and wrote meanwhile, the place
+//! is taken, and all is looked at again. And if it wakes later, its next commit
+//! loses to the fence, which it reads, and so it ends.
+//!
+//! So being wrong about a writer costs an operation that is refused, and never
+//! one with two outcomes. A writer with open intents writes something at least
+//! three times within [`LogConfig::idle`](super::LogConfig::idle) so that nobody is wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::stream::TryStreamExt;
+
+use super::queue::{Place, Reply, Ticket};
+use super::{Inner, Log};
+use crate::audit::commit::{Commit, Line};
+use crate::audit::{Event, Fence, Outcome, OutcomeResult};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{CustomerId, RequestId, WriterId};
+use crate::time::Timestamp;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// How often all is looked at again because another writer was first.
+const TRIES: u32 = 16;
+
+/// By how many commits the mark of what is settled may lag behind before a
+/// record is written only to move it.
+const LAG: u64 = 256;
+
+/// What [`Log::settle`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// The writers that were taken for dead.
+    pub fenced: Vec<WriterId>,
+    /// How many of their intents were closed as unknown.
+    pub unknown: u64,
+    /// The commit below which all intents have outcomes.
+    pub below: u64,
+}
+
+impl Log {
+    /// Closes the open intents of writers that were silent for longer than
+    /// [`LogConfig::idle`](super::LogConfig::idle), each with the outcome
+    /// [`OutcomeResult::Unknown`], and takes a shard of its own from a dead owner.
+    /// Doing it again, or on several nodes at once, changes nothing.
+    ///
+    /// Silence is measured by this machine's clock against the times of commits.
+    ///
+    /// # Errors
+    /// As [`Log::begin`]; [`ErrorKind::Conflict`] if other writers were first
+    /// all the time.
+    ///
+    /// # Cancel safety
+    /// It is closed or it is not; call it again.
+    pub async fn settle(&self) -> Result<Settled> {
+        for _ in 0..TRIES {
+            let found = self.inner.survey().await?;
+            let settled = found.settled();
+            if found.dead.is_empty() && found.place.settled < found.known.saturating_add(LAG) {
+                return Ok(settled);
+            }
+            match self.inner.append_at(found.lines(&self.inner)?, Some(found.place)).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                // If we stop behind this, all of it is closed.
+                written => return written.map(|()| settled),
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, "other writers were first all the time: try again"))
+    }
+}
+
+/// What is open in a shard, and whose.
+struct Survey {
+    /// What was known to be settled.
+    known: u64,
+    place: Place,
+    /// Open intents of dead writers, by writer. An owner may have none.
+    dead: BTreeMap<WriterId, Vec<(RequestId, Option<CustomerId>)>>,
+}
+
+impl Survey {
+    fn settled(&self) -> Settled {
+        let unknown = self.dead.values().map(Vec::len).sum::<usize>();
+        Settled {
+            fenced: self.dead.keys().copied().collect(),
+            unknown: u64::try_from(unknown).unwrap_or(u64::MAX),
+            below: self.place.settled,
+        }
+    }
+
+    fn lines(&self, inner: &Inner) -> Result<Vec<Line>> {
+        let mut lines = Vec::new();
+        for (writer, open) in &self.dead {
+            for (request, customer) in open {
+                let (request, customer) = (*request, *customer);
+                let (result, bytes, key) = (OutcomeResult::Unknown, None, None);
+                let outcome = Outcome { request, customer, result, bytes, key };
+                lines.push(inner.record(inner.nonce()?, Event::Outcome(outcome)));
+            }
+            lines.push(inner.record(inner.nonce()?, Event::Fence(Fence { writer: *writer })));
+        }
+        if lines.is_empty() {
+            lines.push(inner.record(inner.nonce()?, Event::Alive));
+        }
+        Ok(lines)
+    }
+}
+
+impl Inner {
+    /// Reads from where all was settled to the end.
+    async fn survey(&self) -> Result<Survey> {
+        let wal = &self.wal;
+        let known_head = self.head.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let end = wal.end(known_head.next()).await?;
+        let Some(last) = end.checked_sub(1) else {
+            return Ok(Survey { known: 0, place: Place { seq: 0, settled: 0 }, dead: BTreeMap::new() });
+        };
+        let tip = wal.header(last).await?.ok_or_else(|| wal.missing(last))?;
+        let mut open = Open::default();
+        let mut walk = wal.walk(wal.head_before(tip.settled).await?, end);
+        while let Some((commit, _, _)) = walk.try_next().await? {
+            open.follow(&commit);
+        }
+        open.seen.entry(tip.writer).or_insert(tip.time);
+        let now = self.clock.now();
+        let is_dead = |writer: &WriterId| {
+            let seen = open.seen.get(writer).copied().unwrap_or(tip.time);
+            *writer != self.writer && seen.saturating_add(self.config.idle) < now
+        };
+        let mut dead: BTreeMap<WriterId, Vec<_>> = BTreeMap::new();
+        let mut settled = end;
+        for (request, intent) in &open.intents {
+            if is_dead(&intent.writer) {
+                dead.entry(intent.writer).or_default().push((*request, intent.customer));
+            } else {
+                settled = settled.min(intent.seq);
+            }
+        }
+        if let Some(owner) = tip.owner.filter(is_dead) {
+            dead.entry(owner).or_default();
+        }
+        Ok(Survey { known: tip.settled, place: Place { seq: end, settled }, dead })
+    }
+
+    /// Writes records in one place only, if one is given.
+    pub(super) async fn append_at(self: &Arc<Self>, lines: Vec<Line>, place: Option<Place>) -> Result<()> {
+        let (to, answer) = oneshot::channel();
+        self.queue_finish(Ticket { place, ..Ticket::new(lines, Reply::Finish { to: Some(to) }) });
+        let unanswered = || Error::new(ErrorKind::AuditUnavailable, "the audit log cannot be written");
+        match timeout(self.config.deadline, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(unanswered())),
+            Err(elapsed) => Err(unanswered().with_source(elapsed)),
+        }
+    }
+}
+
+/// What commits leave open.
+#[derive(Default)]
+struct Open {
+    intents: BTreeMap<RequestId, OpenSince>,
+    /// When each writer wrote last.
+    seen: BTreeMap<WriterId, Timestamp>,
+}
+
+struct OpenSince {
+    writer: WriterId,
+    customer: Option<CustomerId>,
+    seq: u64,
+}
+
+impl Open {
+    fn follow(&mut self, commit: &Commit) {
+        let (seq, writer) = (commit.header().seq, commit.header().writer);
+        self.seen.insert(writer, commit.header().time);
+        let mut fenced = BTreeSet::new();
+        for record in commit.records() {
+            match &record.event {
+                Event::Intent(intent) => {
+                    let since = OpenSince { writer, customer: intent.customer, seq };
+                    self.intents.insert(intent.request, since);
+                }
+                Event::Outcome(outcome) => {
+                    self.intents.remove(&outcome.request);
+                }
+                Event::Fence(fence) => {
+                    fenced.insert(fence.writer);
+                }
+                _ => {}
+            }
+        }
+        self.intents.retain(|_, since| !fenced.contains(&since.writer));
+    }
+}
+
+/// Says that a writer lives while something of it is open, or a shard is its
+/// own, and it has nothing else to write.
+pub(super) async fn say_alive(log: Weak<Inner>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        let Some(inner) = log.upgrade() else { return };
+        if inner.queue().fenced.is_some() {
+            return;
+        }
+        let silent = inner.clock.uptime().saturating_sub(inner.last_written()) >= every;
+        if silent && (inner.has_open() || inner.is_owner()) {
+            // Without randomness for its nonce it is left out: then others may
+            // take this writer for dead, and that fails closed.
+            if let Ok(nonce) = inner.nonce() {
+                let lines = vec![inner.record(nonce, Event::Alive)];
+                inner.queue_finish(Ticket::new(lines, Reply::Finish { to: None }));
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Which KMS keys the customers of a store depend on, for whoever looks after it.
+//!
+//! Separate from [`Strongroom::customers`] because one customer whose keys are
+//! gone must not hide the others.
+
+use std::collections::BTreeSet;
+
+use futures_util::TryStreamExt;
+
+use super::{Asker, Strongroom};
+use crate::access::Access;
+use crate::error::Result;
+use crate::id::{CustomerId, KmsKeyId, Label};
+use crate::ring::Ring;
+use crate::store::{layout, store_error};
+
+/// What one customer's ring says about its KMS keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomerKeys {
+    /// What people call the customer.
+    pub label: Label,
+    /// The epoch of the ring.
+    pub epoch: u32,
+    /// The KMS keys of its data keys, and the one of those to come.
+    pub kms_keys: BTreeSet<KmsKeyId>,
+}
+
+impl CustomerKeys {
+    fn of(ring: &Ring) -> Self {
+        let settings = &ring.settings;
+        let kms_keys = ring.data_keys.iter().map(|key| &key.kms_key).chain([&settings.kms_key]);
+        Self { label: settings.label.clone(), epoch: ring.epoch, kms_keys: kms_keys.cloned().collect() }
+    }
+}
+
+impl Strongroom {
+    /// The KMS keys of all customers, or why a customer's ring cannot be read;
+    /// no id where already the label cannot be. Rings are opened as everywhere,
+    /// with every key use on the record.
+    ///
+    /// # Errors
+    /// By [`ErrorKind`](crate::ErrorKind), if the customers cannot be listed.
+    pub async fn customer_keys(
+        &self,
+        access: &Access,
+    ) -> Result<Vec<(Option<CustomerId>, Result<CustomerKeys>)>> {
+        let labels = self.0.storages.keys.list(Some(&layout::labels()));
+        let labels = labels
+            .map_err(|error| store_error(error, "list the customers"))
+            .try_filter(|object| std::future::ready(layout::read_label(&object.location).is_some()));
+        let rings = labels.map_ok(|object| async move {
+            let id = match self.read_label(&object.location).await {
+                Ok(id) => id,
+                Err(error) => return Ok((None, Err(error))),
+            };
+            let ring = self.labelled_ring(Asker { access, cause: None }, id).await;
+            Ok((Some(id), ring.map(|ring| CustomerKeys::of(&ring))))
+        });
+        rings.try_buffer_unordered(16).try_collect().await
+    }
+}

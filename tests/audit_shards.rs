@@ -1,0 +1,318 @@
+//! The audit log with writers that die, and with several shards.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::stream::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, PutMode};
+use strongroom::ErrorKind;
+use strongroom::access::{Access, Principal, Purpose};
+use strongroom::audit::log::{Log, LogConfig, verify_chain};
+use strongroom::audit::{Action, Event, Intent, OutcomeResult, Record};
+use strongroom::id::{CustomerId, StoreId};
+use strongroom::merkle::Hash;
+use strongroom::system::SystemEntropy;
+use strongroom::time::{Clock, Timestamp};
+
+#[path = "common/signer.rs"]
+mod signer;
+use signer::{authority, signer};
+
+const STORE: StoreId = StoreId::from_bytes([7; 16]);
+const ACME: CustomerId = CustomerId::from_bytes([1; 16]);
+const GLOBEX: CustomerId = CustomerId::from_bytes([2; 16]);
+const IDLE: Duration = Duration::from_secs(600);
+
+/// A clock that is moved by hand.
+#[derive(Debug)]
+struct Hand(AtomicU64);
+
+impl Hand {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(1_800_000_000_000_000)))
+    }
+
+    fn pass(&self, span: Duration) {
+        self.0.fetch_add(u64::try_from(span.as_micros()).unwrap(), SeqCst);
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(SeqCst)).unwrap()
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::from_micros(self.0.load(SeqCst))
+    }
+}
+
+struct World {
+    storage: Arc<InMemory>,
+    clock: Arc<Hand>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { storage: Arc::new(InMemory::new()), clock: Hand::new() }
+    }
+
+    fn config(&self) -> LogConfig {
+        let mut config = LogConfig::new(STORE, signer());
+        config.idle = IDLE;
+        config
+    }
+
+    async fn log(&self) -> Log {
+        let storage = self.storage.clone();
+        Log::open(storage, self.config(), self.clock.clone(), Arc::new(SystemEntropy)).await.unwrap()
+    }
+
+    async fn own(&self) -> Log {
+        let storage = self.storage.clone();
+        Log::open_own(storage, self.config(), self.clock.clone(), Arc::new(SystemEntropy)).await.unwrap()
+    }
+
+    /// Every record of a shard, all of it verified.
+    async fn records(&self, shard: u16) -> Vec<Record> {
+        let storage: Arc<dyn ObjectStore> = self.storage.clone();
+        verify_chain(Arc::clone(&storage), STORE, shard, authority()).await.unwrap();
+        let mut config = self.config();
+        config.shard = shard;
+        let log = Log::open(storage, config, self.clock.clone(), Arc::new(SystemEntropy)).await.unwrap();
+        let commits: Vec<_> = log.commits(0..u64::MAX).await.unwrap().try_collect().await.unwrap();
+        commits.into_iter().flat_map(strongroom::audit::commit::Commit::into_records).collect()
+    }
+
+    async fn results(&self, shard: u16) -> Vec<OutcomeResult> {
+        let records = self.records(shard).await;
+        records
+            .into_iter()
+            .filter_map(|record| match record.event {
+                Event::Outcome(outcome) => Some(outcome.result),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+fn intent(log: &Log, customer: CustomerId) -> Intent {
+    let access = Access::new(Principal::service("tests").unwrap(), Purpose::Treatment);
+    let mut intent = Intent::new(log.request_id().unwrap(), &access, Action::Open);
+    intent.customer = Some(customer);
+    intent
+}
+
+/// Begins and finishes so many operations.
+async fn work(log: &Log, customer: CustomerId, count: usize) {
+    for _ in 0..count {
+        let (open, _receipt) = log.begin(intent(log, customer)).await.unwrap();
+        open.finish(OutcomeResult::Ok, Some(1)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_a_dead_writer_left_open_is_closed_as_unknown() {
+    let world = World::new();
+    let (dead, other) = (world.log().await, world.log().await);
+    work(&dead, ACME, 2).await;
+    let (open, _receipt) = dead.begin(intent(&dead, ACME)).await.unwrap();
+    let (second, _receipt) = dead.begin(intent(&dead, GLOBEX)).await.unwrap();
+
+    world.clock.pass(IDLE / 2);
+    assert_eq!(other.settle().await.unwrap().unknown, 0, "it may be alive");
+    world.clock.pass(IDLE);
+    let settled = other.settle().await.unwrap();
+    assert_eq!((settled.unknown, settled.fenced), (2, vec![dead.writer()]));
+    assert_eq!(other.settle().await.unwrap().unknown, 0, "once is enough");
+
+    // It was not dead, and learns it before anything of it is released.
+    let error = open.finish(OutcomeResult::Ok, Some(1)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AuditUnavailable);
+    assert!(error.chain().contains("took this program for dead"), "{}", error.chain());
+    assert!(dead.begin(intent(&dead, ACME)).await.is_err());
+    drop(second);
+    assert!(dead.close().await.is_err(), "what it had to say was not recorded");
+
+    // A new one goes on, and so do the customers' chains.
+    work(&world.log().await, ACME, 1).await;
+    let results = world.results(0).await;
+    assert_eq!(results.iter().filter(|result| **result == OutcomeResult::Unknown).count(), 2);
+    assert_eq!(results.len(), 5);
+}
+
+#[tokio::test]
+async fn a_writer_that_was_killed_before_anyone_was_answered_is_closed_too() {
+    let world = World::new();
+    let log = world.log().await;
+    let (open, _receipt) = log.begin(intent(&log, ACME)).await.unwrap();
+    // As a process that is gone: nothing of it runs any more.
+    std::mem::forget(open);
+    drop(log);
+    world.clock.pass(IDLE * 2);
+    let by = world.log().await;
+    assert_eq!(by.settle().await.unwrap().unknown, 1);
+    assert_eq!(world.results(0).await, [OutcomeResult::Unknown]);
+    assert_eq!(by.settle().await.unwrap().below, by.head().next());
+}
+
+#[tokio::test]
+async fn one_that_wakes_up_in_time_is_not_closed() {
+    let world = World::new();
+    let (slow, other) = (world.log().await, world.log().await);
+    let (open, _receipt) = slow.begin(intent(&slow, ACME)).await.unwrap();
+    world.clock.pass(IDLE * 2);
+    // Both at once: whichever commit comes first, there is one outcome.
+    let (finished, settled) = tokio::join!(open.finish(OutcomeResult::Ok, None), other.settle());
+    let unknown = settled.unwrap().unknown;
+    assert_eq!(finished.is_ok(), unknown == 0);
+    assert_eq!(world.results(0).await.len(), 1);
+}
+
+#[tokio::test]
+async fn many_that_close_at_once_close_once() {
+    let world = World::new();
+    let dead = world.log().await;
+    for _ in 0..10 {
+        std::mem::forget(dead.begin(intent(&dead, ACME)).await.unwrap());
+    }
+    world.clock.pass(IDLE * 2);
+    let closers = join_all((0..8).map(|_| world.log())).await;
+    let settled = join_all(closers.iter().map(Log::settle)).await;
+    let unknown: u64 = settled.into_iter().map(|settled| settled.unwrap().unknown).sum();
+    assert_eq!(unknown, 10);
+    assert_eq!(world.results(0).await, [OutcomeResult::Unknown; 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_operation_says_that_it_lives() {
+    let world = World::new();
+    let (long, other) = (world.log().await, world.log().await);
+    let (open, _receipt) = long.begin(intent(&long, ACME)).await.unwrap();
+    for _ in 0..10 {
+        world.clock.pass(IDLE / 3);
+        tokio::time::sleep(IDLE / 3).await;
+        assert_eq!(other.settle().await.unwrap().unknown, 0);
+    }
+    open.finish(OutcomeResult::Ok, None).await.unwrap();
+    let records = world.records(0).await;
+    let alive = records.iter().filter(|record| record.event == Event::Alive).count();
+    assert!((3..=20).contains(&alive), "{alive}");
+    // With nothing open it is silent.
+    world.clock.pass(IDLE);
+    tokio::time::sleep(IDLE).await;
+    assert_eq!(world.records(0).await.len(), records.len());
+}
+
+#[tokio::test]
+async fn each_has_a_shard_of_its_own_and_gives_it_back() {
+    let world = World::new();
+    work(&world.log().await, ACME, 1).await;
+    let nodes = join_all((0..5).map(|_| world.own())).await;
+    let mut shards: Vec<u16> = nodes.iter().map(|log| log.head().shard()).collect();
+    shards.sort_unstable();
+    assert_eq!(shards, [1, 2, 3, 4, 5]);
+    join_all(nodes.iter().map(|log| work(log, ACME, 3))).await;
+    for node in &nodes[1..] {
+        node.close().await.unwrap();
+    }
+    // What was given back is taken again, with its chains.
+    let kept = nodes[0].head().shard();
+    let again = join_all((0..4).map(|_| world.own())).await;
+    let taken: Vec<u16> = again.iter().map(|log| log.head().shard()).collect();
+    assert!(taken.iter().all(|shard| *shard != kept && *shard <= 5), "{taken:?}");
+    join_all(again.iter().map(|log| work(log, ACME, 2))).await;
+    let named: Vec<u16> = world
+        .records(0)
+        .await
+        .into_iter()
+        .filter_map(|record| match record.event {
+            Event::Shard(head) => Some(head.shard),
+            _ => None,
+        })
+        .collect();
+    for shard in 1..=5 {
+        assert!(named.contains(&shard), "{shard} was written to and not named");
+        assert!(!world.records(shard).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_shard_of_a_dead_owner_is_taken_and_its_intents_closed() {
+    let world = World::new();
+    let dead = world.own().await;
+    let (open, _receipt) = dead.begin(intent(&dead, ACME)).await.unwrap();
+    world.clock.pass(IDLE * 2);
+    let next = world.own().await;
+    assert_eq!(next.head().shard(), 1);
+    work(&next, ACME, 1).await;
+    assert!(open.finish(OutcomeResult::Ok, None).await.is_err());
+    assert_eq!(world.results(1).await, [OutcomeResult::Unknown, OutcomeResult::Ok]);
+}
+
+#[tokio::test]
+async fn nobody_writes_to_anothers_shard() {
+    let world = World::new();
+    let owner = world.own().await;
+    let mut config = world.config();
+    config.shard = 1;
+    config.deadline = Duration::from_millis(300);
+    let intruder =
+        Log::open(world.storage.clone(), config, world.clock.clone(), Arc::new(SystemEntropy)).await.unwrap();
+    let error = intruder.begin(intent(&intruder, ACME)).await.unwrap_err();
+    assert!(error.chain().contains("another writer's own"), "{}", error.chain());
+    work(&owner, ACME, 1).await;
+    assert_eq!(world.results(1).await, [OutcomeResult::Ok]);
+}
+
+/// A customer's records in all shards are those that the view counts, and each
+/// chain is without a gap.
+#[tokio::test]
+async fn a_view_counts_what_there_is_in_every_shard() {
+    let world = World::new();
+    let shared = world.log().await;
+    let (a, b) = (world.own().await, world.own().await);
+    work(&shared, ACME, 3).await;
+    work(&shared, GLOBEX, 2).await;
+    join_all([work(&a, ACME, 4), work(&b, GLOBEX, 5)]).await;
+    let view = shared.record_view(ACME).await.unwrap();
+    let counted: BTreeMap<u16, u64> = view.shards.iter().map(|shard| (shard.shard, shard.records)).collect();
+    assert_eq!(counted, BTreeMap::from([(0, 6), (1, 8), (2, 0)]));
+    for shard in &view.shards {
+        let mut previous = Hash::ZERO;
+        let mut count = 0;
+        for record in world.records(shard.shard).await {
+            if record.event.customer() != Some(ACME) || matches!(record.event, Event::View(_)) {
+                continue;
+            }
+            count += 1;
+            let link = record.chain.unwrap();
+            assert_eq!((link.number, link.previous), (count, previous));
+            let line = serde_json::to_vec(&record).unwrap();
+            previous = strongroom::audit::commit::leaf_of_line(&line).hash;
+        }
+        assert_eq!((count, previous), (shard.records, shard.last));
+    }
+    let records = world.records(0).await;
+    let last = records.last().unwrap();
+    assert_eq!((last.event.clone(), last.chain.unwrap().number), (Event::View(view), 7));
+}
+
+/// A commit that was put by force behind the owner's is none of the log.
+#[tokio::test]
+async fn what_stands_in_the_way_and_is_no_commit_ends_the_writing() {
+    let world = World::new();
+    let log = world.log().await;
+    work(&log, ACME, 1).await;
+    let path = Path::from(format!("wal/0000/{:016x}", log.head().next()));
+    world.storage.put_opts(&path, "rubbish".into(), PutMode::Create.into()).await.unwrap();
+    let error = log.begin(intent(&log, ACME)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Integrity);
+}
