@@ -135,6 +135,9 @@ pub enum Problem {
     /// A tile or bundle is not that of the records.
     #[error("differs from the records at entry {0} of it")]
     Entry(u64),
+    /// A tile that the tree above it was not made of.
+    #[error("does not lead to the tree that the commits name")]
+    NotOfTree,
     /// A tile or bundle of a tree that the records do not make.
     #[error("goes beyond the {0} records that there are")]
     Beyond(u64),
@@ -269,6 +272,7 @@ impl Problem {
             Self::Fenced(_) | Self::FencedOpen(_) => "fenced",
             Self::Length { .. } => "length",
             Self::Entry(_) => "entry",
+            Self::NotOfTree => "not-of-tree",
             Self::Beyond(_) => "beyond",
             Self::Larger { .. } => "larger",
             Self::Root(_) => "root",

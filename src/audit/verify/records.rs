@@ -8,7 +8,7 @@
 //! Memory: 16 bytes and some for every request there ever was, so that none is
 //! begun twice; besides that, what is open.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use object_store::path::Path;
 
@@ -17,9 +17,13 @@ use super::finding::{Problem, RecordProblem};
 use crate::audit::commit::{Commit, Header};
 use crate::audit::head::Head;
 use crate::audit::layout::{FIRST_SHARD, Object};
-use crate::audit::{Action, Event, Intent, Link, Outcome, OutcomeResult, RingRef, ShardHead, View};
+use crate::audit::{Action, Event, Intent, Outcome, OutcomeResult, RingRef, ShardHead, View, ViewShard};
 use crate::id::{CustomerId, RequestId, WriterId};
-use crate::merkle::{Frontier, Hash, TreeHead};
+use crate::merkle::{Hash, TreeHead};
+
+/// How many commits of others there may be between the look at a shard and the
+/// view that tells of it.
+const RECENT: usize = 1024;
 
 /// Which record: its shard, its commit, its line there and its leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +71,8 @@ pub(super) enum Claimant {
 pub(super) struct Story {
     /// Every request that was begun.
     requests: HashSet<RequestId>,
-    /// The shards that were named so far, and how large their trees.
-    pub(super) named: BTreeMap<u16, u64>,
+    /// The shards that were named so far.
+    pub(super) named: BTreeMap<u16, Named>,
     /// What is said of the trees of other shards.
     pub(super) claimed: BTreeMap<u16, Vec<Claimed>>,
     /// The ring versions in intents.
@@ -77,6 +81,15 @@ pub(super) struct Story {
     pub(super) written: Vec<(At, RequestId, CustomerId, RingRef)>,
     /// Whether commits were missing or damaged anywhere, or have aged out.
     pub(super) gaps: bool,
+}
+
+/// What the first shard has said of another so far.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named {
+    /// How many records it had last.
+    size: u64,
+    /// Which leaf said first that it had any.
+    grown: Option<u64>,
 }
 
 /// An intent without an outcome so far.
@@ -98,6 +111,8 @@ pub(super) struct Records<'a> {
     fenced: HashSet<WriterId>,
     /// Whether commits are missing: an outcome's intent may be in one.
     gap: bool,
+    /// Where the first shard stood lately, for views.
+    recent: VecDeque<Head>,
 }
 
 impl<'a> Records<'a> {
@@ -109,6 +124,7 @@ impl<'a> Records<'a> {
             open_in: BTreeMap::new(),
             fenced: HashSet::new(),
             gap: false,
+            recent: VecDeque::new(),
         }
     }
 
@@ -122,6 +138,10 @@ impl<'a> Records<'a> {
     /// Takes the records of the next commit, which stands behind `before`.
     pub(super) fn take(&mut self, story: &mut Story, before: Option<&Head>, commit: &Commit) {
         let header = commit.header();
+        if let (FIRST_SHARD, Some(before)) = (self.shard, before) {
+            self.recent.truncate(RECENT - 1);
+            self.recent.push_front(before.clone());
+        }
         let path = Object::Commit { shard: self.shard, seq: header.seq }.path();
         if self.fenced.contains(&header.writer) {
             self.context.findings.wrong(&path, Problem::Fenced(header.writer));
@@ -139,7 +159,7 @@ impl<'a> Records<'a> {
                 Event::Intent(intent) => self.intent(story, at, record.writer, intent),
                 Event::Outcome(outcome) => self.outcome(story, at, record.writer, outcome),
                 Event::Shard(head) => self.shard_head(story, at, *head),
-                Event::View(view) => self.view(story, at, view, record.chain, before, commit),
+                Event::View(view) => self.view(story, at, view),
                 Event::Alive | Event::Fence(_) | Event::Claim | Event::Release => {}
             }
         }
@@ -149,6 +169,17 @@ impl<'a> Records<'a> {
             }
         }
         self.check_settled(header, &path);
+    }
+
+    /// Whether the first shard stood like this not long ago. The writer of a view
+    /// looks first, and others may write before the view is in its place.
+    fn was_true(&self, customer: CustomerId, said: &ViewShard) -> bool {
+        let stood = self.recent.iter().find(|head| head.tree().size == said.tree.size);
+        stood.is_some_and(|head| {
+            let end = head.chains().and_then(|chains| chains.end(customer));
+            let end = end.map_or((0, Hash::ZERO), |end| (end.records, end.last));
+            head.tree() == said.tree && (head.chains().is_none() || end == (said.records, said.last))
+        })
     }
 
     fn check_settled(&self, header: &Header, path: &Path) {
@@ -209,42 +240,32 @@ impl<'a> Records<'a> {
             at.wrong(self.context, RecordProblem::OutsideFirstShard);
             return;
         }
-        match story.named.insert(shard, tree.size) {
-            None if tree.size > 0 && !self.gap => {
-                at.wrong(self.context, RecordProblem::ShardNotOpened(shard));
-            }
-            Some(before) if tree.size < before => {
-                at.wrong(self.context, RecordProblem::ShardShrank(shard));
-                story.named.insert(shard, before);
-            }
-            _ => {}
+        if tree.size > 0 && !self.gap && !story.named.contains_key(&shard) {
+            at.wrong(self.context, RecordProblem::ShardNotOpened(shard));
+        }
+        let named = story.named.entry(shard).or_insert(Named { size: 0, grown: None });
+        if tree.size < named.size {
+            at.wrong(self.context, RecordProblem::ShardShrank(shard));
+        }
+        named.size = named.size.max(tree.size);
+        if tree.size > 0 {
+            named.grown.get_or_insert(at.leaf);
         }
         let claimed = Claimed { head: tree, by: Claimant::Head(at) };
         story.claimed.entry(shard).or_default().push(claimed);
     }
 
-    fn view(
-        &self,
-        story: &mut Story,
-        at: At,
-        view: &View,
-        link: Option<Link>,
-        before: Option<&Head>,
-        commit: &Commit,
-    ) {
+    fn view(&self, story: &mut Story, at: At, view: &View) {
         if self.shard != FIRST_SHARD {
             at.wrong(self.context, RecordProblem::OutsideFirstShard);
             return;
         }
-        let listed = view.shards.iter().map(|shard| shard.shard);
-        let named = std::iter::once(FIRST_SHARD).chain(story.named.keys().copied());
-        if !self.gap && !listed.eq(named) {
+        if !self.gap && !lists_all(story, view) {
             at.wrong(self.context, RecordProblem::ViewShards);
         }
         for shard in &view.shards {
             if shard.shard == FIRST_SHARD {
-                let said = (shard.tree, shard.records, shard.last);
-                if first_shard_at(view.customer, at, link, before, commit).is_some_and(|both| !both.contains(&said)) {
+                if !self.gap && !self.was_true(view.customer, shard) {
                     at.wrong(self.context, RecordProblem::ViewRecords(FIRST_SHARD));
                 }
                 continue;
@@ -255,21 +276,13 @@ impl<'a> Records<'a> {
     }
 }
 
-/// What is true of the first shard where a view stands: right before its record,
-/// or before its commit. `None` where what came before is not known.
-fn first_shard_at(
-    customer: CustomerId,
-    at: At,
-    link: Option<Link>,
-    before: Option<&Head>,
-    commit: &Commit,
-) -> Option<[(TreeHead, u64, Hash); 2]> {
-    let before = before?;
-    let mut frontier: Frontier = before.frontier().clone();
-    let count = usize::try_from(at.leaf - frontier.size()).ok()?;
-    commit.leaves().iter().take(count).for_each(|leaf| frontier.push(leaf.hash));
-    let link = link?;
-    let end = before.chains()?.end(customer);
-    let (records, last) = end.map_or((0, Hash::ZERO), |end| (end.records, end.last));
-    Some([(frontier.head(), link.number - 1, link.previous), (before.tree(), records, last)])
+/// Whether a view lists the first shard, all others that had records where it
+/// stood there, and none that was not named.
+fn lists_all(story: &Story, view: &View) -> bool {
+    let Some(stood) = view.shards.first().filter(|shard| shard.shard == FIRST_SHARD) else { return false };
+    let listed: BTreeSet<u16> = view.shards.iter().skip(1).map(|shard| shard.shard).collect();
+    let mut grown = story.named.iter().filter(|(_, named)| named.grown.is_some_and(|leaf| leaf < stood.tree.size));
+    view.shards.is_sorted_by(|a, b| a.shard < b.shard)
+        && listed.iter().all(|shard| story.named.contains_key(shard))
+        && grown.all(|(shard, _)| listed.contains(shard))
 }

@@ -231,6 +231,7 @@ impl World {
         let mut world = Self::half(store);
         world.work(0, days(2), 150);
         world.work(1, days(2), 40);
+        world.work(2, days(2), 1);
         let tree = world.shards[&1].head.tree();
         world.commit(0, 2, days(2), vec![Event::Shard(ShardHead { shard: 1, tree })]);
         // Writer 3 dies with an intent open.

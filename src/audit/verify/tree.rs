@@ -17,7 +17,7 @@ use super::source::{READ_AHEAD, Read, read};
 use crate::audit::commit::Leaf;
 use crate::audit::layout::Object;
 use crate::error::Result;
-use crate::merkle::{Hash, TreeHead, leaf_hash};
+use crate::merkle::{Hash, TreeHead, leaf_hash, root};
 use crate::tlog::TileBuilder;
 use crate::tlog::tile::{Bundle, Tile, TilePath, WIDTH};
 
@@ -100,14 +100,20 @@ impl<'a> Tree<'a> {
     /// Goes on to `head` with leaves from the stored tiles, because commits are
     /// missing. Gives the roots at those of `sizes`, in rising order, that lie on
     /// the way. If the tiles do not lead to `head`, no tile can be compared any
-    /// more.
-    pub(super) async fn fill(&mut self, head: &TreeHead, sizes: &[u64]) -> Result<Vec<(u64, Hash)>> {
+    /// more; and if they are all that is left, because the commits have
+    /// `aged_out`, that is wrong.
+    pub(super) async fn fill(
+        &mut self,
+        head: &TreeHead,
+        sizes: &[u64],
+        aged_out: bool,
+    ) -> Result<Vec<(u64, Hash)>> {
         let mut roots = Vec::new();
         let Some(begin) = self.builder.as_ref().map(TileBuilder::size) else { return Ok(roots) };
         let mut index = begin / u64::from(WIDTH);
         let mut size = begin;
         while size < head.size {
-            let Some(hashes) = stored_hashes(self.context, self.shard, self.objects, index).await? else { break };
+            let Some(hashes) = stored_hashes(self.context, self.shard, self.objects, 0, index).await? else { break };
             let entries = stored_entries(self.context, self.shard, self.objects, index).await?;
             let from = usize::try_from(size % u64::from(WIDTH)).expect("below the width");
             let more = usize::try_from(head.size - size).unwrap_or(usize::MAX);
@@ -128,6 +134,9 @@ impl<'a> Tree<'a> {
             index += 1;
         }
         if self.builder.as_ref().map(TileBuilder::head).as_ref() != Some(head) {
+            if aged_out {
+                name_broken(self.context, self.shard, self.objects, head.size).await?;
+            }
             self.give_up(begin);
             roots.clear();
         }
@@ -248,6 +257,31 @@ async fn compare(
     Ok(())
 }
 
+/// Names the first tile of leaves below `size` that is missing or that the
+/// tiles above it were not made of.
+async fn name_broken(context: &Context, shard: u16, objects: &ShardObjects, size: u64) -> Result<()> {
+    let mut above: Option<(u64, Vec<Hash>)> = None;
+    for tile in Tile::all(size).take_while(|tile| tile.level() == 0) {
+        let path = Object::Tile { shard, tile: TilePath::Tile(tile) }.path();
+        let Some(hashes) = stored_hashes(context, shard, objects, 0, tile.index()).await? else {
+            context.findings.wrong(&path, Problem::Missing("the commits of its records have aged out"));
+            return Ok(());
+        };
+        let (index, at) = (tile.index() / u64::from(WIDTH), tile.index() % u64::from(WIDTH));
+        if above.as_ref().is_none_or(|(above, _)| *above != index) {
+            let hashes = stored_hashes(context, shard, objects, 1, index).await?;
+            above = Some((index, hashes.unwrap_or_default()));
+        }
+        let at = usize::try_from(at).expect("below the width");
+        let known = above.as_ref().and_then(|(_, hashes)| hashes.get(at));
+        if known.is_none_or(|known| *known != root(&hashes)) {
+            context.findings.wrong(&path, Problem::NotOfTree);
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
 /// The path of a tile that is not there, nor the full one in its place.
 async fn missing_at(context: &Context, shard: u16, tile: TilePath, full: TilePath) -> Result<Option<Path>> {
     let path = Object::Tile { shard, tile }.path();
@@ -256,15 +290,16 @@ async fn missing_at(context: &Context, shard: u16, tile: TilePath, full: TilePat
     Ok((!there).then_some(path))
 }
 
-/// The hashes of the widest stored tile of leaves at `index` that can be read.
+/// The hashes of the widest stored tile at `index` of a level that can be read.
 async fn stored_hashes(
     context: &Context,
     shard: u16,
     objects: &ShardObjects,
+    level: u8,
     index: u64,
 ) -> Result<Option<Vec<Hash>>> {
     for width in (1..=WIDTH).rev() {
-        let tile = Tile::new(0, index, width).expect("a width of tiles");
+        let tile = Tile::new(level, index, width).expect("a width of tiles");
         if !objects.tiles.contains(&TilePath::Tile(tile)) {
             continue;
         }

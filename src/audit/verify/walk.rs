@@ -210,12 +210,14 @@ impl<'a> Walk<'a> {
             }
             refused => match Head::after(&commit, self.context.authority) {
                 Ok(after) => {
-                    if let Some(Err(error)) = refused {
-                        self.context.findings.wrong(&path, Problem::NotNext(error.chain()));
-                    } else {
-                        self.missing(self.head.next()..seq, header.time);
-                    }
-                    self.resume(story, &commit, in_place).await?;
+                    let aged_out = match refused {
+                        Some(Err(error)) => {
+                            self.context.findings.wrong(&path, Problem::NotNext(error.chain()));
+                            false
+                        }
+                        _ => self.missing(self.head.next()..seq, header.time),
+                    };
+                    self.resume(story, &commit, in_place, aged_out).await?;
                     after
                 }
                 Err(error) => {
@@ -243,12 +245,13 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Names the commits that are missing before one of `time`.
-    fn missing(&self, gap: Range<u64>, time: Timestamp) {
+    /// Names the commits that are missing before one of `time`. True if it is age
+    /// that took them.
+    fn missing(&self, gap: Range<u64>, time: Timestamp) -> bool {
         let findings = &self.context.findings;
         if gap.start == 0 && self.bad.is_empty() && may_have_gone(time, LOG_KEPT, self.context.now) {
             findings.note(&self.path(gap.end), Problem::AgedOut(gap.end));
-            return;
+            return true;
         }
         let count = gap.end - gap.start;
         let named = gap.start..gap.end.min(gap.start.saturating_add(NAMED));
@@ -260,11 +263,18 @@ impl<'a> Walk<'a> {
             let more = gap.end - rest - 1;
             findings.wrong(&self.path(rest), Problem::MissingMany { more });
         }
+        false
     }
 
     /// Goes on behind what is missing or wrong, with the tree that `commit` says
     /// was there before it.
-    async fn resume(&mut self, story: &mut Story, commit: &Commit, in_place: bool) -> Result<()> {
+    async fn resume(
+        &mut self,
+        story: &mut Story,
+        commit: &Commit,
+        in_place: bool,
+        aged_out: bool,
+    ) -> Result<()> {
         let old = commit.header().old;
         if in_place && self.head.tree() == old {
             // Nothing is missing; the commit contradicts the one before in
@@ -278,7 +288,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let on_the_way = self.claimed.iter().map(|claimed| claimed.head.size).filter(|size| *size <= old.size);
-        let roots = self.tree.fill(&old, &sizes(on_the_way)).await?;
+        let roots = self.tree.fill(&old, &sizes(on_the_way), aged_out).await?;
         while let Some(claimed) = self.claimed.pop_front_if(|claimed| claimed.head.size <= old.size) {
             if let Ok(found) = roots.binary_search_by_key(&claimed.head.size, |(size, _)| *size) {
                 // A tree between commits of which nothing is known but its root.
