@@ -16,7 +16,7 @@
 //!
 //! | command | fields |
 //! |---|---|
-//! | `init` | `store`, `created`, `root` |
+//! | `init` | `store`, `created`, `root`, `log_key` |
 //! | `customer add`, `show`, `set` | `label`, `customer`, `kms_key`, `retention`, `suite`, `held`, `ring_version`, `epoch`, `keys` |
 //! | `customer list` | `customers`: such objects |
 //! | `put` | `blob`, `bytes`, `stored_bytes`, `retain_until` |
@@ -28,8 +28,16 @@
 //! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
 //! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
 //! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
+//! | `audit publish`, a line | `shard`, `records`, `new`, `root`, `cosigned` |
+//! | `audit maintain` | `fenced`, `unknown`, `segments`; then as `audit publish` |
 //! | `audit verify` | `commits`, `records`, `root`, `ok` |
 //! | `audit tail`, a line | the record as it is stored ([`Record`](crate::audit::Record)) |
+//! | `audit query`, a line | the operation ([`operation`](crate::audit::operation#the-json-line)) |
+//! | `audit query`, on standard error where there is more | `next`: for `--after` |
+//! | `audit export -o FILE` | `operations` (how many) |
+//! | `audit export -o -` | nothing but the operations |
+//! | `audit proof` | nothing but the proof, if it goes to standard output |
+//! | `audit check-proof` | `record` (as it is stored), `index`, `origin`, `size`, `root`, `cosigned`: objects of `witness`, `at` |
 //! | `witness key` | `name`, `key` (the public one) |
 //! | `witness serve`, once | `key`, `listening` (address and port) |
 //! | `witness serve`, a line on standard error | `alarm` or `unproven`: `origin`, `message`; or `error`, as below |
@@ -52,9 +60,13 @@ use crate::id::Label;
 use crate::room::{Customer, Options, Strongroom};
 use crate::store::{CreateRoot, Storages};
 use crate::system::SystemClock;
+use crate::tlog::VerifierKey;
+use crate::witness::client::Witness;
+use crate::witness::http::{HttpWitness, WitnessUrl};
 
 mod args;
 mod audit;
+mod audit_only;
 mod customer;
 mod doctor;
 mod exit;
@@ -66,6 +78,7 @@ mod list;
 mod log_key;
 mod output;
 mod producer;
+mod publish;
 mod put;
 mod signal;
 mod sink;
@@ -120,10 +133,13 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
     if let Command::Witness(command) = cli.command {
         return runtime()?.block_on(witness::run(command, output));
     }
+    if let Some(failure) = cli.misunderstood() {
+        return Err(failure);
+    }
     let uid = rustix::process::getuid().as_raw();
     let config = Config::resolve(cli.global.given(), |name| std::env::var_os(name), uid)?;
     let runtime = runtime()?;
-    let done = runtime.block_on(execute(cli.command, config, output));
+    let done = runtime.block_on(execute(cli.command, config, output, !cli.global.no_publish));
     // A thread may be waiting for input that never comes, or for a reader of our
     // output that never reads; neither may keep the program. What was given up
     // is being removed meanwhile, and gets the time for it.
@@ -143,7 +159,7 @@ fn runtime() -> Result<Runtime, Failure> {
     built.map_err(|error| Failure::new(Exit::Internal, "internal", format!("failed to start: {error}")))
 }
 
-async fn execute(command: Command, config: Config, output: Output) -> Result<(), Failure> {
+async fn execute(command: Command, config: Config, output: Output, publish: bool) -> Result<(), Failure> {
     let mut signals = signal::Signals::listen()?;
     if let Command::Doctor(command) = command {
         return tokio::select! {
@@ -151,11 +167,23 @@ async fn execute(command: Command, config: Config, output: Output) -> Result<(),
             failure = signals.received() => Err(failure),
         };
     }
+    let command = match command {
+        Command::Audit(command) if audit::needs_no_session(&command, output) => {
+            let text = tokio::select! {
+                done = audit::run_alone(&config, command, output) => done?,
+                failure = signals.received() => return Err(failure),
+            };
+            return output.print(&text);
+        }
+        command => command,
+    };
     let session = tokio::select! {
         session = Session::open(&command, config, output) => session?,
         failure = signals.received() => return Err(failure),
     };
     let putting = matches!(command, Command::Put(_));
+    let publishing =
+        publish && !matches!(command, Command::Audit(args::Audit::Publish | args::Audit::Maintain));
     let done = tokio::select! {
         done = dispatch(&session, command) => done,
         failure = signals.received() => Err(failure),
@@ -180,7 +208,15 @@ async fn execute(command: Command, config: Config, output: Output) -> Result<(),
         // The id must not be lost, and is no secret.
         true => failure.hint(format!("the blob is sealed all the same: {}", text.trim_end())),
         false => failure.hint("what was asked for was done"),
-    })
+    })?;
+    if publishing {
+        // Last, because nothing that was asked for depends on it.
+        tokio::select! {
+            published = publish::at_the_end(&session) => published?,
+            failure = signals.received() => return Err(failure),
+        }
+    }
+    Ok(())
 }
 
 /// What a command prints once all is done; those that print as they go, nothing.
@@ -195,8 +231,7 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Ls(command) => list::ls(session, command).await,
         Command::Stat(command) => list::stat(session, command).await,
         Command::Verify(command) => list::verify(session, command).await,
-        Command::Audit(args::Audit::Tail(command)) => audit::tail(session, &command).await,
-        Command::Audit(args::Audit::Verify) => audit::verify(session).await,
+        Command::Audit(command) => audit::run(session, command).await,
         // Done before a session was opened.
         Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
     }
@@ -226,7 +261,8 @@ impl Session {
             Command::Init(command) => init::init(&config, command, &storages, &keys, output).await?,
             _ => {
                 let signer = log_key::load(&config.log_key).await?;
-                let opened = Strongroom::open(storages.clone(), keys.registry(), options(signer)).await;
+                let opened =
+                    Strongroom::open(storages.clone(), keys.registry(), options(&config, signer)?).await;
                 (opened.map_err(|error| no_store(&config, error))?, false)
             }
         };
@@ -249,8 +285,13 @@ impl Session {
 
 /// As everywhere, but a record may wait half a minute to become durable: a program
 /// that is one of a hundred on one log waits for its turn.
-fn options(signer: Arc<dyn LogSigner>) -> Options {
-    Options { log_deadline: Duration::from_secs(30), ..Options::new(signer) }
+fn options(config: &Config, signer: Arc<dyn LogSigner>) -> Result<Options, Failure> {
+    let witness = |(url, key): &(WitnessUrl, VerifierKey)| {
+        let witness = HttpWitness::new(url, key.clone())?;
+        Ok::<_, Error>(Arc::new(witness) as Arc<dyn Witness>)
+    };
+    let witnesses = config.witnesses.iter().map(witness).collect::<Result<_, _>>()?;
+    Ok(Options { log_deadline: Duration::from_secs(30), witnesses, ..Options::new(signer) })
 }
 
 fn no_store(config: &Config, error: Error) -> Failure {

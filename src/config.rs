@@ -12,6 +12,7 @@
 //! | its audit log | `--audit-store` | `STRONGROOM_AUDIT` | `audit/` in the store |
 //! | local KMS keys | `--local-kms` | `STRONGROOM_LOCAL_KMS` | `$XDG_DATA_HOME/strongroom/kms` |
 //! | the log's signing key | `--log-key` | `STRONGROOM_LOG_KEY` | `log.key` beside the local KMS keys |
+//! | witnesses | `--ask-witness` | `STRONGROOM_WITNESSES` | none |
 //! | who | `--principal` | `STRONGROOM_PRINCIPAL` | `unix:<uid>` |
 //! | why | `--purpose` | `STRONGROOM_PURPOSE` | `HSYSADMIN` |
 //!
@@ -28,6 +29,8 @@ use crate::access::{Access, Principal, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::KmsKeyId;
 use crate::store::{StorageUrl, StorageUrls};
+use crate::tlog::VerifierKey;
+use crate::witness::http::WitnessUrl;
 
 /// What the options say, as far as they were given.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +47,8 @@ pub struct Given {
     pub local_kms: Option<PathBuf>,
     /// The signing key of the audit log: a file, or a key of a KMS.
     pub log_key: Option<OsString>,
+    /// Witnesses of the audit log, each a URL, a space and a key.
+    pub witnesses: Vec<String>,
     /// Who asks.
     pub principal: Option<Principal>,
     /// Why.
@@ -59,6 +64,8 @@ pub struct Config {
     pub local_kms: PathBuf,
     /// Where the signing key of the audit log is.
     pub log_key: LogKey,
+    /// Witnesses of the audit log: where they are, and the keys they cosign with.
+    pub witnesses: Vec<(WitnessUrl, VerifierKey)>,
     /// Who asks.
     pub principal: Principal,
     /// Why.
@@ -152,6 +159,15 @@ impl Config {
             (None, Some(text)) => LogKey::of(text, true)?,
             (None, None) => LogKey::File(local_kms.join("log.key")),
         };
+        let witnesses = match given.witnesses {
+            given if !given.is_empty() => given,
+            _ => match env("STRONGROOM_WITNESSES").map(OsString::into_string) {
+                None => Vec::new(),
+                Some(Ok(text)) => text.split(';').map(|one| one.trim().to_owned()).collect(),
+                Some(Err(_)) => return Err(invalid("STRONGROOM_WITNESSES is not text")),
+            },
+        };
+        let witnesses = witnesses.iter().map(|text| witness(text)).collect::<Result<_>>()?;
         let principal = match (given.principal, env("STRONGROOM_PRINCIPAL")) {
             (Some(principal), _) => principal,
             (None, Some(text)) => parse(&text, "STRONGROOM_PRINCIPAL is not usable")?,
@@ -162,7 +178,7 @@ impl Config {
             (None, Some(text)) => parse(&text, "STRONGROOM_PURPOSE is not usable")?,
             (None, None) => Purpose::SystemAdministration,
         };
-        Ok(Self { urls, local_kms, log_key, principal, purpose })
+        Ok(Self { urls, local_kms, log_key, witnesses, principal, purpose })
     }
 
     /// Who asks and why, from within this process.
@@ -180,6 +196,12 @@ fn data_home(env: &impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
             "neither XDG_DATA_HOME nor HOME is set: name the store and the directory of local keys",
         )
     })
+}
+
+fn witness(text: &str) -> Result<(WitnessUrl, VerifierKey)> {
+    let wrong = || invalid("a witness is its URL, a space, and its public key");
+    let (url, key) = text.split_once(' ').ok_or_else(wrong)?;
+    Ok((url.parse().map_err(|_| wrong())?, key.trim().parse().map_err(|_| wrong())?))
 }
 
 fn storage(text: &OsStr) -> Result<StorageUrl> {
@@ -257,6 +279,7 @@ mod tests {
             audit: Some("/srv/audit".into()),
             local_kms: Some("/srv/kms".into()),
             log_key: Some("aws-kms:arn:aws:kms:eu-central-1:111122223333:key/1".into()),
+            witnesses: Vec::new(),
             principal: Some(Principal::Unix(7)),
             purpose: Some(Purpose::Legal),
         };
@@ -291,6 +314,7 @@ mod tests {
             ("STRONGROOM_AUDIT", "SECRET:"),
             ("STRONGROOM_PRINCIPAL", "SECRET"),
             ("STRONGROOM_LOG_KEY", "aws-kms:SECRET SECRET"),
+            ("STRONGROOM_WITNESSES", "https://SECRET SECRET"),
             ("STRONGROOM_PURPOSE", "SECRET"),
         ] {
             let error = resolve(Given::default(), &[("HOME", "/h"), (name, value)]).unwrap_err();

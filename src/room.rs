@@ -36,8 +36,10 @@ use crate::store::{Storages, layout, store_error, within};
 use crate::suite::Suite;
 use crate::system::{SystemClock, SystemEntropy};
 use crate::time::Clock;
+use crate::witness::client::Witness;
 
 mod customer;
+mod evidence;
 mod health;
 mod keyring;
 mod open;
@@ -45,6 +47,7 @@ mod seal;
 mod source;
 
 pub use customer::{Customer, Listed};
+pub use evidence::Maintained;
 pub use health::CustomerKeys;
 pub use open::{BlobInfo, ByteRange, Opened};
 pub use seal::{SealOptions, Sealed};
@@ -69,6 +72,8 @@ pub struct Options {
     /// Whether to write to a shard of the log of one's own, as a program that
     /// stays does where a write takes long ([`Log::open_own`]): no.
     pub own_shard: bool,
+    /// Who is asked to cosign what is published of the log: nobody.
+    pub witnesses: Vec<Arc<dyn Witness>>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of keys, salts and ids.
@@ -85,6 +90,7 @@ impl Options {
             log_signer,
             log_deadline: Duration::from_secs(10),
             own_shard: false,
+            witnesses: Vec::new(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
         }
@@ -200,6 +206,8 @@ struct Inner {
     storages: Storages,
     keyring: Keyring,
     log: Log,
+    log_config: LogConfig,
+    witnesses: Vec<Arc<dyn Witness>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
 }
@@ -308,7 +316,9 @@ impl Strongroom {
             (Arc::clone(&clock), Arc::clone(&entropy)),
             Limits { ttl: options.key_ttl, uses: options.key_uses },
         );
-        let inner = Arc::new(Inner { store, storages, keyring, log, clock, entropy });
+        let witnesses = options.witnesses.clone();
+        let inner =
+            Arc::new(Inner { store, storages, keyring, log, log_config: config, witnesses, clock, entropy });
         tokio::spawn(evict(Arc::downgrade(&inner), options.key_ttl));
         Ok(Self(inner))
     }

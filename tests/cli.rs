@@ -255,6 +255,7 @@ impl<'a> Transcript<'a> {
     /// Ids by their order, times as one, of equal length.
     fn normal(&mut self, text: &str) -> String {
         let text = text.replace(self.home.dir.path().to_str().unwrap(), "~");
+        let text: String = text.split_inclusive(char::is_whitespace).map(without_key).collect();
         let mut out = String::new();
         let mut word = String::new();
         for c in text.chars().chain(['\0']) {
@@ -291,6 +292,14 @@ impl<'a> Transcript<'a> {
         } else {
             word.to_owned()
         }
+    }
+}
+
+/// A log's public key, without what differs from store to store.
+fn without_key(word: &str) -> String {
+    match word.split_once('+').filter(|(name, _)| name.starts_with("strongroom/")) {
+        Some((name, key)) => format!("{name}+id+key{}", &key[key.trim_end().len()..]),
+        None => word.to_owned(),
     }
 }
 

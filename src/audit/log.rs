@@ -41,12 +41,14 @@ use crate::tlog::{PublicKey, SecretKey};
 mod append;
 mod pins;
 mod queue;
+mod reader;
 mod settle;
 mod shards;
 pub(super) mod wal;
 
 use append::Chain;
 use queue::{Begun, Queue, Reply, Seed, Ticket, begin_refused, finish_delayed};
+pub use reader::{LogReader, ShardReader, entries};
 pub use settle::Settled;
 use wal::Wal;
 pub use wal::{ChainReport, verify_chain};

@@ -410,8 +410,8 @@ impl Publisher {
             Error::new(ErrorKind::Integrity, sentence).with_source(error)
         };
         let too_large = || unusable(crate::tlog::note::NoteError::TooLarge.into());
-        let checkpoint = SignedCheckpoint::parse(&bytes.ok_or_else(too_large)?)
-            .map_err(|error| unusable(error.into()))?;
+        let checkpoint =
+            SignedCheckpoint::parse(&bytes.ok_or_else(too_large)?).map_err(|error| unusable(error.into()))?;
         let key = verifier(self.store, shard, self.signer.public());
         checkpoint.verify(&key).map_err(|error| unusable(error.into()))?;
         Ok(Some(Stored { checkpoint, version }))

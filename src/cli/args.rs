@@ -26,6 +26,10 @@ use crate::suite::Suite;
 use crate::time::Day;
 use crate::tlog::{KeyName, VerifierKey};
 
+mod audit;
+
+pub(super) use audit::*;
+
 /// Keeps files and backups sealed under per-customer keys, with every use of a
 /// key on the record.
 #[derive(Debug, Parser)]
@@ -61,6 +65,13 @@ pub(super) struct Global {
     /// key itself [env: STRONGROOM_LOG_KEY] [default: log.key beside the local KMS keys]
     #[arg(long, global = true, value_name = "FILE|KMS", hide_short_help = true)]
     log_key: Option<OsString>,
+    /// A witness that is asked to cosign what is published of the audit log: its URL, a space, and
+    /// its public key; can be given more than once [env: STRONGROOM_WITNESSES, separated by ;]
+    #[arg(long, global = true, value_name = "URL KEY", hide_short_help = true)]
+    ask_witness: Vec<String>,
+    /// Leave the publishing of the audit log to `audit maintain`
+    #[arg(long, global = true, hide_short_help = true)]
+    pub(super) no_publish: bool,
     /// Who asks, for the audit log: unix:<uid>, service:<id> or person:<id>
     /// [env: STRONGROOM_PRINCIPAL] [default: unix:<your uid>]
     #[arg(long, global = true)]
@@ -79,6 +90,27 @@ pub(super) struct Global {
     pub(super) quiet: bool,
 }
 
+impl Cli {
+    /// A use in which an option means something else than it seems to.
+    pub(super) fn misunderstood(&self) -> Option<Failure> {
+        let Command::Audit(Audit::Query(_) | Audit::Export(_)) = self.command else { return None };
+        let Global { principal, purpose, .. } = &self.global;
+        let message = match (principal, purpose) {
+            (Some(_), _) => {
+                "--principal says who asks, and finds nothing: what somebody did is found with --by"
+            }
+            (_, Some(_)) => {
+                "--purpose says why you ask, and finds nothing: what was done for one is found with --for"
+            }
+            (None, None) => return None,
+        };
+        Some(
+            Failure::usage(message)
+                .hint("who asks can be said with STRONGROOM_PRINCIPAL, and why with STRONGROOM_PURPOSE"),
+        )
+    }
+}
+
 impl Global {
     pub(super) fn given(&self) -> Given {
         Given {
@@ -88,6 +120,7 @@ impl Global {
             audit: self.audit_store.clone(),
             local_kms: self.local_kms.clone(),
             log_key: self.log_key.clone(),
+            witnesses: self.ask_witness.clone(),
             principal: self.principal.clone(),
             purpose: self.purpose,
         }
@@ -288,27 +321,6 @@ pub(super) struct Verify {
     /// All blobs of the customer
     #[arg(long)]
     pub(super) all: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Audit {
-    Tail(Tail),
-    /// Reads the whole audit log and checks that every commit follows from the one before
-    ///
-    /// Every record is hashed and every root computed again. Commits that were cut off the end are
-    /// seen only by who kept a root: compare it.
-    Verify,
-}
-
-/// Shows the newest entries of the audit log, oldest first
-///
-/// For people, an operation and its outcome are one row. With --json, the records are printed as
-/// they are stored, and no key is used.
-#[derive(Debug, Args)]
-pub(super) struct Tail {
-    /// How many operations, or with --json, records
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
-    pub(super) lines: usize,
 }
 
 #[derive(Debug, Subcommand)]
@@ -571,6 +583,25 @@ mod tests {
             "customer add acme --kms JANE",
             "--purpose JANE ls --customer acme",
             "completions JANE",
+            "audit query --customer JANE",
+            "audit query --by JANE",
+            "audit query --for JANE",
+            "audit query --blob JANE",
+            "audit query --action JANE",
+            "audit query --outcome JANE",
+            "audit query --request JANE",
+            "audit query --since JANE",
+            "audit query --until JANE",
+            "audit query --day JANE",
+            "audit query --limit JANE",
+            "audit query --after JANE",
+            "audit query --key JANE",
+            "audit query JANE",
+            "audit export --format JANE",
+            "audit proof JANE",
+            "audit check-proof FILE --key JANE",
+            "audit check-proof FILE --witness JANE",
+            "audit check-proof FILE --quorum JANE",
             "JANE",
             "customer JANE",
         ] {

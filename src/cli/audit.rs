@@ -1,85 +1,155 @@
-//! `audit tail` and `audit verify`.
+//! `audit`: reading the log, in this store or by its audit storage alone.
 
 use std::collections::HashMap;
 
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::args::Tail;
-use super::output::{Column, line, seconds, table};
-use super::{Answer, Session};
-use crate::audit::{Event, Intent, Outcome, Record};
+use super::args::{Audit, OfLog, PublicKeyText, Tail, Which, Whose};
+use super::failure::Failure;
+use super::output::{Column, Output, line, seconds, table};
+use super::{Answer, Session, audit_only, publish};
+use crate::audit::log::LogReader;
+use crate::audit::operation::{Operation, Paired, Pairing};
+use crate::audit::query::{Cursor, Filter};
+use crate::config::Config;
 use crate::error::Error;
-use crate::id::{CustomerId, Label, RequestId};
-use crate::time::Timestamp;
+use crate::id::{CustomerId, Label};
 
-pub(super) async fn tail(session: &Session, command: &Tail) -> Answer {
-    let explain = |error| session.explain(error);
-    if session.output.json {
-        let records = session.room.log().tail(command.lines).await.map_err(explain)?;
-        let lines = records.iter().map(|record| {
-            let line = serde_json::to_string(record).expect("a record is ids and numbers");
-            format!("{line}\n")
-        });
-        return Ok(lines.collect());
+mod export;
+mod proof;
+mod query;
+
+/// What customers are called.
+type Labels = HashMap<CustomerId, Label>;
+
+/// Whether the audit storage is all that a command needs.
+pub(super) fn needs_no_session(command: &Audit, output: Output) -> bool {
+    match command {
+        // People are shown labels.
+        Audit::Tail(_) => output.json,
+        Audit::Verify | Audit::Publish | Audit::Maintain => false,
+        Audit::Query(command) => !command.which.has_label(),
+        Audit::Export(command) => !command.which.has_label(),
+        Audit::Proof(_) | Audit::CheckProof(_) => true,
     }
-    let operations = operations(session, command.lines).await.map_err(explain)?;
-    // The log has ids. Who may read rings sees labels, and anyone else the ids.
-    let labels: HashMap<CustomerId, Label> =
-        match operations.iter().any(|operation| operation.intent.customer.is_some()) {
-            true => session.room.customers(&session.access).await.unwrap_or_default(),
-            false => Vec::new(),
+}
+
+/// Such a command.
+pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -> Answer {
+    let open = async |log: &OfLog| audit_only::open(config, log.key.as_ref(), output).await;
+    match command {
+        Audit::Tail(command) => json_tail(&open(&command.log).await?, command.lines).await,
+        Audit::Query(command) => {
+            let filter = command.which.filter_of_id();
+            query::run(&open(&command.log).await?, &filter, &command, &Labels::new(), output).await
         }
-        .into_iter()
-        .map(|info| (info.id, info.label))
-        .collect();
-    let rows = operations.iter().map(|Operation { at, intent, outcome }| {
-        let customer =
-            intent.customer.map(|id| labels.get(&id).map_or_else(|| id.to_string(), Label::to_string));
-        vec![
-            seconds(*at),
-            intent.principal.to_string(),
-            intent.purpose.to_string(),
-            code(&intent.action),
-            customer.unwrap_or_default(),
-            intent.blob.map(|blob| blob.to_string()).unwrap_or_default(),
-            outcome.as_ref().map_or_else(|| "(open)".to_owned(), |outcome| code(&outcome.result)),
-            outcome
-                .as_ref()
-                .and_then(|outcome| outcome.bytes)
-                .map(|bytes| bytes.to_string())
-                .unwrap_or_default(),
-        ]
+        Audit::Export(command) => {
+            let filter = command.which.filter_of_id();
+            export::run(&open(&command.log).await?, &filter, &command, output).await
+        }
+        Audit::Proof(command) => proof::make(&open(&command.log).await?, &command).await,
+        Audit::CheckProof(command) => proof::check(&command, output),
+        // In the store.
+        Audit::Verify | Audit::Publish | Audit::Maintain => Ok(String::new()),
+    }
+}
+
+/// One that needs more.
+pub(super) async fn run(session: &Session, command: Audit) -> Answer {
+    match command {
+        Audit::Tail(command) => tail(session, &command).await,
+        Audit::Verify => verify(session).await,
+        Audit::Publish => publish::publish(session).await,
+        Audit::Maintain => publish::maintain(session).await,
+        Audit::Query(command) => {
+            let reader = reader(session, command.log.key.as_ref())?;
+            let filter = filter(session, &command.which).await?;
+            let labels = match session.output.json {
+                true => Labels::new(),
+                false => labels(session).await,
+            };
+            query::run(&reader, &filter, &command, &labels, session.output).await
+        }
+        Audit::Export(command) => {
+            let reader = reader(session, command.log.key.as_ref())?;
+            let filter = filter(session, &command.which).await?;
+            export::run(&reader, &filter, &command, session.output).await
+        }
+        // Done without a session.
+        Audit::Proof(_) | Audit::CheckProof(_) => Ok(String::new()),
+    }
+}
+
+impl Which {
+    fn has_label(&self) -> bool {
+        matches!(self.customer, Some(Whose::Label(_)))
+    }
+
+    fn filter_of_id(&self) -> Filter {
+        self.filter(match self.customer {
+            Some(Whose::Id(id)) => Some(id),
+            _ => None,
+        })
+    }
+}
+
+/// The log of an open store.
+fn reader(session: &Session, key: Option<&PublicKeyText>) -> Result<LogReader, Failure> {
+    let (store, authority) = (session.room.store_id(), session.room.log().authority());
+    if let Some(key) = key {
+        audit_only::check_name(key, store)?;
+        audit_only::check_key(key.public(), authority)?;
+    }
+    Ok(LogReader::open(session.storages.audit.clone(), store, authority, audit_only::LIMIT))
+}
+
+async fn filter(session: &Session, which: &Which) -> Result<Filter, Failure> {
+    let Some(Whose::Label(label)) = &which.customer else { return Ok(which.filter_of_id()) };
+    let info = session.customer(label).await?.info().await.map_err(|error| session.explain(error))?;
+    Ok(which.filter(Some(info.id)))
+}
+
+/// The log has ids. Who may read rings sees labels, and anyone else the ids.
+async fn labels(session: &Session) -> Labels {
+    let infos = session.room.customers(&session.access).await.unwrap_or_default();
+    infos.into_iter().map(|info| (info.id, info.label)).collect()
+}
+
+async fn tail(session: &Session, command: &Tail) -> Answer {
+    let reader = reader(session, command.log.key.as_ref())?;
+    let newest = newest(&reader, command.lines).await.map_err(|error| session.explain(error))?;
+    let labels = match newest.iter().any(|operation| operation.intent().customer.is_some()) {
+        true => labels(session).await,
+        false => Labels::new(),
+    };
+    Ok(operations_table(&newest, &labels))
+}
+
+async fn json_tail(reader: &LogReader, count: usize) -> Answer {
+    let lines = reader.newest(count).await?.into_iter().map(|entry| {
+        let line = serde_json::to_string(&entry.record).expect("a record is ids and numbers");
+        format!("{line}\n")
     });
-    let whole = ["TIME", "PRINCIPAL", "PURPOSE", "ACTION", "CUSTOMER", "BLOB", "RESULT"];
-    let mut columns = whole.map(|name| (name, Column::Whole)).to_vec();
-    columns.push(("BYTES", Column::Number));
-    Ok(table(&columns, rows))
-}
-
-pub(super) async fn verify(session: &Session) -> Answer {
-    let report = session.room.verify_log().await.map_err(|error| session.explain(error))?;
-    let (commits, records, root) = (report.commits, report.records, report.head.tree().root);
-    Ok(match session.output.json {
-        true => line(&json!({ "commits": commits, "records": records, "root": root, "ok": true })),
-        false => format!("ok: {commits} commits, {records} records, root {root}\n"),
-    })
-}
-
-/// An intent with its outcome.
-struct Operation {
-    at: Timestamp,
-    intent: Intent,
-    outcome: Option<Outcome>,
+    Ok(lines.collect())
 }
 
 /// The newest `count` operations, oldest first.
-async fn operations(session: &Session, count: usize) -> Result<Vec<Operation>, Error> {
+async fn newest(reader: &LogReader, count: usize) -> Result<Vec<Operation>, Error> {
     let mut window = count.saturating_mul(2).saturating_add(100);
     loop {
-        let records = session.room.log().tail(window).await?;
-        let all = records.len() < window;
-        let mut operations = paired(records);
+        let entries = reader.newest(window).await?;
+        let all = entries.len() < window;
+        let mut pairing = Pairing::default();
+        let mut operations: Vec<Operation> = Vec::new();
+        for entry in entries {
+            // An outcome whose intent lies further back belongs to an operation
+            // that is not shown, and what the log says of itself is nobody's.
+            if let Paired::Operation(operation) = pairing.push(entry) {
+                operations.push(*operation);
+            }
+        }
+        operations.extend(pairing.finish());
+        operations.sort_by_key(Cursor::at);
         if operations.len() >= count || all {
             return Ok(operations.split_off(operations.len().saturating_sub(count)));
         }
@@ -87,33 +157,34 @@ async fn operations(session: &Session, count: usize) -> Result<Vec<Operation>, E
     }
 }
 
-fn paired(records: Vec<Record>) -> Vec<Operation> {
-    let mut operations: Vec<Operation> = Vec::new();
-    let mut places: HashMap<RequestId, usize> = HashMap::new();
-    for Record { time, event, .. } in records {
-        match event {
-            Event::Intent(intent) => {
-                places.insert(intent.request, operations.len());
-                operations.push(Operation { at: time, intent, outcome: None });
-            }
-            // One whose intent lies further back belongs to an operation that
-            // is not shown.
-            Event::Outcome(outcome) => {
-                if let Some(place) = places.get(&outcome.request) {
-                    operations[*place].outcome = Some(outcome);
-                }
-            }
-            // What the log says of itself is nobody's operation.
-            _ => {}
-        }
-    }
-    operations
+/// An operation a row.
+fn operations_table(operations: &[Operation], labels: &Labels) -> String {
+    let rows = operations.iter().map(|operation| {
+        let (intent, outcome) = (operation.intent(), operation.outcome());
+        let customer =
+            intent.customer.map(|id| labels.get(&id).map_or_else(|| id.to_string(), Label::to_string));
+        vec![
+            seconds(operation.intent_entry().record.time),
+            intent.principal.to_string(),
+            intent.purpose.to_string(),
+            intent.action.code().to_owned(),
+            customer.unwrap_or_default(),
+            intent.blob.map(|blob| blob.to_string()).unwrap_or_default(),
+            outcome.map_or("(open)", |outcome| outcome.result.code()).to_owned(),
+            outcome.and_then(|outcome| outcome.bytes).map(|bytes| bytes.to_string()).unwrap_or_default(),
+        ]
+    });
+    let whole = ["TIME", "PRINCIPAL", "PURPOSE", "ACTION", "CUSTOMER", "BLOB", "RESULT"];
+    let mut columns = whole.map(|name| (name, Column::Whole)).to_vec();
+    columns.push(("BYTES", Column::Number));
+    table(&columns, rows)
 }
 
-/// What the log calls it.
-fn code(value: &impl Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(Value::String(code)) => code,
-        _ => "?".to_owned(),
-    }
+async fn verify(session: &Session) -> Answer {
+    let report = session.room.verify_log().await.map_err(|error| session.explain(error))?;
+    let (commits, records, root) = (report.commits, report.records, report.head.tree().root);
+    Ok(match session.output.json {
+        true => line(&json!({ "commits": commits, "records": records, "root": root, "ok": true })),
+        false => format!("ok: {commits} commits, {records} records, root {root}\n"),
+    })
 }

@@ -26,7 +26,7 @@ pub(super) async fn run(config: &Config, command: Doctor, output: Output) -> Res
         access: config.access(),
         clock: Arc::new(SystemClock),
         options: match log_key::load(&config.log_key).await {
-            Ok(signer) => Ok(options(signer)),
+            Ok(signer) => options(config, signer).map_err(|failure| failure.message().to_owned()),
             Err(failure) => Err(failure.message().to_owned()),
         },
     };

@@ -7,6 +7,7 @@ use super::failure::Failure;
 use super::keys::LocalKeys;
 use super::output::{Output, line};
 use super::{Session, explain, log_key, options};
+use crate::audit::layout::{FIRST_SHARD, verifier};
 use crate::config::Config;
 use crate::error::ErrorKind;
 use crate::room::{KeyChoice, Strongroom};
@@ -28,7 +29,7 @@ pub(super) async fn init(
         // If we stop behind this, the next `init` finds the key.
         None => log_key::load_or_make(&config.log_key).await?,
     };
-    let options = options(signer);
+    let options = options(config, signer)?;
     let key = match &command.epoch_kms {
         Some(key) => key.clone(),
         None => match default_key(&config.urls.keys.as_ref().unwrap_or(&config.urls.root).to_string()) {
@@ -85,13 +86,17 @@ fn local_keys(config: &Config, output: Output) {
 
 pub(super) fn answer(session: &Session) -> String {
     let (store, root) = (session.room.store_id(), &session.config.urls.root);
+    let log_key = verifier(store, FIRST_SHARD, session.room.log().authority());
     if session.output.json {
-        return line(&json!({ "store": store, "created": session.created, "root": root }));
+        return line(
+            &json!({ "store": store, "created": session.created, "root": root, "log_key": log_key }),
+        );
     }
-    match session.created {
+    let made = match session.created {
         true => format!("made store {store} at {root}\n"),
         false => format!("store {store} exists already at {root}; nothing was changed\n"),
-    }
+    };
+    format!("{made}its audit log verifies with {log_key}\n")
 }
 
 #[cfg(test)]

@@ -88,6 +88,34 @@ impl Log {
         self.inner.append_at(records.collect::<Result<_>>()?, None).await
     }
 
+    /// Records that this writer lives, so that the day before is over for the
+    /// log too.
+    ///
+    /// # Errors
+    /// As [`Log::begin`].
+    pub async fn mark(&self) -> Result<()> {
+        let alive = self.inner.record(self.inner.nonce()?, Event::Alive);
+        self.inner.append_at(vec![alive], None).await
+    }
+
+    /// Whether this handle has written anything yet.
+    #[must_use]
+    pub fn has_written(&self) -> bool {
+        self.inner.pen.initialized()
+    }
+
+    /// Whether another writer has gone on behind the last commit that this handle
+    /// knows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AuditUnavailable`] if the storage cannot be read.
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn is_behind(&self) -> Result<bool> {
+        Ok(self.inner.wal.new_commit(self.head().next()).await?.is_some())
+    }
+
     /// Records in the first shard how many records a customer has in every shard,
     /// and returns it: the end of a view that the customer is given. It is in the
     /// customer's own chain, so that it cannot be left out, and whoever verifies the log

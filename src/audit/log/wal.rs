@@ -137,7 +137,7 @@ impl Wal {
 
     /// What the storage says of the object of commit `seq`, `None` if there is
     /// none.
-    async fn object_mark(&self, seq: u64) -> Result<Option<Mark>> {
+    pub(in crate::audit) async fn object_mark(&self, seq: u64) -> Result<Option<Mark>> {
         let path = self.path(seq);
         Ok(self.request(self.storage.head(&path)).await?.map(Mark::from))
     }

@@ -94,6 +94,13 @@ pub struct StoredTree {
 }
 
 impl StoredTree {
+    /// The tree of a shard with this head, which the caller trusts, as it is published
+    /// on `storage`. `limit` is for one request.
+    #[must_use]
+    pub fn on(storage: Arc<dyn ObjectStore>, shard: u16, limit: Duration, head: TreeHead) -> Self {
+        Self::new(Tiles { storage, shard, limit }, head)
+    }
+
     pub(super) fn new(tiles: Tiles, head: TreeHead) -> Self {
         Self { tiles, tree: TiledTree::new(head) }
     }

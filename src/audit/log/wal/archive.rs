@@ -100,7 +100,8 @@ impl Wal {
     pub(super) async fn archived(&self, seq: u64, most: u64) -> Result<Option<Archived>> {
         let Some(name) = self.segment_of(seq).await? else { return Ok(None) };
         let opened = self.opened(name).await?;
-        let at = usize::try_from(seq - name.first).expect("it has a length in the header, which is in memory");
+        let at =
+            usize::try_from(seq - name.first).expect("it has a length in the header, which is in memory");
         let (begin, end) = (opened.edges[at], opened.edges[at + 1]);
         let size = end - begin;
         if size > MAX_LEN as u64 {
@@ -190,7 +191,8 @@ impl Wal {
 
     fn unusable(&self, name: &SegmentName, what: &'static str) -> Error {
         let SegmentName { shard, first, last, .. } = name;
-        let sentence = format!("the segment with commits {first} to {last} of shard {shard:04x} cannot be used");
+        let sentence =
+            format!("the segment with commits {first} to {last} of shard {shard:04x} cannot be used");
         Error::new(ErrorKind::Integrity, sentence).with_source(Error::new(ErrorKind::Integrity, what))
     }
 }

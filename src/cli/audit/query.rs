@@ -1,0 +1,30 @@
+//! `audit query`.
+
+use serde_json::json;
+
+use super::super::args::Query;
+use super::super::output::{Output, line, to_stderr};
+use super::{Answer, Labels, operations_table};
+use crate::audit::log::LogReader;
+use crate::audit::operation::OperationLine;
+use crate::audit::query::{Filter, Page, query};
+
+pub(super) async fn run(
+    reader: &LogReader,
+    filter: &Filter,
+    command: &Query,
+    labels: &Labels,
+    output: Output,
+) -> Answer {
+    let Page { operations, next } = query(reader, filter, command.after, command.limit).await?;
+    match next {
+        // Not beside the operations, each of which is a line of the same kind.
+        Some(next) if output.json => to_stderr(&line(&json!({ "next": next.to_string() }))),
+        Some(next) => output.note(&format!("there is more: ask again with --after {next}")),
+        None => {}
+    }
+    Ok(match output.json {
+        true => operations.iter().map(|operation| OperationLine::from(operation).to_line()).collect(),
+        false => operations_table(&operations, labels),
+    })
+}

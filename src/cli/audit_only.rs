@@ -1,0 +1,89 @@
+//! What a command has that reads the audit log and nothing else: the audit storage,
+//! and the log's public key. No KMS, no rings, no private key, and nothing is recorded.
+//!
+//! Separate from the [`Session`](super::Session), which takes all of these. An auditor
+//! has read access to one bucket.
+
+use std::time::Duration;
+
+use super::args::PublicKeyText;
+use super::exit::Exit;
+use super::failure::Failure;
+use super::output::Output;
+use super::{log_key, no_store};
+use crate::audit::layout::origin;
+use crate::audit::log::LogReader;
+use crate::config::{Config, LogKey};
+use crate::error::{Error, ErrorKind};
+use crate::id::StoreId;
+use crate::store::marker::Marker;
+use crate::store::{CreateRoot, StorageRole, StorageUrls, Storages};
+use crate::system::SystemClock;
+use crate::tlog::PublicKey;
+
+/// What one request may take: a segment has some 32 MiB.
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
+
+/// The log of the configured store, by its audit storage alone.
+pub(super) async fn open(
+    config: &Config,
+    key: Option<&PublicKeyText>,
+    output: Output,
+) -> Result<LogReader, Failure> {
+    let url = config.urls.of(StorageRole::Audit);
+    let urls = StorageUrls { audit: Some(url.clone()), ..StorageUrls::new(url) };
+    let clock = std::sync::Arc::new(SystemClock);
+    let opened = Storages::open(&urls, CreateRoot::No, clock).await;
+    let storage = opened.map_err(|error| no_store(config, error))?.audit;
+    let marker = Marker::read(&*storage).await?.ok_or_else(|| {
+        no_store(config, Error::new(ErrorKind::NotFound, "the audit storage has no store's marker"))
+    })?;
+    let authority = authority(config, key, marker, output).await?;
+    Ok(LogReader::open(storage, marker.store, authority, LIMIT))
+}
+
+/// The log's key: as it was given, else that of the configured signing key, else as
+/// the storage itself says.
+async fn authority(
+    config: &Config,
+    key: Option<&PublicKeyText>,
+    marker: Marker,
+    output: Output,
+) -> Result<PublicKey, Failure> {
+    let key = match (key, &config.log_key) {
+        (Some(key), _) => {
+            check_name(key, marker.store)?;
+            key.public()
+        }
+        (None, LogKey::File(path)) if !path.exists() => {
+            output.note(
+                "the log's key is taken from its own storage; give it with --key to know whose log it is",
+            );
+            return Ok(marker.log_key);
+        }
+        (None, configured) => log_key::load(configured).await?.public(),
+    };
+    check_key(key, marker.log_key)?;
+    Ok(key)
+}
+
+/// Checks that a key that was given is the log's.
+pub(super) fn check_key(given: PublicKey, logs: PublicKey) -> Result<(), Failure> {
+    if given == logs {
+        return Ok(());
+    }
+    let message = "the audit storage has the log of another key";
+    Err(Failure::new(Exit::Data, "integrity", message)
+        .hint("give the log's key with --key; if it is, tell whoever answers for the log"))
+}
+
+/// Checks that a named key is named after a log of this store.
+pub(super) fn check_name(key: &PublicKeyText, store: StoreId) -> Result<(), Failure> {
+    let PublicKeyText::Named(key) = key else { return Ok(()) };
+    let (name, first) = (key.name().as_str(), origin(store, 0));
+    let of_shard = |rest: &str| rest.is_empty() || rest.starts_with('/');
+    if name.strip_prefix(first.as_str()).is_some_and(of_shard) {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Data, "integrity", "the key is that of another store's log"))
+}
