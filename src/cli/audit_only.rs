@@ -4,7 +4,10 @@
 //! Separate from the [`Session`](super::Session), which takes all of these. An auditor
 //! has read access to one bucket.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use object_store::ObjectStore;
 
 use super::args::PublicKeyText;
 use super::exit::Exit;
@@ -30,11 +33,7 @@ pub(super) async fn open(
     key: Option<&PublicKeyText>,
     output: Output,
 ) -> Result<LogReader, Failure> {
-    let url = config.urls.of(StorageRole::Audit);
-    let urls = StorageUrls { audit: Some(url.clone()), ..StorageUrls::new(url) };
-    let clock = std::sync::Arc::new(SystemClock);
-    let opened = Storages::open(&urls, CreateRoot::No, clock).await;
-    let storage = opened.map_err(|error| no_store(config, error))?.audit;
+    let storage = storage(config).await?;
     let marker = Marker::read(&*storage).await?.ok_or_else(|| {
         no_store(config, Error::new(ErrorKind::NotFound, "the audit storage has no store's marker"))
     })?;
@@ -42,29 +41,47 @@ pub(super) async fn open(
     Ok(LogReader::open(storage, marker.store, authority, LIMIT))
 }
 
+/// The audit storage, and nothing that it holds.
+pub(super) async fn storage(config: &Config) -> Result<Arc<dyn ObjectStore>, Failure> {
+    let url = config.urls.of(StorageRole::Audit);
+    let urls = StorageUrls { audit: Some(url.clone()), ..StorageUrls::new(url) };
+    let opened = Storages::open(&urls, CreateRoot::No, Arc::new(SystemClock)).await;
+    Ok(opened.map_err(|error| no_store(config, error))?.audit)
+}
+
 /// The log's key: as it was given, else that of the configured signing key, else as
 /// the storage itself says.
-async fn authority(
+pub(super) async fn authority(
     config: &Config,
     key: Option<&PublicKeyText>,
     marker: Marker,
     output: Output,
 ) -> Result<PublicKey, Failure> {
-    let key = match (key, &config.log_key) {
-        (Some(key), _) => {
-            check_name(key, marker.store)?;
-            key.public()
-        }
-        (None, LogKey::File(path)) if !path.exists() => {
+    if let Some(key) = key {
+        check_name(key, marker.store)?;
+    }
+    match known_key(config, key).await? {
+        Some(key) => check_key(key, marker.log_key).map(|()| key),
+        None => {
             output.note(
                 "the log's key is taken from its own storage; give it with --key to know whose log it is",
             );
-            return Ok(marker.log_key);
+            Ok(marker.log_key)
         }
-        (None, configured) => log_key::load(configured).await?.public(),
-    };
-    check_key(key, marker.log_key)?;
-    Ok(key)
+    }
+}
+
+/// The log's key: as it was given, else that of the configured signing key; `None`
+/// where there is neither.
+pub(super) async fn known_key(
+    config: &Config,
+    key: Option<&PublicKeyText>,
+) -> Result<Option<PublicKey>, Failure> {
+    Ok(match (key, &config.log_key) {
+        (Some(key), _) => Some(key.public()),
+        (None, LogKey::File(path)) if !path.exists() => None,
+        (None, configured) => Some(log_key::load(configured).await?.public()),
+    })
 }
 
 /// Checks that a key that was given is the log's.

@@ -20,6 +20,7 @@ use crate::audit::layout::{FIRST_SHARD, Object};
 use crate::audit::{Action, Event, Intent, Outcome, OutcomeResult, RingRef, ShardHead, View, ViewShard};
 use crate::id::{CustomerId, RequestId, WriterId};
 use crate::merkle::{Hash, TreeHead};
+use crate::time::Timestamp;
 
 /// How many commits of others there may be between the look at a shard and the
 /// view that tells of it.
@@ -75,6 +76,9 @@ pub(super) struct Story {
     pub(super) named: BTreeMap<u16, Named>,
     /// What is said of the trees of other shards.
     pub(super) claimed: BTreeMap<u16, Vec<Claimed>>,
+    /// Views that do not list a shard that was named, with their times: it must
+    /// have had no records then.
+    pub(super) absent: BTreeMap<u16, Vec<(At, Timestamp)>>,
     /// The ring versions in intents.
     pub(super) rings: HashMap<(CustomerId, u64), Vec<RingRef>>,
     /// Ring writes that ended well.
@@ -159,7 +163,7 @@ impl<'a> Records<'a> {
                 Event::Intent(intent) => self.intent(story, at, record.writer, intent),
                 Event::Outcome(outcome) => self.outcome(story, at, record.writer, outcome),
                 Event::Shard(head) => self.shard_head(story, at, *head),
-                Event::View(view) => self.view(story, at, view),
+                Event::View(view) => self.view(story, at, record.time, view),
                 Event::Alive | Event::Fence(_) | Event::Claim | Event::Release => {}
             }
         }
@@ -255,13 +259,16 @@ impl<'a> Records<'a> {
         story.claimed.entry(shard).or_default().push(claimed);
     }
 
-    fn view(&self, story: &mut Story, at: At, view: &View) {
+    fn view(&self, story: &mut Story, at: At, time: Timestamp, view: &View) {
         if self.shard != FIRST_SHARD {
             at.wrong(self.context, RecordProblem::OutsideFirstShard);
             return;
         }
         if !self.gap && !lists_all(story, view) {
             at.wrong(self.context, RecordProblem::ViewShards);
+        }
+        for shard in story.named.keys().filter(|shard| view.shards.iter().all(|listed| listed.shard != **shard)) {
+            story.absent.entry(*shard).or_default().push((at, time));
         }
         for shard in &view.shards {
             if shard.shard == FIRST_SHARD {

@@ -235,7 +235,13 @@ impl<'a> Walk<'a> {
         self.tree.catch_up().await?;
         self.records.take(story, before.as_ref(), &commit);
         self.cuts.take(header, len).await?;
-        self.first.get_or_insert(seq);
+        if self.first.is_none() {
+            // A clock may be behind by as much as one may be ahead.
+            let views = story.absent.remove(&self.shard).unwrap_or_default();
+            let late = views.iter().filter(|(_, time)| *time > header.time.saturating_add(AHEAD));
+            late.for_each(|(at, _)| at.wrong(self.context, RecordProblem::ViewShards));
+            self.first = Some(seq);
+        }
         self.from = Some(self.from.map_or(header.first, |from| from.min(header.first)));
         if header.time > self.context.now.saturating_add(AHEAD) && !self.future {
             self.future = true;
