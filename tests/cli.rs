@@ -912,10 +912,15 @@ fn a_changed_log_does_not_verify() {
     let last = ok.text().lines().last().unwrap();
     assert!(last.starts_with("ok: ") && last.contains(" 0 wrong"), "{last}");
     let found = elsewhere.run(&[&verify[..], &["--json"]].concat()).ok().json();
-    assert_eq!((&found["ok"], &found["wrong"], &found["shards"][0]["shard"]), (&true.into(), &0.into(), &0.into()));
+    assert_eq!(
+        (&found["ok"], &found["wrong"], &found["shards"][0]["shard"]),
+        (&true.into(), &0.into(), &0.into())
+    );
     let key = found["key"].as_str().unwrap().to_owned();
     let known = elsewhere.run(&[&verify[..], &["--key", &key, "--json"]].concat()).ok().json();
-    assert!(known["findings"].as_array().unwrap().iter().all(|finding| finding["code"] != "key-from-storage"));
+    assert!(
+        known["findings"].as_array().unwrap().iter().all(|finding| finding["code"] != "key-from-storage")
+    );
 
     // A checkpoint that is kept shows a log that was rolled back.
     home.run(&["audit", "publish"]).ok();

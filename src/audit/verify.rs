@@ -184,7 +184,8 @@ async fn walk_all(
     let listed: BTreeSet<u16> = inventory.shards.keys().copied().collect();
     let mut story = Story::default();
     let mut reports = Vec::new();
-    let mut waiting: BTreeSet<u16> = claims.keys().copied().chain([FIRST_SHARD]).chain(listed.clone()).collect();
+    let mut waiting: BTreeSet<u16> =
+        claims.keys().copied().chain([FIRST_SHARD]).chain(listed.clone()).collect();
     // The first shard first: it names the others, and the trees they had.
     while let Some(shard) = waiting.pop_first() {
         let objects = inventory.shards.get(&shard).unwrap_or(&none);
@@ -235,9 +236,8 @@ fn pinned(context: &Context, pinned: &[SignedCheckpoint]) -> BTreeMap<u16, Vec<C
     for signed in pinned {
         let origin = signed.checkpoint().origin();
         let number = origin.as_str().rsplit('/').next().and_then(|hex| u16::from_str_radix(hex, 16).ok());
-        let shard = number
-            .filter(|shard| layout::origin(context.store, *shard) == *origin)
-            .unwrap_or(FIRST_SHARD);
+        let shard =
+            number.filter(|shard| layout::origin(context.store, *shard) == *origin).unwrap_or(FIRST_SHARD);
         let key = layout::verifier(context.store, shard, context.authority);
         match signed.verify(&key) {
             Ok(checkpoint) => {
@@ -327,10 +327,7 @@ async fn identify(
     }
     // One of them may have been put there: the store of most.
     let most = endorsed.into_iter().max_by_key(|(_, count)| *count).map(|(store, _)| store);
-    let store = options
-        .store
-        .or(most)
-        .or(marker.map(|marker| marker.store));
+    let store = options.store.or(most).or(marker.map(|marker| marker.store));
     if marker.is_some_and(|marker| Some(marker.store) != store) {
         findings.wrong(&path, Problem::OtherStore);
     }
@@ -353,7 +350,8 @@ async fn samples(storage: &dyn ObjectStore, inventory: &Inventory) -> Result<Vec
     }
     // The commits of long ago are in segments only.
     if let (true, Some(name)) = (samples.is_empty(), objects.segments.first()) {
-        if let Read::Bytes(bytes) = read(storage, &Object::Segment(*name).path(), source::MAX_SEGMENT).await? {
+        if let Read::Bytes(bytes) = read(storage, &Object::Segment(*name).path(), source::MAX_SEGMENT).await?
+        {
             let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
             let body = lines.nth(2).unwrap_or_default();
             samples.extend(Commit::decode_first(body).map(|(commit, _)| commit));

@@ -73,8 +73,7 @@ impl<'a> Cuts<'a> {
             }
             None if begins => {
                 let (first, shard) = (header.seq, self.shard);
-                let name =
-                    SegmentName { shard, first, last: first, from: header.first, until: header.time };
+                let name = SegmentName { shard, first, last: first, from: header.first, until: header.time };
                 Some(Part { name, day, bytes: len })
             }
             None => None,

@@ -164,7 +164,9 @@ pub enum Problem {
     #[error("the checkpoint kept elsewhere is not signed by this log: {0}")]
     PinnedForeign(String),
     /// A checkpoint that was kept elsewhere is of a longer log.
-    #[error("the log was rolled back: a checkpoint kept elsewhere is of {size} records, and there are {records}")]
+    #[error(
+        "the log was rolled back: a checkpoint kept elsewhere is of {size} records, and there are {records}"
+    )]
     RolledBack {
         /// What the kept checkpoint says.
         size: u64,
@@ -196,7 +198,9 @@ pub enum Problem {
     #[error("begins with commit {0}: those before it have aged out, and the tiles stand for their records")]
     AgedOut(u64),
     /// A note: tiles without records to compare them with.
-    #[error("from record {0} on, tiles could not be compared with the records, because commits are missing or damaged")]
+    #[error(
+        "from record {0} on, tiles could not be compared with the records, because commits are missing or damaged"
+    )]
     TilesUnchecked(u64),
     /// A note: pins whose intents may be in commits that are missing.
     #[error("could not be compared with the log, because commits are missing or damaged")]

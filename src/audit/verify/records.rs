@@ -267,7 +267,9 @@ impl<'a> Records<'a> {
         if !self.gap && !lists_all(story, view) {
             at.wrong(self.context, RecordProblem::ViewShards);
         }
-        for shard in story.named.keys().filter(|shard| view.shards.iter().all(|listed| listed.shard != **shard)) {
+        for shard in
+            story.named.keys().filter(|shard| view.shards.iter().all(|listed| listed.shard != **shard))
+        {
             story.absent.entry(*shard).or_default().push((at, time));
         }
         for shard in &view.shards {
@@ -288,7 +290,8 @@ impl<'a> Records<'a> {
 fn lists_all(story: &Story, view: &View) -> bool {
     let Some(stood) = view.shards.first().filter(|shard| shard.shard == FIRST_SHARD) else { return false };
     let listed: BTreeSet<u16> = view.shards.iter().skip(1).map(|shard| shard.shard).collect();
-    let mut grown = story.named.iter().filter(|(_, named)| named.grown.is_some_and(|leaf| leaf < stood.tree.size));
+    let mut grown =
+        story.named.iter().filter(|(_, named)| named.grown.is_some_and(|leaf| leaf < stood.tree.size));
     view.shards.is_sorted_by(|a, b| a.shard < b.shard)
         && listed.iter().all(|shard| story.named.contains_key(shard))
         && grown.all(|(shard, _)| listed.contains(shard))

@@ -164,7 +164,9 @@ pub(super) async fn commit(context: &Context, shard: u16, seq: u64) -> Result<Fo
     let bytes = match read(&*context.storage, &path, commit::MAX_LEN as u64).await? {
         Read::Gone => return Ok(Found::Nothing),
         Read::TooLarge => {
-            context.findings.wrong(&path, Problem::Unreadable("it is larger than a commit can be".to_owned()));
+            context
+                .findings
+                .wrong(&path, Problem::Unreadable("it is larger than a commit can be".to_owned()));
             return Ok(Found::Bad);
         }
         Read::Bytes(bytes) => bytes,
@@ -198,7 +200,9 @@ async fn segment(context: &Context, shard: u16, name: SegmentName) -> Result<Vec
             return Ok(Vec::new());
         }
         Read::TooLarge => {
-            context.findings.wrong(&path, Problem::Unreadable("it is larger than a segment can be".to_owned()));
+            context
+                .findings
+                .wrong(&path, Problem::Unreadable("it is larger than a segment can be".to_owned()));
             return Ok(Vec::new());
         }
         Read::Bytes(bytes) => bytes,
@@ -216,7 +220,12 @@ fn taken_apart(bytes: &Bytes, store: StoreId, shard: u16, name: SegmentName, key
     let (header, at) = match segment::Header::decode(bytes, key) {
         Ok(Some(found)) => found,
         Ok(None) => {
-            return salvaged(bytes, store, name, Problem::Unreadable("it ends before its header does".to_owned()));
+            return salvaged(
+                bytes,
+                store,
+                name,
+                Problem::Unreadable("it ends before its header does".to_owned()),
+            );
         }
         Err(error) => return salvaged(bytes, store, name, Problem::unreadable(&error)),
     };

@@ -179,7 +179,10 @@ impl World {
         let leaves: Vec<_> = place.commits.iter().flat_map(|(commit, _)| commit.leaves()).copied().collect();
         let mut builder = TileBuilder::new();
         let mut put = |tile: Tile, hashes: &[Hash]| {
-            made.insert(Object::Tile { shard, tile: TilePath::Tile(tile) }.path(), Tile::encode(hashes).into());
+            made.insert(
+                Object::Tile { shard, tile: TilePath::Tile(tile) }.path(),
+                Tile::encode(hashes).into(),
+            );
         };
         for leaf in &leaves {
             builder.push(leaf.hash).iter().for_each(|(tile, hashes)| put(*tile, hashes));
@@ -237,7 +240,12 @@ impl World {
         // Writer 3 dies with an intent open.
         world.commit(1, 3, days(2), vec![intent(1_000_000, Some(customer(1))), Event::Alive]);
         let fence = Event::Fence(Fence { writer: WriterId::from_bytes([3; 16]) });
-        world.commit(1, 2, days(3), vec![fence, outcome(1_000_000, Some(customer(1)), OutcomeResult::Unknown)]);
+        world.commit(
+            1,
+            2,
+            days(3),
+            vec![fence, outcome(1_000_000, Some(customer(1)), OutcomeResult::Unknown)],
+        );
         world.commit(2, 2, days(3), vec![Event::Claim]);
         world.work(2, days(3), 3);
         world.commit(2, 2, days(3), vec![Event::Release]);
@@ -297,9 +305,10 @@ fn assert_clean(report: &Report) {
 
 #[track_caller]
 fn assert_named(report: &Report, path: &Path, what: &str) {
-    let named = report.findings.iter().any(|finding| {
-        finding.severity == Severity::Wrong && finding.path == path.as_ref()
-    });
+    let named = report
+        .findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Wrong && finding.path == path.as_ref());
     assert!(named, "{what} {path} is not named: {:#?}", report.findings);
 }
 
@@ -429,7 +438,12 @@ async fn any_change_to_any_object_is_named() {
         for path in &named {
             assert_named(&report, path, &what);
         }
-        assert!(report.wrong < 40, "{what} {named:?} gives {} findings: {:#?}", report.wrong, report.findings);
+        assert!(
+            report.wrong < 40,
+            "{what} {named:?} gives {} findings: {:#?}",
+            report.wrong,
+            report.findings
+        );
     }
 }
 
@@ -653,7 +667,8 @@ async fn records_that_contradict_each_other_are_named() {
         world.publish_all();
         let found = told(&check(&world.objects, options()).await);
         let said = found.iter().any(|sentence| sentence.contains(expected.trim_start_matches("no ring")));
-        let said = said || expected.starts_with("no ring") && found.iter().any(|text| text.contains("not what any ring"));
+        let said = said
+            || expected.starts_with("no ring") && found.iter().any(|text| text.contains("not what any ring"));
         assert!(said, "{expected}: {found:#?}");
         assert!(found.len() <= 3, "{expected}: {found:#?}");
     }

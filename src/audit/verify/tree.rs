@@ -113,7 +113,9 @@ impl<'a> Tree<'a> {
         let mut index = begin / u64::from(WIDTH);
         let mut size = begin;
         while size < head.size {
-            let Some(hashes) = stored_hashes(self.context, self.shard, self.objects, 0, index).await? else { break };
+            let Some(hashes) = stored_hashes(self.context, self.shard, self.objects, 0, index).await? else {
+                break;
+            };
             let entries = stored_entries(self.context, self.shard, self.objects, index).await?;
             let from = usize::try_from(size % u64::from(WIDTH)).expect("below the width");
             let more = usize::try_from(head.size - size).unwrap_or(usize::MAX);
@@ -216,7 +218,9 @@ impl<'a> Tree<'a> {
         let (context, shard, objects) = (self.context, self.shard, self.objects);
         let missing = Tile::all(needed)
             .map(|tile| (TilePath::Tile(tile), TilePath::Tile(tile.full())))
-            .chain(Bundle::all(needed).map(|bundle| (TilePath::Bundle(bundle), TilePath::Bundle(bundle.full()))))
+            .chain(
+                Bundle::all(needed).map(|bundle| (TilePath::Bundle(bundle), TilePath::Bundle(bundle.full()))),
+            )
             .filter(|(tile, full)| !objects.tiles.contains(tile) && !objects.tiles.contains(full));
         let mut missing = stream::iter(missing)
             .map(|(tile, full)| missing_at(context, shard, tile, full))
@@ -336,13 +340,19 @@ async fn stored_entries(
     Ok(Vec::new())
 }
 
-async fn full_is_there(context: &Context, shard: u16, objects: &ShardObjects, tile: TilePath) -> Result<bool> {
+async fn full_is_there(
+    context: &Context,
+    shard: u16,
+    objects: &ShardObjects,
+    tile: TilePath,
+) -> Result<bool> {
     let full = match tile {
         TilePath::Tile(tile) => TilePath::Tile(tile.full()),
         TilePath::Bundle(bundle) => TilePath::Bundle(bundle.full()),
     };
     Ok(full != tile
-        && (objects.tiles.contains(&full) || exists(context, &Object::Tile { shard, tile: full }.path()).await?))
+        && (objects.tiles.contains(&full)
+            || exists(context, &Object::Tile { shard, tile: full }.path()).await?))
 }
 
 /// Whether there is something at `path` now.

@@ -24,7 +24,7 @@ use super::tree::{Tree, sizes};
 use crate::audit::chains::{ChainEnd, Chains};
 use crate::audit::commit::{Commit, MAX_LEN};
 use crate::audit::head::Head;
-use crate::audit::layout::{Object, FIRST_SHARD};
+use crate::audit::layout::{FIRST_SHARD, Object};
 use crate::error::Result;
 use crate::merkle::{Frontier, Hash, TreeHead};
 use crate::time::Timestamp;
@@ -137,7 +137,8 @@ impl<'a> Walk<'a> {
         // What is derived was listed first: on a live log it may be of commits
         // that came after the list of commits.
         while self.is_short(story, listed) {
-            let seq = self.bad.last().map_or(self.head.next(), |bad| bad.saturating_add(1).max(self.head.next()));
+            let seq =
+                self.bad.last().map_or(self.head.next(), |bad| bad.saturating_add(1).max(self.head.next()));
             match source::commit(self.context, self.shard, seq).await? {
                 Found::Nothing => break,
                 found => self.found(story, seq, found).await?,
@@ -293,7 +294,8 @@ impl<'a> Walk<'a> {
         if self.tree.is_at(&old) {
             return Ok(());
         }
-        let on_the_way = self.claimed.iter().map(|claimed| claimed.head.size).filter(|size| *size <= old.size);
+        let on_the_way =
+            self.claimed.iter().map(|claimed| claimed.head.size).filter(|size| *size <= old.size);
         let roots = self.tree.fill(&old, &sizes(on_the_way), aged_out).await?;
         while let Some(claimed) = self.claimed.pop_front_if(|claimed| claimed.head.size <= old.size) {
             if let Ok(found) = roots.binary_search_by_key(&claimed.head.size, |(size, _)| *size) {
