@@ -349,13 +349,12 @@ async fn samples(storage: &dyn ObjectStore, inventory: &Inventory) -> Result<Vec
         }
     }
     // The commits of long ago are in segments only.
-    if let (true, Some(name)) = (samples.is_empty(), objects.segments.first()) {
-        if let Read::Bytes(bytes) = read(storage, &Object::Segment(*name).path(), source::MAX_SEGMENT).await?
-        {
-            let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
-            let body = lines.nth(2).unwrap_or_default();
-            samples.extend(Commit::decode_first(body).map(|(commit, _)| commit));
-        }
+    if let (true, Some(name)) = (samples.is_empty(), objects.segments.first())
+        && let Read::Bytes(bytes) = read(storage, &Object::Segment(*name).path(), source::MAX_SEGMENT).await?
+    {
+        let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
+        let body = lines.nth(2).unwrap_or_default();
+        samples.extend(Commit::decode_first(body).map(|(commit, _)| commit));
     }
     Ok(samples)
 }

@@ -235,9 +235,6 @@ pub enum RecordProblem {
     /// A shard that is named for the first time, with records.
     #[error("shard {0:04x} is named for the first time, and not with an empty tree")]
     ShardNotOpened(u16),
-    /// A shard's head that is smaller than one before.
-    #[error("shard {0:04x} is named with a smaller tree than before")]
-    ShardShrank(u16),
     /// A head that the shard never had.
     #[error("shard {0:04x} never had this tree")]
     NeverHead(u16),

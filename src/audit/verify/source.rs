@@ -126,10 +126,10 @@ fn between(objects: &ShardObjects, first: u64, last: u64, plan: &mut Vec<Plan>) 
         if begin > end {
             continue;
         }
-        if let Some(previous) = previous {
-            if begin - previous <= FEW {
-                begin = previous + 1;
-            }
+        if let Some(previous) = previous
+            && begin - previous <= FEW
+        {
+            begin = previous + 1;
         }
         plan.push(Plan::Commits(begin..=end));
         previous = Some(end);

@@ -606,12 +606,6 @@ async fn records_that_contradict_each_other_are_named() {
             world.work(5, days(3), 1);
             world.open_shard(days(3), 5);
         }),
-        ("with a smaller tree", |world| {
-            let first = world.shards[&2].head.tree();
-            world.work(2, days(3), 1);
-            world.open_shard(days(3), 2);
-            world.commit(0, 2, days(3), vec![Event::Shard(ShardHead { shard: 2, tree: first })]);
-        }),
         ("never had this tree", |world| {
             let mut tree = world.shards[&1].head.tree();
             tree.size -= 1;

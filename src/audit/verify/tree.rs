@@ -308,10 +308,10 @@ async fn stored_hashes(
             continue;
         }
         let path = Object::Tile { shard, tile: TilePath::Tile(tile) }.path();
-        if let Read::Bytes(bytes) = read(&*context.storage, &path, MAX_BUNDLE).await? {
-            if let Ok(hashes) = tile.decode(&bytes) {
-                return Ok(Some(hashes));
-            }
+        if let Read::Bytes(bytes) = read(&*context.storage, &path, MAX_BUNDLE).await?
+            && let Ok(hashes) = tile.decode(&bytes)
+        {
+            return Ok(Some(hashes));
         }
     }
     Ok(None)
@@ -330,11 +330,11 @@ async fn stored_entries(
             continue;
         }
         let path = Object::Tile { shard, tile: TilePath::Bundle(bundle) }.path();
-        if let Read::Bytes(bytes) = read(&*context.storage, &path, MAX_BUNDLE).await? {
-            if let Ok(entries) = bundle.decode(&bytes) {
-                let hash = |entry: &[u8]| entry.try_into().map_or(Hash::ZERO, Hash::from_bytes);
-                return Ok(entries.into_iter().map(hash).collect());
-            }
+        if let Read::Bytes(bytes) = read(&*context.storage, &path, MAX_BUNDLE).await?
+            && let Ok(entries) = bundle.decode(&bytes)
+        {
+            let hash = |entry: &[u8]| entry.try_into().map_or(Hash::ZERO, Hash::from_bytes);
+            return Ok(entries.into_iter().map(hash).collect());
         }
     }
     Ok(Vec::new())

@@ -383,10 +383,10 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        if let Some(newer) = checkpoint.and_then(|checkpoint| records.checked_sub(checkpoint.size)) {
-            if newer > 0 {
-                findings.note(&path, Problem::Uncovered(newer));
-            }
+        if let Some(newer) = checkpoint.and_then(|checkpoint| records.checked_sub(checkpoint.size))
+            && newer > 0
+        {
+            findings.note(&path, Problem::Uncovered(newer));
         }
         let report = ShardReport {
             shard: self.shard,
