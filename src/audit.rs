@@ -28,6 +28,7 @@ pub mod publish;
 pub mod query;
 pub mod segment;
 pub mod signer;
+pub mod verify;
 pub mod view;
 
 /// Proof that an intent to use a key is durable in the log.

@@ -30,7 +30,8 @@
 //! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
 //! | `audit publish`, a line | `shard`, `records`, `new`, `root`, `cosigned` |
 //! | `audit maintain` | `fenced`, `unknown`, `segments`; then as `audit publish` |
-//! | `audit verify` | `commits`, `records`, `root`, `ok` |
+//! | `audit verify` | `ok`, `store`, `key`, `wrong`, `notes` (how many), `shards`: objects of `shard`, `first`, `commits`, `records`, `root`, `from`, `until`, `checkpoint` (its size), `segments`, `tiles`; `findings`: objects of `severity`, `path`, `code`, `message` |
+//! | `audit checkpoint` | nothing but the checkpoint, a signed note |
 //! | `audit tail`, a line | the record as it is stored ([`Record`](crate::audit::Record)) |
 //! | `audit query`, a line | the operation ([`operation`](crate::audit::operation#the-json-line)) |
 //! | `audit query`, on standard error where there is more | `next`: for `--after` |

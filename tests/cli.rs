@@ -904,17 +904,71 @@ fn killed_at_any_point_it_leaves_the_whole_blob_or_nothing() {
 #[test]
 fn a_changed_log_does_not_verify() {
     let home = Home::new();
-    let ok = home.run(&["audit", "verify"]);
-    assert_eq!(ok.code, 0, "{}", ok.err);
-    assert!(ok.text().starts_with("ok: "), "{}", ok.text());
+    // Keys, blobs and local KMS keys are not needed, and neither is a private key.
+    let audit = home.store().join("audit").to_str().unwrap().to_owned();
+    let elsewhere = Home::empty();
+    let verify = ["audit", "verify", "--audit-store", &audit];
+    let ok = elsewhere.run(&verify).ok();
+    assert!(ok.text().contains("\nnote: store: the log's key was taken from here"), "{}", ok.text());
+    let last = ok.text().lines().last().unwrap();
+    assert!(last.starts_with("ok: ") && last.contains(" 0 wrong"), "{last}");
+    let found = elsewhere.run(&[&verify[..], &["--json"]].concat()).ok().json();
+    assert_eq!(
+        (&found["ok"], &found["wrong"], &found["shards"][0]["shard"]),
+        (&true.into(), &0.into(), &0.into())
+    );
+    let key = found["key"].as_str().unwrap().to_owned();
+    let known = elsewhere.run(&[&verify[..], &["--key", &key, "--json"]].concat()).ok().json();
+    assert!(
+        known["findings"].as_array().unwrap().iter().all(|finding| finding["code"] != "key-from-storage")
+    );
+
+    // A checkpoint that is kept shows a log that was rolled back.
+    home.run(&["audit", "publish"]).ok();
+    let old = elsewhere.path("old");
+    copy(&home.store().join("audit"), &old);
+    home.put(b"more");
+    home.run(&["audit", "publish"]).ok();
+    let kept = home.run(&["audit", "checkpoint"]).ok();
+    assert!(kept.text().starts_with("strongroom/"), "{}", kept.text());
+    fs::write(elsewhere.path("kept"), &kept.out).unwrap();
+    let kept = [&verify[..], &["--key", &key, "--checkpoint", "kept"]].concat();
+    elsewhere.run(&kept).ok();
+    elsewhere.run(&["audit", "verify", "--audit-store", "old", "--key", &key]).ok();
+    let rolled =
+        elsewhere.run(&["audit", "verify", "--audit-store", "old", "--key", &key, "--checkpoint", "kept"]);
+    assert!(rolled.text().contains("the log was rolled back"), "{}", rolled.text());
+    rolled.fails(65);
+    elsewhere.run(&[&verify[..], &["--key", &key, "--checkpoint", "none"]].concat()).fails(66);
+    let other = elsewhere.run(&[&verify[..], &["--key", &"5".repeat(64)]].concat());
+    assert!(other.text().contains("wrong: store: names another log key"), "{}", other.text());
+    other.fails(65);
+    elsewhere.run(&["audit", "verify", "--audit-store", "nowhere"]).fails(66);
+
     let first = find(home.dir.path(), "0000000000000000");
     let mut bytes = fs::read(&first).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&first, bytes).unwrap();
     let changed = home.run(&["audit", "verify"]);
-    assert_eq!(changed.code, 65, "{}", changed.err);
-    assert!(changed.out.is_empty());
+    assert!(changed.text().contains("\nwrong: wal/0000/0000000000000000: "), "{}", changed.text());
+    let changed = changed.fails(65);
+    assert!(changed.err.contains("1 thing is wrong with the audit log"), "{}", changed.err);
+    let changed = home.run(&["audit", "verify", "--json"]);
+    assert_eq!(changed.code, 65);
+    assert_eq!(changed.json()["findings"][0]["code"], "unreadable");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).unwrap()),
+        }
+    }
 }
 
 #[test]

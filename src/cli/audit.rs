@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 
-use serde_json::json;
-
 use super::args::{Audit, OfLog, PublicKeyText, Tail, Which, Whose};
 use super::failure::Failure;
-use super::output::{Column, Output, line, seconds, table};
+use super::output::{Column, Output, seconds, table};
 use super::{Answer, Session, audit_only, publish};
 use crate::audit::log::LogReader;
 use crate::audit::operation::{Operation, Paired, Pairing};
@@ -18,6 +16,7 @@ use crate::id::{CustomerId, Label};
 mod export;
 mod proof;
 mod query;
+mod verify;
 mod view;
 
 /// What customers are called.
@@ -28,10 +27,14 @@ pub(super) fn needs_no_session(command: &Audit, output: Output) -> bool {
     match command {
         // People are shown labels.
         Audit::Tail(_) => output.json,
-        Audit::Verify | Audit::View(_) | Audit::Publish | Audit::Maintain => false,
+        Audit::View(_) | Audit::Publish | Audit::Maintain => false,
         Audit::Query(command) => !command.which.has_label(),
         Audit::Export(command) => !command.which.has_label(),
-        Audit::Proof(_) | Audit::CheckProof(_) | Audit::CheckView(_) => true,
+        Audit::Verify(_)
+        | Audit::Checkpoint(_)
+        | Audit::Proof(_)
+        | Audit::CheckProof(_)
+        | Audit::CheckView(_) => true,
     }
 }
 
@@ -51,8 +54,10 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
         Audit::Proof(command) => proof::make(&open(&command.log).await?, &command).await,
         Audit::CheckProof(command) => proof::check(&command, output),
         Audit::CheckView(command) => view::check_file(&command, output),
+        Audit::Verify(command) => verify::verify(config, &command, output).await,
+        Audit::Checkpoint(command) => verify::checkpoint(config, &command, output).await,
         // In the store.
-        Audit::Verify | Audit::View(_) | Audit::Publish | Audit::Maintain => Ok(String::new()),
+        Audit::View(_) | Audit::Publish | Audit::Maintain => Ok(String::new()),
     }
 }
 
@@ -60,7 +65,6 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
 pub(super) async fn run(session: &Session, command: Audit) -> Answer {
     match command {
         Audit::Tail(command) => tail(session, &command).await,
-        Audit::Verify => verify(session).await,
         Audit::Publish => publish::publish(session).await,
         Audit::Maintain => publish::maintain(session).await,
         Audit::Query(command) => {
@@ -79,7 +83,11 @@ pub(super) async fn run(session: &Session, command: Audit) -> Answer {
         }
         Audit::View(command) => view::make(session, &command).await,
         // Done without a session.
-        Audit::Proof(_) | Audit::CheckProof(_) | Audit::CheckView(_) => Ok(String::new()),
+        Audit::Verify(_)
+        | Audit::Checkpoint(_)
+        | Audit::Proof(_)
+        | Audit::CheckProof(_)
+        | Audit::CheckView(_) => Ok(String::new()),
     }
 }
 
@@ -189,13 +197,4 @@ fn operations_table(operations: &[Operation], labels: &Labels) -> String {
     let mut columns = whole.map(|name| (name, Column::Whole)).to_vec();
     columns.push(("BYTES", Column::Number));
     table(&columns, rows)
-}
-
-async fn verify(session: &Session) -> Answer {
-    let report = session.room.verify_log().await.map_err(|error| session.explain(error))?;
-    let (commits, records, root) = (report.commits, report.records, report.head.tree().root);
-    Ok(match session.output.json {
-        true => line(&json!({ "commits": commits, "records": records, "root": root, "ok": true })),
-        false => format!("ok: {commits} commits, {records} records, root {root}\n"),
-    })
 }

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use object_store::ObjectStore;
+
 use super::args::PublicKeyText;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -31,40 +33,55 @@ pub(super) async fn open(
     key: Option<&PublicKeyText>,
     output: Output,
 ) -> Result<LogReader, Failure> {
-    let url = config.urls.of(StorageRole::Audit);
-    let urls = StorageUrls { audit: Some(url.clone()), ..StorageUrls::new(url) };
-    let opened = Storages::open(&urls, CreateRoot::No, Arc::new(SystemClock)).await;
-    let storage = opened.map_err(|error| no_log(config, error))?.audit;
+    let storage = storage(config).await?;
     let marker = Marker::read(&*storage).await?;
     let marker = marker.ok_or_else(|| no_log(config, Error::new(ErrorKind::NotFound, "no marker")))?;
     let authority = authority(config, key, marker, output).await?;
     Ok(LogReader::open(storage, marker.store, authority, LIMIT))
 }
 
+/// The audit storage, and nothing that it holds.
+pub(super) async fn storage(config: &Config) -> Result<Arc<dyn ObjectStore>, Failure> {
+    let url = config.urls.of(StorageRole::Audit);
+    let urls = StorageUrls { audit: Some(url.clone()), ..StorageUrls::new(url) };
+    let opened = Storages::open(&urls, CreateRoot::No, Arc::new(SystemClock)).await;
+    Ok(opened.map_err(|error| no_log(config, error))?.audit)
+}
+
 /// The log's key: as it was given, else that of the configured signing key, else as
 /// the storage itself says.
-async fn authority(
+pub(super) async fn authority(
     config: &Config,
     key: Option<&PublicKeyText>,
     marker: Marker,
     output: Output,
 ) -> Result<PublicKey, Failure> {
-    let key = match (key, &config.log_key) {
-        (Some(key), _) => {
-            check_name(key, marker.store)?;
-            key.public()
-        }
-        // The one that `init` makes, where it was not run.
-        (None, LogKey::File(path)) if *path == config.local_kms.join("log.key") && !path.exists() => {
+    if let Some(key) = key {
+        check_name(key, marker.store)?;
+    }
+    match known_key(config, key).await? {
+        Some(key) => check_key(key, marker.log_key).map(|()| key),
+        None => {
             output.note(
                 "the log's key is taken from its own storage; give it with --key to know whose log it is",
             );
-            return Ok(marker.log_key);
+            Ok(marker.log_key)
         }
-        (None, configured) => log_key::load(configured).await?.public(),
-    };
-    check_key(key, marker.log_key)?;
-    Ok(key)
+    }
+}
+
+/// The log's key: as it was given, else that of the configured signing key; `None`
+/// where there is neither.
+pub(super) async fn known_key(
+    config: &Config,
+    key: Option<&PublicKeyText>,
+) -> Result<Option<PublicKey>, Failure> {
+    Ok(match (key, &config.log_key) {
+        (Some(key), _) => Some(key.public()),
+        // The one that `init` makes, where it was not run.
+        (None, LogKey::File(path)) if *path == config.local_kms.join("log.key") && !path.exists() => None,
+        (None, configured) => Some(log_key::load(configured).await?.public()),
+    })
 }
 
 fn no_log(config: &Config, error: Error) -> Failure {

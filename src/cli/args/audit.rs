@@ -20,11 +20,8 @@ const MICROS_PER_DAY: u64 = 86_400_000_000;
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Audit {
     Tail(Tail),
-    /// Reads the whole audit log and checks that every commit follows from the one before
-    ///
-    /// Every record is hashed and every root computed again. Commits that were cut off the end are
-    /// seen only by who kept a root: compare it.
-    Verify,
+    Verify(VerifyLog),
+    Checkpoint(LogCheckpoint),
     Query(Query),
     Export(Export),
     Proof(Proof),
@@ -51,6 +48,39 @@ pub(in crate::cli) struct Tail {
     /// How many operations, or with --json, records
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     pub(in crate::cli) lines: usize,
+    #[command(flatten)]
+    pub(in crate::cli) log: OfLog,
+}
+
+/// Checks the whole audit log, from its storage or a copy of it alone
+///
+/// Every commit, record, segment, tile, checkpoint and pin is read and compared with the others. What
+/// is not as it was written is named, each a line: `wrong: PATH: what`. The exit code is 65 if
+/// anything is wrong, and 0 if there are notes only.
+///
+/// That all of the log was rolled back is seen by who kept a checkpoint elsewhere
+/// (`strongroom audit checkpoint > FILE`) and gives it with --checkpoint, or by witnesses.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct VerifyLog {
+    /// A checkpoint that was kept elsewhere; can be given more than once
+    #[arg(long = "checkpoint", value_name = "FILE")]
+    pub(in crate::cli) checkpoints: Vec<PathBuf>,
+    /// The public key of a witness; can be given more than once
+    #[arg(long = "witness", value_name = "VKEY")]
+    pub(in crate::cli) witnesses: Vec<VerifierKey>,
+    /// How many of the witnesses have to have cosigned the checkpoint [default: all]
+    #[arg(long, value_name = "N", requires = "witnesses")]
+    pub(in crate::cli) quorum: Option<usize>,
+    #[command(flatten)]
+    pub(in crate::cli) log: OfLog,
+}
+
+/// Prints the newest checkpoint of the audit log, signed
+///
+/// Keep it where whoever runs the log cannot change it: `audit verify --checkpoint FILE` then shows
+/// that nothing before it was rolled back or rewritten.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LogCheckpoint {
     #[command(flatten)]
     pub(in crate::cli) log: OfLog,
 }

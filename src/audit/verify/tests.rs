@@ -1,0 +1,685 @@
+//! A log with three shards, and an attacker who may change anything in it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::*;
+use crate::access::{Access, Principal, Purpose};
+use crate::audit::commit::tests::{authority, key};
+use crate::audit::commit::{Line, Writer, endorsement};
+use crate::audit::head::Head;
+use crate::audit::segment::Header;
+use crate::audit::{
+    Action, Event, Fence, Intent, Outcome, OutcomeResult, Record, RingRef, ShardHead, View, ViewShard,
+};
+use crate::id::{CustomerId, RequestId, WriterId};
+use crate::merkle::Hash;
+use crate::tlog::checkpoint::Checkpoint;
+use crate::tlog::tile::{Bundle, Tile, TilePath};
+use crate::tlog::{NamedKey, TileBuilder};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Everything on a storage.
+type Objects = BTreeMap<Path, Bytes>;
+
+/// The first day of the log.
+fn start() -> Timestamp {
+    "2026-01-05T08:00:00.000000Z".parse().unwrap()
+}
+
+fn days(count: u32) -> Timestamp {
+    start().saturating_add(DAY * count)
+}
+
+fn customer(number: u8) -> CustomerId {
+    CustomerId::from_bytes([number; 16])
+}
+
+fn request(number: u32) -> RequestId {
+    let mut bytes = [7; 16];
+    bytes[..4].copy_from_slice(&number.to_be_bytes());
+    RequestId::from_bytes(bytes)
+}
+
+fn intent(number: u32, customer: Option<CustomerId>) -> Event {
+    let access = Access::new(Principal::service("test").unwrap(), Purpose::Operations);
+    Event::Intent(Intent { customer, ..Intent::new(request(number), &access, Action::Seal) })
+}
+
+fn outcome(number: u32, customer: Option<CustomerId>, result: OutcomeResult) -> Event {
+    Event::Outcome(Outcome { request: request(number), customer, result, bytes: None, key: None })
+}
+
+fn witness() -> NamedKey {
+    NamedKey::new("witness.example/w".parse().unwrap(), key(8))
+}
+
+/// One shard as its writers know it.
+struct Shard {
+    head: Head,
+    commits: Vec<(Commit, Bytes)>,
+}
+
+/// A log in the making.
+struct World {
+    store: StoreId,
+    shards: BTreeMap<u16, Shard>,
+    objects: Objects,
+    nonces: u32,
+    requests: u32,
+    settled: u64,
+}
+
+impl World {
+    fn empty(store: u8) -> Self {
+        let store = StoreId::from_bytes([store; 16]);
+        let mut world = Self {
+            store,
+            shards: BTreeMap::new(),
+            objects: Objects::new(),
+            nonces: 0,
+            requests: 0,
+            settled: 0,
+        };
+        let marker = format!(
+            "{{\"format\":\"strongroom-store-v1\",\"store\":\"{store}\",\"log_key\":\"{}\"}}\n",
+            authority()
+        );
+        world.objects.insert(Object::Marker.path(), marker.into());
+        world
+    }
+
+    fn writer(&self, number: u8) -> Writer {
+        let id = WriterId::from_bytes([number; 16]);
+        let endorsed = key(9).sign(&endorsement(self.store, id, &key(number).public()));
+        Writer::new(id, key(number), endorsed)
+    }
+
+    fn head(&mut self, shard: u16) -> &mut Shard {
+        let begin = Head::empty(self.store, shard, authority());
+        self.shards.entry(shard).or_insert_with(|| Shard { head: begin, commits: Vec::new() })
+    }
+
+    fn commit(&mut self, shard: u16, writer: u8, at: Timestamp, events: Vec<Event>) {
+        let writer = self.writer(writer);
+        let store = self.store;
+        let lines: Vec<Line> = events
+            .into_iter()
+            .map(|event| {
+                self.nonces += 1;
+                let mut nonce = *store.as_bytes();
+                nonce[..4].copy_from_slice(&self.nonces.to_be_bytes());
+                let nonce = RequestId::from_bytes(nonce);
+                Line::new(&Record { nonce, time: at, writer: writer.id(), event, chain: None })
+            })
+            .collect();
+        let settled = self.settled;
+        let place = self.head(shard);
+        let seq = place.head.next();
+        let (bytes, after) = place.head.extend(&writer, at, lines.iter(), settled);
+        place.head = after;
+        place.commits.push((Commit::decode(&bytes).unwrap(), bytes.clone()));
+        self.objects.insert(Object::Commit { shard, seq }.path(), bytes);
+    }
+
+    /// So many operations that end well, in one commit, of several customers.
+    fn work(&mut self, shard: u16, at: Timestamp, count: u32) {
+        let numbers = self.requests..self.requests + count;
+        self.requests = numbers.end;
+        let events = numbers.flat_map(|number| {
+            let whose = (number % 4 > 0).then(|| customer(u8::try_from(number % 4).unwrap()));
+            [intent(number, whose), outcome(number, whose, OutcomeResult::Ok)]
+        });
+        self.commit(shard, 2, at, events.collect());
+    }
+
+    /// A ring version that is written and pinned.
+    fn ring(&mut self, at: Timestamp, whose: CustomerId, version: u64) -> RingRef {
+        let number = self.requests;
+        self.requests += 1;
+        let ring = RingRef { version, hash: [self.store.as_bytes()[0] ^ u8::try_from(version).unwrap(); 32] };
+        let Event::Intent(begun) = intent(number, Some(whose)) else { unreachable!("it is an intent") };
+        let begun = Event::Intent(Intent { action: Action::RingWrite, ring: Some(ring), ..begun });
+        self.commit(0, 2, at, vec![begun]);
+        let body = serde_json::to_string(&ring).unwrap() + "\n";
+        self.objects.insert(Object::Pin { customer: whose, version }.path(), body.into());
+        self.commit(0, 2, at, vec![outcome(number, Some(whose), OutcomeResult::Ok)]);
+        ring
+    }
+
+    fn open_shard(&mut self, at: Timestamp, shard: u16) {
+        let tree = self.head(shard).head.tree();
+        self.commit(0, 2, at, vec![Event::Shard(ShardHead { shard, tree })]);
+    }
+
+    fn view(&mut self, whose: CustomerId) -> View {
+        let shards = self.shards.iter().map(|(shard, place)| {
+            let end = place.head.chains().unwrap().end(whose);
+            ViewShard {
+                shard: *shard,
+                tree: place.head.tree(),
+                records: end.map_or(0, |end| end.records),
+                last: end.map_or(Hash::ZERO, |end| end.last),
+            }
+        });
+        View { customer: whose, shards: shards.collect() }
+    }
+
+    /// Tiles, a checkpoint and segments of all but the last day.
+    fn publish(&mut self, shard: u16) {
+        let mut made = Objects::new();
+        let place = &self.shards[&shard];
+        let leaves: Vec<_> = place.commits.iter().flat_map(|(commit, _)| commit.leaves()).copied().collect();
+        let mut builder = TileBuilder::new();
+        let mut put = |tile: Tile, hashes: &[Hash]| {
+            made.insert(
+                Object::Tile { shard, tile: TilePath::Tile(tile) }.path(),
+                Tile::encode(hashes).into(),
+            );
+        };
+        for leaf in &leaves {
+            builder.push(leaf.hash).iter().for_each(|(tile, hashes)| put(*tile, hashes));
+        }
+        builder.partial().for_each(|(tile, hashes)| put(tile, hashes));
+        for bundle in Bundle::all(builder.size()) {
+            let first = usize::try_from(bundle.index()).unwrap() * 256;
+            let entries = leaves[first..first + usize::from(bundle.width())].iter();
+            let bytes = Bundle::encode(entries.map(|leaf| leaf.data.as_bytes())).unwrap();
+            made.insert(Object::Tile { shard, tile: TilePath::Bundle(bundle) }.path(), bytes.into());
+        }
+        let checkpoint = self.checkpoint(shard);
+        made.insert(Object::Checkpoint { shard }.path(), checkpoint.to_string().into());
+        let last = place.head.time().day();
+        for day in place.commits.chunk_by(|a, b| a.0.header().time.day() == b.0.header().time.day()) {
+            if day[0].0.header().time.day() == last {
+                continue;
+            }
+            let commits: Vec<Commit> = day.iter().map(|(commit, _)| commit.clone()).collect();
+            let body = day.iter().map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>().concat();
+            let lengths = day.iter().map(|(_, bytes)| bytes.len() as u64).collect();
+            let header = Header::over(&commits, &body, lengths).unwrap();
+            let object = header.object(key(9).sign(&header.message()), &body);
+            made.insert(Object::Segment(header.name()).path(), object);
+        }
+        self.objects.extend(made);
+    }
+
+    fn checkpoint(&self, shard: u16) -> SignedCheckpoint {
+        let origin = layout::origin(self.store, shard);
+        let checkpoint = Checkpoint::new(origin, self.shards[&shard].head.tree()).unwrap();
+        let log = NamedKey::new(layout::key_name(self.store, shard), key(9));
+        let mut signatures = vec![log.sign(&checkpoint.to_string())];
+        if shard == FIRST_SHARD {
+            // The log over all is what witnesses see.
+            signatures.push(witness().cosign(&checkpoint, start()));
+        }
+        SignedCheckpoint::new(checkpoint, signatures).unwrap()
+    }
+
+    fn publish_all(&mut self) {
+        for shard in self.shards.keys().copied().collect::<Vec<_>>() {
+            self.publish(shard);
+        }
+    }
+
+    /// Four days of three shards, with all that a log can have.
+    fn full(store: u8) -> Self {
+        let mut world = Self::half(store);
+        world.work(0, days(2), 150);
+        world.work(1, days(2), 40);
+        world.work(2, days(2), 1);
+        let tree = world.shards[&1].head.tree();
+        world.commit(0, 2, days(2), vec![Event::Shard(ShardHead { shard: 1, tree })]);
+        // Writer 3 dies with an intent open.
+        world.commit(1, 3, days(2), vec![intent(1_000_000, Some(customer(1))), Event::Alive]);
+        let fence = Event::Fence(Fence { writer: WriterId::from_bytes([3; 16]) });
+        world.commit(
+            1,
+            2,
+            days(3),
+            vec![fence, outcome(1_000_000, Some(customer(1)), OutcomeResult::Unknown)],
+        );
+        world.commit(2, 2, days(3), vec![Event::Claim]);
+        world.work(2, days(3), 3);
+        world.commit(2, 2, days(3), vec![Event::Release]);
+        for whose in 1..=3 {
+            let view = world.view(customer(whose));
+            world.commit(0, 2, days(3), vec![Event::Alive, Event::View(view)]);
+        }
+        world.ring(days(3), customer(1), 2);
+        world.publish_all();
+        world
+    }
+
+    /// The first two days, published.
+    fn half(store: u8) -> Self {
+        let mut world = Self::empty(store);
+        world.ring(days(0), customer(1), 1);
+        world.work(0, days(0), 10);
+        world.open_shard(days(0), 1);
+        world.work(1, days(0), 5);
+        world.work(0, days(1), 130);
+        world.open_shard(days(1), 2);
+        world.work(2, days(1), 2);
+        world.settled = 4;
+        world.work(0, days(1), 1);
+        world.settled = 0;
+        world.publish_all();
+        world
+    }
+}
+
+async fn storage(objects: &Objects) -> Arc<dyn ObjectStore> {
+    let storage = InMemory::new();
+    for (path, bytes) in objects {
+        storage.put(path, bytes.clone().into()).await.unwrap();
+    }
+    Arc::new(storage)
+}
+
+/// What an auditor three weeks later knows.
+fn options() -> Options {
+    Options {
+        authority: Some(authority()),
+        witnesses: vec![witness().cosigner()],
+        quorum: 1,
+        ..Options::new(days(20))
+    }
+}
+
+async fn check(objects: &Objects, options: Options) -> Report {
+    verify(storage(objects).await, options).await.unwrap()
+}
+
+#[track_caller]
+fn assert_clean(report: &Report) {
+    assert!(report.is_ok(), "{:#?}", report.findings);
+}
+
+#[track_caller]
+fn assert_named(report: &Report, path: &Path, what: &str) {
+    let named = report
+        .findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Wrong && finding.path == path.as_ref());
+    assert!(named, "{what} {path} is not named: {:#?}", report.findings);
+}
+
+#[tokio::test]
+async fn what_was_written_verifies() {
+    fn sent<T: Send>(future: T) -> T {
+        future
+    }
+    let world = World::full(1);
+    let report = sent(check(&world.objects, options())).await;
+    assert_clean(&report);
+    assert_eq!((report.wrong, report.notes, report.findings.len()), (0, 0, 0), "{:#?}", report.findings);
+    assert_eq!(report.store, Some(world.store));
+    assert_eq!(report.shards.len(), 3);
+    for (shard, found) in world.shards.values().zip(&report.shards) {
+        assert_eq!((found.tree, found.commits), (shard.head.tree(), shard.head.next()));
+        assert_eq!(found.checkpoint, Some(shard.head.tree()));
+        assert_eq!((found.first, found.until), (Some(0), Some(shard.head.time())));
+    }
+    // Without anything known from elsewhere, it says so.
+    let report = check(&world.objects, Options::new(days(20))).await;
+    assert_clean(&report);
+    let notes: Vec<_> = report.findings.iter().map(|finding| finding.problem.clone()).collect();
+    assert_eq!(notes, [Problem::KeyFromStorage, Problem::UnknownSignatures(1)]);
+}
+
+/// What an object can be changed into.
+fn changes(bytes: &Bytes) -> Vec<(String, Bytes)> {
+    let mut changes = Vec::new();
+    for part in 0..8 {
+        let at = (bytes.len() - 1) * part / 7;
+        let mut flipped = bytes.to_vec();
+        flipped[at] ^= 1 << part;
+        changes.push((format!("one bit at {at} of"), flipped.into()));
+    }
+    changes.push(("nothing left of".to_owned(), Bytes::new()));
+    changes.push(("half of".to_owned(), bytes.slice(..bytes.len() / 2)));
+    changes.push(("all but the last byte of".to_owned(), bytes.slice(..bytes.len() - 1)));
+    changes.push(("a line feed behind".to_owned(), [&bytes[..], b"\n"].concat().into()));
+    changes
+}
+
+fn kind(object: &Object) -> u8 {
+    match object {
+        Object::Marker => 0,
+        Object::Commit { .. } => 1,
+        Object::Segment(_) => 2,
+        Object::Checkpoint { .. } => 3,
+        Object::Tile { tile: TilePath::Tile(_), .. } => 4,
+        Object::Tile { .. } => 5,
+        Object::Pin { .. } => 6,
+    }
+}
+
+/// The same object one place on.
+fn next_to(object: &Object) -> Path {
+    match *object {
+        Object::Marker => Path::from("store2"),
+        Object::Commit { shard, seq } => Object::Commit { shard, seq: seq + 1 }.path(),
+        Object::Segment(name) => Object::Segment(layout::SegmentName { last: name.last + 1, ..name }).path(),
+        Object::Checkpoint { shard } => Object::Checkpoint { shard: shard + 1 }.path(),
+        Object::Tile { shard, tile: TilePath::Tile(tile) } => {
+            let tile = Tile::new(tile.level(), tile.index() + 1, tile.width()).unwrap();
+            Object::Tile { shard, tile: TilePath::Tile(tile) }.path()
+        }
+        Object::Tile { shard, tile: TilePath::Bundle(bundle) } => {
+            let bundle = Bundle::new(bundle.index() + 1, bundle.width()).unwrap();
+            Object::Tile { shard, tile: TilePath::Bundle(bundle) }.path()
+        }
+        Object::Pin { customer, version } => Object::Pin { customer, version: version + 1 }.path(),
+    }
+}
+
+/// Partial tiles of trees before the last; anyone may delete them.
+fn may_go(object: &Object, world: &World) -> bool {
+    let Object::Tile { shard, tile } = object else { return false };
+    let size = world.shards[shard].head.tree().size;
+    match tile {
+        TilePath::Tile(tile) => !Tile::all(size).any(|needed| needed == *tile),
+        TilePath::Bundle(bundle) => !Bundle::all(size).any(|needed| needed == *bundle),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_change_to_any_object_is_named() {
+    let world = World::full(1);
+    let other = World::full(2);
+    let mut tried: BTreeMap<u8, u32> = BTreeMap::new();
+    let (mut before, mut attacks) = (BTreeMap::<u8, Path>::new(), Vec::new());
+    for (path, bytes) in &world.objects {
+        let object = Object::at(path).unwrap();
+        let kind = kind(&object);
+        *tried.entry(kind).or_default() += 1;
+        let replaced = |by: Bytes| {
+            let mut objects = world.objects.clone();
+            objects.insert(path.clone(), by);
+            objects
+        };
+        for (what, changed) in changes(bytes) {
+            attacks.push((what, vec![path.clone()], replaced(changed)));
+        }
+        let foreign = other.objects[path].clone();
+        assert_ne!(foreign, bytes, "{path}");
+        attacks.push(("another store's".to_owned(), vec![path.clone()], replaced(foreign)));
+        if !may_go(&object, &world) {
+            let mut objects = world.objects.clone();
+            objects.remove(path);
+            attacks.push(("deleted".to_owned(), vec![path.clone()], objects));
+        }
+        let next = next_to(&object);
+        let mut objects = world.objects.clone();
+        objects.insert(next.clone(), bytes.clone());
+        attacks.push(("in the place of the next".to_owned(), vec![next], objects));
+        let strange = Path::from(format!("{path}x"));
+        let mut objects = world.objects.clone();
+        objects.insert(strange.clone(), bytes.clone());
+        attacks.push(("beside it".to_owned(), vec![strange], objects));
+        if let Some(swapped) = before.insert(kind, path.clone()) {
+            let mut objects = replaced(world.objects[&swapped].clone());
+            objects.insert(swapped.clone(), bytes.clone());
+            attacks.push(("swapped".to_owned(), vec![swapped, path.clone()], objects));
+        }
+    }
+    assert_eq!(tried.len(), 7, "an object of each kind: {tried:?}");
+    for (what, named, objects) in attacks {
+        let report = check(&objects, options()).await;
+        for path in &named {
+            assert_named(&report, path, &what);
+        }
+        assert!(
+            report.wrong < 40,
+            "{what} {named:?} gives {} findings: {:#?}",
+            report.wrong,
+            report.findings
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_changed_marker_is_named_without_a_key_from_elsewhere() {
+    let world = World::half(1);
+    let path = Object::Marker.path();
+    for (what, changed) in changes(&world.objects[&path]) {
+        let mut objects = world.objects.clone();
+        objects.insert(path.clone(), changed);
+        assert_named(&check(&objects, Options::new(days(20))).await, &path, &what);
+    }
+    let other = Options { authority: Some(key(4).public()), ..Options::new(days(20)) };
+    assert_named(&check(&world.objects, other).await, &path, "another key for");
+}
+
+#[tokio::test]
+async fn one_changed_bit_is_one_finding() {
+    let world = World::full(1);
+    for seq in [0, 3, 6] {
+        let path = Object::Commit { shard: 0, seq }.path();
+        let mut objects = world.objects.clone();
+        let mut bytes = objects[&path].to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+        objects.insert(path.clone(), bytes.into());
+        let report = check(&objects, options()).await;
+        assert_named(&report, &path, "one bit of");
+        assert_eq!(report.wrong, 1, "{:#?}", report.findings);
+        assert_eq!(report.shards[0].tree, world.shards[&0].head.tree());
+    }
+}
+
+#[tokio::test]
+async fn a_rolled_back_log_is_shown_by_a_checkpoint_kept_elsewhere() {
+    let (old, new) = (World::half(1), World::full(1));
+    assert_clean(&check(&old.objects, options()).await);
+    for shard in 0..3 {
+        let pinned = Options { pinned: vec![new.checkpoint(shard)], ..options() };
+        assert_clean(&check(&new.objects, pinned.clone()).await);
+        let report = check(&old.objects, pinned).await;
+        let problem = Problem::RolledBack {
+            size: new.shards[&shard].head.tree().size,
+            records: old.shards[&shard].head.tree().size,
+        };
+        assert!(report.findings.iter().any(|finding| finding.problem == problem), "{:#?}", report.findings);
+        // One of before is no contradiction.
+        let pinned = Options { pinned: vec![old.checkpoint(shard)], ..options() };
+        assert_clean(&check(&new.objects, pinned).await);
+    }
+    // A log of the same length with other records.
+    let mut rewritten = World::empty(1);
+    rewritten.work(0, days(0), 400);
+    let pinned = Options { pinned: vec![old.checkpoint(0)], ..options() };
+    let report = check(&rewritten.objects, pinned).await;
+    let size = old.shards[&0].head.tree().size;
+    assert!(report.findings.iter().any(|finding| finding.problem == Problem::Rewritten(size)));
+    // Another log's checkpoint is none of this one.
+    let pinned = Options { pinned: vec![World::half(2).checkpoint(0)], ..options() };
+    let report = check(&old.objects, pinned).await;
+    assert_eq!(report.wrong, 1);
+    assert!(matches!(report.findings[0].problem, Problem::PinnedForeign(_)), "{:#?}", report.findings);
+}
+
+#[tokio::test]
+async fn too_few_witnesses_are_named() {
+    let world = World::half(1);
+    let report = check(&world.objects, Options { quorum: 2, ..options() }).await;
+    assert_named(&report, &Path::from("checkpoint"), "quorum of");
+    let stranger = NamedKey::new("witness.example/x".parse().unwrap(), key(7)).cosigner();
+    let report = check(&world.objects, Options { witnesses: vec![stranger], ..options() }).await;
+    assert_named(&report, &Path::from("checkpoint"), "unknown witness of");
+}
+
+#[tokio::test]
+async fn commits_age_out_behind_segments_and_no_sooner() {
+    let world = World::full(1);
+    let mut objects = world.objects.clone();
+    for seq in 0..5 {
+        objects.remove(&Object::Commit { shard: 0, seq }.path());
+    }
+    assert_clean(&check(&objects, Options { now: days(60), ..options() }).await);
+    let early = check(&objects, options()).await;
+    assert_named(&early, &Object::Commit { shard: 0, seq: 4 }.path(), "too soon gone");
+    // A hole is none that age made.
+    objects.remove(&Object::Commit { shard: 0, seq: 6 }.path());
+    let hole = check(&objects, Options { now: days(60), ..options() }).await;
+    assert_named(&hole, &Object::Commit { shard: 0, seq: 6 }.path(), "a hole at");
+}
+
+#[tokio::test]
+async fn bodies_age_out_after_six_years_and_tiles_stand_for_them() {
+    let world = World::full(1);
+    let mut objects = world.objects.clone();
+    let first: Path = objects.keys().find(|path| path.as_ref().starts_with("segment/0000/")).unwrap().clone();
+    objects.remove(&first);
+    let gone = world.shards[&0].commits.iter().filter(|(commit, _)| commit.header().time == days(0)).count();
+    for seq in 0..gone as u64 {
+        objects.remove(&Object::Commit { shard: 0, seq }.path());
+    }
+    let later = Options { now: days(6 * 366), ..options() };
+    let pinned = Options { pinned: vec![World::half(1).checkpoint(0)], ..later.clone() };
+    let report = check(&objects, pinned).await;
+    assert_clean(&report);
+    assert!(report.findings.iter().any(|finding| finding.problem == Problem::AgedOut(gone as u64)));
+    assert_eq!(report.shards[0].tree, world.shards[&0].head.tree());
+    // A tile of what has aged out is still checked, up to the root.
+    let tile = Path::from("tile/0/000");
+    let mut bytes = objects[&tile].to_vec();
+    bytes[3] ^= 1;
+    let mut changed = objects.clone();
+    changed.insert(tile.clone(), bytes.into());
+    assert!(!check(&changed, later).await.is_ok());
+    let early = check(&objects, options()).await;
+    assert_named(&early, &Object::Commit { shard: 0, seq: 0 }.path(), "too soon gone");
+}
+
+/// A story in commits of the first shard and of shard 1, and what is wrong with
+/// it.
+type Tell = fn(&mut World);
+
+#[tokio::test]
+async fn records_that_contradict_each_other_are_named() {
+    let whose = Some(customer(1));
+    assert!(whose.is_some());
+    let stories: Vec<(&str, Tell)> = vec![
+        ("begun before", |world| world.commit(0, 2, days(3), vec![intent(1, None)])),
+        ("no intent before it", |world| {
+            world.commit(0, 2, days(3), vec![outcome(77_777, None, OutcomeResult::Ok)]);
+        }),
+        ("has an outcome already", |world| {
+            world.commit(0, 2, days(3), vec![outcome(1, Some(customer(1)), OutcomeResult::Ok)]);
+        }),
+        ("another customer than its intent", |world| {
+            world.commit(0, 2, days(3), vec![intent(500, Some(customer(1)))]);
+            world.commit(0, 2, days(3), vec![outcome(500, Some(customer(2)), OutcomeResult::Ok)]);
+        }),
+        ("was not fenced", |world| {
+            world.commit(0, 2, days(3), vec![intent(500, None)]);
+            world.commit(0, 4, days(3), vec![outcome(500, None, OutcomeResult::Unknown)]);
+        }),
+        ("counts as dead", |world| {
+            world.commit(0, 2, days(3), vec![Event::Fence(Fence { writer: WriterId::from_bytes([4; 16]) })]);
+            world.commit(0, 4, days(3), vec![Event::Alive]);
+        }),
+        ("leaves intents of it open", |world| {
+            world.commit(0, 4, days(3), vec![intent(500, None)]);
+            world.commit(0, 2, days(3), vec![Event::Fence(Fence { writer: WriterId::from_bytes([4; 16]) })]);
+        }),
+        ("are settled, and commit", |world| {
+            world.commit(0, 2, days(3), vec![intent(500, None)]);
+            world.settled = world.shards[&0].head.next();
+            world.commit(0, 2, days(3), vec![Event::Alive]);
+        }),
+        ("only the first shard", |world| {
+            let tree = world.shards[&2].head.tree();
+            world.commit(1, 2, days(3), vec![Event::Shard(ShardHead { shard: 2, tree })]);
+        }),
+        ("not with an empty tree", |world| {
+            world.work(5, days(3), 1);
+            world.open_shard(days(3), 5);
+        }),
+        ("never had this tree", |world| {
+            let mut tree = world.shards[&1].head.tree();
+            tree.size -= 1;
+            world.commit(0, 2, days(3), vec![Event::Shard(ShardHead { shard: 1, tree })]);
+        }),
+        ("never had this tree", |world| {
+            let mut tree = world.shards[&1].head.tree();
+            tree.root = Hash::ZERO;
+            world.commit(0, 2, days(3), vec![Event::Shard(ShardHead { shard: 1, tree })]);
+        }),
+        ("fewer records than this tree", |world| {
+            let mut tree = world.shards[&1].head.tree();
+            tree.size += 1;
+            world.commit(0, 2, days(3), vec![Event::Shard(ShardHead { shard: 1, tree })]);
+        }),
+        ("does not name", |world| world.work(5, days(3), 1)),
+        ("does not list the shards", |world| {
+            let mut view = world.view(customer(1));
+            view.shards.pop();
+            world.commit(0, 2, days(3), vec![Event::View(view)]);
+        }),
+        ("not true of shard 0000", |world| {
+            let mut view = world.view(customer(1));
+            view.shards[0].records -= 1;
+            world.commit(0, 2, days(3), vec![Event::View(view)]);
+        }),
+        ("not true of shard 0001", |world| {
+            let mut view = world.view(customer(1));
+            view.shards[1].records += 1;
+            world.commit(0, 2, days(3), vec![Event::View(view)]);
+        }),
+        ("not true of shard 0002", |world| {
+            let mut view = world.view(customer(2));
+            view.shards[2].last = Hash::ZERO;
+            world.commit(0, 2, days(3), vec![Event::View(view)]);
+        }),
+        ("its version is not pinned", |world| {
+            world.ring(days(3), customer(2), 1);
+            world.objects.remove(&Object::Pin { customer: customer(2), version: 1 }.path());
+        }),
+        ("no ring write in the log", |world| {
+            let body = serde_json::to_string(&RingRef { version: 9, hash: [1; 32] }).unwrap() + "\n";
+            world.objects.insert(Object::Pin { customer: customer(2), version: 9 }.path(), body.into());
+        }),
+    ];
+    let told = |report: &Report| -> Vec<String> {
+        let wrong = report.findings.iter().filter(|finding| finding.severity == Severity::Wrong);
+        wrong.map(|finding| format!("{}: {}", finding.path, finding.problem)).collect()
+    };
+    for (expected, tell) in stories {
+        let mut world = World::half(1);
+        tell(&mut world);
+        world.publish_all();
+        let found = told(&check(&world.objects, options()).await);
+        let said = found.iter().any(|sentence| sentence.contains(expected.trim_start_matches("no ring")));
+        let said = said
+            || expected.starts_with("no ring") && found.iter().any(|text| text.contains("not what any ring"));
+        assert!(said, "{expected}: {found:#?}");
+        assert!(found.len() <= 3, "{expected}: {found:#?}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_storage_is_no_audit_log() {
+    let report = check(&Objects::new(), options()).await;
+    assert_named(&report, &Object::Marker.path(), "no");
+    assert!(report.shards.is_empty());
+}
+
+#[tokio::test]
+async fn an_absurd_number_ends() {
+    let mut world = World::half(1);
+    let copy = world.objects[&Object::Commit { shard: 0, seq: 1 }.path()].clone();
+    let path = Object::Commit { shard: 0, seq: u64::MAX }.path();
+    world.objects.insert(path.clone(), copy);
+    assert_named(&check(&world.objects, options()).await, &path, "far behind the last");
+}
