@@ -1216,26 +1216,17 @@ fn an_auditor_needs_the_audit_storage_alone() {
 #[test]
 fn a_record_is_proven_to_an_outsider() {
     let home = Home::new();
-    let blob = home.put(b"one");
+    let put = ["put", "--no-publish", "--customer", "acme", "-"];
+    let blob = home.run_with_input(&put, b"one").ok().text().trim_end().to_owned();
     let sealed = &lines(&home.run(&["audit", "query", "--json", "--action", "seal"]).ok())[0];
     let request = sealed["request"].as_str().unwrap();
     let place = |of: &Value| format!("{}:{}", of["shard"], of["index"]);
     let (intent, outcome) = (place(sealed), place(&sealed["outcome"]));
     home.run(&["audit", "proof", request]).fails(66).says("publish");
 
-    let key = fs::read_to_string(home.path("data/strongroom/kms/log.key")).unwrap();
-    let key = strongroom::tlog::NamedKey::parse(key.trim_end()).unwrap().into_secret();
-    let public = key.public().to_string();
-    tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let marker: Value =
-            serde_json::from_slice(&fs::read(home.store().join("audit/store")).unwrap()).unwrap();
-        let store = marker["store"].as_str().unwrap().parse().unwrap();
-        let storage = Arc::new(LocalFileSystem::new_with_prefix(home.store().join("audit")).unwrap());
-        let signer = Arc::new(strongroom::audit::signer::LocalSigner::new(key));
-        let publisher =
-            strongroom::audit::publish::Publisher::new(storage, store, signer, Duration::from_secs(60));
-        publisher.publish(0, &[]).await.unwrap();
-    });
+    home.run(&["audit", "publish"]).ok();
+    let made = home.run(&["init", "--json"]).ok().json();
+    let public = made["log_key"].as_str().unwrap().to_owned();
     for (args, kind) in [
         (&[request][..], "intent"),
         (&[&intent], "intent"),
