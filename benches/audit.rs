@@ -97,8 +97,19 @@ async fn append(what: &str, storage: Arc<dyn ObjectStore>, callers: u32, each: u
     Ok(log.close().await?)
 }
 
-/// A log of about so many records in memory, so many operations in a commit.
+/// A log of about so many records in memory, so many operations in a commit: on one
+/// thread, so that all of them are queued before the next commit is made.
 async fn grown(records: u32, together: u32) -> Result<Arc<dyn ObjectStore>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let growing = move || {
+        let grown = runtime.block_on(grow(records, together));
+        drop(runtime);
+        grown
+    };
+    tokio::task::spawn_blocking(growing).await?
+}
+
+async fn grow(records: u32, together: u32) -> Result<Arc<dyn ObjectStore>> {
     let storage: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let log = open(Arc::clone(&storage)).await?;
     for _ in 0..records / 2 / together {
