@@ -21,9 +21,10 @@ use object_store::{ObjectStoreExt, PutMode, PutPayload};
 use thiserror::Error as ThisError;
 
 use crate::access::Access;
-use crate::audit::log::{ChainReport, Log, LogConfig, verify_chain};
+use crate::audit::log::{Log, LogConfig};
 use crate::audit::publish::Publisher;
 use crate::audit::signer::LogSigner;
+use crate::audit::verify::{self, verify};
 use crate::audit::{Action, Intent};
 use crate::cache::Limits;
 use crate::entropy::{Entropy, random};
@@ -348,14 +349,16 @@ impl Strongroom {
         &self.0.log
     }
 
-    /// Reads the whole audit log and checks all of it, see [`verify_chain`].
+    /// Reads the whole audit log, every shard of it, and checks all that there is
+    /// on its storage, see [`verify`].
     ///
     /// # Errors
-    /// As [`verify_chain`].
-    pub async fn verify_log(&self) -> Result<ChainReport> {
-        let log = &self.0.log;
-        let audit = Arc::clone(&self.0.storages.audit);
-        verify_chain(audit, self.0.store, log.head().shard(), log.authority()).await
+    /// As [`verify`]: that something is wrong is no error.
+    pub async fn verify_log(&self) -> Result<verify::Report> {
+        let room = &*self.0;
+        let mut options = verify::Options::new(room.clock.now());
+        (options.authority, options.store) = (Some(room.log.authority()), Some(room.store));
+        verify(Arc::clone(&room.storages.audit), options).await
     }
 
     /// Adds a customer: its ring with a month of day keys, then its label.

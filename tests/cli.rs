@@ -172,6 +172,8 @@ impl Home {
         let store = marker["store"].as_str().unwrap().parse().unwrap();
         let authority = serde_json::from_value(marker["log_key"].clone()).unwrap();
         let audit = LocalFileSystem::new_with_prefix(self.store().join("audit")).unwrap();
+        let ran = self.run(&["audit", "verify"]);
+        assert_eq!(ran.code, 0, "{}{}", ran.text(), ran.err);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(verify_chain(Arc::new(audit), store, 0, authority)).unwrap().records
     }

@@ -157,6 +157,8 @@ impl Program<'_> {
             Ok(acme) => self.check_customer(&acme, told, what).await,
         }
         let audit = Arc::new(PrefixStore::new(Arc::clone(sound), "audit"));
+        let report = room.verify_log().await.unwrap();
+        assert!(report.is_ok(), "{what}: {:#?}", report.findings);
         verify_chain(audit, room.store_id(), 0, room.log().authority())
             .await
             .unwrap_or_else(|error| panic!("{what}: {error:?}"));

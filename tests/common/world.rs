@@ -303,6 +303,8 @@ impl World {
 
     /// Checks the whole log on what is really stored.
     pub async fn verify_log(&self, room: &Strongroom) -> ChainReport {
+        let report = room.verify_log().await.expect("the log can be read");
+        assert!(report.is_ok(), "{:#?}", report.findings);
         verify_chain(self.audit.inner(), room.store_id(), 0, authority()).await.expect("the log verifies")
     }
 }
