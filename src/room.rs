@@ -350,10 +350,10 @@ impl Strongroom {
     }
 
     /// Reads the whole audit log, every shard of it, and checks all that there is
-    /// on its storage, see [`verify`].
+    /// on its storage, see [`verify()`].
     ///
     /// # Errors
-    /// As [`verify`]: that something is wrong is no error.
+    /// As [`verify()`]: that something is wrong is no error.
     pub async fn verify_log(&self) -> Result<verify::Report> {
         let room = &*self.0;
         let mut options = verify::Options::new(room.clock.now());
