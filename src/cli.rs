@@ -186,7 +186,7 @@ async fn execute(command: Command, config: Config, output: Output, publish: bool
     };
     let putting = matches!(command, Command::Put(_));
     let publishing =
-        publish && !matches!(command, Command::Audit(args::Audit::Publish | args::Audit::Maintain));
+        publish && !matches!(command, Command::Audit(args::Audit::Publish { .. } | args::Audit::Maintain));
     let done = tokio::select! {
         done = dispatch(&session, command) => done,
         failure = signals.received() => Err(failure),

@@ -974,6 +974,28 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
+fn what_was_lost_of_the_derived_is_made_again() {
+    let home = Home::new();
+    home.put(b"x-ray");
+    let audit = home.store().join("audit");
+    fs::remove_dir_all(audit.join("tile")).unwrap();
+    fs::remove_dir_all(audit.join("pin")).unwrap();
+    assert_eq!(home.run(&["audit", "verify"]).code, 65);
+    home.run(&["audit", "publish", "--restore"]).ok();
+    home.run(&["audit", "verify"]).ok();
+    // What is there and wrong is not made good, but told.
+    let tile = fs::read_dir(audit.join("tile/0/000.p")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&tile).unwrap();
+    bytes[5] ^= 1;
+    fs::write(&tile, &bytes).unwrap();
+    home.run(&["audit", "publish", "--restore"]).fails(65);
+    assert_eq!(fs::read(&tile).unwrap(), bytes);
+    fs::remove_file(&tile).unwrap();
+    home.run(&["audit", "publish", "--restore"]).ok();
+    home.run(&["audit", "verify"]).ok();
+}
+
+#[test]
 fn a_customer_gets_a_view_and_checks_it() {
     let home = Home::new();
     home.run(&["customer", "add", "globex", "--kms", "local"]).ok();

@@ -201,6 +201,28 @@ impl Publisher {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Makes the tiles and bundles of all commits of a shard again, and stores those
+    /// that are missing: for when some were lost. Publish afterwards.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Integrity`] if one is there and is not what the commits make
+    /// (it has to be removed first, and looked into), else as
+    /// [`Publisher::publish`].
+    ///
+    /// # Cancel safety
+    /// What was stored stays; call it again for the rest.
+    pub async fn restore(&self, shard: u16) -> Result<TreeHead> {
+        let (wal, end) = self.commits(shard).await?;
+        let mut writer = TileWriter::new(self.tiles(shard));
+        let mut walk = wal.walk(wal.empty(), end);
+        while let Some((commit, _, _)) = walk.try_next().await? {
+            for leaf in commit.leaves() {
+                writer.push(leaf).await?;
+            }
+        }
+        writer.finish().await
+    }
+
     /// Takes note of a head that the log of a shard is known to have reached, so
     /// that its end need not be searched for from the beginning. If the commits
     /// are not there, publishing fails.

@@ -27,7 +27,7 @@ pub(super) fn needs_no_session(command: &Audit, output: Output) -> bool {
     match command {
         // People are shown labels.
         Audit::Tail(_) => output.json,
-        Audit::View(_) | Audit::Publish | Audit::Maintain => false,
+        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain => false,
         Audit::Query(command) => !command.which.has_label(),
         Audit::Export(command) => !command.which.has_label(),
         Audit::Verify(_)
@@ -57,7 +57,7 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
         Audit::Verify(command) => verify::verify(config, &command, output).await,
         Audit::Checkpoint(command) => verify::checkpoint(config, &command, output).await,
         // In the store.
-        Audit::View(_) | Audit::Publish | Audit::Maintain => Ok(String::new()),
+        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain => Ok(String::new()),
     }
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
 pub(super) async fn run(session: &Session, command: Audit) -> Answer {
     match command {
         Audit::Tail(command) => tail(session, &command).await,
-        Audit::Publish => publish::publish(session).await,
+        Audit::Publish { restore } => publish::publish(session, restore).await,
         Audit::Maintain => publish::maintain(session).await,
         Audit::Query(command) => {
             let reader = reader(session, command.log.key.as_ref())?;

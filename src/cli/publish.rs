@@ -10,7 +10,10 @@ use super::{Answer, Session};
 use crate::audit::publish::Published;
 use crate::error::ErrorKind;
 
-pub(super) async fn publish(session: &Session) -> Answer {
+pub(super) async fn publish(session: &Session, restore: bool) -> Answer {
+    if restore {
+        session.room.restore_log().await.map_err(|error| session.explain(error))?;
+    }
     let published = session.room.publish_log().await.map_err(|error| session.explain(error))?;
     report(session, &published)
 }

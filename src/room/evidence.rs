@@ -4,17 +4,18 @@
 //! Separate from the operations, because none of them waits for it, and any node
 //! may do it for all.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, TryStreamExt};
 
 use super::{Inner, Strongroom};
 use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::{Log, LogConfig, Settled};
 use crate::audit::publish::Published;
-use crate::audit::{ShardHead, View};
+use crate::audit::{Event, Intent, OutcomeResult, ShardHead, View};
 use crate::error::Result;
 use crate::id::CustomerId;
 
@@ -96,6 +97,49 @@ impl Strongroom {
         let published = self.publish_log().await?;
         let pieces = room.publisher.view(&view).await?;
         Ok(CustomerView { view, published, pieces })
+    }
+
+    /// Makes again what of the log's derived objects was lost: tiles, bundles, and
+    /// the pins of rings. Publish afterwards.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) if one is there and is not what the commits make: it
+    /// has to be removed first, and looked into; else as
+    /// [`Strongroom::publish_log`].
+    ///
+    /// # Cancel safety
+    /// Call it again.
+    pub async fn restore_log(&self) -> Result<()> {
+        let room = &*self.0;
+        for shard in room.shard(FIRST_SHARD).await?.shards().await? {
+            let log = room.shard(shard).await?;
+            room.publisher.take_note(&log.head());
+            room.publisher.restore(shard).await?;
+            // A ring write is pinned before its outcome says that it ended well.
+            let mut written = HashMap::new();
+            let mut commits = log.commits(0..u64::MAX).await?;
+            while let Some(commit) = commits.try_next().await? {
+                for record in commit.into_records() {
+                    match record.event {
+                        Event::Intent(Intent {
+                            request, customer: Some(customer), ring: Some(ring), ..
+                        }) => {
+                            written.insert(request, (customer, ring));
+                        }
+                        Event::Outcome(outcome) => {
+                            let ended = written.remove(&outcome.request);
+                            if let Some((customer, ring)) =
+                                ended.filter(|_| outcome.result == OutcomeResult::Ok)
+                            {
+                                log.pin_ring(customer, ring).await?;
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Publishes the first shard only, which is all that a program needs to do

@@ -31,7 +31,11 @@ pub(in crate::cli) enum Audit {
     /// Publishes what the audit log has that was not published: tiles and signed checkpoints
     ///
     /// Every command that wrote to the log does so at its end, for the log's first shard.
-    Publish,
+    Publish {
+        /// Before, make again what was lost of tiles and ring pins, from the commits
+        #[arg(long)]
+        restore: bool,
+    },
     /// Does what is to be done once a day: run it from cron
     ///
     /// Closes what programs that died left open, keeps each day that is over as one signed object (so
