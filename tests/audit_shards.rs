@@ -306,6 +306,54 @@ async fn a_view_counts_what_there_is_in_every_shard() {
     assert_eq!((last.event.clone(), last.chain.unwrap().number), (Event::View(view), 7));
 }
 
+#[tokio::test]
+async fn the_shard_of_an_owner_who_lives_is_left_alone() {
+    let world = World::new();
+    let owner = world.own().await;
+    work(&owner, ACME, 300).await;
+    let mut config = world.config();
+    config.shard = 1;
+    let other =
+        Log::open(world.storage.clone(), config, world.clock.clone(), Arc::new(SystemEntropy)).await.unwrap();
+    assert_eq!(other.settle().await.unwrap().unknown, 0);
+    let before = owner.head().next();
+    other.mark().await.unwrap();
+    assert_eq!(world.results(1).await.len(), 300);
+    assert_eq!(owner.head().next(), before, "nobody has written to it");
+    assert_eq!(world.own().await.head().shard(), 2);
+    work(&owner, ACME, 1).await;
+    // The owner's own is not behind for ever.
+    assert!(owner.settle().await.unwrap().below >= 600);
+    work(&owner, ACME, 1).await;
+    assert_eq!(world.results(1).await.len(), 302);
+}
+
+#[tokio::test]
+async fn a_shard_with_something_open_is_not_given_back() {
+    let world = World::new();
+    let owner = world.own().await;
+    let (open, _receipt) = owner.begin(intent(&owner, ACME)).await.unwrap();
+    owner.close().await.unwrap();
+    assert_eq!(world.own().await.head().shard(), 2);
+    open.finish(OutcomeResult::Ok, None).await.unwrap();
+    owner.close().await.unwrap();
+    owner.close().await.unwrap();
+    assert_eq!(world.own().await.head().shard(), 1);
+    assert_eq!(world.results(1).await, [OutcomeResult::Ok]);
+}
+
+#[tokio::test]
+async fn one_handle_that_closes_twice_at_once_closes_once() {
+    let world = World::new();
+    let dead = world.log().await;
+    std::mem::forget(dead.begin(intent(&dead, ACME)).await.unwrap());
+    world.clock.pass(IDLE * 2);
+    let closer = world.log().await;
+    let (one, two) = tokio::join!(closer.settle(), closer.settle());
+    assert_eq!(one.unwrap().unknown + two.unwrap().unknown, 1);
+    assert_eq!(world.results(0).await, [OutcomeResult::Unknown]);
+}
+
 /// Whoever cuts the log off, or rolls it back, and leaves the checkpoint.
 #[tokio::test]
 async fn a_log_that_is_shorter_than_its_checkpoint_does_not_open() {

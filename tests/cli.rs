@@ -1072,6 +1072,8 @@ fn a_customer_gets_a_view_and_checks_it() {
     let piped = home.run(&["audit", "view", "--customer", &id, "-o", "-"]).ok();
     assert!(piped.text().lines().count() > text.lines().count());
     home.run(&["audit", "view", "--customer", "nobody", "-o", "nobody.view"]).fails(66);
+    let unheard = "0000000000000000000000000g";
+    home.run(&["audit", "view", "--customer", unheard, "-o", "nobody.view"]).fails(66);
     assert!(!home.path("nobody.view").exists());
     assert_eq!(customer.names(), ["acme.view", "w.key"], "nothing is made by checking");
 }

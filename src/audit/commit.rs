@@ -50,7 +50,7 @@ use crate::tlog::{PublicKey, SecretKey, Signature};
 pub const FORMAT: &str = "strongroom-commit-v1";
 
 /// The largest commit that is read, in bytes.
-pub const MAX_LEN: usize = 16 << 20;
+pub const MAX_LEN: usize = 64 << 20;
 
 /// The first line of a commit. The order of the fields is the order in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

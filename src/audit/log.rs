@@ -16,6 +16,7 @@
 //! [`ErrorKind::Integrity`].
 
 use std::fmt;
+use std::mem::replace;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,7 +74,7 @@ pub struct LogConfig {
     /// The most records that wait; more are refused.
     pub queue: usize,
     /// How long a writer with open intents may be silent before others may take
-    /// it for dead. One that lives says so three times within it.
+    /// it for dead. One that lives says so twice within it at least.
     pub idle: Duration,
 }
 
@@ -117,6 +118,8 @@ struct Inner {
     chain: tokio::sync::Mutex<Chain>,
     /// The head that the committer knows.
     head: Mutex<Head>,
+    /// When the log was opened, by uptime.
+    opened: Duration,
     /// How many intents have no outcome yet.
     open: AtomicU64,
     /// When a commit of this writer was stored last, in milliseconds of uptime.
@@ -166,6 +169,7 @@ impl Log {
             }
         };
         let inner = Inner {
+            opened: clock.uptime(),
             wal,
             config,
             writer,
@@ -181,7 +185,7 @@ impl Log {
             written: AtomicU64::new(0),
         };
         let inner = Arc::new(inner);
-        let every = (inner.config.idle / 3).max(Duration::from_secs(1));
+        let every = inner.config.idle / 4;
         inner.runtime.spawn(settle::say_alive(Arc::downgrade(&inner), every));
         Ok(Self { inner })
     }
@@ -259,17 +263,15 @@ impl Log {
     /// No more intents are taken; call it again for the rest.
     pub async fn close(&self) -> Result<()> {
         self.inner.queue().closed = true;
-        if self.inner.is_owner() {
+        self.inner.flush_all().await?;
+        // With something open it stays ours, or its outcome would find another's
+        // shard. If nobody comes back to close again, it is taken when it is idle.
+        if self.inner.is_owner() && !self.inner.has_open() && !replace(&mut self.inner.queue().released, true)
+        {
             let release = self.inner.record(self.inner.nonce()?, Event::Release);
             self.inner.append_at(vec![release], None).await?;
         }
-        // An intent whose caller had gone may have queued its outcome meanwhile.
-        loop {
-            self.flush().await?;
-            if self.inner.nothing_waits() {
-                return Ok(());
-            }
-        }
+        self.inner.flush_all().await
     }
 
     /// When it returns, everything queued before is durable.
@@ -382,7 +384,10 @@ impl Inner {
         let endorsed = || async {
             let key = SecretKey::from_seed(&self.seed);
             let message = endorsement(self.config.store, self.writer, &key.public());
-            let endorsement = self.config.signer.sign(&message).await?;
+            let signed = timeout(self.config.deadline / 2, self.config.signer.sign(&message));
+            let endorsement = signed.await.map_err(|elapsed| {
+                Error::new(ErrorKind::Unavailable, "the log's key does not answer").with_source(elapsed)
+            })??;
             Ok(Writer::new(self.writer, key, endorsement))
         };
         self.pen.get_or_try_init(endorsed).await
@@ -415,6 +420,17 @@ impl Inner {
             close(&mut lines, &mut seeds);
         }
         Ok((tickets, answers))
+    }
+
+    /// Waits until nothing waits to be written.
+    async fn flush_all(self: &Arc<Self>) -> Result<()> {
+        // An intent whose caller had gone may have queued its outcome meanwhile.
+        loop {
+            self.queue_and_wait(Vec::new()).await?;
+            if self.nothing_waits() {
+                return Ok(());
+            }
+        }
     }
 
     /// Queues outcomes, and waits until they and all before them are durable.

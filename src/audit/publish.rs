@@ -417,6 +417,7 @@ impl Publisher {
             current = self.stored(shard).await?;
             let Some(theirs) = &current else { continue };
             if theirs.head().size < head.size {
+                self.tree(shard, head).continues(&theirs.head()).await?;
                 continue;
             }
             self.tree(shard, theirs.head()).continues(&head).await?;

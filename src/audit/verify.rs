@@ -194,10 +194,18 @@ async fn walk_all(
         }
         let mut claimed = claims.remove(&shard).unwrap_or_default();
         claimed.extend(story.claimed.remove(&shard).unwrap_or_default());
+        let signed_for = claimed.iter().any(|claimed| {
+            claimed.head.size > 0 && matches!(claimed.by, Claimant::Head(_) | Claimant::Pinned)
+        });
         let walk = Walk::new(context, shard, objects, claimed);
         let report = walk.run(&mut story, &listed, signed.get(&shard).copied()).await?;
         if !objects.checkpoint {
-            no_checkpoint(context, objects, &report);
+            let witnessed = shard == FIRST_SHARD && (options.quorum > 0 || !options.witnesses.is_empty());
+            no_checkpoint(context, objects, &report, signed_for, witnessed);
+        }
+        if shard == FIRST_SHARD && report.commits == 0 {
+            let path = Object::Commit { shard, seq: 0 }.path();
+            context.findings.wrong(&path, Problem::Missing("every log begins with its store's making"));
         }
         reports.push(report);
         if shard == FIRST_SHARD {
@@ -208,10 +216,23 @@ async fn walk_all(
     Ok(reports)
 }
 
-fn no_checkpoint(context: &Context, objects: &ShardObjects, report: &ShardReport) {
+/// Judges that a shard has no checkpoint: `signed_for` if something says that it
+/// had one, `witnessed` if witnesses are to have signed it.
+fn no_checkpoint(
+    context: &Context,
+    objects: &ShardObjects,
+    report: &ShardReport,
+    signed_for: bool,
+    witnessed: bool,
+) {
     let path = Object::Checkpoint { shard: report.shard }.path();
+    let missing = |why| context.findings.wrong(&path, Problem::Missing(why));
     if !objects.tiles.is_empty() {
-        context.findings.wrong(&path, Problem::Missing("tiles are there, which are signed for in it"));
+        missing("tiles are there, which are signed for in it");
+    } else if signed_for {
+        missing("a tree of the shard was published");
+    } else if witnessed {
+        missing("its witnesses cannot be asked for");
     } else if report.commits >= UNSIGNED {
         context.findings.note(&path, Problem::NoCheckpoint);
     }

@@ -16,7 +16,7 @@ use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::{Log, LogConfig, Settled};
 use crate::audit::publish::Published;
 use crate::audit::{Event, Intent, OutcomeResult, ShardHead, View};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 
 /// What [`Strongroom::maintain_log`] did.
@@ -83,7 +83,8 @@ impl Strongroom {
     /// the customer is given: see [`audit::view`](crate::audit::view).
     ///
     /// # Errors
-    /// As [`Log::record_view`], [`Strongroom::publish_log`] and
+    /// [`ErrorKind::NotFound`] for a customer of whom there is no record, and then
+    /// there is none of this either; as [`Log::record_view`], [`Strongroom::publish_log`] and
     /// [`Publisher::view`](crate::audit::publish::Publisher::view).
     ///
     /// # Cancel safety
@@ -91,6 +92,10 @@ impl Strongroom {
     pub async fn customer_view(&self, customer: CustomerId) -> Result<CustomerView> {
         let room = &*self.0;
         let first = room.shard(FIRST_SHARD).await?;
+        // A wrong id must not look like a customer of whom nothing was recorded.
+        if first.count_records(customer).await?.shards.iter().all(|shard| shard.records == 0) {
+            return Err(Error::new(ErrorKind::NotFound, "the log has no record of this customer"));
+        }
         let view = first.record_view(customer).await?;
         first.close().await?;
         // If we stop here, the view is on the record and nobody has it.
@@ -103,7 +108,7 @@ impl Strongroom {
     /// the pins of rings. Publish afterwards.
     ///
     /// # Errors
-    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) if one is there and is not what the commits make: it
+    /// [`ErrorKind::Integrity`] if one is there and is not what the commits make: it
     /// has to be removed first, and looked into; else as
     /// [`Strongroom::publish_log`].
     ///
@@ -170,17 +175,21 @@ impl Strongroom {
         let publisher = &room.publisher;
         let mut done = Maintained::default();
         for shard in room.shard(FIRST_SHARD).await?.shards().await? {
-            let log = room.shard(shard).await?;
+            // Our own shard by our own log: it knows that this program lives.
+            let ours = room.log.head().shard() == shard;
+            let log = if ours { room.log.clone() } else { room.shard(shard).await? };
             publisher.take_note(&log.head());
             done.settled.push((shard, log.settle().await?));
             // A day is over for the log when a later one has begun in it. In a
             // shard that is somebody's own, the owner sees to that.
-            let owned = log.head().owner().is_some();
+            let owned = log.head().owner().is_some_and(|owner| owner != log.writer());
             if !owned && publisher.needs_mark(shard, room.clock.now()).await? {
                 log.mark().await?;
             }
             done.segments.push((shard, publisher.segment_days(shard).await?.len()));
-            log.close().await?;
+            if !ours {
+                log.close().await?;
+            }
         }
         done.published = self.publish_log().await?;
         Ok(done)

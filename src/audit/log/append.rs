@@ -24,6 +24,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::mem::replace;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -37,7 +38,7 @@ use tokio::time::{sleep, timeout};
 use super::Inner;
 use super::queue::Ticket;
 use super::wal::Mark;
-use crate::audit::commit::Commit;
+use crate::audit::commit::{Commit, MAX_LEN, OwnerChange};
 use crate::audit::head::Head;
 use crate::audit::{Event, Record};
 use crate::entropy::random;
@@ -47,6 +48,9 @@ use crate::store::store_error;
 
 /// Commits of others that are read one by one before the end is searched for.
 const FEW: u32 = 8;
+
+/// After how long without a look at the log the next number is looked for first.
+const STALE: Duration = Duration::from_secs(86_400);
 
 /// How often the committer lets others run before the next commit.
 const SETTLE: u32 = 64;
@@ -59,6 +63,8 @@ pub(super) struct Chain {
     mark: Option<Mark>,
     /// Whether another writer was seen since.
     behind: bool,
+    /// When the head was looked at last, by uptime.
+    looked: Option<Duration>,
     /// Whether another writer has ended this one.
     fenced: bool,
     attempt: Option<Attempt>,
@@ -96,7 +102,7 @@ impl From<Error> for Trouble {
 
 impl Chain {
     pub(super) fn new(head: Head, mark: Option<Mark>) -> Self {
-        Self { head, mark, behind: false, fenced: false, attempt: None }
+        Self { head, mark, behind: false, looked: None, fenced: false, attempt: None }
     }
 
     /// Steps 2 and 3 for the attempt.
@@ -156,6 +162,7 @@ impl Chain {
 
     fn adopt(&mut self, inner: &Inner, head: Head, mark: Mark) {
         *inner.head.lock().unwrap_or_else(PoisonError::into_inner) = head.clone();
+        self.looked = Some(inner.clock.uptime());
         self.head = head;
         self.mark = Some(mark);
     }
@@ -184,11 +191,23 @@ impl Chain {
         Err(Error::new(ErrorKind::Integrity, sentence))
     }
 
+    /// Whether so much time has passed that the next number may have been taken,
+    /// and its commit aged out into a segment: a storage would take it again.
+    fn is_stale(&self, inner: &Inner) -> bool {
+        self.looked.is_some_and(|looked| inner.clock.uptime().saturating_sub(looked) > STALE)
+    }
+
     /// Reads what other writers have added, up to the end.
     async fn catch_up(&mut self, inner: &Inner) -> Result<()> {
+        let stale = self.is_stale(inner);
         for _ in 0..FEW {
-            let Some((commit, mark)) = inner.wal.new_commit(self.head.next()).await? else {
-                self.behind = false;
+            let next = self.head.next();
+            let found = match stale {
+                true => inner.wal.commit(next).await?,
+                false => inner.wal.new_commit(next).await?,
+            };
+            let Some((commit, mark)) = found else {
+                (self.behind, self.looked) = (false, Some(inner.clock.uptime()));
                 return Ok(());
             };
             let head = inner.wal.follow(&self.head, &commit)?;
@@ -244,6 +263,11 @@ impl Inner {
         let lines = tickets.iter().flat_map(|ticket| &ticket.lines);
         let settled = tickets.iter().filter_map(|ticket| ticket.place).map(|place| place.settled).max();
         let (bytes, after) = head.extend(pen, self.clock.now(), lines, settled.unwrap_or(0));
+        if bytes.len() > MAX_LEN {
+            // Nobody could read it: better nothing is written.
+            let sentence = "a commit would get longer than one can be";
+            return Err((tickets, Error::new(ErrorKind::Integrity, sentence)));
+        }
         Ok(Attempt { seq: head.next(), bytes, after, tickets })
     }
 }
@@ -317,8 +341,9 @@ impl Chain {
     /// nothing can be written any more.
     async fn ready(&mut self, inner: &Arc<Inner>) -> Result<bool, Trouble> {
         let mut caught_up = false;
+        self.looked.get_or_insert(inner.opened);
         loop {
-            if self.behind {
+            if self.behind || (self.attempt.is_none() && self.is_stale(inner)) {
                 self.catch_up(inner).await?;
             }
             if self.fenced {
@@ -343,23 +368,38 @@ impl Chain {
 
     /// Makes tickets into an attempt, if there is anything in them to write.
     async fn prepare(&mut self, inner: &Arc<Inner>, tickets: Vec<Ticket>) -> Result<(), Trouble> {
-        let here = |ticket: &Ticket| ticket.place.is_none_or(|place| place.seq == self.head.next());
+        // Of what was made for one place, one is put there: another one was made
+        // of the same, and would say it twice.
+        let mut placed = false;
+        let here = |ticket: &Ticket| {
+            ticket.place.is_none_or(|place| place.seq == self.head.next() && !replace(&mut placed, true))
+        };
         let (tickets, displaced): (Vec<_>, Vec<_>) = tickets.into_iter().partition(here);
         displaced.into_iter().for_each(Ticket::displace);
-        let taken = self.head.owner().is_some_and(|owner| owner != inner.writer);
+        // In another's own shard nothing is written but what ends the owner.
+        let ends = |owner| {
+            let mut lines = tickets.iter().flat_map(|ticket| &ticket.lines);
+            lines.any(|line| line.owner == Some(OwnerChange::Fence(owner)))
+        };
+        let taken = self.head.owner().is_some_and(|owner| owner != inner.writer && !ends(owner));
         if tickets.iter().all(|ticket| ticket.lines.is_empty()) {
             tickets.into_iter().for_each(|ticket| ticket.answer(inner));
-        } else if taken && tickets.iter().all(|ticket| ticket.place.is_none()) {
+        } else if taken {
             inner.put_back(tickets);
+            // It may be given back, which is seen when we look again.
+            self.behind = true;
             let sentence = "the shard of the audit log is another writer's own";
-            return Err(Error::new(ErrorKind::Conflict, sentence).into());
+            return Err(Trouble { error: Error::new(ErrorKind::Conflict, sentence), lasting: true });
         } else {
             // If the key cannot sign, the tickets wait as if the storage had
             // failed: nothing is written that nobody stands for.
             match inner.attempt(&self.head, tickets).await {
                 Ok(attempt) => self.attempt = Some(attempt),
                 Err((tickets, error)) => {
-                    inner.put_back(tickets);
+                    match error.kind() {
+                        ErrorKind::Integrity => inner.put_back(tickets),
+                        _ => inner.queue_again(tickets),
+                    }
                     return Err(error.into());
                 }
             }

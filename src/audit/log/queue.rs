@@ -173,6 +173,8 @@ pub(super) struct Queue {
     pub(super) running: bool,
     /// Whether no more intents are taken.
     pub(super) closed: bool,
+    /// Whether the shard was given back, or is about to be.
+    pub(super) released: bool,
     /// Why the last attempt failed, until one succeeds.
     pub(super) failure: Option<Arc<Error>>,
     /// Why this writer can write no more, ever.

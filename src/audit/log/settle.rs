@@ -10,7 +10,7 @@
 //!
 //! So being wrong about a writer costs an operation that is refused, and never
 //! one with two outcomes. A writer with open intents writes something at least
-//! three times within [`LogConfig::idle`](super::LogConfig::idle) so that nobody is wrong.
+//! twice within [`LogConfig::idle`](super::LogConfig::idle) so that nobody is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -50,6 +50,7 @@ impl Log {
     /// Closes the open intents of writers that were silent for longer than
     /// [`LogConfig::idle`](super::LogConfig::idle), each with the outcome
     /// [`OutcomeResult::Unknown`], and takes a shard of its own from a dead owner.
+    /// In the shard of an owner who lives, that is the owner's to do.
     /// Doing it again, or on several nodes at once, changes nothing.
     ///
     /// Silence is measured by this machine's clock against the times of commits.
@@ -64,6 +65,9 @@ impl Log {
         for _ in 0..TRIES {
             let found = self.inner.survey().await?;
             let settled = found.settled();
+            if found.owned {
+                return Ok(settled);
+            }
             if found.dead.is_empty() && found.place.settled < found.known.saturating_add(LAG) {
                 return Ok(settled);
             }
@@ -82,6 +86,9 @@ struct Survey {
     /// What was known to be settled.
     known: u64,
     place: Place,
+    /// Whether the shard is another writer's own, who lives: then nobody else
+    /// writes to it.
+    owned: bool,
     /// Open intents of dead writers, by writer. An owner may have none.
     dead: BTreeMap<WriterId, Vec<(RequestId, Option<CustomerId>)>>,
 }
@@ -121,7 +128,8 @@ impl Inner {
         let known_head = self.head.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         let end = wal.end(known_head.next()).await?;
         let Some(last) = end.checked_sub(1) else {
-            return Ok(Survey { known: 0, place: Place { seq: 0, settled: 0 }, dead: BTreeMap::new() });
+            let (place, dead) = (Place { seq: 0, settled: 0 }, BTreeMap::new());
+            return Ok(Survey { known: 0, place, owned: false, dead });
         };
         let tip = wal.header(last).await?.ok_or_else(|| wal.missing(last))?;
         let mut open = Open::default();
@@ -147,7 +155,11 @@ impl Inner {
         if let Some(owner) = tip.owner.filter(is_dead) {
             dead.entry(owner).or_default();
         }
-        Ok(Survey { known: tip.settled, place: Place { seq: end, settled }, dead })
+        let owned = tip.owner.is_some_and(|owner| owner != self.writer && !is_dead(&owner));
+        if owned {
+            dead.clear();
+        }
+        Ok(Survey { known: tip.settled, place: Place { seq: end, settled }, owned, dead })
     }
 
     /// Writes records in one place only, if one is given.

@@ -52,8 +52,11 @@ impl Log {
             if head.next() == 0 {
                 first.name_shards(&[ShardHead { shard, tree: Frontier::new().head() }]).await?;
             }
-            if head.owner().is_some() && log.settle().await?.fenced.is_empty() {
-                continue;
+            if head.owner().is_some() {
+                log.settle().await?;
+                if log.head().owner().is_some() {
+                    continue;
+                }
             }
             // If we stop here, the shard is named and empty, or free: the next one
             // takes it.
@@ -95,7 +98,13 @@ impl Log {
     /// As [`Log::begin`].
     pub async fn mark(&self) -> Result<()> {
         let alive = self.inner.record(self.inner.nonce()?, Event::Alive);
-        self.inner.append_at(vec![alive], None).await
+        let head = self.head();
+        let place = Place { seq: head.next(), settled: head.settled() };
+        match self.inner.append_at(vec![alive], Some(place)).await {
+            // Another has written, which does as well.
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
+            marked => marked,
+        }
     }
 
     /// Whether this handle has written anything yet.
@@ -116,18 +125,14 @@ impl Log {
         Ok(self.inner.wal.new_commit(self.head().next()).await?.is_some())
     }
 
-    /// Records in the first shard how many records a customer has in every shard,
-    /// and returns it: the end of a view that the customer is given. It is in the
-    /// customer's own chain, so that it cannot be left out, and whoever verifies the log
-    /// checks that it is true.
+    /// How many records a customer has in every shard now.
     ///
     /// # Errors
-    /// As [`Log::begin`] and [`Log::commits`].
+    /// As [`Log::commits`].
     ///
-    /// # Panics
-    /// In another shard than the first.
-    pub async fn record_view(&self, customer: CustomerId) -> Result<View> {
-        assert_eq!(self.inner.config.shard, FIRST_SHARD, "views are recorded in the first");
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn count_records(&self, customer: CustomerId) -> Result<View> {
         let mut shards = Vec::new();
         for shard in self.shards().await? {
             let wal = self.inner.wal.of_shard(shard);
@@ -141,7 +146,22 @@ impl Log {
             }
             shards.push(ViewShard { shard, tree, records, last });
         }
-        let view = View { customer, shards };
+        Ok(View { customer, shards })
+    }
+
+    /// Records in the first shard how many records a customer has in every shard,
+    /// and returns it: the end of a view that the customer is given. It is in the
+    /// customer's own chain, so that it cannot be left out, and whoever verifies the log
+    /// checks that it is true.
+    ///
+    /// # Errors
+    /// As [`Log::begin`] and [`Log::commits`].
+    ///
+    /// # Panics
+    /// In another shard than the first.
+    pub async fn record_view(&self, customer: CustomerId) -> Result<View> {
+        assert_eq!(self.inner.config.shard, FIRST_SHARD, "views are recorded in the first");
+        let view = self.count_records(customer).await?;
         let record = self.inner.record(self.inner.nonce()?, Event::View(view.clone()));
         self.inner.append_at(vec![record], None).await?;
         Ok(view)

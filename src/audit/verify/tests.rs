@@ -518,6 +518,28 @@ async fn too_few_witnesses_are_named() {
     assert_named(&report, &Path::from("checkpoint"), "unknown witness of");
 }
 
+/// Whoever rolls a log back does not escape its witnesses by taking away what
+/// they sign.
+#[tokio::test]
+async fn without_a_checkpoint_witnesses_are_missed() {
+    let world = World::half(1);
+    let mut objects = world.objects.clone();
+    objects.retain(|path, _| {
+        let gone = ["checkpoint", "tile/"];
+        !gone.iter().any(|gone| path.as_ref().starts_with(gone))
+    });
+    let report = check(&objects, Options { quorum: 1, ..options() }).await;
+    assert_named(&report, &Path::from("checkpoint"), "no checkpoint for the quorum of");
+}
+
+#[tokio::test]
+async fn a_log_without_a_commit_is_none() {
+    let world = World::half(1);
+    let mut objects = world.objects.clone();
+    objects.retain(|path, _| path.as_ref() == "store");
+    assert_named(&check(&objects, options()).await, &Object::Commit { shard: 0, seq: 0 }.path(), "no log at");
+}
+
 #[tokio::test]
 async fn commits_age_out_behind_segments_and_no_sooner() {
     let world = World::full(1);
