@@ -14,6 +14,7 @@ use super::append::{Backoff, is_lasting};
 use super::wal::request_within;
 use super::{Inner, Log};
 use crate::audit::RingRef;
+use crate::audit::layout::{Object, pins_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 use crate::store::store_error;
@@ -52,14 +53,15 @@ impl Log {
         let inner = &self.inner;
         let altered =
             || Error::new(ErrorKind::Integrity, format!("a ring pin of customer {customer} was altered"));
-        let folder = Path::from(format!("pin/{customer}"));
+        let folder = pins_of(customer);
         let mut names = inner.wal.storage.list(Some(&folder));
         let mut newest = None;
         while let Some(Some(meta)) = request_within(inner.config.deadline, names.try_next()).await? {
-            let name = meta.location.filename().unwrap_or_default();
-            let version = u64::from_str_radix(name, 16).ok();
-            let version = version.filter(|version| meta.location == path(customer, *version));
-            newest = newest.max(Some(version.ok_or_else(altered)?));
+            let version = match Object::at(&meta.location) {
+                Some(Object::Pin { customer: whose, version }) if whose == customer => version,
+                _ => return Err(altered()),
+            };
+            newest = newest.max(Some(version));
         }
         let Some(version) = newest else { return Ok(None) };
         let stored = inner.read_pin(customer, version).await?.ok_or_else(altered)?;
@@ -114,7 +116,7 @@ impl Inner {
 }
 
 fn path(customer: CustomerId, version: u64) -> Path {
-    Path::from(format!("pin/{customer}/{version:016x}"))
+    Object::Pin { customer, version }.path()
 }
 
 fn body(ring: &RingRef) -> Vec<u8> {
