@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::{Access, Origin, Principal, Purpose};
 use crate::error::ErrorKind;
-use crate::id::{BlobId, CustomerId, DataKeyId, KekId, KmsKeyId, RequestId, WriterId};
+use crate::id::{
+    BlobId, CertificateId, CustomerId, DataKeyId, HoldId, KekId, KmsKeyId, OrderId, RequestId, WriterId,
+};
 use crate::merkle::{Hash, TreeHead};
 use crate::time::{Day, Timestamp};
 
@@ -228,9 +230,18 @@ pub struct Intent {
     /// With which key.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub key: Option<KeyRef>,
-    /// The ring version that is about to be written.
+    /// The version of a ring, or of the register, that is about to be written.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ring: Option<RingRef>,
+    /// By which order of two people.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub order: Option<OrderId>,
+    /// Which legal hold.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hold: Option<HoldId>,
+    /// Which certificate.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub certificate: Option<CertificateId>,
 }
 
 impl Intent {
@@ -248,6 +259,9 @@ impl Intent {
             blob: None,
             key: None,
             ring: None,
+            order: None,
+            hold: None,
+            certificate: None,
         }
     }
 }
@@ -285,6 +299,52 @@ pub enum Action {
     RingWrite,
     /// A ring, an epoch record or a label is read. Recorded where it is refused.
     KeysRead,
+    /// A blob's key is wrapped under the key of a later day.
+    Extend,
+    /// A blob's key is wrapped under another key of its ring.
+    Rewrap,
+    /// A legal hold is placed, or what it needs is completed.
+    HoldPlace,
+    /// A legal hold is released.
+    HoldRelease,
+    /// What is due is looked for. Recorded where it is refused.
+    ShredSweep,
+    /// A key of a ring enters the window before its destruction.
+    ShredPend,
+    /// A key of a ring leaves that window again.
+    ShredCancel,
+    /// A key of a ring is dropped from it: its tombstone.
+    ShredDrop,
+    /// A certificate of destruction is made.
+    Certify,
+    /// What is left of shredded blobs is deleted.
+    CiphertextDelete,
+    /// Somebody asks for what takes two people.
+    OrderRequest,
+    /// Somebody else approves it.
+    OrderApprove,
+    /// Who may sign orders is changed.
+    PeopleSet,
+    /// The time that destruction goes by is accepted.
+    ClockSet,
+    /// A version of the store's register is written.
+    RegisterWrite,
+    /// An epoch begins.
+    EpochCreate,
+    /// The KMS key of an epoch is disabled.
+    EpochDisable,
+    /// The KMS key of an epoch is enabled again, because a ring was left behind.
+    EpochEnable,
+    /// The deletion of an epoch's KMS key is scheduled.
+    EpochDelete,
+    /// A ring is moved to another KMS key of its customer.
+    Rekey,
+    /// A blob is returned to its customer.
+    OffboardReturn,
+    /// A customer is closed: nothing new is sealed for it.
+    OffboardClose,
+    /// The deletion of a customer's KMS key is scheduled.
+    CustomerKeyDelete,
 }
 
 /// Which key is used.
@@ -303,6 +363,11 @@ pub enum KeyRef {
     Day {
         /// The expiry day.
         day: Day,
+    },
+    /// A key of a ring for held blobs.
+    HoldKey {
+        /// Its id.
+        id: KekId,
     },
     /// A name key of a ring.
     NameKey {

@@ -127,6 +127,12 @@ identifiers! {
     RequestId, "request id";
     /// One running program that writes to the audit log.
     WriterId, "writer id";
+    /// One legal hold.
+    HoldId, "hold id";
+    /// One order of two people, which it is also the nonce of.
+    OrderId, "order id";
+    /// One certificate of destruction, interim and final.
+    CertificateId, "certificate id";
     /// One key of the local key provider: what follows `local:` in its name.
     LocalKeyId, "local key id";
 }

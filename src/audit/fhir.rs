@@ -22,7 +22,7 @@
 //! | `source` | the store (`site`) and the program (`observer`) |
 //! | `entity`, System Object | the blob, with the bytes sealed or released |
 //! | `entity`, Organization | the customer |
-//! | `entity`, Other | the keys and the ring version |
+//! | `entity`, Other | the keys, the ring version, and the order, hold and certificate |
 //! | `entity`, XrequestId | the request id, its cause, and the places in the log |
 //!
 //! # Types
@@ -226,6 +226,12 @@ fn entities(store: StoreId, operation: &Operation, pattern: &Pattern) -> Vec<Ent
         let detail = vec![Detail::new("version", ring.version), Detail::new("hash", hash)];
         entities.push(Entity { what: of, ..security_resource(None, detail) });
     }
+    let by = [
+        intent.order.map(|id| Reference::to("urn:strongroom:order", id.to_string())),
+        intent.hold.map(|id| Reference::to("urn:strongroom:hold", id.to_string())),
+        intent.certificate.map(|id| Reference::to("urn:strongroom:certificate", id.to_string())),
+    ];
+    entities.extend(by.into_iter().flatten().map(|what| security_resource(Some(what), Vec::new())));
     entities.push(transaction(operation));
     entities
 }
@@ -234,7 +240,7 @@ fn entities(store: StoreId, operation: &Operation, pattern: &Pattern) -> Vec<Ent
 fn used_key(intent: &Intent, outcome: Option<&Outcome>) -> Option<KekId> {
     let used = outcome?.key?;
     match &intent.key {
-        Some(KeyRef::Kek { id, .. } | KeyRef::NameKey { id }) if *id == used => None,
+        Some(KeyRef::Kek { id, .. } | KeyRef::HoldKey { id } | KeyRef::NameKey { id }) if *id == used => None,
         _ => Some(used),
     }
 }
@@ -242,7 +248,7 @@ fn used_key(intent: &Intent, outcome: Option<&Outcome>) -> Option<KekId> {
 fn key(key: &KeyRef) -> Entity {
     match key {
         KeyRef::Kek { id, day } => security_resource(kek(*id), vec![Detail::new("day", day)]),
-        KeyRef::NameKey { id } => security_resource(kek(*id), Vec::new()),
+        KeyRef::HoldKey { id } | KeyRef::NameKey { id } => security_resource(kek(*id), Vec::new()),
         KeyRef::Day { day } => security_resource(None, vec![Detail::new("day", day)]),
         KeyRef::Customer { kms_key, data_key } => {
             let what = Reference::to("urn:strongroom:kms-key", kms_key.to_string());

@@ -32,7 +32,10 @@
 //! | `customer` | text, 26 characters of base32 | whose |
 //! | `blob` | the same | to which blob |
 //! | `key` | object, as [`KeyRef`] | with which key |
-//! | `ring` | `{"version": number, "hash": hexadecimal}` | the ring version that is written |
+//! | `ring` | `{"version": number, "hash": hexadecimal}` | the version of a ring or of the register that is written |
+//! | `order` | text, 26 characters of base32 | by which order of two people |
+//! | `hold` | the same | which legal hold |
+//! | `certificate` | the same | which certificate |
 //! | `outcome` | object or `null` | how it ended; `null` while it has not |
 //! | `outcome.time`, `.durable`, `.shard`, `.index`, `.seq`, `.writer` | as above | the same of the outcome |
 //! | `outcome.result` | text, as [`OutcomeResult::code`] | how it ended |
@@ -46,7 +49,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Action, Event, Intent, KeyRef, Outcome, OutcomeResult, Record, RingRef};
 use crate::access::{Origin, Principal, Purpose};
-use crate::id::{BlobId, CustomerId, KekId, RequestId, WriterId};
+use crate::id::{BlobId, CertificateId, CustomerId, HoldId, KekId, OrderId, RequestId, WriterId};
 use crate::time::Timestamp;
 
 /// One record with its place in the log.
@@ -204,6 +207,12 @@ pub struct OperationLine {
     pub blob: Option<BlobId>,
     pub key: Option<KeyRef>,
     pub ring: Option<RingRef>,
+    /// By which order of two people.
+    pub order: Option<OrderId>,
+    /// Which legal hold.
+    pub hold: Option<HoldId>,
+    /// Which certificate.
+    pub certificate: Option<CertificateId>,
     pub outcome: Option<OutcomeFields>,
 }
 
@@ -253,6 +262,9 @@ impl From<&Operation> for OperationLine {
             blob: intent.blob,
             key: intent.key.clone(),
             ring: intent.ring,
+            order: intent.order,
+            hold: intent.hold,
+            certificate: intent.certificate,
             outcome: ended.map(|(entry, outcome)| OutcomeFields {
                 time: entry.record.time,
                 durable: entry.time,
@@ -270,7 +282,7 @@ impl From<&Operation> for OperationLine {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 37] = [
         Self::Init,
         Self::CustomerAdd,
         Self::CustomerSet,
@@ -285,6 +297,29 @@ impl Action {
         Self::KmsDecrypt,
         Self::RingWrite,
         Self::KeysRead,
+        Self::Extend,
+        Self::Rewrap,
+        Self::HoldPlace,
+        Self::HoldRelease,
+        Self::ShredSweep,
+        Self::ShredPend,
+        Self::ShredCancel,
+        Self::ShredDrop,
+        Self::Certify,
+        Self::CiphertextDelete,
+        Self::OrderRequest,
+        Self::OrderApprove,
+        Self::PeopleSet,
+        Self::ClockSet,
+        Self::RegisterWrite,
+        Self::EpochCreate,
+        Self::EpochDisable,
+        Self::EpochEnable,
+        Self::EpochDelete,
+        Self::Rekey,
+        Self::OffboardReturn,
+        Self::OffboardClose,
+        Self::CustomerKeyDelete,
     ];
 
     /// What the log and the exports call it.
@@ -305,6 +340,29 @@ impl Action {
             Self::KmsDecrypt => "kms-decrypt",
             Self::RingWrite => "ring-write",
             Self::KeysRead => "keys-read",
+            Self::Extend => "extend",
+            Self::Rewrap => "rewrap",
+            Self::HoldPlace => "hold-place",
+            Self::HoldRelease => "hold-release",
+            Self::ShredSweep => "shred-sweep",
+            Self::ShredPend => "shred-pend",
+            Self::ShredCancel => "shred-cancel",
+            Self::ShredDrop => "shred-drop",
+            Self::Certify => "certify",
+            Self::CiphertextDelete => "ciphertext-delete",
+            Self::OrderRequest => "order-request",
+            Self::OrderApprove => "order-approve",
+            Self::PeopleSet => "people-set",
+            Self::ClockSet => "clock-set",
+            Self::RegisterWrite => "register-write",
+            Self::EpochCreate => "epoch-create",
+            Self::EpochDisable => "epoch-disable",
+            Self::EpochEnable => "epoch-enable",
+            Self::EpochDelete => "epoch-delete",
+            Self::Rekey => "rekey",
+            Self::OffboardReturn => "offboard-return",
+            Self::OffboardClose => "offboard-close",
+            Self::CustomerKeyDelete => "customer-key-delete",
         }
     }
 }
@@ -481,6 +539,9 @@ pub(crate) mod tests {
             "blob": null,
             "key": { "day": { "day": "2028-05-22" } },
             "ring": { "version": 2, "hash": "ab".repeat(32) },
+            "order": null,
+            "hold": null,
+            "certificate": null,
             "outcome": {
                 "time": "2026-11-22T02:26:13.250000Z",
                 "durable": "2026-11-22T02:26:14.000000Z",
@@ -500,7 +561,7 @@ pub(crate) mod tests {
         let open = OperationLine::from(&paired(intent(id, &json!({})), None));
         let open: Value = serde_json::from_str(&open.to_line()).unwrap();
         assert_eq!((&open["outcome"], &open["blob"]), (&Value::Null, &Value::Null));
-        assert_eq!(open.as_object().unwrap().len(), 17);
+        assert_eq!(open.as_object().unwrap().len(), 20);
     }
 
     /// The lists are whole: a new variant has no place here until it is in them.
@@ -522,6 +583,29 @@ pub(crate) mod tests {
                 Action::KmsDecrypt => 11,
                 Action::RingWrite => 12,
                 Action::KeysRead => 13,
+                Action::Extend => 14,
+                Action::Rewrap => 15,
+                Action::HoldPlace => 16,
+                Action::HoldRelease => 17,
+                Action::ShredSweep => 18,
+                Action::ShredPend => 19,
+                Action::ShredCancel => 20,
+                Action::ShredDrop => 21,
+                Action::Certify => 22,
+                Action::CiphertextDelete => 23,
+                Action::OrderRequest => 24,
+                Action::OrderApprove => 25,
+                Action::PeopleSet => 26,
+                Action::ClockSet => 27,
+                Action::RegisterWrite => 28,
+                Action::EpochCreate => 29,
+                Action::EpochDisable => 30,
+                Action::EpochEnable => 31,
+                Action::EpochDelete => 32,
+                Action::Rekey => 33,
+                Action::OffboardReturn => 34,
+                Action::OffboardClose => 35,
+                Action::CustomerKeyDelete => 36,
             };
             assert_eq!(place, expected);
             assert_eq!(serde_json::to_value(action).unwrap(), action.code());

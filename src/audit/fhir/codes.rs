@@ -62,9 +62,11 @@ const VERIFY: Coding = coding(
 );
 const SECURITY_CONFIGURATION: Coding = coding(DCM, "110129", "Security Configuration");
 const CREATE: Coding = coding(INTERACTION, "create", "create");
+const UPDATE: Coding = coding(INTERACTION, "update", "update");
 const READ: Coding = coding(INTERACTION, "read", "read");
 const SEARCH: Coding = coding(INTERACTION, "search", "search");
 const ORIGINATION: Coding = coding(LIFECYCLE, "1", "Origination / Creation");
+const AMENDMENT: Coding = coding(LIFECYCLE, "3", "Amendment");
 const VERIFICATION: Coding = coding(LIFECYCLE, "4", "Verification");
 const ACCESS: Coding = coding(LIFECYCLE, "6", "Access / Use");
 
@@ -111,6 +113,15 @@ const BALP_CREATE: Pattern = Pattern {
     lifecycle: Some(ORIGINATION),
     roles: INWARD,
     profile: Some("https://profiles.ihe.net/ITI/BALP/StructureDefinition/IHE.BasicAudit.Create"),
+};
+
+const BALP_UPDATE: Pattern = Pattern {
+    kind: REST,
+    subtype: Some(UPDATE),
+    action: "U",
+    lifecycle: Some(AMENDMENT),
+    roles: INWARD,
+    profile: None,
 };
 
 const BALP_READ: Pattern = Pattern {
@@ -168,13 +179,30 @@ pub(super) fn pattern(action: Action) -> Pattern {
     match action {
         Action::Seal => BALP_CREATE,
         // Metadata is a part of the blob, and a range is one too.
-        Action::Open | Action::OpenRange | Action::Stat => BALP_READ,
+        Action::Open | Action::OpenRange | Action::Stat | Action::OffboardReturn => BALP_READ,
         Action::List | Action::Find => BALP_QUERY,
         Action::Verify => VERIFICATION_OF_BLOB,
-        Action::Init | Action::CustomerAdd => configuration("C"),
+        Action::Extend | Action::Rewrap => BALP_UPDATE,
+        Action::Init | Action::CustomerAdd | Action::HoldPlace | Action::Certify | Action::OrderRequest => {
+            configuration("C")
+        }
         // A version of a ring is new, and the ring is not.
-        Action::CustomerSet | Action::RingWrite => configuration("U"),
-        Action::KmsGenerateDataKey | Action::KmsDecrypt => key_use("E"),
+        Action::CustomerSet
+        | Action::RingWrite
+        | Action::ShredPend
+        | Action::ShredCancel
+        | Action::OrderApprove
+        | Action::PeopleSet
+        | Action::ClockSet
+        | Action::RegisterWrite
+        | Action::Rekey => configuration("U"),
+        Action::HoldRelease | Action::OffboardClose => configuration("D"),
+        Action::EpochCreate => key_use("C"),
+        Action::EpochDisable | Action::EpochEnable => key_use("U"),
+        Action::ShredDrop | Action::CiphertextDelete | Action::EpochDelete | Action::CustomerKeyDelete => {
+            key_use("D")
+        }
+        Action::KmsGenerateDataKey | Action::KmsDecrypt | Action::ShredSweep => key_use("E"),
         Action::KeysRead => key_use("R"),
     }
 }

@@ -24,7 +24,7 @@ fn codes(codings: &Value) -> Vec<&str> {
 /// The table as it is meant, written a second time by hand.
 #[test]
 fn every_action_has_its_type_subtypes_and_letter() {
-    let expected: [(&str, &str, &[&str], &str); 14] = [
+    let expected: [(&str, &str, &[&str], &str); 37] = [
         ("init", "110100", &["110129", "init"], "C"),
         ("customer-add", "110100", &["110129", "customer-add"], "C"),
         ("customer-set", "110100", &["110129", "customer-set"], "U"),
@@ -39,6 +39,29 @@ fn every_action_has_its_type_subtypes_and_letter() {
         ("kms-decrypt", "110100", &["110132", "kms-decrypt"], "E"),
         ("ring-write", "110100", &["110129", "ring-write"], "U"),
         ("keys-read", "110100", &["110132", "keys-read"], "R"),
+        ("extend", "rest", &["update", "extend"], "U"),
+        ("rewrap", "rest", &["update", "rewrap"], "U"),
+        ("hold-place", "110100", &["110129", "hold-place"], "C"),
+        ("hold-release", "110100", &["110129", "hold-release"], "D"),
+        ("shred-sweep", "110100", &["110132", "shred-sweep"], "E"),
+        ("shred-pend", "110100", &["110129", "shred-pend"], "U"),
+        ("shred-cancel", "110100", &["110129", "shred-cancel"], "U"),
+        ("shred-drop", "110100", &["110132", "shred-drop"], "D"),
+        ("certify", "110100", &["110129", "certify"], "C"),
+        ("ciphertext-delete", "110100", &["110132", "ciphertext-delete"], "D"),
+        ("order-request", "110100", &["110129", "order-request"], "C"),
+        ("order-approve", "110100", &["110129", "order-approve"], "U"),
+        ("people-set", "110100", &["110129", "people-set"], "U"),
+        ("clock-set", "110100", &["110129", "clock-set"], "U"),
+        ("register-write", "110100", &["110129", "register-write"], "U"),
+        ("epoch-create", "110100", &["110132", "epoch-create"], "C"),
+        ("epoch-disable", "110100", &["110132", "epoch-disable"], "U"),
+        ("epoch-enable", "110100", &["110132", "epoch-enable"], "U"),
+        ("epoch-delete", "110100", &["110132", "epoch-delete"], "D"),
+        ("rekey", "110100", &["110129", "rekey"], "U"),
+        ("offboard-return", "rest", &["read", "offboard-return"], "R"),
+        ("offboard-close", "110100", &["110129", "offboard-close"], "D"),
+        ("customer-key-delete", "110100", &["110132", "customer-key-delete"], "D"),
     ];
     assert_eq!(expected.map(|row| row.0), Action::ALL.map(Action::code));
     for (action, kind, subtypes, letter) in expected {
@@ -107,7 +130,7 @@ fn a_profile_is_claimed_by_what_meets_it() {
     for action in Action::ALL {
         let expected = match action {
             Action::Seal => Some("Create"),
-            Action::Open | Action::OpenRange | Action::Stat => Some("Read"),
+            Action::Open | Action::OpenRange | Action::Stat | Action::OffboardReturn => Some("Read"),
             _ => None,
         };
         let code = action.code();
@@ -175,6 +198,7 @@ fn there_is_no_room_for_text() {
         json!({ "kek": { "id": kek, "day": "2028-05-22" } }),
         json!({ "day": { "day": "2028-05-22" } }),
         json!({ "name-key": { "id": kek } }),
+        json!({ "hold-key": { "id": kek } }),
         json!({ "customer": { "kms_key": "local:k", "data_key": DataKeyId::from_bytes([7; 16]) } }),
         json!({ "epoch": { "kms_key": "aws-kms:arn:aws:kms:us-east-1:000000000000:key/1", "epoch": 1 } }),
     ];
@@ -198,13 +222,16 @@ fn there_is_no_room_for_text() {
                     "blob": blob,
                     "key": key,
                     "ring": { "version": u64::MAX, "hash": "ab".repeat(32) },
+                    "order": RequestId::from_bytes([9; 16]),
+                    "hold": RequestId::from_bytes([10; 16]),
+                    "certificate": RequestId::from_bytes([11; 16]),
                 });
                 let end = result.map(|result| json!({ "result": result, "bytes": u64::MAX, "key": kek }));
                 strings(&event(&fields, end.as_ref()), "", &mut free);
             }
         }
     }
-    assert_eq!(count, 14 * 13 * 3);
+    assert_eq!(count, Action::ALL.len() * 13 * 3);
     assert!(free.is_empty(), "{free:?}");
 
     // The check itself finds what a person might have written.

@@ -199,7 +199,7 @@ impl<'a> Records<'a> {
             at.wrong(self.context, RecordProblem::SecondIntent(request));
             return;
         }
-        let ring = intent.ring.filter(|_| intent.action == Action::RingWrite);
+        let ring = intent.ring.filter(|_| matches!(intent.action, Action::RingWrite | Action::RegisterWrite));
         if let (Some(customer), Some(ring)) = (intent.customer, ring) {
             story.rings.entry((customer, ring.version)).or_default().push(ring);
         }
