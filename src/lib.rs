@@ -29,6 +29,7 @@ pub mod id;
 pub mod kms;
 pub mod manual;
 pub mod merkle;
+pub mod order;
 pub mod payload;
 pub mod retention;
 pub mod ring;

@@ -1,14 +1,23 @@
-//! How long a blob is kept: the period a customer chose, and the day it leads to.
+//! How long a blob is kept: the period a customer chose, the day it leads to, and
+//! the window before destruction.
 //!
 //! Pure calendar arithmetic. The states after the last day (expired, pending,
-//! dropped, destroyed) are in `ring`, which is where they are stored.
+//! dropped, destroyed) are in `ring`, which is where they are stored. Which time
+//! destruction goes by is in [`clock`], and that something may be destroyed is a
+//! value in [`permit`].
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
+use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::time::{Day, Timestamp};
+
+pub mod clock;
+pub mod permit;
 
 /// Text that is not a retention period. It does not repeat the text.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -114,9 +123,124 @@ impl FromStr for Period {
     }
 }
 
+impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    /// Its one text: `P1Y` is `P12M`.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let period: Self = text.parse().map_err(serde::de::Error::custom)?;
+        if period.to_string() == text { Ok(period) } else { Err(serde::de::Error::custom(ParsePeriodError)) }
+    }
+}
+
+/// Text or a number that is not a window before destruction.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("not a window before destruction (1 to 365 whole days, as in P7D)")]
+pub struct ParseWindowError;
+
+/// How long a key stays pending before it is dropped, in whole days: the time in
+/// which a destruction can be seen and cancelled.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Window(u16);
+
+impl Window {
+    /// 7 days, unless the customer chose otherwise.
+    pub const DEFAULT: Self = Self(7);
+
+    /// The longest, in days.
+    pub const MAX_DAYS: u16 = 365;
+
+    /// A window of `days` days.
+    ///
+    /// # Errors
+    /// [`ParseWindowError`] unless it is 1 to 365.
+    pub fn new(days: u16) -> Result<Self, ParseWindowError> {
+        if (1..=Self::MAX_DAYS).contains(&days) { Ok(Self(days)) } else { Err(ParseWindowError) }
+    }
+
+    /// How many days.
+    #[must_use]
+    pub const fn days(self) -> u16 {
+        self.0
+    }
+
+    /// The end of the window that begins at `from`.
+    #[must_use]
+    pub fn end(self, from: Timestamp) -> Timestamp {
+        from.saturating_add(Duration::from_secs(u64::from(self.0) * 86_400))
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl fmt::Display for Window {
+    /// `P7D`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("P{}D", self.0))
+    }
+}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for Window {
+    type Err = ParseWindowError;
+
+    fn from_str(text: &str) -> Result<Self, ParseWindowError> {
+        let days = text.strip_prefix('P').and_then(|text| text.strip_suffix('D')).ok_or(ParseWindowError)?;
+        let window = Self::new(days.parse().map_err(|_| ParseWindowError)?)?;
+        if window.to_string() == text { Ok(window) } else { Err(ParseWindowError) }
+    }
+}
+
+impl Encode for Window {
+    fn encode(&self, out: &mut Writer) {
+        out.u16(self.0);
+    }
+}
+
+impl Decode for Window {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Self::new(from.u16()?).map_err(|_| DecodeError::Invalid("window"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_is_whole_days_within_a_year() {
+        assert_eq!(Window::default().to_string(), "P7D");
+        assert_eq!("P365D".parse::<Window>().unwrap().days(), 365);
+        for bad in ["", "P0D", "P366D", "P07D", "P+7D", "7D", "P7", "P1M", "P-1D", "P65543D"] {
+            assert!(bad.parse::<Window>().is_err(), "{bad}");
+        }
+        let from = at("2028-02-28");
+        assert_eq!(Window::new(2).unwrap().end(from), at("2028-03-01"));
+        assert_eq!(Window::DEFAULT.end(Timestamp::MAX), Timestamp::MAX);
+        assert_eq!(Window::from_bytes(&Window::DEFAULT.to_bytes()), Ok(Window::DEFAULT));
+        assert_eq!(Window::from_bytes(&[0, 0]), Err(DecodeError::Invalid("window")));
+    }
+
+    #[test]
+    fn a_period_has_one_form_in_json() {
+        assert_eq!(serde_json::to_string(&period("P1Y3D")).unwrap(), "\"P12M3D\"");
+        assert_eq!(serde_json::from_str::<Period>("\"P12M3D\"").unwrap(), period("P12M3D"));
+        assert!(serde_json::from_str::<Period>("\"P1Y\"").is_err());
+    }
 
     fn at(day: &str) -> Timestamp {
         format!("{day}T23:59:59.999999Z").parse().unwrap()
