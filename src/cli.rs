@@ -17,7 +17,7 @@
 //! | command | fields |
 //! |---|---|
 //! | `init` | `store`, `created`, `root`, `log_key` |
-//! | `customer add`, `show`, `set` | `label`, `customer`, `kms_key`, `retention`, `suite`, `held`, `ring_version`, `epoch`, `keys` |
+//! | `customer add`, `show`, `set` | `label`, `customer`, `kms_key`, `retention`, `window`, `suite`, `strict`, `held`, `ring_version`, `epoch`, `keys` |
 //! | `customer list` | `customers`: such objects |
 //! | `put` | `blob`, `bytes`, `stored_bytes`, `retain_until` |
 //! | `get -o FILE` | `blob`, `bytes` (written), `first` (the position of the first) |

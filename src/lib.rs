@@ -36,6 +36,7 @@ pub mod ring;
 pub mod room;
 pub mod schedule;
 pub mod secret;
+pub mod shred;
 pub mod store;
 pub mod suite;
 pub mod system;

@@ -14,30 +14,38 @@
 //! * versions count up by one and epochs never go down;
 //! * the id of a dropped key never returns, and stays in the list;
 //! * entries are sorted by id, and each refers to a data key of the ring;
-//! * a held key, or any key of a held customer, is not dropped;
-//! * from `Pending` on a key wraps nothing new.
+//! * a key that a hold covers is not dropped; a hold is released by an order of two
+//!   people, and stays in the list;
+//! * from `Pending` on a key wraps nothing new, and it is dropped when its window is
+//!   over and no sooner;
+//! * a policy, an order that was used and a blob that was withdrawn stay in their lists.
 //!
 //! Who may corrupt it: the keys storage could withhold the newest version; the
 //! audit log pins version and hash, and an older ring is refused.
 
 use std::collections::BTreeSet;
 
-use thiserror::Error;
-
 use crate::audit::KeyUseReceipt;
 use crate::codec::{DecodeError, Encode, Writer, strictly_ascending};
 use crate::envelope::{self, Kek};
-use crate::id::{CustomerId, DataKeyId, KekId, KmsKeyId, Label, StoreId};
+use crate::id::{BlobId, CustomerId, DataKeyId, HoldId, KekId, KmsKeyId, Label, OrderId, StoreId};
 use crate::kms::{DataKey, WrappedDataKey};
-use crate::retention::Period;
+use crate::retention::{Period, Window};
 use crate::schedule::{self, Salt};
 use crate::secret::Secret;
 use crate::suite::{AeadKey, KEY_LEN, OpenError, Suite, TAG_LEN};
 use crate::time::{Day, Timestamp};
 
+mod body;
+mod change;
+mod due;
+mod hold;
 pub mod sealed;
 mod usage;
 
+pub use change::{Change, RingRefusal};
+pub use due::Due;
+pub use hold::{Hold, HoldScope, HoldState};
 pub use usage::{OpenKey, UseError};
 
 /// One version of one customer's ring. Holds no key in the clear.
@@ -53,12 +61,24 @@ pub struct Ring {
     pub epoch: u32,
     /// What the customer chose.
     pub settings: Settings,
+    /// How long blobs are kept and keys wait: every policy there was, in order. The
+    /// last one is for what is sealed from now on.
+    pub policies: Vec<Policy>,
+    /// The order by which the customer was closed: nothing is sealed any more.
+    pub closed: Option<OrderId>,
     /// The data keys under which the entries are sealed, sorted by id.
     pub data_keys: Vec<RingDataKey>,
     /// The live keys, sorted by id.
     pub entries: Vec<Entry>,
     /// Every key that was dropped, sorted by id: none ever returns.
     pub dropped: Vec<Dropped>,
+    /// Every legal hold there was, sorted by id.
+    pub holds: Vec<Hold>,
+    /// Blobs that were withdrawn by an order, sorted: they are not opened, though a
+    /// key of theirs may live for a while.
+    pub withdrawn: Vec<BlobId>,
+    /// Orders that were used on this ring, sorted: none is used twice.
+    pub orders: Vec<OrderId>,
 }
 
 /// What a customer chose.
@@ -68,12 +88,26 @@ pub struct Settings {
     pub label: Label,
     /// The KMS key under which new data keys are made.
     pub kms_key: KmsKeyId,
-    /// How long new blobs are kept.
-    pub period: Period,
     /// The suite of new blobs.
     pub suite: Suite,
-    /// A legal hold on everything: nothing of this customer is dropped.
-    pub held: bool,
+    /// Strict accountability: each blob's DEK is under the customer's KMS key too, so
+    /// that each opening is a call there.
+    pub strict: bool,
+}
+
+/// How long blobs are kept, and how long a key waits for its destruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// From 1, without gaps.
+    pub number: u32,
+    /// Since when.
+    pub since: Timestamp,
+    /// How long a blob is kept that is sealed under it.
+    pub period: Period,
+    /// How long a destruction can be cancelled.
+    pub window: Window,
+    /// The order of two people that shortened something.
+    pub order: Option<OrderId>,
 }
 
 /// A customer data key as the customer's KMS key wrapped it.
@@ -107,6 +141,8 @@ pub enum EntryState {
     Pending {
         /// The end of the window in which it can be cancelled.
         until: Timestamp,
+        /// The order by which it is destroyed early.
+        order: Option<OrderId>,
     },
 }
 
@@ -119,8 +155,10 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Where it stands.
     pub state: EntryState,
-    /// A legal hold on this key.
-    pub held: bool,
+    /// When it was made.
+    pub minted: Timestamp,
+    /// The epoch of the first version that had it.
+    pub born: u32,
     /// Names the key in certificates.
     pub check_value: [u8; 8],
     /// The data key it is sealed under.
@@ -138,89 +176,45 @@ pub struct Dropped {
     pub kind: EntryKind,
     /// The ring version that no longer had it.
     pub version: u64,
+    /// When it was made.
+    pub minted: Timestamp,
+    /// The epoch of the first version that had it.
+    pub born: u32,
+    /// The epoch of the last version that had it: once all from `born` to this one are
+    /// destroyed, no copy of any version opens any more.
+    pub last: u32,
+    /// The lower bound of the time when it was dropped.
+    pub at: Timestamp,
+    /// The order by which it was destroyed early.
+    pub order: Option<OrderId>,
     /// Its check value.
     pub check_value: [u8; 8],
-}
-
-/// One step from a version to the next.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Change {
-    /// Adds keys, and the data keys that they are sealed under if those are new.
-    Mint {
-        /// New data keys.
-        data_keys: Vec<RingDataKey>,
-        /// New keys.
-        entries: Vec<Entry>,
-    },
-    /// Replaces what the customer chose, but for the hold.
-    Settings(Settings),
-    /// Places or lifts the hold on the whole customer.
-    HoldCustomer(bool),
-    /// Places or lifts the hold on all keys of a day.
-    HoldDay(Day, bool),
-    /// Puts keys into the window before their destruction.
-    Pend {
-        /// Which.
-        keys: BTreeSet<KekId>,
-        /// The end of the window.
-        until: Timestamp,
-    },
-    /// Takes keys back out of the window.
-    Cancel(BTreeSet<KekId>),
-    /// Drops keys whose window is over at `now`.
-    Drop {
-        /// Which.
-        keys: BTreeSet<KekId>,
-        /// The lower bound of the time.
-        now: Timestamp,
-    },
-    /// Changes nothing but the epoch.
-    Reissue {
-        /// The new epoch.
-        epoch: u32,
-    },
-}
-
-/// Why a step is not taken.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RingRefusal {
-    /// The key is not in the ring.
-    #[error("the ring has no such key")]
-    UnknownKey,
-    /// The id is in the ring already, or was dropped from it.
-    #[error("a key of this id is in the ring, or was dropped from it")]
-    Returned,
-    /// The key is held, or the customer is.
-    #[error("the key is under a legal hold")]
-    Held,
-    /// The window is not over, or was never opened.
-    #[error("the window before destruction is not over")]
-    WindowOpen,
-    /// The name key and hold keys are not dropped by day.
-    #[error("the key is not a day key")]
-    NotADayKey,
-    /// The epoch would go down.
-    #[error("an epoch never goes down")]
-    EpochReturned,
-    /// The new retention period could end sooner than the one that stands.
-    #[error("a retention period is lengthened here, never shortened")]
-    Shortened,
-    /// The result would break an invariant.
-    #[error("the ring would not be consistent")]
-    Inconsistent,
-    /// Another version than the one after this.
-    #[error("not the next version of this ring")]
-    NotNext,
 }
 
 impl Ring {
     /// The first version of a new customer's ring, with no keys yet.
     #[must_use]
-    pub fn first(store: StoreId, customer: CustomerId, epoch: u32, settings: Settings) -> Self {
-        let (data_keys, entries, dropped) = (Vec::new(), Vec::new(), Vec::new());
-        Self { store, customer, version: 1, epoch, settings, data_keys, entries, dropped }
+    pub fn first(
+        (store, customer): (StoreId, CustomerId),
+        epoch: u32,
+        settings: Settings,
+        (since, period, window): (Timestamp, Period, Window),
+    ) -> Self {
+        Self {
+            store,
+            customer,
+            version: 1,
+            epoch,
+            settings,
+            policies: vec![Policy { number: 1, since, period, window, order: None }],
+            closed: None,
+            data_keys: Vec::new(),
+            entries: Vec::new(),
+            dropped: Vec::new(),
+            holds: Vec::new(),
+            withdrawn: Vec::new(),
+            orders: Vec::new(),
+        }
     }
 
     /// This first version with keys in it: a ring is not written without.
@@ -242,31 +236,6 @@ impl Ring {
         Ok(ring)
     }
 
-    /// The next version.
-    ///
-    /// # Errors
-    /// [`RingRefusal`]; then nothing changes.
-    pub fn apply(&self, change: Change) -> Result<Self, RingRefusal> {
-        let mut next = self.clone();
-        next.version = self.version.checked_add(1).ok_or(RingRefusal::Inconsistent)?;
-        match change {
-            Change::Mint { data_keys, entries } => next.mint(data_keys, entries)?,
-            Change::Settings(settings) => next.set(settings)?,
-            Change::HoldCustomer(held) => next.settings.held = held,
-            Change::HoldDay(day, held) => next.hold_day(day, held)?,
-            Change::Pend { keys, until } => {
-                next.for_each_day_key(&keys, |entry| entry.state = EntryState::Pending { until })?;
-            }
-            Change::Cancel(keys) => next.for_each_day_key(&keys, |entry| entry.state = EntryState::Active)?,
-            Change::Drop { keys, now } => next.drop_keys(&keys, now)?,
-            Change::Reissue { epoch } if epoch < self.epoch => return Err(RingRefusal::EpochReturned),
-            Change::Reissue { epoch } => next.epoch = epoch,
-        }
-        next.check().map_err(|_| RingRefusal::Inconsistent)?;
-        self.check_successor(&next)?;
-        Ok(next)
-    }
-
     /// Checks that `next` could have come from this version, at whatever
     /// distance: what a node asks of every ring that it reads after this one.
     ///
@@ -279,12 +248,24 @@ impl Ring {
         if next.epoch < self.epoch {
             return Err(RingRefusal::EpochReturned);
         }
-        if !self.dropped.iter().all(|gone| next.dropped.binary_search_by_key(&gone.id, |d| d.id).is_ok()) {
+        // What was dropped, held, ordered or withdrawn stays so; a policy too.
+        let dropped = |gone: &Dropped| next.dropped(gone.id) == Some(gone);
+        let held = |hold: &Hold| next.hold(hold.id).is_some_and(|later| hold.may_become(later));
+        if !self.dropped.iter().all(dropped)
+            || !self.orders.iter().all(|order| next.orders.binary_search(order).is_ok())
+            || !self.withdrawn.iter().all(|blob| next.withdrawn.binary_search(blob).is_ok())
+        {
             return Err(RingRefusal::Returned);
         }
-        // A key that was here is here still, or was dropped.
-        let known = |entry: &Entry| next.entry(entry.id).is_some() || next.was_dropped(entry.id);
-        if !self.entries.iter().all(known) {
+        if !self.holds.iter().all(held) {
+            return Err(RingRefusal::Held);
+        }
+        // A key that was here is here still, with the same age, or was dropped.
+        let known = |entry: &Entry| match next.entry(entry.id) {
+            Some(later) => entry.is_same_key(later),
+            None => next.was_dropped(entry.id),
+        };
+        if !next.policies.starts_with(&self.policies) || !self.entries.iter().all(known) {
             return Err(RingRefusal::Inconsistent);
         }
         Ok(())
@@ -308,6 +289,42 @@ impl Ring {
     #[must_use]
     pub fn was_dropped(&self, id: KekId) -> bool {
         self.dropped(id).is_some()
+    }
+
+    /// The policy for what is sealed from now on.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        self.policies.last().expect("`check` wants one policy at least")
+    }
+
+    /// The hold of this id.
+    #[must_use]
+    pub fn hold(&self, id: HoldId) -> Option<&Hold> {
+        let found = self.holds.binary_search_by_key(&id, |hold| hold.id).ok()?;
+        Some(&self.holds[found])
+    }
+
+    /// The holds that stand.
+    pub fn live_holds(&self) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().filter(|hold| hold.is_live())
+    }
+
+    /// Whether a hold that stands covers this key: then it is not dropped.
+    #[must_use]
+    pub fn is_held(&self, entry: &Entry) -> bool {
+        self.live_holds().any(|hold| hold.covers(entry))
+    }
+
+    /// Whether this blob was withdrawn.
+    #[must_use]
+    pub fn is_withdrawn(&self, blob: BlobId) -> bool {
+        self.withdrawn.binary_search(&blob).is_ok()
+    }
+
+    /// Whether everything is under a legal hold.
+    #[must_use]
+    pub fn is_customer_held(&self) -> bool {
+        self.live_holds().any(|hold| hold.scope == HoldScope::Customer)
     }
 
     /// A key that may wrap a new blob which is kept until `day`. Of several the
@@ -379,96 +396,50 @@ impl Ring {
         if self.entries.iter().any(|entry| self.was_dropped(entry.id)) {
             return Err(DecodeError::Invalid("dropped"));
         }
-        let only_days_pend = |entry: &Entry| {
-            matches!((entry.kind, entry.state), (EntryKind::Day(_), _) | (_, EntryState::Active))
-        };
-        if !self.entries.iter().all(only_days_pend) || self.dropped.iter().any(|d| d.version > self.version) {
+        // The name key goes last, with the whole customer.
+        let pends = |entry: &Entry| entry.kind != EntryKind::Name || self.closed.is_some();
+        let state =
+            |entry: &Entry| entry.state == EntryState::Active || pends(entry) && !self.keeps_active(entry);
+        let gone = |dropped: &Dropped| dropped.version <= self.version && dropped.born <= dropped.last;
+        if !self.entries.iter().all(|entry| state(entry) && entry.born <= self.epoch)
+            || !self.dropped.iter().all(|dropped| gone(dropped) && dropped.last <= self.epoch)
+        {
             return Err(DecodeError::Invalid("state"));
         }
-        Ok(())
-    }
-
-    fn mint(&mut self, data_keys: Vec<RingDataKey>, entries: Vec<Entry>) -> Result<(), RingRefusal> {
-        for key in data_keys {
-            match self.data_keys.binary_search_by_key(&key.id, |known| known.id) {
-                Ok(_) => return Err(RingRefusal::Returned),
-                Err(at) => self.data_keys.insert(at, key),
-            }
+        let numbered = self.policies.iter().zip(1..).all(|(policy, number)| policy.number == number);
+        if self.policies.is_empty() || !numbered {
+            return Err(DecodeError::Invalid("policies"));
         }
-        for entry in entries {
-            if self.was_dropped(entry.id) {
-                return Err(RingRefusal::Returned);
-            }
-            match self.entries.binary_search_by_key(&entry.id, |known| known.id) {
-                Ok(_) => return Err(RingRefusal::Returned),
-                Err(at) => self.entries.insert(at, entry),
-            }
+        strictly_ascending(&self.holds, "holds", |hold| hold.id)?;
+        strictly_ascending(&self.withdrawn, "withdrawn", |blob| *blob)?;
+        strictly_ascending(&self.orders, "orders", |order| *order)?;
+        let used = |order: &OrderId| self.orders.binary_search(order).is_ok();
+        if !self.holds.iter().all(|hold| hold.is_consistent(self)) {
+            return Err(DecodeError::Invalid("holds"));
         }
-        Ok(())
-    }
-
-    fn set(&mut self, settings: Settings) -> Result<(), RingRefusal> {
-        if !self.settings.period.never_exceeds(settings.period) {
-            return Err(RingRefusal::Shortened);
-        }
-        // A hold is its own change, and a label is what the directory names.
-        self.settings = Settings { held: self.settings.held, label: self.settings.label.clone(), ..settings };
-        Ok(())
-    }
-
-    fn hold_day(&mut self, day: Day, held: bool) -> Result<(), RingRefusal> {
-        let mut found = false;
-        for entry in self.entries.iter_mut().filter(|entry| entry.kind == EntryKind::Day(day)) {
-            (entry.held, found) = (held, true);
-        }
-        if found { Ok(()) } else { Err(RingRefusal::UnknownKey) }
-    }
-
-    fn for_each_day_key(
-        &mut self,
-        keys: &BTreeSet<KekId>,
-        change: impl Fn(&mut Entry),
-    ) -> Result<(), RingRefusal> {
-        for id in keys {
-            let found = self
-                .entries
-                .binary_search_by_key(id, |entry| entry.id)
-                .map_err(|_| RingRefusal::UnknownKey)?;
-            let entry = &mut self.entries[found];
-            if !matches!(entry.kind, EntryKind::Day(_)) {
-                return Err(RingRefusal::NotADayKey);
-            }
-            change(entry);
+        let named = (self.closed.iter())
+            .chain(self.policies.iter().filter_map(|policy| policy.order.as_ref()))
+            .chain(self.dropped.iter().filter_map(|dropped| dropped.order.as_ref()))
+            .chain(self.entries.iter().filter_map(Entry::order));
+        if !named.into_iter().all(used) {
+            return Err(DecodeError::Invalid("orders"));
         }
         Ok(())
     }
 
-    fn drop_keys(&mut self, keys: &BTreeSet<KekId>, now: Timestamp) -> Result<(), RingRefusal> {
-        for id in keys {
-            let entry = self.entry(*id).ok_or(RingRefusal::UnknownKey)?;
-            if entry.held || self.settings.held {
-                return Err(RingRefusal::Held);
-            }
-            if !matches!(entry.state, EntryState::Pending { until } if until <= now) {
-                return Err(RingRefusal::WindowOpen);
-            }
-            let gone =
-                Dropped { id: *id, kind: entry.kind, version: self.version, check_value: entry.check_value };
-            self.entries.retain(|entry| entry.id != *id);
-            match self.dropped.binary_search_by_key(id, |dropped| dropped.id) {
-                Ok(_) => return Err(RingRefusal::Returned),
-                Err(at) => self.dropped.insert(at, gone),
-            }
-        }
-        Ok(())
+    /// Whether a hold on the key's day or on the customer keeps it out of the window.
+    fn keeps_active(&self, entry: &Entry) -> bool {
+        self.live_holds().any(|hold| hold.keeps_active(entry))
     }
 }
 
 impl Entry {
-    /// Seals a new key under a customer data key. `salt` is fresh and random.
+    /// Seals a new key under a customer data key. `salt` is fresh and random. The epoch
+    /// is set when the key is added to a ring.
     #[must_use]
     pub fn seal(
         ring: (StoreId, CustomerId),
+        minted: Timestamp,
         id: KekId,
         kind: EntryKind,
         kek: &Kek,
@@ -482,12 +453,45 @@ impl Entry {
             id,
             kind,
             state: EntryState::Active,
-            held: false,
+            minted,
+            born: 0,
             check_value,
             data_key: data_key.0,
             salt,
             sealed,
         }
+    }
+
+    /// The same key under another data key, for a [`Change::Rekey`]. `salt` is fresh and
+    /// random.
+    ///
+    /// # Errors
+    /// [`OpenError`] if it does not open under the data key that it is under now.
+    pub fn reseal(
+        &self,
+        ring: (StoreId, CustomerId),
+        now_under: &DataKey,
+        data_key: (DataKeyId, &DataKey),
+        salt: Salt,
+    ) -> Result<Self, OpenError> {
+        let kek = self.open(ring.0, ring.1, now_under)?;
+        let sealed = Self::seal(ring, self.minted, self.id, self.kind, &kek, data_key, salt);
+        Ok(Self { state: self.state, born: self.born, ..sealed })
+    }
+
+    /// The order by which it will be dropped early.
+    #[must_use]
+    pub fn order(&self) -> Option<&OrderId> {
+        match &self.state {
+            EntryState::Pending { order, .. } => order.as_ref(),
+            EntryState::Active => None,
+        }
+    }
+
+    /// Whether `later` is this key, whatever state and data key it is in.
+    fn is_same_key(&self, later: &Self) -> bool {
+        let identity = |entry: &Self| (entry.id, entry.kind, entry.minted, entry.born, entry.check_value);
+        identity(self) == identity(later)
     }
 
     fn open(&self, store: StoreId, customer: CustomerId, data_key: &DataKey) -> Result<Kek, OpenError> {

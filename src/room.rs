@@ -31,7 +31,7 @@ use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId, Label, StoreId};
 use crate::kms::{EncryptionContext, KmsRegistry};
-use crate::retention::Period;
+use crate::retention::{Period, Window};
 use crate::ring::{Ring, Settings};
 use crate::store::marker::Marker;
 use crate::store::{Storages, layout, store_error, within};
@@ -43,7 +43,7 @@ use crate::witness::client::Witness;
 mod customer;
 mod evidence;
 mod health;
-mod keyring;
+pub(crate) mod keyring;
 mod open;
 mod seal;
 mod source;
@@ -147,15 +147,20 @@ pub struct NewCustomer {
     pub kms_key: KeyChoice,
     /// How long its blobs are kept.
     pub period: Period,
+    /// How long a destruction can be cancelled.
+    pub window: Window,
     /// The suite of its blobs.
     pub suite: Suite,
+    /// Strict accountability: each opening is a call to the customer's KMS key.
+    pub strict: bool,
 }
 
 impl NewCustomer {
     /// A customer with the default retention and suite.
     #[must_use]
     pub fn new(label: Label, kms_key: KeyChoice) -> Self {
-        Self { label, kms_key, period: Period::DEFAULT, suite: Suite::Aes256Gcm }
+        let (period, window) = (Period::DEFAULT, Window::DEFAULT);
+        Self { label, kms_key, period, window, suite: Suite::Aes256Gcm, strict: false }
     }
 }
 
@@ -170,8 +175,12 @@ pub struct CustomerInfo {
     pub kms_key: KmsKeyId,
     /// How long new blobs are kept.
     pub period: Period,
+    /// How long a destruction can be cancelled.
+    pub window: Window,
     /// The suite of new blobs.
     pub suite: Suite,
+    /// Strict accountability: each opening is a call to the customer's KMS key.
+    pub strict: bool,
     /// Whether everything is under a legal hold.
     pub held: bool,
     /// The version of the ring.
@@ -189,9 +198,11 @@ impl CustomerInfo {
             id: ring.customer,
             label: settings.label.clone(),
             kms_key: settings.kms_key.clone(),
-            period: settings.period,
+            period: ring.policy().period,
+            window: ring.policy().window,
             suite: settings.suite,
-            held: settings.held,
+            strict: settings.strict,
+            held: ring.is_customer_held(),
             ring_version: ring.version,
             epoch: ring.epoch,
             keys: ring.entries.len(),
@@ -201,18 +212,18 @@ impl CustomerInfo {
 
 /// One store, open on this node. Clones share everything.
 #[derive(Clone)]
-pub struct Strongroom(Arc<Inner>);
+pub struct Strongroom(pub(crate) Arc<Inner>);
 
-struct Inner {
-    store: StoreId,
-    storages: Storages,
-    keyring: Keyring,
-    log: Log,
-    log_config: LogConfig,
-    publisher: Publisher,
-    witnesses: Vec<Arc<dyn Witness>>,
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
+pub(crate) struct Inner {
+    pub(crate) store: StoreId,
+    pub(crate) storages: Storages,
+    pub(crate) keyring: Keyring,
+    pub(crate) log: Log,
+    pub(crate) log_config: LogConfig,
+    pub(crate) publisher: Publisher,
+    pub(crate) witnesses: Vec<Arc<dyn Witness>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
 }
 
 impl Strongroom {
@@ -392,9 +403,8 @@ impl Strongroom {
         }
         let tags = EncryptionContext::new_customer(room.store, id);
         let kms_key = room.keyring.kms_key(new.kms_key, &tags).await?;
-        let settings =
-            Settings { label: new.label, kms_key, period: new.period, suite: new.suite, held: false };
-        let ring = room.keyring.create_ring(asker, id, settings).await?;
+        let settings = Settings { label: new.label, kms_key, suite: new.suite, strict: new.strict };
+        let ring = room.keyring.create_ring(asker, id, settings, (new.period, new.window)).await?;
         // If we stop here, there is a ring that no label leads to: nobody uses
         // it, and adding the customer again makes another one.
         let content = PutPayload::from(format!("{id}\n"));

@@ -191,6 +191,12 @@ pub fn segments_of(shard: u16) -> Path {
     Path::from(format!("segment/{shard:04x}"))
 }
 
+/// The prefix of all pins.
+#[must_use]
+pub fn pins() -> Path {
+    Path::from("pin")
+}
+
 /// The prefix of a customer's pins.
 #[must_use]
 pub fn pins_of(customer: CustomerId) -> Path {

@@ -19,7 +19,7 @@ use crate::config::Given;
 use crate::doctor::policy::Account;
 use crate::envelope::BlobName;
 use crate::id::{BlobId, Label};
-use crate::retention::Period;
+use crate::retention::{Period, Window};
 use crate::room::{ByteRange, KeyChoice};
 use crate::store::StorageUrl;
 use crate::suite::Suite;
@@ -191,6 +191,12 @@ pub(super) struct CustomerAdd {
     /// How long its blobs are kept, as an ISO 8601 period
     #[arg(long, value_name = "PERIOD", default_value_t = Period::DEFAULT)]
     pub(super) retention: Period,
+    /// How long a destruction can be cancelled (P1D to P365D)
+    #[arg(long, value_name = "PERIOD", default_value = "P7D")]
+    pub(super) window: Window,
+    /// Strict accountability: each opening is a call to the customer's KMS key
+    #[arg(long)]
+    pub(super) strict: bool,
     /// The algorithm suite of its blobs: aes-256-gcm or chacha20-poly1305
     #[arg(long, default_value_t = Suite::Aes256Gcm)]
     pub(super) suite: Suite,

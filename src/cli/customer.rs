@@ -15,7 +15,9 @@ pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
                 label: command.label,
                 kms_key: command.kms,
                 period: command.retention,
+                window: command.window,
                 suite: command.suite,
+                strict: command.strict,
             };
             let info = session.room.add_customer(&session.access, new).await.map_err(explain)?;
             Ok(one(session, &info))
@@ -42,7 +44,9 @@ fn to_json(info: &CustomerInfo) -> Value {
         "customer": info.id,
         "kms_key": info.kms_key,
         "retention": info.period.to_string(),
+        "window": info.window.to_string(),
         "suite": info.suite.as_str(),
+        "strict": info.strict,
         "held": info.held,
         "ring_version": info.ring_version,
         "epoch": info.epoch,
@@ -59,7 +63,9 @@ fn one(session: &Session, info: &CustomerInfo) -> String {
         ("id", info.id.to_string()),
         ("KMS key", info.kms_key.to_string()),
         ("retention", info.period.to_string()),
+        ("window", info.window.to_string()),
         ("suite", info.suite.to_string()),
+        ("strict", if info.strict { "yes" } else { "no" }.to_owned()),
         ("legal hold", if info.held { "yes" } else { "no" }.to_owned()),
         ("ring", format!("version {}, epoch {}, {} keys", info.ring_version, info.epoch, info.keys)),
     ];

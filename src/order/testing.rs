@@ -61,5 +61,9 @@ pub(crate) fn approved(what: OrderKind) -> ApprovedOrder {
 }
 
 pub(crate) fn approved_as(id: u8, what: OrderKind) -> ApprovedOrder {
-    signed(order(id, what)).approved(STORE, &people(), &trusted_at(noon())).unwrap()
+    approved_by(OrderId::from_bytes([id; 16]), what)
+}
+
+pub(crate) fn approved_by(id: OrderId, what: OrderKind) -> ApprovedOrder {
+    signed(Order { id, ..order(0, what) }).approved(STORE, &people(), &trusted_at(noon())).unwrap()
 }

@@ -138,7 +138,7 @@ pub struct Bounds {
 /// TrustedTime { at, latest: at, readings: Vec::new(), idle: false, last }
 /// # }
 /// ```
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedTime {
     at: Timestamp,
     latest: Timestamp,

@@ -10,26 +10,29 @@
 use thiserror::Error;
 
 use super::clock::TrustedTime;
-use crate::id::{CustomerId, OrderId};
+use crate::id::{BlobId, CustomerId, OrderId};
 use crate::order::{ApprovedOrder, OrderKind};
 use crate::time::{Day, Timestamp};
 
 /// That some keys may be destroyed.
 ///
-/// ```compile_fail,E0423
+/// ```compile_fail,E0451
 /// # use strongroom::retention::permit::ShredPermit;
 /// # fn forge() -> ShredPermit {
-/// ShredPermit(unimplemented!())
+/// ShredPermit { at: unimplemented!(), scope: unimplemented!() }
 /// # }
 /// ```
 #[derive(Debug)]
 #[must_use = "a permit stands for one destruction"]
-pub struct ShredPermit(Scope);
+pub struct ShredPermit {
+    at: Timestamp,
+    scope: Scope,
+}
 
 #[derive(Debug)]
 enum Scope {
     /// Days that are over.
-    Expired { until: Day, at: Timestamp },
+    Expired { until: Day },
     /// What two people ordered of a customer.
     Ordered { order: OrderId, customer: CustomerId, days: Days },
 }
@@ -38,7 +41,7 @@ enum Scope {
 enum Days {
     Listed(Vec<Day>),
     /// A blob's own day, and those that it was extended to.
-    From(Day),
+    From(BlobId),
     All,
 }
 
@@ -46,13 +49,13 @@ impl ShredPermit {
     /// Whether the keys of `customer` for `day` are among what may be destroyed.
     #[must_use]
     pub fn covers(&self, customer: CustomerId, day: Day) -> bool {
-        match &self.0 {
-            Scope::Expired { until, .. } => day <= *until,
+        match &self.scope {
+            Scope::Expired { until } => day <= *until,
             Scope::Ordered { customer: whose, days, .. } => {
                 *whose == customer
                     && match days {
                         Days::Listed(days) => days.binary_search(&day).is_ok(),
-                        Days::From(first) => *first <= day,
+                        Days::From(blob) => blob.day() <= day,
                         Days::All => true,
                     }
             }
@@ -62,25 +65,35 @@ impl ShredPermit {
     /// Whether all keys of `customer` may be destroyed, those that have no day too.
     #[must_use]
     pub fn covers_all(&self, customer: CustomerId) -> bool {
-        matches!(&self.0, Scope::Ordered { customer: whose, days: Days::All, .. } if *whose == customer)
+        matches!(&self.scope, Scope::Ordered { customer: whose, days: Days::All, .. } if *whose == customer)
     }
 
     /// The order that it goes back to; without one, the days are over.
     #[must_use]
     pub const fn order(&self) -> Option<OrderId> {
-        match &self.0 {
+        match &self.scope {
             Scope::Expired { .. } => None,
             Scope::Ordered { order, .. } => Some(*order),
         }
     }
 
-    /// The lower bound of the time by which the days are over, unless it was ordered.
+    /// Whether this blob of `customer` is what two people ordered to be destroyed.
     #[must_use]
-    pub const fn expired_at(&self) -> Option<Timestamp> {
-        match &self.0 {
-            Scope::Expired { at, .. } => Some(*at),
-            Scope::Ordered { .. } => None,
-        }
+    pub fn destroys(&self, customer: CustomerId, blob: BlobId) -> bool {
+        matches!(&self.scope, Scope::Ordered { customer: whose, days: Days::From(of), .. }
+            if *whose == customer && *of == blob)
+    }
+
+    /// Whether it is for one blob only, whose neighbours have to be made safe.
+    #[must_use]
+    pub const fn is_for_one_blob(&self) -> bool {
+        matches!(&self.scope, Scope::Ordered { days: Days::From(_), .. })
+    }
+
+    /// The lower bound of the time when it was made: windows are counted from it.
+    #[must_use]
+    pub const fn at(&self) -> Timestamp {
+        self.at
     }
 }
 
@@ -100,7 +113,7 @@ pub struct NotDestruction;
 /// [`NotYet`] unless the whole UTC day is over by the lower bound of the time.
 pub fn permit_expiry(day: Day, time: &TrustedTime) -> Result<ShredPermit, NotYet> {
     let at = time.at();
-    if day < at.day() { Ok(ShredPermit(Scope::Expired { until: day, at })) } else { Err(NotYet) }
+    if day < at.day() { Ok(ShredPermit { at, scope: Scope::Expired { until: day } }) } else { Err(NotYet) }
 }
 
 /// A permit for what an order asks to destroy. For a blob, that is the keys of its
@@ -109,24 +122,24 @@ pub fn permit_expiry(day: Day, time: &TrustedTime) -> Result<ShredPermit, NotYet
 ///
 /// # Errors
 /// [`NotDestruction`] if the order asks for something else.
-pub fn permit_ordered(order: &ApprovedOrder) -> Result<ShredPermit, NotDestruction> {
+pub fn permit_ordered(order: &ApprovedOrder, time: &TrustedTime) -> Result<ShredPermit, NotDestruction> {
     let days = match order.kind() {
         OrderKind::DestroyDays { days } => Days::Listed(days.clone()),
-        OrderKind::DestroyBlob { blob } => Days::From(blob.day()),
+        OrderKind::DestroyBlob { blob } => Days::From(*blob),
         OrderKind::Offboard { .. } => Days::All,
         _ => return Err(NotDestruction),
     };
     let customer = order.customer().ok_or(NotDestruction)?;
-    Ok(ShredPermit(Scope::Ordered { order: order.id(), customer, days }))
+    let scope = Scope::Ordered { order: order.id(), customer, days };
+    Ok(ShredPermit { at: time.at(), scope })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::clock::trusted_at;
     use super::*;
-    use crate::id::BlobId;
     use crate::order::ReturnTo;
-    use crate::order::testing::{CUSTOMER, approved};
+    use crate::order::testing::{CUSTOMER, approved, noon};
 
     static_assertions::assert_not_impl_any!(ShredPermit: Clone, Copy, Default);
 
@@ -145,26 +158,31 @@ mod tests {
         assert!(permit.covers(CUSTOMER, last) && permit.covers(OTHER, day("2020-01-01")));
         assert!(!permit.covers(CUSTOMER, day("2028-03-01")));
         assert_eq!(permit.order(), None);
-        assert_eq!(permit.expired_at().unwrap().to_string(), "2028-03-01T00:00:00.000000Z");
+        assert_eq!(permit.at().to_string(), "2028-03-01T00:00:00.000000Z");
     }
 
     #[test]
     fn an_order_covers_what_it_names() {
         let listed = vec![day("2028-02-29"), day("2028-03-02")];
         let order = approved(OrderKind::DestroyDays { days: listed });
-        let permit = permit_ordered(&order).unwrap();
+        let permit = permit_ordered(&order, &trusted_at(noon())).unwrap();
         assert!(permit.covers(CUSTOMER, day("2028-02-29")));
         assert!(!permit.covers(CUSTOMER, day("2028-03-01")), "between two that are named");
         assert!(!permit.covers(OTHER, day("2028-02-29")), "another customer's");
-        assert_eq!((permit.order(), permit.expired_at()), (Some(order.id()), None));
+        assert_eq!(permit.order(), Some(order.id()));
         assert!(!permit.covers_all(CUSTOMER));
 
         let blob = BlobId::new(day("2028-02-29"), [1; 13]).unwrap();
-        let permit = permit_ordered(&approved(OrderKind::DestroyBlob { blob })).unwrap();
+        let permit = permit_ordered(&approved(OrderKind::DestroyBlob { blob }), &trusted_at(noon())).unwrap();
         assert!(permit.covers(CUSTOMER, day("2028-02-29")) && permit.covers(CUSTOMER, day("2030-01-01")));
+        assert!(permit.destroys(CUSTOMER, blob) && !permit.destroys(OTHER, blob));
         assert!(!permit.covers(CUSTOMER, day("2028-02-28")) && !permit.covers(OTHER, day("2028-02-29")));
 
-        let permit = permit_ordered(&approved(OrderKind::Offboard { return_to: ReturnTo::Nothing })).unwrap();
+        let permit = permit_ordered(
+            &approved(OrderKind::Offboard { return_to: ReturnTo::Nothing }),
+            &trusted_at(noon()),
+        )
+        .unwrap();
         assert!(permit.covers(CUSTOMER, day("2020-01-01")) && !permit.covers(OTHER, day("2020-01-01")));
         assert!(permit.covers_all(CUSTOMER) && !permit.covers_all(OTHER));
     }
@@ -177,7 +195,7 @@ mod tests {
             OrderKind::ShortenRetention { period: "P1D".parse().unwrap() },
             OrderKind::ReleaseHold { hold: crate::id::HoldId::from_bytes([1; 16]) },
         ] {
-            assert_eq!(permit_ordered(&approved(kind)).err(), Some(NotDestruction));
+            assert_eq!(permit_ordered(&approved(kind), &trusted_at(noon())).err(), Some(NotDestruction));
         }
     }
 }

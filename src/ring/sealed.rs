@@ -7,14 +7,14 @@
 
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::envelope;
-use crate::id::{CustomerId, DataKeyId, KekId, KmsKeyId, Label, StoreId};
+use crate::id::{CustomerId, KmsKeyId, StoreId};
 use crate::kms::{DataKey, WrappedDataKey};
-use crate::retention::Period;
 use crate::schedule::{self, SALT_LEN, SINGLE_USE_NONCE, Salt};
 use crate::suite::{AeadKey, KEY_LEN, OpenError, Suite, TAG_LEN};
-use crate::time::{Day, Timestamp};
+use crate::time::Timestamp;
 
-use super::{DirectoryKey, Dropped, Entry, EntryKind, EntryState, Ring, RingDataKey, Settings};
+use super::body::{decode_kms_key, decode_wrapped};
+use super::{DirectoryKey, Ring};
 
 const RING_MAGIC: &[u8; 8] = b"SRM-RING";
 const EPOCH_MAGIC: &[u8; 8] = b"SRM-EPCH";
@@ -175,172 +175,4 @@ impl Decode for EpochRecord {
         let wrapped = decode_wrapped(from)?;
         Ok(Self { store, epoch, created, kms_key, wrapped, salt: from.array()?, directory: from.array()? })
     }
-}
-
-/// The body of a ring; the prefix holds the rest.
-impl Encode for Ring {
-    fn encode(&self, out: &mut Writer) {
-        self.settings.encode(out);
-        out.list(&self.data_keys).list(&self.entries).list(&self.dropped);
-    }
-}
-
-impl Decode for Ring {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            store: StoreId::from_bytes([0; 16]),
-            customer: CustomerId::from_bytes([0; 16]),
-            version: 0,
-            epoch: 0,
-            settings: Settings::decode(from)?,
-            data_keys: from.list()?,
-            entries: from.list()?,
-            dropped: from.list()?,
-        })
-    }
-}
-
-impl Encode for Settings {
-    fn encode(&self, out: &mut Writer) {
-        out.bytes(self.label.as_str().as_bytes());
-        out.bytes(self.kms_key.as_str().as_bytes());
-        out.bytes(self.period.to_string().as_bytes());
-        out.u16(self.suite.id()).u8(u8::from(self.held));
-    }
-}
-
-impl Decode for Settings {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let label = from.string("label", Label::MAX_LEN)?;
-        let label = label.parse().map_err(|_| DecodeError::Invalid("label"))?;
-        let kms_key = decode_kms_key(from)?;
-        let text = from.string("period", 32)?;
-        let period: Period = text.parse().map_err(|_| DecodeError::Invalid("period"))?;
-        if period.to_string() != text {
-            return Err(DecodeError::Invalid("period"));
-        }
-        let suite = Suite::from_id(from.u16()?).ok_or(DecodeError::Invalid("suite"))?;
-        Ok(Self { label, kms_key, period, suite, held: decode_flag(from)? })
-    }
-}
-
-impl Encode for RingDataKey {
-    fn encode(&self, out: &mut Writer) {
-        self.id.encode(out);
-        out.bytes(self.kms_key.as_str().as_bytes()).bytes(self.wrapped.as_bytes());
-    }
-}
-
-impl Decode for RingDataKey {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            id: DataKeyId::decode(from)?,
-            kms_key: decode_kms_key(from)?,
-            wrapped: decode_wrapped(from)?,
-        })
-    }
-}
-
-impl Encode for EntryKind {
-    /// A byte that says which, and the day or zero.
-    fn encode(&self, out: &mut Writer) {
-        match self {
-            Self::Day(day) => out.u8(1).u32(day.number()),
-            Self::Hold => out.u8(2).u32(0),
-            Self::Name => out.u8(3).u32(0),
-        };
-    }
-}
-
-impl Decode for EntryKind {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let kind = from.u8()?;
-        let day = Day::decode(from)?;
-        match (kind, day.number()) {
-            (1, _) => Ok(Self::Day(day)),
-            (2, 0) => Ok(Self::Hold),
-            (3, 0) => Ok(Self::Name),
-            _ => Err(DecodeError::Invalid("kind")),
-        }
-    }
-}
-
-impl Encode for EntryState {
-    /// A byte that says which, and the end of the window or zero.
-    fn encode(&self, out: &mut Writer) {
-        match self {
-            Self::Active => out.u8(1).u64(0),
-            Self::Pending { until } => out.u8(2).u64(until.micros()),
-        };
-    }
-}
-
-impl Decode for EntryState {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let state = from.u8()?;
-        let until = Timestamp::decode(from)?;
-        match (state, until.micros()) {
-            (1, 0) => Ok(Self::Active),
-            (2, _) => Ok(Self::Pending { until }),
-            _ => Err(DecodeError::Invalid("state")),
-        }
-    }
-}
-
-impl Encode for Entry {
-    fn encode(&self, out: &mut Writer) {
-        self.id.encode(out);
-        self.kind.encode(out);
-        self.state.encode(out);
-        out.u8(u8::from(self.held)).raw(&self.check_value);
-        self.data_key.encode(out);
-        out.raw(&self.salt).raw(&self.sealed);
-    }
-}
-
-impl Decode for Entry {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            id: KekId::decode(from)?,
-            kind: EntryKind::decode(from)?,
-            state: EntryState::decode(from)?,
-            held: decode_flag(from)?,
-            check_value: from.array()?,
-            data_key: DataKeyId::decode(from)?,
-            salt: from.array()?,
-            sealed: from.array()?,
-        })
-    }
-}
-
-impl Encode for Dropped {
-    fn encode(&self, out: &mut Writer) {
-        self.id.encode(out);
-        self.kind.encode(out);
-        out.u64(self.version).raw(&self.check_value);
-    }
-}
-
-impl Decode for Dropped {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let (id, kind) = (KekId::decode(from)?, EntryKind::decode(from)?);
-        Ok(Self { id, kind, version: from.u64()?, check_value: from.array()? })
-    }
-}
-
-fn decode_flag(from: &mut Reader<'_>) -> Result<bool, DecodeError> {
-    match from.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(DecodeError::Invalid("flag")),
-    }
-}
-
-fn decode_kms_key(from: &mut Reader<'_>) -> Result<KmsKeyId, DecodeError> {
-    let text = from.string("KMS key", KmsKeyId::MAX_LEN)?;
-    text.parse().map_err(|_| DecodeError::Invalid("KMS key"))
-}
-
-fn decode_wrapped(from: &mut Reader<'_>) -> Result<WrappedDataKey, DecodeError> {
-    Ok(WrappedDataKey::new(from.bytes("data key", WrappedDataKey::MAX_LEN)?.to_vec()))
 }

@@ -4,7 +4,24 @@ use super::sealed::{EpochRecord, SealedRing};
 use super::*;
 use crate::codec::Decode;
 use crate::envelope::{Binding, Dek, Metadata};
-use crate::id::{BlobId, RequestId};
+use crate::id::RequestId;
+use crate::order::testing::{CUSTOMER, STORE, approved_as as approved};
+use crate::order::{ApprovedOrder, OrderKind, ReturnTo};
+use crate::retention::clock::trusted_at;
+use crate::retention::permit::{ShredPermit, permit_expiry, permit_ordered};
+
+fn offboard() -> OrderKind {
+    OrderKind::Offboard { return_to: ReturnTo::Nothing }
+}
+
+fn expiry(at: Timestamp) -> ShredPermit {
+    let yesterday = Day::from_number(at.day().number() - 1);
+    permit_expiry(yesterday, &trusted_at(at)).unwrap()
+}
+
+fn ordered(order: &ApprovedOrder, at: Timestamp) -> ShredPermit {
+    permit_ordered(order, &trusted_at(at)).unwrap()
+}
 
 fn secret(byte: u8) -> Secret<KEY_LEN> {
     Secret::init(|out| out.fill(byte))
@@ -22,22 +39,19 @@ fn kek_id(byte: u8) -> KekId {
     KekId::from_bytes([byte; 16])
 }
 
-const STORE: StoreId = StoreId::from_bytes([1; 16]);
-const CUSTOMER: CustomerId = CustomerId::from_bytes([2; 16]);
 const DATA_KEY: DataKeyId = DataKeyId::from_bytes([3; 16]);
 
 fn entry(id: u8, kind: EntryKind) -> Entry {
     let kek = Kek::new(secret(id));
-    Entry::seal((STORE, CUSTOMER), kek_id(id), kind, &kek, (DATA_KEY, &data_key(9)), [id; 24])
+    Entry::seal((STORE, CUSTOMER), at(1), kek_id(id), kind, &kek, (DATA_KEY, &data_key(9)), [id; 24])
 }
 
 fn settings() -> Settings {
     Settings {
         label: "acme".parse().unwrap(),
         kms_key: "local:k1".parse().unwrap(),
-        period: Period::DEFAULT,
         suite: Suite::Aes256Gcm,
-        held: false,
+        strict: false,
     }
 }
 
@@ -52,11 +66,44 @@ fn ring() -> Ring {
         entry(21, EntryKind::Day(day(101))),
         entry(22, EntryKind::Name),
     ];
-    Ring::first(STORE, CUSTOMER, 1, settings()).with_first_keys(vec![ring_data_key()], entries).unwrap()
+    let policy = (at(0), Period::DEFAULT, Window::DEFAULT);
+    Ring::first((STORE, CUSTOMER), 1, settings(), policy)
+        .with_first_keys(vec![ring_data_key()], entries)
+        .unwrap()
 }
 
 fn at(micros: u64) -> Timestamp {
     Timestamp::from_micros(micros).unwrap()
+}
+
+/// Noon of a day.
+fn noon(number: u32) -> Timestamp {
+    at((u64::from(number) * 24 + 12) * 3_600_000_000)
+}
+
+fn pend(id: u8, now: u32) -> Change {
+    Change::Pend { keys: only(id), permit: expiry(noon(now)), withdraw: None }
+}
+
+fn drop_at(id: u8, now: u32) -> Change {
+    Change::Drop { keys: only(id), time: trusted_at(noon(now)) }
+}
+
+fn hold(id: u8, scope: HoldScope) -> Hold {
+    Hold { id: HoldId::from_bytes([id; 16]), scope, placed: at(0), state: HoldState::Complete }
+}
+
+fn place(id: u8, scope: HoldScope) -> Change {
+    Change::PlaceHold { hold: hold(id, scope), key: None }
+}
+
+fn release(id: u8) -> Change {
+    let hold = HoldId::from_bytes([id; 16]);
+    Change::ReleaseHold { hold, order: approved(id, OrderKind::ReleaseHold { hold }), at: at(1) }
+}
+
+fn blob(number: u32, random: u8) -> BlobId {
+    BlobId::new(day(number), [random; 13]).unwrap()
 }
 
 fn only(id: u8) -> BTreeSet<KekId> {
@@ -69,9 +116,18 @@ fn receipt() -> KeyUseReceipt {
 
 #[test]
 fn a_ring_reads_back_under_its_epoch_only() {
-    let ring = ring().apply(Change::HoldDay(day(101), true)).unwrap();
-    let ring = ring.apply(Change::Pend { keys: only(20), until: at(5) }).unwrap();
-    let ring = ring.apply(Change::Drop { keys: only(20), now: at(5) }).unwrap();
+    let ring = [
+        place(1, HoldScope::Day(day(101))),
+        Change::PlaceHold {
+            hold: hold(2, HoldScope::Blob { blob: blob(100, 1), from: kek_id(20), key: kek_id(30) }),
+            key: Some(entry(30, EntryKind::Hold)),
+        },
+        Change::CompleteHold(HoldId::from_bytes([2; 16])),
+        release(1),
+        pend(20, 101),
+        drop_at(20, 108),
+    ];
+    let ring = ring_with(ring);
     let stored = ring.seal(&data_key(1), [4; 24]);
     assert_eq!(SealedRing::parse(&stored).unwrap().open(&data_key(1)).unwrap(), ring);
     assert!(SealedRing::parse(&stored).unwrap().open(&data_key(2)).is_err());
@@ -144,44 +200,161 @@ fn a_key_opens_for_its_own_use_only() {
     assert_eq!(ring.open_key(receipt(), kek_id(20), &data_key(8)).err(), Some(UseError::Authentication));
 }
 
+fn ring_with(changes: impl IntoIterator<Item = Change>) -> Ring {
+    changes.into_iter().fold(ring(), |ring, change| ring.apply(change).unwrap())
+}
+
 #[test]
 fn a_pending_key_opens_but_wraps_nothing_new() {
-    let ring = ring().apply(Change::Pend { keys: only(20), until: at(5) }).unwrap();
+    let ring = ring_with([pend(20, 101)]);
     assert_eq!(ring.day_key(day(100)), None);
     assert_eq!(ring.missing_days([day(100), day(101)].into_iter()), [day(100)]);
+    assert!(ring.open_key(receipt(), kek_id(20), &data_key(9)).is_ok());
     let back = ring.apply(Change::Cancel(only(20))).unwrap();
     assert!(back.day_key(day(100)).is_some());
+    assert_eq!(back.apply(Change::Cancel(only(20))), Err(RingRefusal::WindowOpen));
+}
+
+#[test]
+fn nothing_is_pended_before_its_day_is_over_and_nothing_twice() {
+    assert_eq!(ring().apply(pend(20, 100)), Err(RingRefusal::NotPermitted));
+    assert_eq!(ring().apply(pend(22, 9999)), Err(RingRefusal::NotPermitted), "the name key");
+    assert_eq!(ring_with([pend(20, 101)]).apply(pend(20, 102)), Err(RingRefusal::Pending));
+    assert_eq!(ring().apply(pend(99, 101)), Err(RingRefusal::UnknownKey));
 }
 
 #[test]
 fn a_drop_waits_for_its_window_and_for_holds() {
-    let ring = ring();
-    let drop_at = |ring: &Ring, now| ring.apply(Change::Drop { keys: only(20), now: at(now) });
-    assert_eq!(drop_at(&ring, 9), Err(RingRefusal::WindowOpen));
-    let pending = ring.apply(Change::Pend { keys: only(20), until: at(5) }).unwrap();
-    assert_eq!(drop_at(&pending, 4), Err(RingRefusal::WindowOpen));
-    for hold in [Change::HoldCustomer(true), Change::HoldDay(day(100), true)] {
-        assert_eq!(drop_at(&pending.apply(hold).unwrap(), 9), Err(RingRefusal::Held));
+    assert_eq!(ring().apply(drop_at(20, 200)), Err(RingRefusal::WindowOpen));
+    let pending = ring_with([pend(20, 101)]);
+    assert_eq!(pending.apply(drop_at(20, 107)), Err(RingRefusal::WindowOpen));
+    for scope in [HoldScope::Customer, HoldScope::Day(day(100))] {
+        let held = pending.apply(place(1, scope)).unwrap();
+        assert_eq!(held.apply(drop_at(20, 300)), Err(RingRefusal::Held));
+        assert_eq!(held.apply(pend(20, 300)), Err(RingRefusal::Held));
+        // Released, it gets a whole window again.
+        let released = held.apply(release(1)).unwrap();
+        assert_eq!(released.apply(drop_at(20, 300)), Err(RingRefusal::WindowOpen));
+        let again = released.apply(pend(20, 300)).unwrap();
+        assert_eq!(again.apply(drop_at(20, 306)), Err(RingRefusal::WindowOpen));
+        assert!(again.apply(drop_at(20, 307)).is_ok());
     }
-    let gone = drop_at(&pending, 5).unwrap();
+    let gone = pending.apply(drop_at(20, 108)).unwrap();
     assert_eq!(gone.open_key(receipt(), kek_id(20), &data_key(9)).err(), Some(UseError::Destroyed));
     assert_eq!(
         gone.apply(Change::Mint { data_keys: vec![], entries: vec![entry(20, EntryKind::Day(day(100)))] }),
         Err(RingRefusal::Returned)
     );
-    let name_key = Change::Pend { keys: only(22), until: at(5) };
-    assert_eq!(ring.apply(name_key), Err(RingRefusal::NotADayKey));
+    let dropped = gone.dropped(kek_id(20)).unwrap();
+    assert_eq!((dropped.version, dropped.born, dropped.last), (3, 1, 1));
 }
 
 #[test]
-fn settings_lengthen_and_leave_hold_and_label_alone() {
-    let held = ring().apply(Change::HoldCustomer(true)).unwrap();
-    let longer = Settings { period: "P6Y".parse().unwrap(), label: "other".parse().unwrap(), ..settings() };
-    let next = held.apply(Change::Settings(longer)).unwrap();
-    assert!(next.settings.held);
-    assert_eq!(next.settings.label.as_str(), "acme");
-    assert_eq!(next.settings.period.to_string(), "P72M");
-    assert_eq!(next.apply(Change::Settings(settings())), Err(RingRefusal::Shortened));
+fn a_hold_on_one_blob_outlives_its_day() {
+    let scope = HoldScope::Blob { blob: blob(100, 1), from: kek_id(20), key: kek_id(30) };
+    let key = || Some(entry(30, EntryKind::Hold));
+    let opening = ring_with([pend(20, 101), Change::PlaceHold { hold: hold(1, scope), key: key() }]);
+    // The day goes on to its end, but not before the blob is safe.
+    assert_eq!(opening.apply(drop_at(20, 200)), Err(RingRefusal::Held));
+    assert_eq!(opening.due(noon(200)).opening.len(), 1);
+    let complete = opening.apply(Change::CompleteHold(HoldId::from_bytes([1; 16]))).unwrap();
+    let survived = complete.apply(drop_at(20, 200)).unwrap();
+    assert_eq!(survived.due(noon(300)).pend, only(21), "the hold's key stays");
+    assert_eq!(survived.apply(pend(30, 300)), Err(RingRefusal::Held));
+    let released = survived.apply(release(1)).unwrap();
+    assert_eq!(released.due(noon(300)).pend, [21, 30].map(kek_id).into());
+    assert!(released.apply(pend(30, 300)).is_ok());
+    assert_eq!(released.apply(release(1)), Err(RingRefusal::Returned), "an order is used once");
+    // Too late: the key is gone that the blob was under.
+    let late = HoldScope::Blob { blob: blob(100, 1), from: kek_id(20), key: kek_id(31) };
+    let key = Some(entry(31, EntryKind::Hold));
+    assert_eq!(survived.apply(Change::PlaceHold { hold: hold(3, late), key }), Err(RingRefusal::UnknownKey));
+}
+
+#[test]
+fn an_order_destroys_early_what_it_names_and_once() {
+    let order = |id| approved(id, OrderKind::DestroyDays { days: vec![day(101)] });
+    let early =
+        |key, id| Change::Pend { keys: only(key), permit: ordered(&order(id), noon(50)), withdraw: None };
+    assert_eq!(ring().apply(early(20, 1)), Err(RingRefusal::NotPermitted), "another day");
+    let pending = ring_with([early(21, 1)]);
+    assert_eq!(pending.apply(drop_at(21, 56)), Err(RingRefusal::WindowOpen));
+    assert!(pending.apply(drop_at(21, 57)).is_ok());
+    let back = pending.apply(Change::Cancel(only(21))).unwrap();
+    assert_eq!(back.apply(early(21, 1)), Err(RingRefusal::Returned));
+    assert!(back.apply(early(21, 2)).is_ok());
+    let held = ring_with([place(1, HoldScope::Day(day(101)))]);
+    assert_eq!(held.apply(early(21, 1)), Err(RingRefusal::Held));
+}
+
+#[test]
+fn a_blob_is_withdrawn_by_its_own_order_only() {
+    let order = |id| approved(id, OrderKind::DestroyBlob { blob: blob(100, 1) });
+    let early =
+        |blob| Change::Pend { keys: only(20), permit: ordered(&order(1), noon(50)), withdraw: Some(blob) };
+    assert_eq!(ring().apply(early(blob(100, 2))), Err(RingRefusal::NotPermitted));
+    let ring = ring_with([early(blob(100, 1))]);
+    assert!(ring.is_withdrawn(blob(100, 1)) && !ring.is_withdrawn(blob(100, 2)));
+    let unnamed = Change::Pend { keys: only(21), permit: ordered(&order(2), noon(50)), withdraw: None };
+    assert_eq!(ring.apply(unnamed), Err(RingRefusal::NotPermitted));
+}
+
+#[test]
+fn a_closed_customer_goes_whole_or_comes_back_whole() {
+    let order = || approved(1, offboard());
+    let closed = ring_with([Change::Close(order())]);
+    let minted = Change::Mint { data_keys: vec![], entries: vec![entry(40, EntryKind::Day(day(200)))] };
+    assert_eq!(closed.apply(minted), Err(RingRefusal::Closed));
+    let all: BTreeSet<KekId> = [20, 21, 22].map(kek_id).into();
+    assert_eq!(closed.due(noon(50)).close, all);
+    let permit = ordered(&order(), noon(50));
+    let pending = closed.apply(Change::Pend { keys: all.clone(), permit, withdraw: None }).unwrap();
+    assert_eq!(pending.due(noon(57)).drop, all);
+    assert_eq!(pending.apply(Change::Reopen).unwrap().due(noon(57)), Due::default());
+    let gone = pending.apply(Change::Drop { keys: all, time: trusted_at(noon(57)) }).unwrap();
+    assert_eq!(gone.apply(Change::Reopen), Err(RingRefusal::Inconsistent));
+}
+
+#[test]
+fn a_rekey_changes_the_seals_and_nothing_else() {
+    let ring = ring_with([pend(20, 101)]);
+    let id = DataKeyId::from_bytes([4; 16]);
+    let kms_key: KmsKeyId = "local:k2".parse().unwrap();
+    let wrapped = WrappedDataKey::new(vec![8; 40]);
+    let new = RingDataKey { id, kms_key: kms_key.clone(), wrapped };
+    let reseal =
+        |entry: &Entry| entry.reseal((STORE, CUSTOMER), &data_key(9), (id, &data_key(7)), [5; 24]).unwrap();
+    let entries: Vec<Entry> = ring.entries.iter().map(reseal).collect();
+    let change = |entries| Change::Rekey { kms_key: kms_key.clone(), data_key: new.clone(), entries };
+    let next = ring.apply(change(entries.clone())).unwrap();
+    assert_eq!(next.settings.kms_key, kms_key);
+    assert!(next.open_key(receipt(), kek_id(20), &data_key(7)).is_ok());
+    assert!(next.open_key(receipt(), kek_id(20), &data_key(9)).is_err());
+    assert_eq!(ring.apply(change(entries[1..].to_vec())), Err(RingRefusal::Inconsistent));
+    let forged: Vec<Entry> =
+        entries.iter().map(|e| Entry { state: EntryState::Active, ..e.clone() }).collect();
+    assert_eq!(ring.apply(change(forged)), Err(RingRefusal::Inconsistent));
+}
+
+#[test]
+fn a_policy_is_lengthened_by_one_and_shortened_by_two() {
+    let policy = |period: &str, window: u16, order| Change::Policy {
+        since: at(5),
+        period: period.parse().unwrap(),
+        window: Window::new(window).unwrap(),
+        order,
+    };
+    let longer = ring_with([policy("P6Y", 7, None)]);
+    assert_eq!((longer.policy().number, longer.policies.len()), (2, 2));
+    assert_eq!(longer.apply(policy("P18M", 7, None)), Err(RingRefusal::Shortened));
+    assert_eq!(longer.apply(policy("P6Y", 6, None)), Err(RingRefusal::Shortened));
+    let order = || Some(approved(1, OrderKind::ShortenRetention { period: "P18M".parse().unwrap() }));
+    assert_eq!(longer.apply(policy("P1Y", 7, order())), Err(RingRefusal::WrongOrder));
+    let shorter = longer.apply(policy("P18M", 7, order())).unwrap();
+    assert!(shorter.policy().order.is_some());
+    let other = Settings { label: "other".parse().unwrap(), strict: true, ..settings() };
+    let set = longer.apply(Change::Settings(other)).unwrap();
+    assert_eq!((set.settings.label.as_str(), set.settings.strict), ("acme", true));
 }
 
 #[test]
@@ -198,19 +371,26 @@ fn an_older_or_foreign_ring_is_no_successor() {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let id = (0u8..12).prop_map(|id| BTreeSet::from([kek_id(id)]));
     let number = 100u32..104;
     prop_oneof![
         (0u8..12, number.clone()).prop_map(|(id, number)| Change::Mint {
             data_keys: vec![],
             entries: vec![entry(id, EntryKind::Day(day(number)))]
         }),
-        any::<bool>().prop_map(Change::HoldCustomer),
-        (number, any::<bool>()).prop_map(|(number, held)| Change::HoldDay(day(number), held)),
-        (id.clone(), 0u64..9).prop_map(|(keys, until)| Change::Pend { keys, until: at(until) }),
-        id.clone().prop_map(Change::Cancel),
-        (id, 0u64..9).prop_map(|(keys, now)| Change::Drop { keys, now: at(now) }),
+        (0u8..6).prop_map(|id| place(id, HoldScope::Customer)),
+        (0u8..6, number).prop_map(|(id, number)| place(id, HoldScope::Day(day(number)))),
+        (0u8..6, 0u8..12).prop_map(|(id, from)| Change::PlaceHold {
+            hold: hold(id, HoldScope::Blob { blob: blob(100, id), from: kek_id(from), key: kek_id(30 + id) }),
+            key: Some(entry(30 + id, EntryKind::Hold)),
+        }),
+        (0u8..6).prop_map(|id| Change::CompleteHold(HoldId::from_bytes([id; 16]))),
+        (0u8..6).prop_map(|id| release(id)),
+        (0u8..36, 99u32..120).prop_map(|(id, now)| pend(id, now)),
+        (0u8..36).prop_map(|id| Change::Cancel(only(id))),
+        (0u8..36, 99u32..130).prop_map(|(id, now)| drop_at(id, now)),
         (1u32..4).prop_map(|epoch| Change::Reissue { epoch }),
+        Just(()).prop_map(|()| Change::Close(approved(99, offboard()))),
+        Just(()).prop_map(|()| Change::Reopen),
     ]
 }
 
@@ -227,11 +407,13 @@ proptest! {
             prop_assert_eq!(next.version, last.version + 1);
             for gone in next.dropped.iter().filter(|gone| !last.was_dropped(gone.id)) {
                 let was = last.entry(gone.id).unwrap();
-                prop_assert!(!was.held && !last.settings.held, "a held key was dropped");
+                prop_assert!(!last.is_held(was), "a held key was dropped");
+                prop_assert!(last.is_over(was, gone.at) || gone.order.is_some(), "a key was dropped early");
             }
             for earlier in &history {
                 prop_assert_eq!(earlier.check_successor(&next), Ok(()));
                 prop_assert!(earlier.dropped.iter().all(|gone| next.entry(gone.id).is_none()));
+                prop_assert!(earlier.holds.iter().all(|hold| next.hold(hold.id).is_some()));
             }
             let stored = next.seal(&data_key(1), [4; 24]);
             prop_assert_eq!(&SealedRing::parse(&stored).unwrap().open(&data_key(1)).unwrap(), &next);

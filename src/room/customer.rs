@@ -91,8 +91,17 @@ impl Customer {
         let asker = Asker { access: &self.access, cause: Some(open.request()) };
         // Writing the ring has its own record, and needs no customer key.
         drop(receipt);
-        let want = Want::Settings { period, suite };
-        let changed = room.keyring.ensure(asker, self.id, &want).await;
+        let wants = period.map(|period| Want::Policy { period: Some(period), window: None });
+        let wants = wants.into_iter().chain(suite.map(Want::Suite));
+        let changed = async {
+            let mut ring = room.keyring.ring(asker, self.id).await?;
+            // If we stop between two, the first of them stands.
+            for want in wants {
+                ring = room.keyring.ensure(asker, self.id, &want).await?;
+            }
+            Ok(ring)
+        };
+        let changed = changed.await;
         Ok(CustomerInfo::of(&*close(open, changed).await?))
     }
 

@@ -9,7 +9,7 @@
 //! Invariants: one load per KMS key and node at a time ([`Cached`]); nothing
 //! older than what the log pins, or than what this node has seen, is ever used.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,11 +28,14 @@ use crate::codec::{Decode, DecodeError};
 use crate::entropy::{Entropy, random, random_secret};
 use crate::envelope::Kek;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{CustomerId, DataKeyId, KekId, KmsKeyId, RequestId, StoreId};
+use crate::id::{BlobId, CustomerId, DataKeyId, HoldId, KekId, KmsKeyId, RequestId, StoreId};
 use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsErrorKind, KmsRegistry};
-use crate::retention::Period;
+use crate::retention::{Period, Window};
 use crate::ring::sealed::{EpochRecord, SealedRing};
-use crate::ring::{Change, DirectoryKey, Entry, EntryKind, Ring, RingDataKey, RingRefusal, Settings};
+use crate::ring::{
+    Change, DirectoryKey, Entry, EntryKind, Hold, HoldScope, HoldState, Ring, RingDataKey, RingRefusal,
+    Settings,
+};
 use crate::store::{layout, store_error};
 use crate::suite::Suite;
 use crate::time::{Clock, Day};
@@ -44,42 +47,55 @@ const MAX_ATTEMPTS: u32 = 200;
 
 /// Who asks for a key, and for which operation.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asker<'a> {
-    pub(super) access: &'a Access,
-    pub(super) cause: Option<RequestId>,
+pub(crate) struct Asker<'a> {
+    pub(crate) access: &'a Access,
+    pub(crate) cause: Option<RequestId>,
 }
 
 /// One epoch with its keys in the clear.
 #[derive(Debug)]
-pub(super) struct Epoch {
+pub(crate) struct Epoch {
     number: u32,
     data_key: DataKey,
-    pub(super) directory: DirectoryKey,
+    pub(crate) directory: DirectoryKey,
 }
 
 /// What a caller wants a ring to have.
-#[derive(Clone, Debug)]
-pub(super) enum Want {
+pub(crate) enum Want<'a> {
     /// A key for each of the days from this one on.
     DayKeys(Day),
-    /// These settings, whatever the others are by then.
-    Settings {
-        /// How long new blobs are kept.
+    /// What this says of each version that is met: a step, or none. What it stands on is
+    /// asked for anew on each.
+    Decided(&'a (dyn Fn(&Ring) -> Result<Option<Change>> + Send + Sync)),
+    /// A hold on this blob, which is wrapped under this key so far.
+    BlobHold {
+        /// The id of the hold.
+        hold: HoldId,
+        /// The blob.
+        blob: BlobId,
+        /// The key.
+        from: KekId,
+    },
+    /// This suite for new blobs, whatever the other settings are by then.
+    Suite(Suite),
+    /// This policy for new blobs, which is shorter in nothing.
+    Policy {
+        /// How long they are kept.
         period: Option<Period>,
-        /// The suite of new blobs.
-        suite: Option<Suite>,
+        /// How long a destruction can be cancelled.
+        window: Option<Window>,
     },
 }
 
 /// All rings and keys of one store, on this node.
-pub(super) struct Keyring {
-    pub(super) store: StoreId,
-    pub(super) storage: Arc<dyn ObjectStore>,
-    pub(super) log: Log,
-    pub(super) kms: KmsRegistry,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) entropy: Arc<dyn Entropy>,
-    pub(super) limits: Limits,
+pub(crate) struct Keyring {
+    pub(crate) store: StoreId,
+    pub(crate) storage: Arc<dyn ObjectStore>,
+    pub(crate) log: Log,
+    pub(crate) kms: KmsRegistry,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) limits: Limits,
     newest_epoch: Cached<u32>,
     epochs: Mutex<HashMap<u32, Arc<Cached<Epoch>>>>,
     customers: Mutex<HashMap<CustomerId, Arc<CustomerKeys>>>,
@@ -97,7 +113,7 @@ struct CustomerKeys {
 }
 
 impl Keyring {
-    pub(super) fn new(
+    pub(crate) fn new(
         store: StoreId,
         storage: Arc<dyn ObjectStore>,
         log: Log,
@@ -120,7 +136,7 @@ impl Keyring {
     }
 
     /// The KMS key that was chosen: a new one, or one that is there and enabled.
-    pub(super) async fn kms_key(&self, choice: KeyChoice, tags: &EncryptionContext) -> Result<KmsKeyId> {
+    pub(crate) async fn kms_key(&self, choice: KeyChoice, tags: &EncryptionContext) -> Result<KmsKeyId> {
         let key = match choice {
             KeyChoice::New(provider) => return Ok(self.kms.provider(&provider)?.create_key(tags).await?),
             KeyChoice::Existing(key) => key,
@@ -135,7 +151,7 @@ impl Keyring {
 
     /// Makes the first epoch of a new store, or finds the one that another
     /// `init` made meanwhile.
-    pub(super) async fn create_first_epoch(&self, asker: Asker<'_>, kms_key: KmsKeyId) -> Result<()> {
+    pub(crate) async fn create_first_epoch(&self, asker: Asker<'_>, kms_key: KmsKeyId) -> Result<()> {
         let number = 1;
         let (open, receipt) =
             self.begin(asker, Action::KmsGenerateDataKey, None, self.epoch_ref(&kms_key, number)).await?;
@@ -163,7 +179,7 @@ impl Keyring {
     }
 
     /// The newest epoch, with its keys.
-    pub(super) async fn current_epoch(&self, asker: Asker<'_>) -> Result<Arc<Epoch>> {
+    pub(crate) async fn current_epoch(&self, asker: Asker<'_>) -> Result<Arc<Epoch>> {
         let newest = self.newest_epoch.get(&*self.clock, self.limits, self.find_newest_epoch()).await?;
         self.epoch(asker, *newest).await
     }
@@ -173,7 +189,7 @@ impl Keyring {
         found.ok_or_else(|| Error::new(ErrorKind::Integrity, "the store has no epoch record"))
     }
 
-    async fn epoch(&self, asker: Asker<'_>, number: u32) -> Result<Arc<Epoch>> {
+    pub(crate) async fn epoch(&self, asker: Asker<'_>, number: u32) -> Result<Arc<Epoch>> {
         let cell = Arc::clone(lock(&self.epochs).entry(number).or_default());
         cell.get(&*self.clock, self.limits, self.load_epoch(asker, number)).await
     }
@@ -214,14 +230,27 @@ impl Keyring {
         Ok(Epoch { number, data_key, directory })
     }
 
+    /// Every customer that has a ring on the keys storage or a pin in the log. One that
+    /// no label leads to is among them.
+    pub(crate) async fn customers(&self) -> Result<BTreeSet<CustomerId>> {
+        let listed = self.storage.list_with_delimiter(Some(&layout::rings())).await;
+        let listed = listed.map_err(|error| store_error(error, "list the rings"))?;
+        let read = |path: &Path| path.filename().and_then(|name| name.parse().ok());
+        let mut customers: BTreeSet<CustomerId> = listed.common_prefixes.iter().filter_map(read).collect();
+        customers.extend(self.log.pinned().await?);
+        // The register is pinned under the store's own id.
+        customers.remove(&CustomerId::from_bytes(*self.store.as_bytes()));
+        Ok(customers)
+    }
+
     /// The customer's ring: cached, or the newest there is.
-    pub(super) async fn ring(&self, asker: Asker<'_>, customer: CustomerId) -> Result<Arc<Ring>> {
+    pub(crate) async fn ring(&self, asker: Asker<'_>, customer: CustomerId) -> Result<Arc<Ring>> {
         let keys = self.customer(customer);
         keys.ring.get(&*self.clock, self.limits, self.load_ring(asker, customer, &keys)).await
     }
 
     /// The newest ring there is, whatever was cached.
-    pub(super) async fn fresh_ring(&self, asker: Asker<'_>, customer: CustomerId) -> Result<Arc<Ring>> {
+    pub(crate) async fn fresh_ring(&self, asker: Asker<'_>, customer: CustomerId) -> Result<Arc<Ring>> {
         self.customer(customer).ring.clear().await;
         self.ring(asker, customer).await
     }
@@ -245,7 +274,7 @@ impl Keyring {
 
     /// Records that what lies on the keys storage was refused, if that is what
     /// `error` says: no key use may come of it that would.
-    pub(super) async fn refuse(&self, asker: Asker<'_>, customer: Option<CustomerId>, error: Error) -> Error {
+    pub(crate) async fn refuse(&self, asker: Asker<'_>, customer: Option<CustomerId>, error: Error) -> Error {
         if error.kind() != ErrorKind::Integrity {
             return error;
         }
@@ -313,7 +342,7 @@ impl Keyring {
     }
 
     /// The data key under which `id` of `ring` is sealed.
-    pub(super) async fn data_key(
+    pub(crate) async fn data_key(
         &self,
         asker: Asker<'_>,
         ring: &Ring,
@@ -343,14 +372,16 @@ impl Keyring {
 
     /// Writes the first ring of a new customer: a name key, and the day keys of
     /// the first month.
-    pub(super) async fn create_ring(
+    pub(crate) async fn create_ring(
         &self,
         asker: Asker<'_>,
         customer: CustomerId,
         settings: Settings,
+        (period, window): (Period, Window),
     ) -> Result<Arc<Ring>> {
         let epoch = self.current_epoch(asker).await?;
-        let first = Ring::first(self.store, customer, epoch.number, settings);
+        let now = self.clock.now();
+        let first = Ring::first((self.store, customer), epoch.number, settings, (now, period, window));
         let data_key_id = DataKeyId::from_bytes(random(&*self.entropy)?);
         let kms_key = first.settings.kms_key.clone();
         let reference = KeyRef::Customer { kms_key: kms_key.clone(), data_key: data_key_id };
@@ -358,7 +389,7 @@ impl Keyring {
             self.begin(asker, Action::KmsGenerateDataKey, Some(customer), reference).await?;
         let context = EncryptionContext::customer(self.store, customer, data_key_id);
         let made = self.generate(open, receipt, &kms_key, &context).await?;
-        let from = first.settings.period.retain_until(self.clock.now());
+        let from = period.retain_until(now);
         let days = (0..MINT_DAYS).map(|days| EntryKind::Day(from.plus(days)));
         let entries =
             self.new_entries(customer, days.chain([EntryKind::Name]), (data_key_id, &made.plaintext))?;
@@ -374,11 +405,11 @@ impl Keyring {
     ///
     /// Of several nodes that want to change one version, one wins; the others
     /// read its version and decide anew.
-    pub(super) async fn ensure(
+    pub(crate) async fn ensure(
         &self,
         asker: Asker<'_>,
         customer: CustomerId,
-        want: &Want,
+        want: &Want<'_>,
     ) -> Result<Arc<Ring>> {
         let keys = self.customer(customer);
         let _own_turn = keys.change.lock().await;
@@ -398,35 +429,49 @@ impl Keyring {
         Err(Error::new(ErrorKind::Conflict, format!("the ring of customer {customer} changes too often")))
     }
 
-    async fn plan(&self, asker: Asker<'_>, ring: &Ring, want: &Want) -> Result<Option<Change>> {
+    async fn plan(&self, asker: Asker<'_>, ring: &Ring, want: &Want<'_>) -> Result<Option<Change>> {
         match want {
-            Want::Settings { period, suite } => {
-                let settings = Settings {
-                    period: period.unwrap_or(ring.settings.period),
-                    suite: suite.unwrap_or(ring.settings.suite),
-                    ..ring.settings.clone()
-                };
+            Want::Decided(decide) => decide(ring),
+            Want::BlobHold { hold, .. } if ring.hold(*hold).is_some() => Ok(None),
+            Want::BlobHold { hold, blob, from } => {
+                let (under, data_key) = self.minting_key(asker, ring).await?;
+                let mut minted =
+                    self.new_entries(ring.customer, [EntryKind::Hold].into_iter(), (under, &data_key))?;
+                let key = minted.pop().expect("one kind gives one entry");
+                let scope = HoldScope::Blob { blob: *blob, from: *from, key: key.id };
+                let hold = Hold { id: *hold, scope, placed: self.clock.now(), state: HoldState::Opening };
+                Ok(Some(Change::PlaceHold { hold, key: Some(key) }))
+            }
+            Want::Suite(suite) => {
+                let settings = Settings { suite: *suite, ..ring.settings.clone() };
                 Ok((settings != ring.settings).then_some(Change::Settings(settings)))
+            }
+            Want::Policy { period, window } => {
+                let policy = ring.policy();
+                let (period, window) = (period.unwrap_or(policy.period), window.unwrap_or(policy.window));
+                let changes = (period, window) != (policy.period, policy.window);
+                let since = self.clock.now();
+                Ok(changes.then_some(Change::Policy { since, period, window, order: None }))
             }
             Want::DayKeys(from) if ring.day_key(*from).is_some() => Ok(None),
             Want::DayKeys(from) => {
                 let last = (0..MINT_DAYS).map(|days| from.plus(days));
                 let mut days = ring.missing_days(last);
                 days.dedup();
-                // A data key of the KMS key that the customer has now.
-                let fits = |key: &&RingDataKey| key.kms_key == ring.settings.kms_key;
-                let Some(under) = ring.data_keys.iter().find(fits) else {
-                    return Err(Error::new(
-                        ErrorKind::Integrity,
-                        "the ring has no data key of its own KMS key",
-                    ));
-                };
-                let data_key = self.data_key(asker, ring, under.id).await?;
+                let (under, data_key) = self.minting_key(asker, ring).await?;
                 let kinds = days.into_iter().map(EntryKind::Day);
-                let entries = self.new_entries(ring.customer, kinds, (under.id, &data_key))?;
+                let entries = self.new_entries(ring.customer, kinds, (under, &data_key))?;
                 Ok(Some(Change::Mint { data_keys: Vec::new(), entries }))
             }
         }
+    }
+
+    /// A data key of the KMS key that the customer has now.
+    async fn minting_key(&self, asker: Asker<'_>, ring: &Ring) -> Result<(DataKeyId, Arc<DataKey>)> {
+        let fits = |key: &&RingDataKey| key.kms_key == ring.settings.kms_key;
+        let none = || Error::new(ErrorKind::Integrity, "the ring has no data key of its own KMS key");
+        let under = ring.data_keys.iter().find(fits).ok_or_else(none)?;
+        Ok((under.id, self.data_key(asker, ring, under.id).await?))
     }
 
     fn new_entries(
@@ -435,18 +480,19 @@ impl Keyring {
         kinds: impl Iterator<Item = EntryKind>,
         data_key: (DataKeyId, &DataKey),
     ) -> Result<Vec<Entry>> {
+        let minted = self.clock.now();
         kinds
             .map(|kind| {
                 let id = KekId::from_bytes(random(&*self.entropy)?);
                 let kek = Kek::new(random_secret(&*self.entropy)?);
                 let salt = random(&*self.entropy)?;
-                Ok(Entry::seal((self.store, customer), id, kind, &kek, data_key, salt))
+                Ok(Entry::seal((self.store, customer), minted, id, kind, &kek, data_key, salt))
             })
             .collect()
     }
 
     /// Writes one version of a ring. `None` if another one has that number.
-    async fn write_ring(
+    pub(crate) async fn write_ring(
         &self,
         asker: Asker<'_>,
         epoch: &Epoch,
@@ -541,7 +587,7 @@ impl Keyring {
 
     /// Wipes every key whose term is over. Called now and then, so that a key
     /// that nobody asks for does not stay in memory.
-    pub(super) fn evict(&self) {
+    pub(crate) fn evict(&self) {
         let now = self.clock.uptime();
         lock(&self.epochs).retain(|_, cell| !cell.evict(now) || Arc::strong_count(cell) > 1);
         for keys in lock(&self.customers).values() {
@@ -580,13 +626,13 @@ impl fmt::Debug for Keyring {
 
 /// Records how a step of an operation ended, and passes its result on. Nobody
 /// waits for that record: the operation's own stands behind it.
-pub(super) fn settle<T>(open: OpenIntent, result: Result<T>) -> Result<T> {
+pub(crate) fn settle<T>(open: OpenIntent, result: Result<T>) -> Result<T> {
     open.record(result.as_ref().err().map_or(OutcomeResult::Ok, |error| error.kind().into()), None);
     result
 }
 
 /// Records how an operation ended, and passes its result on.
-pub(super) async fn close<T>(open: OpenIntent, result: Result<T>) -> Result<T> {
+pub(crate) async fn close<T>(open: OpenIntent, result: Result<T>) -> Result<T> {
     match result {
         Ok(value) => {
             open.finish(OutcomeResult::Ok, None).await?;
@@ -601,7 +647,7 @@ pub(super) async fn close<T>(open: OpenIntent, result: Result<T>) -> Result<T> {
     }
 }
 
-fn refused(refusal: RingRefusal) -> Error {
+pub(crate) fn refused(refusal: RingRefusal) -> Error {
     let kind = match refusal {
         RingRefusal::Shortened | RingRefusal::Held | RingRefusal::WindowOpen => ErrorKind::Denied,
         RingRefusal::UnknownKey => ErrorKind::NotFound,

@@ -82,7 +82,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     let asker = Asker { access: &customer.access, cause: Some(request) };
     let now = room.clock.now();
     let mut ring = room.keyring.ring(asker, customer.id).await?;
-    let promised = ring.settings.period.retain_until(now);
+    let promised = ring.policy().period.retain_until(now);
     let day = options.retain_until.map_or(promised, |day| day.max(promised));
     if day > Day::MAX {
         return Err(Error::new(ErrorKind::InvalidInput, "the day to keep the blob until is too far off"));

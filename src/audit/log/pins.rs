@@ -14,7 +14,7 @@ use super::append::{Backoff, is_lasting};
 use super::wal::request_within;
 use super::{Inner, Log};
 use crate::audit::RingRef;
-use crate::audit::layout::{Object, pins_of};
+use crate::audit::layout::{Object, pins, pins_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 use crate::store::store_error;
@@ -38,6 +38,26 @@ impl Log {
             Ok(pinned) => pinned,
             Err(elapsed) => Err(unavailable().with_source(elapsed)),
         }
+    }
+
+    /// Everyone whose ring was pinned.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AuditUnavailable`] if the storage cannot be read,
+    /// [`ErrorKind::Integrity`] if something else stands among the pins.
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn pinned(&self) -> Result<Vec<CustomerId>> {
+        let inner = &self.inner;
+        let folder = pins();
+        let listed = inner.wal.storage.list_with_delimiter(Some(&folder));
+        let Some(listed) = request_within(inner.config.deadline, listed).await? else {
+            return Ok(Vec::new());
+        };
+        let read = |path: &Path| path.filename().and_then(|name| name.parse().ok());
+        let stray = || Error::new(ErrorKind::Integrity, "something stands among the pins that is none");
+        listed.common_prefixes.iter().map(|path| read(path).ok_or_else(stray)).collect()
     }
 
     /// The newest version of a customer's ring that was pinned, `None` if none

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::order::testing;
 
-static_assertions::assert_not_impl_any!(TrustedTime: Clone, Copy, Default);
+static_assertions::assert_not_impl_any!(TrustedTime: Copy, Default);
 
 const MINUTE: u64 = 60_000_000;
 const HOUR: u64 = 60 * MINUTE;

@@ -1,0 +1,162 @@
+//! The wrap paths of a customer's blobs, as the log has them.
+//!
+//! A wrap path is a way from a live key to a blob's DEK: the header's wrap, or a side
+//! object's. What a drop destroys follows from them, and so they come from the log,
+//! which has an intent of each before it exists, and never from a listing, which the
+//! storage could shorten. An intent without an outcome counts: the wrap may be there.
+//!
+//! A drop freezes the set. From `Pending` on the key wraps nothing new, and the window is
+//! longer than any node's cache. A blob that is wrapped under it may get another path
+//! until the very end: whoever makes one has its intent in the log first, and then looks
+//! at the newest ring. So what the log says *after* the drop was written is all there
+//! will ever be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::TryStreamExt;
+use sha2::{Digest, Sha256};
+
+use crate::audit::log::LogReader;
+use crate::audit::query::{Filter, operations};
+use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
+use crate::error::Result;
+use crate::id::{BlobId, CustomerId, KekId};
+use crate::ring::Ring;
+use crate::time::Timestamp;
+
+/// How sure it is that a wrap is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Certainty {
+    /// Its writer went away, or did not learn how it ended.
+    Possible,
+    /// It was written.
+    Certain,
+}
+
+/// The wrap paths of one customer.
+#[derive(Clone, Debug, Default)]
+pub struct Paths {
+    blobs: BTreeMap<BlobId, BlobPaths>,
+}
+
+/// The wrap paths of one blob.
+#[derive(Clone, Debug, Default)]
+pub struct BlobPaths {
+    /// The keys it is or may be wrapped under.
+    pub keys: BTreeMap<KekId, Certainty>,
+    /// The length of the plaintext in bytes, once the log has it.
+    pub bytes: Option<u64>,
+    /// Whether one of the intents still has no outcome: its writer may be at it.
+    pub open: bool,
+}
+
+/// What becomes of the blobs that were wrapped under some keys when these are gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Blobs that were there, and have no other path.
+    pub shredded: BTreeSet<BlobId>,
+    /// Blobs that may have been there, and have no other path.
+    pub uncertain: BTreeSet<BlobId>,
+    /// Blobs that live on, or may.
+    pub surviving: BTreeSet<BlobId>,
+    /// The plaintext of the shredded ones, in bytes.
+    pub bytes: u64,
+}
+
+impl Paths {
+    /// Reads the paths that the log has of a customer since `since`, which is when the
+    /// oldest key in question was made.
+    ///
+    /// # Errors
+    /// As [`crate::audit::query::query`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn read(reader: &LogReader, customer: CustomerId, since: Timestamp) -> Result<Self> {
+        let filter = Filter { customer: Some(customer), from: Some(since), ..Filter::default() };
+        let mut found = operations(reader, &filter, None);
+        let mut paths = Self::default();
+        while let Some(operation) = found.try_next().await? {
+            let outcome = operation.outcome();
+            paths.take(
+                operation.intent(),
+                outcome.map(|outcome| outcome.result),
+                outcome.and_then(|outcome| outcome.bytes),
+            );
+        }
+        Ok(paths)
+    }
+
+    /// Takes one operation in.
+    pub(super) fn take(&mut self, intent: &Intent, result: Option<OutcomeResult>, bytes: Option<u64>) {
+        let wraps =
+            matches!(intent.action, Action::Seal | Action::Extend | Action::Rewrap | Action::HoldPlace);
+        let key = match &intent.key {
+            Some(KeyRef::Kek { id, .. } | KeyRef::HoldKey { id }) => *id,
+            _ => return,
+        };
+        let (true, Some(blob)) = (wraps, intent.blob) else { return };
+        let certainty = match result {
+            Some(OutcomeResult::Ok) => Certainty::Certain,
+            // The storage may have taken it although nobody was told.
+            None | Some(OutcomeResult::Unknown | OutcomeResult::Unavailable | OutcomeResult::Aborted) => {
+                Certainty::Possible
+            }
+            // It was given up before anything could be seen.
+            Some(_) => return,
+        };
+        let paths = self.blobs.entry(blob).or_default();
+        paths.open |= result.is_none();
+        let known = paths.keys.entry(key).or_insert(certainty);
+        *known = certainty.max(*known);
+        if intent.action == Action::Seal && certainty == Certainty::Certain {
+            paths.bytes = bytes;
+        }
+    }
+
+    /// The blobs, in order.
+    pub fn blobs(&self) -> impl Iterator<Item = (&BlobId, &BlobPaths)> {
+        self.blobs.iter()
+    }
+
+    /// The blobs that are or may be wrapped under one of `keys`.
+    pub fn under<'a>(
+        &'a self,
+        keys: &'a BTreeSet<KekId>,
+    ) -> impl Iterator<Item = (BlobId, &'a BlobPaths)> + 'a {
+        let under = |paths: &BlobPaths| paths.keys.keys().any(|key| keys.contains(key));
+        self.blobs.iter().filter(move |(_, paths)| under(paths)).map(|(blob, paths)| (*blob, paths))
+    }
+
+    /// What becomes of the blobs under `keys` once these are gone from `ring`. Another
+    /// path counts if its key is live there, even if nobody knows whether the wrap was
+    /// written: such a blob is neither certified as shredded nor deleted.
+    #[must_use]
+    pub fn scope(&self, ring: &Ring, keys: &BTreeSet<KekId>) -> Scope {
+        let mut scope = Scope::default();
+        for (blob, paths) in self.under(keys) {
+            let lives = |key: &KekId| !keys.contains(key) && ring.entry(*key).is_some();
+            if paths.keys.keys().any(lives) {
+                scope.surviving.insert(blob);
+            } else if paths.keys.values().any(|certainty| *certainty == Certainty::Certain) {
+                scope.bytes += paths.bytes.unwrap_or(0);
+                scope.shredded.insert(blob);
+            } else {
+                scope.uncertain.insert(blob);
+            }
+        }
+        scope
+    }
+}
+
+impl Scope {
+    /// SHA-256 over the ids of the shredded blobs, in order.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for blob in &self.shredded {
+            hash.update(blob.as_bytes());
+        }
+        hash.finalize().into()
+    }
+}
