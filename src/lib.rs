@@ -31,6 +31,7 @@ pub mod manual;
 pub mod merkle;
 pub mod order;
 pub mod payload;
+pub mod register;
 pub mod retention;
 pub mod ring;
 pub mod room;

@@ -107,6 +107,19 @@ pub fn ring_seal(
     derive(epoch_key, &[LABEL, store.as_bytes(), customer.as_bytes(), &version.to_be_bytes(), salt])
 }
 
+/// The key of the seal of one version of the store's register under an epoch data
+/// key.
+#[must_use]
+pub fn register_seal(
+    epoch_key: &Secret<KEY_LEN>,
+    store: StoreId,
+    version: u64,
+    salt: &Salt,
+) -> Secret<KEY_LEN> {
+    const LABEL: &[u8] = b"strongroom/v1/register\0";
+    derive(epoch_key, &[LABEL, store.as_bytes(), &version.to_be_bytes(), salt])
+}
+
 /// The key that seals the store's directory key into an epoch record.
 #[must_use]
 pub fn directory_seal(epoch_key: &Secret<KEY_LEN>, store: StoreId, salt: &Salt) -> Secret<KEY_LEN> {
@@ -214,6 +227,8 @@ mod tests {
             entry_seal(&one, KekId::from_bytes(id), &salt),
             ring_seal(&one, StoreId::from_bytes(id), CustomerId::from_bytes(id), 1, &salt),
             ring_seal(&one, StoreId::from_bytes(id), CustomerId::from_bytes(id), 2, &salt),
+            register_seal(&one, StoreId::from_bytes(id), 1, &salt),
+            register_seal(&one, StoreId::from_bytes(id), 2, &salt),
             directory_seal(&one, StoreId::from_bytes(id), &salt),
             local_kms(&one, &salt),
             payload(&one, Suite::Aes256Gcm, &salt, &[]).key,

@@ -5,6 +5,7 @@
 //! | blobs | `blob/<customer>/<day>/<blob>` | header and payload of one blob |
 //! | blobs | `name/<customer>/<tag>/<inverse time>-<blob>` | one use of a name |
 //! | keys | `ring/<customer>/<version>` | one version of a customer's ring |
+//! | keys | `register/<version>` | one version of the store's register |
 //! | keys | `epoch/<number>` | one epoch |
 //! | keys | `label/<tag>` | which customer a label stands for |
 //! | keys | `store` | the marker of a store |
@@ -107,6 +108,26 @@ pub fn rings() -> Path {
     Path::from_iter(["ring"])
 }
 
+/// Where a version of the store's register lives.
+#[must_use]
+pub fn register(version: u64) -> Path {
+    registers().join(format!("{version:016x}"))
+}
+
+/// The version of the register that lives at `path`, if one does.
+#[must_use]
+pub fn read_register(path: &Path) -> Option<u64> {
+    let ["register", version] = parts(path)? else { return None };
+    let version = u64::from_str_radix(version, 16).ok()?;
+    (register(version) == *path).then_some(version)
+}
+
+/// The prefix of all versions of the store's register.
+#[must_use]
+pub fn registers() -> Path {
+    Path::from_iter(["register"])
+}
+
 /// Where an epoch lives.
 #[must_use]
 pub fn epoch(number: u32) -> Path {
@@ -187,6 +208,9 @@ mod tests {
         assert_eq!(path.as_ref(), format!("ring/{CUSTOMER}/000000000000001f"));
         assert_eq!(read_ring(&path), Some((CUSTOMER, 0x1f)));
 
+        assert_eq!(register(0x1f).as_ref(), "register/000000000000001f");
+        assert_eq!(read_register(&register(0x1f)), Some(0x1f));
+
         assert_eq!(epoch(255).as_ref(), "epoch/000000ff");
         assert_eq!(read_epoch(&epoch(255)), Some(255));
         assert_eq!(read_label(&label(&[7; 32])), Some([7; 32]));
@@ -225,6 +249,7 @@ mod tests {
         }
         for version in ["1f", "000000000000001F", "+00000000000001f", "0000000000000001f", ""] {
             assert_eq!(read_ring(&Path::from(format!("ring/{CUSTOMER}/{version}"))), None, "{version}");
+            assert_eq!(read_register(&Path::from(format!("register/{version}"))), None, "{version}");
         }
         for number in ["ff", "000000FF", "+00000ff", "0000000ff"] {
             assert_eq!(read_epoch(&Path::from(format!("epoch/{number}"))), None, "{number}");
