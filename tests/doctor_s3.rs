@@ -20,7 +20,7 @@ use strongroom::access::{Access, Principal, Purpose};
 use strongroom::doctor::policy::{Account, Deployment, Document, documents};
 use strongroom::doctor::{Check, Setup, State, Subject, examine};
 use strongroom::kms::aws::AwsKms;
-use strongroom::kms::{KmsAdmin, KmsRegistry};
+use strongroom::kms::{KmsAdmin, KmsDestroyer, KmsRegistry};
 use strongroom::room::{CustomerInfo, KeyChoice, NewCustomer, Options, Strongroom};
 use strongroom::store::probe::{LockTerm, ObjectLock, Probe, Reply, Versioning};
 use strongroom::store::{CreateRoot, StorageRole, StorageUrls, Storages};

@@ -46,8 +46,8 @@ use tokio::sync::OnceCell;
 use crate::audit::KeyUseReceipt;
 use crate::id::KmsKeyId;
 use crate::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError,
-    KmsErrorKind, WrappedDataKey,
+    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
+    KmsDestroyer, KmsError, KmsErrorKind, WrappedDataKey,
 };
 use crate::secret::Secret;
 use crate::time::Timestamp;
@@ -293,6 +293,13 @@ impl KmsAdmin for AwsKms {
         .await
     }
 
+    fn assurance(&self) -> DestructionAssurance {
+        DestructionAssurance::Attested
+    }
+}
+
+#[async_trait]
+impl KmsDestroyer for AwsKms {
     async fn enable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
         let key = Arn::of(key)?;
         self.in_time(async {
@@ -359,10 +366,6 @@ impl KmsAdmin for AwsKms {
             }
         })
         .await
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        DestructionAssurance::Attested
     }
 }
 
