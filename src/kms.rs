@@ -84,15 +84,50 @@ pub trait Kms: Send + Sync + fmt::Debug {
         Ok(key.clone())
     }
 
+    /// The lasting id of a key that shall become an epoch's, as
+    /// [`Kms::resolve`] gives it, if the end of this one key is the end of every
+    /// copy: it lives in one place, and its material was made in the KMS and
+    /// never left it.
+    ///
+    /// # Errors
+    /// As [`Kms::resolve`]; [`KmsErrorKind::Invalid`] if copies of its material
+    /// may outlive it.
+    async fn resolve_for_epoch(&self, key: &KmsKeyId) -> Result<KmsKeyId, KmsError> {
+        self.resolve(key).await
+    }
+
     /// The state of a key. Uses no key, and needs no receipt.
+    ///
+    /// [`KmsErrorKind::KeyDestroyed`] is the provider's word that the key is gone
+    /// for good, and a certificate may rest on it: a provider says so only where
+    /// it knows that it asked in the right place, and anything less is another
+    /// kind. A key that was made seconds ago may not be known everywhere yet, so
+    /// a caller that certifies has seen the key pending deletion before, and
+    /// its day of deletion pass.
     ///
     /// # Errors
     /// [`KmsError`]; a key that does not exist is [`KmsErrorKind::KeyDestroyed`].
     async fn describe(&self, key: &KmsKeyId) -> Result<KeyState, KmsError>;
 }
 
-/// The part of a KMS that makes and ends keys. Epoch rotation, offboarding and
-/// `init` hold one; whatever seals and opens holds a [`Kms`] only.
+/// The part of a KMS that makes keys. `init`, the rotation of epochs and whoever
+/// adds a customer hold one; it ends no key ([`KmsDestroyer`] does).
+#[async_trait]
+pub trait KmsAdmin: Kms {
+    /// Makes a new enabled key, which lives in one place only and whose material
+    /// never was outside the KMS. `tags` name what it is for, with opaque ids.
+    ///
+    /// # Errors
+    /// [`KmsError`].
+    async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError>;
+
+    /// What a finished deletion is worth.
+    fn assurance(&self) -> DestructionAssurance;
+}
+
+/// The part of a KMS that ends keys. Only the commands that finish an epoch or
+/// the offboarding of a customer hold one, with credentials of their own: no
+/// daemon can ask for a deletion, because nothing it has been given knows how.
 ///
 /// # Contract
 /// * `disable` takes effect for every later call that starts after it returned.
@@ -101,14 +136,10 @@ pub trait Kms: Send + Sync + fmt::Debug {
 /// * All are idempotent: asking for the state a key is in is no error. So is
 ///   disabling a key that is pending deletion, scheduling it once more (the
 ///   first date stands), and cancelling where nothing is scheduled.
+/// * What they did is seen with [`Kms::describe`], to the end: a key that is gone
+///   is [`KmsErrorKind::KeyDestroyed`], and nothing else is.
 #[async_trait]
-pub trait KmsAdmin: Kms {
-    /// Makes a new enabled key. `tags` name what it is for, with opaque ids.
-    ///
-    /// # Errors
-    /// [`KmsError`].
-    async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError>;
-
+pub trait KmsDestroyer: Kms {
     /// Lets a disabled key be used again.
     ///
     /// # Errors
@@ -133,16 +164,35 @@ pub trait KmsAdmin: Kms {
     /// # Errors
     /// [`KmsError`]; [`KmsErrorKind::KeyDestroyed`] if it is too late.
     async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError>;
-
-    /// What a finished deletion is worth.
-    fn assurance(&self) -> DestructionAssurance;
 }
 
-/// The providers of this program, by the prefix of their key ids.
+/// The providers of this program, by the prefix of their key ids. They seal, open
+/// and make keys.
+///
+/// A key cannot be ended with what a registry hands out:
+///
+/// ```
+/// # async fn look(kms: strongroom::kms::KmsRegistry, key: strongroom::id::KmsKeyId) {
+/// let _state = kms.get(&key).unwrap().describe(&key).await;
+/// # }
+/// ```
+///
+/// ```compile_fail,E0599
+/// # async fn look(kms: strongroom::kms::KmsRegistry, key: strongroom::id::KmsKeyId) {
+/// let _due = kms.get(&key).unwrap().schedule_deletion(&key, 7).await;
+/// # }
+/// ```
+///
+/// That takes a [`DestroyerRegistry`]:
+///
+/// ```
+/// # use strongroom::kms::DestroyerRegistry;
+/// # async fn look(kms: DestroyerRegistry, key: strongroom::id::KmsKeyId) {
+/// let _due = kms.get(&key).unwrap().schedule_deletion(&key, 7).await;
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
-pub struct KmsRegistry {
-    providers: BTreeMap<&'static str, Arc<dyn KmsAdmin>>,
-}
+pub struct KmsRegistry(Providers<dyn KmsAdmin>);
 
 impl KmsRegistry {
     /// A registry without providers.
@@ -154,7 +204,7 @@ impl KmsRegistry {
     /// The same registry with `provider`, in place of another of its prefix.
     #[must_use]
     pub fn with(mut self, provider: Arc<dyn KmsAdmin>) -> Self {
-        self.providers.insert(provider.provider(), provider);
+        self.0.insert(provider.provider(), provider);
         self
     }
 
@@ -172,7 +222,49 @@ impl KmsRegistry {
     /// [`KmsErrorKind::Configuration`] if there is none: it was not registered,
     /// was not built in, or does not exist.
     pub fn provider(&self, prefix: &str) -> Result<&Arc<dyn KmsAdmin>, KmsError> {
-        self.providers.get(prefix).ok_or_else(|| {
+        self.0.get(prefix)
+    }
+}
+
+/// The providers that may end keys, by the prefix of their key ids: for the
+/// commands that finish an epoch or an offboarding, and for no one else.
+#[derive(Clone, Debug, Default)]
+pub struct DestroyerRegistry(Providers<dyn KmsDestroyer>);
+
+impl DestroyerRegistry {
+    /// A registry without providers.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same registry with `provider`, in place of another of its prefix.
+    #[must_use]
+    pub fn with(mut self, provider: Arc<dyn KmsDestroyer>) -> Self {
+        self.0.insert(provider.provider(), provider);
+        self
+    }
+
+    /// The provider of `key`.
+    ///
+    /// # Errors
+    /// As [`KmsRegistry::provider`].
+    pub fn get(&self, key: &KmsKeyId) -> Result<&Arc<dyn KmsDestroyer>, KmsError> {
+        self.0.get(key.provider())
+    }
+}
+
+/// What both registries are.
+#[derive(Debug)]
+struct Providers<P: ?Sized>(BTreeMap<&'static str, Arc<P>>);
+
+impl<P: ?Sized> Providers<P> {
+    fn insert(&mut self, prefix: &'static str, provider: Arc<P>) {
+        self.0.insert(prefix, provider);
+    }
+
+    fn get(&self, prefix: &str) -> Result<&Arc<P>, KmsError> {
+        self.0.get(prefix).ok_or_else(|| {
             let message = match prefix {
                 "local" => "local keys are not set up here: name the key directory",
                 "aws-kms" if cfg!(feature = "aws") => "AWS KMS is not set up here",
@@ -181,6 +273,18 @@ impl KmsRegistry {
             };
             KmsError::new(KmsErrorKind::Configuration, message)
         })
+    }
+}
+
+impl<P: ?Sized> Clone for Providers<P> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<P: ?Sized> Default for Providers<P> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
     }
 }
 
@@ -241,6 +345,12 @@ impl EncryptionContext {
             ("strongroom:customer", customer.to_string()),
             ("strongroom:data-key", data_key.to_string()),
         ]))
+    }
+
+    /// Whether it is an epoch's.
+    #[must_use]
+    pub fn is_of_epoch(&self) -> bool {
+        self.0.get("strongroom:use").is_some_and(|value| value == "epoch")
     }
 
     /// The pairs, sorted by name.
@@ -380,8 +490,12 @@ mod tests {
         let error = KmsRegistry::new().get(&"aws-kms:arn".parse().unwrap()).unwrap_err();
         assert_eq!(error.kind(), KmsErrorKind::Configuration);
         assert_eq!(error.to_string().contains("feature `aws`"), cfg!(not(feature = "aws")));
-        let error = KmsRegistry::new().get(&"vault:a".parse().unwrap()).unwrap_err();
-        assert!(error.to_string().contains("no such key provider"));
+        for error in [
+            KmsRegistry::new().get(&"vault:a".parse().unwrap()).unwrap_err(),
+            DestroyerRegistry::new().get(&"vault:a".parse().unwrap()).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("no such key provider"));
+        }
     }
 
     static_assertions::assert_not_impl_any!(DataKey: Clone, serde::Serialize, PartialEq);

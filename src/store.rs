@@ -27,6 +27,7 @@ mod fault;
 pub mod layout;
 pub mod marker;
 pub mod probe;
+pub mod purge;
 #[cfg(feature = "aws")]
 pub mod s3;
 mod staging;
@@ -37,10 +38,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use self::bounded::Bounded;
 use self::fault::unusable;
@@ -83,8 +84,8 @@ pub struct Storages {
     pub audit: Arc<dyn ObjectStore>,
     kind: StorageKind,
     directories: Vec<PathBuf>,
-    #[cfg(feature = "aws")]
-    blob_bucket: Option<Arc<object_store::aws::AmazonS3>>,
+    under_blobs: Beneath,
+    under_keys: Beneath,
 }
 
 impl Storages {
@@ -104,14 +105,11 @@ impl Storages {
         let blobs = opener.own_or_under(urls.blobs.as_ref(), &urls.root, &mut root, "blobs").await?;
         let keys = opener.own_or_under(urls.keys.as_ref(), &urls.root, &mut root, "keys").await?;
         let audit = opener.own_or_under(urls.audit.as_ref(), &urls.root, &mut root, "audit").await?;
-        #[cfg(feature = "aws")]
-        let blob_bucket = blobs.bucket;
-        let kind = blobs.kind;
         Ok(Self {
-            kind,
+            kind: blobs.kind,
             directories: opener.directories,
-            #[cfg(feature = "aws")]
-            blob_bucket,
+            under_blobs: blobs.beneath,
+            under_keys: keys.beneath,
             ..Self::from_parts(blobs.store, keys.store, audit.store)
         })
     }
@@ -131,8 +129,8 @@ impl Storages {
             audit: bounded(audit),
             kind: StorageKind::Cloud,
             directories: Vec::new(),
-            #[cfg(feature = "aws")]
-            blob_bucket: None,
+            under_blobs: Beneath::default(),
+            under_keys: Beneath::default(),
         }
     }
 
@@ -184,10 +182,44 @@ impl Storages {
     #[cfg_attr(not(feature = "aws"), expect(clippy::unused_async, reason = "asks S3 with feature `aws`"))]
     pub async fn removes_abandoned_parts(&self) -> Result<Option<bool>> {
         #[cfg(feature = "aws")]
-        if let Some(bucket) = &self.blob_bucket {
+        if let Some(bucket) = &self.under_blobs.bucket {
             return s3::check_rule(bucket, bounded::CALL).await.map(Some);
         }
         Ok(None)
+    }
+
+    /// What time it is by the clock of the object storage, or a little before
+    /// that; `None` where it has none but this machine's (a directory, memory), and
+    /// where nothing is known of it ([`Storages::from_parts`]).
+    ///
+    /// S3 tells it with every answer, in whole seconds; the storage of keys is asked
+    /// if it is there. Other clouds are asked by writing an empty object to
+    /// [`layout::clock`] on the storage of blobs, each time over the one before. A
+    /// request ends within 20 s.
+    ///
+    /// Trust: it is as good as the connection. Over plain HTTP anyone on the way
+    /// can answer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`], also if it does not tell the time;
+    /// [`ErrorKind::Configuration`] where we may not write.
+    pub async fn clock(&self) -> Result<Option<Timestamp>> {
+        let silent = || Error::new(ErrorKind::Unavailable, "the storage does not tell what time it is");
+        #[cfg(feature = "aws")]
+        for beneath in [&self.under_keys, &self.under_blobs] {
+            if let Some(bucket) = &beneath.bucket {
+                return s3::ask::time(bucket, bounded::CALL).await?.ok_or_else(silent).map(Some);
+            }
+        }
+        if !(self.under_blobs.known && self.kind == StorageKind::Cloud) {
+            return Ok(None);
+        }
+        let (path, what) = (layout::clock(), "ask the storage for the time");
+        let empty = object_store::PutPayload::default();
+        self.blobs.put(&path, empty).await.map_err(|error| store_error(error, what))?;
+        let written = self.blobs.head(&path).await.map_err(|error| store_error(error, what))?;
+        let micros = u64::try_from(written.last_modified.timestamp_micros()).map_err(|_| silent())?;
+        Timestamp::from_micros(micros).map_err(|_| silent()).map(Some)
     }
 }
 
@@ -197,32 +229,39 @@ impl fmt::Debug for Storages {
     }
 }
 
-/// One opened place.
-struct Opened {
-    store: Arc<dyn ObjectStore>,
-    kind: StorageKind,
+/// What lies under a storage, for questions that [`ObjectStore`] has no call for.
+#[derive(Clone, Default)]
+struct Beneath {
+    /// Whether we opened it.
+    known: bool,
+    /// Where in the bucket or directory it begins.
+    prefix: object_store::path::Path,
+    directory: Option<PathBuf>,
     #[cfg(feature = "aws")]
     bucket: Option<Arc<object_store::aws::AmazonS3>>,
 }
 
+/// One opened place.
+struct Opened {
+    store: Arc<dyn ObjectStore>,
+    kind: StorageKind,
+    beneath: Beneath,
+}
+
 impl Opened {
     fn new(store: impl ObjectStore, kind: StorageKind) -> Self {
-        Self {
-            store: Arc::new(store),
-            kind,
-            #[cfg(feature = "aws")]
-            bucket: None,
-        }
+        Self { store: Arc::new(store), kind, beneath: Beneath { known: true, ..Beneath::default() } }
     }
 
     fn under(&self, prefix: impl Into<object_store::path::Path>) -> Self {
         let prefix = prefix.into();
         let store = Arc::clone(&self.store);
+        let whole = self.beneath.prefix.parts().chain(prefix.parts()).collect();
+        let beneath = Beneath { prefix: whole, ..self.beneath.clone() };
         Self {
             store: if prefix.as_ref().is_empty() { store } else { Arc::new(PrefixStore::new(store, prefix)) },
             kind: self.kind,
-            #[cfg(feature = "aws")]
-            bucket: self.bucket.clone(),
+            beneath,
         }
     }
 }
@@ -275,8 +314,10 @@ impl Opener {
             Place::Directory(path) => {
                 let (path, create) = (path.clone(), self.create);
                 self.directories.push(path.clone());
+                let directory = Some(path.clone());
                 let store = blocking(move || open_directory(&path, create)).await?;
-                Ok(Opened::new(store, StorageKind::Local))
+                let opened = Opened::new(store, StorageKind::Local);
+                Ok(Opened { beneath: Beneath { directory, ..opened.beneath }, ..opened })
             }
             Place::Bucket { cloud, bucket, prefix } => {
                 let opened = match cloud {
@@ -297,7 +338,8 @@ impl Opener {
         };
         let bucket = Arc::new(self.aws.insert(aws).bucket(bucket)?);
         let store = Arc::clone(&bucket) as Arc<dyn ObjectStore>;
-        Ok(Opened { bucket: Some(bucket), ..Opened::new(store, StorageKind::Cloud) })
+        let opened = Opened::new(store, StorageKind::Cloud);
+        Ok(Opened { beneath: Beneath { bucket: Some(bucket), ..opened.beneath }, ..opened })
     }
 
     #[cfg(not(feature = "aws"))]
@@ -398,8 +440,6 @@ async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + '
 mod tests {
     use std::time::Duration;
 
-    use object_store::ObjectStoreExt;
-
     use super::*;
     use crate::system::SystemClock;
 
@@ -438,6 +478,32 @@ mod tests {
         let later = SystemClock.now().saturating_add(ABANDONED_AFTER + Duration::from_secs(5));
         assert_eq!(storages.sweep(later).await.unwrap(), Swept { files: 1, bytes: 4 });
         assert_eq!(storages.removes_abandoned_parts().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn only_a_cloud_has_a_clock_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let local = StorageUrls::new(StorageUrl::directory(dir.path()).unwrap());
+        let memory = StorageUrls::new(StorageUrl::memory());
+        for urls in [local, memory] {
+            assert_eq!(open(&urls, CreateRoot::Yes).await.unwrap().clock().await.unwrap(), None);
+        }
+        let storages = Storages::memory();
+        assert_eq!(storages.clock().await.unwrap(), None);
+        // One that tells the time only by what was written when.
+        let cloud = Storages {
+            kind: StorageKind::Cloud,
+            under_blobs: Beneath { known: true, ..Beneath::default() },
+            ..storages
+        };
+        let minute = Duration::from_secs(60);
+        for _twice in 0..2 {
+            let told = cloud.clock().await.unwrap().unwrap();
+            assert!(told <= SystemClock.now().saturating_add(minute));
+            assert!(told.saturating_add(minute) >= SystemClock.now());
+        }
+        let left: Vec<_> = futures_util::StreamExt::collect(cloud.blobs.list(None)).await;
+        assert_eq!(left.len(), 1, "one object, written over: {left:?}");
     }
 
     #[tokio::test]

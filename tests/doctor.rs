@@ -11,7 +11,7 @@ use strongroom::access::{Access, Principal, Purpose};
 use strongroom::doctor::{Check, Setup, State, Subject, examine};
 use strongroom::id::KmsKeyId;
 use strongroom::kms::local::InsecureLocalKms;
-use strongroom::kms::{KmsAdmin, KmsRegistry};
+use strongroom::kms::{KmsDestroyer, KmsRegistry};
 use strongroom::room::{CustomerInfo, KeyChoice, NewCustomer, Options, Strongroom};
 use strongroom::store::{CreateRoot, StorageRole, StorageUrl, StorageUrls, Storages};
 use strongroom::system::{SystemClock, SystemEntropy};

@@ -19,8 +19,9 @@ use sha2::{Digest, Sha256};
 use strongroom::access::{Access, Principal, Purpose};
 use strongroom::doctor::policy::{Account, Deployment, Document, documents};
 use strongroom::doctor::{Check, Setup, State, Subject, examine};
+use strongroom::id::StoreId;
 use strongroom::kms::aws::AwsKms;
-use strongroom::kms::{KmsAdmin, KmsRegistry};
+use strongroom::kms::{EncryptionContext, KmsAdmin, KmsDestroyer, KmsRegistry};
 use strongroom::room::{CustomerInfo, KeyChoice, NewCustomer, Options, Strongroom};
 use strongroom::store::probe::{LockTerm, ObjectLock, Probe, Reply, Versioning};
 use strongroom::store::{CreateRoot, StorageRole, StorageUrls, Storages};
@@ -117,8 +118,12 @@ async fn apply(document: &Document, epoch_key: &str, customer: &CustomerInfo) {
         }
         "put-bucket-policy" => accepted(put("policy", document.document.to_string()).await),
         "put-key-policy" => {
+            let tags = EncryptionContext::epoch(StoreId::from_bytes([0; 16]), 0);
+            let log_key = AwsKms::from_env().create_key(&tags).await.unwrap();
             let (key, policy) = match document.name.as_str() {
                 "key-policy-epoch" => (epoch_key, document.document.to_string()),
+                // LocalStack asks no more of a policy than of another key's.
+                "key-policy-log" => (log_key.name(), document.document.to_string()),
                 _ => {
                     let text = document.document.to_string();
                     (customer.kms_key.name(), text.replace("CUSTOMER-ID", &customer.id.to_string()))

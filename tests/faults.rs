@@ -13,7 +13,7 @@ use futures_util::TryStreamExt;
 use strongroom::ErrorKind;
 use strongroom::audit::{Action, OutcomeResult};
 use strongroom::envelope::Metadata;
-use strongroom::kms::KmsAdmin;
+use strongroom::kms::KmsDestroyer;
 use strongroom::room::{Customer, Options, SealOptions};
 use world::{KmsCall, World, access, add, label, pairs, pattern, records};
 

@@ -5,16 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStoreExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::client::{HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
+use object_store::path::Path;
+use object_store::signer::{HeaderName, HeaderValue, Method, SignedUrlOptions, Signer};
 use strongroom::ErrorKind;
 use strongroom::access::{Access, Principal, Purpose};
 use strongroom::audit::log::verify_chain;
 use strongroom::envelope::Metadata;
 use strongroom::id::{KmsKeyId, Label};
 use strongroom::kms::aws::AwsKms;
-use strongroom::kms::{KmsAdmin, KmsRegistry};
+use strongroom::kms::{KmsAdmin, KmsDestroyer, KmsRegistry};
 use strongroom::room::{ByteRange, KeyChoice, NewCustomer, Options, SealOptions, Source, Strongroom};
+use strongroom::store::purge::{Failed, Purged};
 use strongroom::store::{CreateRoot, StorageUrls, Storages};
 use strongroom::system::SystemClock;
+use strongroom::time::Clock;
 
 #[path = "common/signer.rs"]
 mod signer;
@@ -170,4 +178,106 @@ async fn a_disabled_key_stops_its_own_customer_only() {
     kms.enable(&key).await.unwrap();
     assert_eq!(acme.open(theirs.id).await.unwrap().bytes(1000).await.unwrap(), vec![1; 1000]);
     room.close().await.unwrap();
+}
+
+/// One signed request to a bucket, and what it answers.
+async fn ask(
+    bucket: &str,
+    method: Method,
+    path: &Path,
+    query: &[(&str, &str)],
+    headers: &[(&str, &str)],
+) -> String {
+    let s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).with_allow_http(true).build().unwrap();
+    let mut options = SignedUrlOptions::new().with_query(query.iter().copied());
+    let mut request = HttpRequest::new(HttpRequestBody::from("12345".to_owned()));
+    for (name, value) in headers {
+        let (name, value): (HeaderName, _) = (name.parse().unwrap(), HeaderValue::from_str(value).unwrap());
+        options = options.with_signed_header(name.clone(), value.clone());
+        request.headers_mut().insert(name, value);
+    }
+    let url = s3.signed_url_opts(method.clone(), path, Duration::from_secs(60), &options).await.unwrap();
+    *request.method_mut() = method;
+    *request.uri_mut() = url.as_str().parse().unwrap();
+    let plain = object_store::ClientOptions::new().with_allow_http(true);
+    let answer = ReqwestConnector::default().connect(&plain).unwrap().execute(request).await.unwrap();
+    assert!(answer.status().is_success(), "{}", answer.status());
+    String::from_utf8(answer.into_body().bytes().await.unwrap().to_vec()).unwrap()
+}
+
+/// The versions and delete markers under a folder, as S3 tells them.
+async fn versions(bucket: &str, folder: &str) -> (usize, usize) {
+    let query = [("versions", ""), ("prefix", folder)];
+    let listed = ask(bucket, Method::GET, &Path::default(), &query, &[]).await;
+    assert!(listed.contains("<IsTruncated>false<"), "{listed}");
+    (listed.matches("<Version>").count(), listed.matches("<DeleteMarker>").count())
+}
+
+/// Storages whose blobs are in `bucket`, and the folder they are in.
+async fn blobs_in(bucket: &str) -> (Storages, String) {
+    let folder = format!("purge-{}", std::process::id());
+    let urls = StorageUrls::new(format!("s3://{bucket}/{folder}").parse().unwrap());
+    let storages = Storages::open(&urls, CreateRoot::No, Arc::new(SystemClock)).await.unwrap();
+    (storages, format!("{folder}/blobs/"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_leaves_no_version_behind() {
+    let Some(prepared) = localstack() else { return };
+    let (storages, folder) = blobs_in(&prepared.keys).await;
+    let put = async |path: &str| storages.blobs.put(&Path::from(path), "12345".into()).await.map(drop);
+    // More than two pages.
+    let many: Vec<_> = (0..2100).map(|n| format!("blob/many/{n}")).collect();
+    stream::iter(&many).map(|path| put(path)).buffer_unordered(16).try_collect::<()>().await.unwrap();
+    for path in ["blob/few/a", "blob/few/a", "blob/few/b c&d", "blob/few/spared", "blob/fewer"] {
+        put(path).await.unwrap();
+    }
+    storages.blobs.delete(&Path::from("blob/few/a")).await.unwrap();
+    assert_eq!(versions(&prepared.keys, &format!("{folder}blob/few/")).await, (4, 1));
+
+    let few = storages.purge(&Path::from("blob/few"), |path| !path.as_ref().ends_with("spared")).await.unwrap();
+    let expected =
+        Purged { objects: 2, versions: 3, delete_markers: 1, bytes: 15, kept: 1, ..Purged::default() };
+    assert_eq!(few, expected);
+    assert_eq!(versions(&prepared.keys, &format!("{folder}blob/few/")).await, (1, 0));
+    let rest = storages.purge(&Path::default(), |_| true).await.unwrap();
+    assert_eq!((rest.objects, rest.versions, rest.kept), (2102, 2102, 0));
+    assert_eq!(versions(&prepared.keys, &folder).await, (0, 0));
+    assert_eq!(storages.purge(&Path::default(), |_| true).await.unwrap(), Purged::default());
+
+    // A bucket that never kept versions.
+    let (storages, folder) = blobs_in(&prepared.blobs).await;
+    storages.blobs.put(&Path::from("blob/a"), "12345".into()).await.unwrap();
+    let one = Purged { objects: 1, versions: 1, bytes: 5, ..Purged::default() };
+    assert_eq!(storages.purge(&Path::from("blob"), |_| true).await.unwrap(), one);
+    assert_eq!(versions(&prepared.blobs, &folder).await, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_object_lock_keeps_is_counted() {
+    let Some(prepared) = localstack() else { return };
+    let (storages, folder) = blobs_in(&prepared.audit).await;
+    let until = SystemClock.now().saturating_add(Duration::from_secs(3600)).to_string();
+    let lock = [
+        ("x-amz-object-lock-mode", "COMPLIANCE"),
+        ("x-amz-object-lock-retain-until-date", &until),
+    ];
+    ask(&prepared.audit, Method::PUT, &Path::from(format!("{folder}blob/locked")), &[], &lock).await;
+    storages.blobs.put(&Path::from("blob/free"), "12345".into()).await.unwrap();
+    let purged = storages.purge(&Path::from("blob"), |_| true).await.unwrap();
+    let failed = Failed { locked: 1, denied: 0 };
+    assert_eq!(purged, Purged { objects: 1, versions: 1, bytes: 5, failed, ..Purged::default() });
+    assert_eq!(versions(&prepared.audit, &folder).await, (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_tells_the_time() {
+    let Some(prepared) = localstack() else { return };
+    let (storages, folder) = blobs_in(&prepared.blobs).await;
+    let told = storages.clock().await.unwrap().unwrap();
+    let minute = Duration::from_secs(60);
+    let now = SystemClock.now();
+    assert!(told <= now.saturating_add(minute) && now <= told.saturating_add(minute), "{told} {now}");
+    let clock = format!("{folder}clock");
+    assert_eq!(versions(&prepared.blobs, &clock).await, (0, 0), "nothing was written");
 }

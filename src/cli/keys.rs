@@ -10,8 +10,8 @@ use crate::audit::KeyUseReceipt;
 use crate::id::KmsKeyId;
 use crate::kms::local::InsecureLocalKms;
 use crate::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError,
-    KmsErrorKind, KmsRegistry, WrappedDataKey,
+    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
+    KmsDestroyer, KmsError, KmsErrorKind, KmsRegistry, WrappedDataKey,
 };
 use crate::system::{SystemClock, SystemEntropy};
 use crate::time::Timestamp;
@@ -98,6 +98,13 @@ impl KmsAdmin for LocalKeys {
         self.noted(self.open()?.create_key(tags).await)
     }
 
+    fn assurance(&self) -> DestructionAssurance {
+        DestructionAssurance::BestEffort
+    }
+}
+
+#[async_trait]
+impl KmsDestroyer for LocalKeys {
     async fn enable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
         self.noted(self.open()?.enable(key).await)
     }
@@ -112,9 +119,5 @@ impl KmsAdmin for LocalKeys {
 
     async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError> {
         self.noted(self.open()?.cancel_deletion(key).await)
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        DestructionAssurance::BestEffort
     }
 }

@@ -6,15 +6,17 @@
 //!
 //! | role | may |
 //! |---|---|
-//! | node | seal and open: read, create, use keys under a bound context; it deletes and ends nothing |
+//! | node | seal and open: read, create, use keys under a bound context, sign the log; it deletes and ends nothing |
 //! | auditor | read the audit log with its versions and settings, nothing else |
 //! | witness | read the audit log, nothing else |
 //! | administrator | make tagged KMS keys, for `init` and `customer add` |
-//! | destroyer | disable and schedule the deletion of epochs' KMS keys, by credentials of its own |
+//! | destroyer | end epochs' KMS keys, by credentials of its own: it reads rings and the log, opens the outer seal of rings, writes the register and the log |
+//! | purger | remove blobs in every version, when their keys are gone |
 //!
 //! Invariants: no statement allows a node to delete, to change a bucket's settings,
-//! or to end a KMS key, and one denies it; only the destroyer ends keys, and it
-//! reads no storage.
+//! or to end a KMS key, and one denies it; only the destroyer ends keys, a customer's
+//! only after its key policy was changed for it, and it has nothing to do with blobs;
+//! only the purger deletes, and blobs alone.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +30,10 @@ use super::{AUDIT_YEARS, SMALL_COMMITS_DAYS};
 use crate::id::StoreId;
 use crate::kms::EncryptionContext;
 use crate::store::{StorageRole, StorageUrls};
+
+/// The tag `strongroom:use` of the log's signing key in AWS KMS. Whoever makes it
+/// tags it.
+const LOG_KEY_USE: &str = "log";
 
 /// Stands for a customer's id, which is known when the customer was added.
 pub const CUSTOMER_PLACEHOLDER: &str = "CUSTOMER-ID";
@@ -310,25 +316,43 @@ fn key_documents(deployment: &Deployment) -> Vec<Document> {
         ],
         "Resource": "*",
     });
-    let node = deployment.role_arn("node");
-    let uses = |use_of_it| {
-        let mut statements = key_use(deployment, use_of_it, "*");
+    let by = |role: &str, mut statements: Vec<Value>| {
         for statement in &mut statements {
-            statement["Principal"] = json!({ "AWS": node });
+            statement["Principal"] = json!({ "AWS": deployment.role_arn(role) });
         }
         statements
     };
-    let mut ends = key_end(deployment, false);
-    ends["Principal"] = json!({ "AWS": deployment.role_arn("destroyer") });
-    let policy = |statements: Vec<Value>| json!({ "Version": "2012-10-17", "Statement": statements });
-    let epoch = [vec![owner.clone()], uses(KeyUse::Epoch), vec![ends]].concat();
-    let customer = [vec![owner], uses(KeyUse::Customer)].concat();
+    let policy =
+        |statements: &[&[Value]]| json!({ "Version": "2012-10-17", "Statement": statements.concat() });
+    let owner = std::slice::from_ref(&owner);
+    let uses = |key_use| by("node", node_uses(deployment, key_use, "*"));
+    let ends = by("destroyer", vec![key_end(deployment, false)]);
+    let opens = by("destroyer", vec![destroyer_opens(deployment, "*")]);
+    let signs = [
+        by("node", signs(deployment, "Node", false)),
+        by("destroyer", signs(deployment, "Destroyer", false)),
+    ];
     vec![
-        document("key-policy-epoch", "the policy of an epoch's KMS key", policy(epoch)),
+        document(
+            "key-policy-epoch",
+            "the policy of an epoch's KMS key",
+            policy(&[owner, &uses(KeyUse::Epoch), &ends, &opens]),
+        ),
         document(
             "key-policy-customer",
             "the policy of a customer's KMS key; put the customer's id in, as `customer show` prints it",
-            policy(customer),
+            policy(&[owner, &uses(KeyUse::Customer)]),
+        ),
+        document(
+            "key-policy-customer-offboarding",
+            "the same while a customer is offboarded, and at no other time: lets the destroyer end the key",
+            policy(&[owner, &uses(KeyUse::Customer), &ends]),
+        ),
+        document(
+            "key-policy-log",
+            "the policy of the log's signing key, if it is in AWS KMS: spec ECC_NIST_EDWARDS25519, tagged \
+             strongroom:use=log",
+            policy(&[owner, &signs.concat()]),
         ),
     ]
 }
@@ -342,13 +366,70 @@ enum KeyUse {
     AnyCustomer,
 }
 
-/// The statements that let a node use keys: under the context that Strongroom
-/// gives and no other. `DescribeKey` carries no context.
-fn key_use(deployment: &Deployment, key_use: KeyUse, resource: &str) -> Vec<Value> {
-    let (sid, code) = match key_use {
-        KeyUse::Epoch => ("Epoch", "epoch"),
-        KeyUse::Customer | KeyUse::AnyCustomer => ("Customer", "ring"),
-    };
+/// The statements that let a node use keys. `DescribeKey` carries no context.
+fn node_uses(deployment: &Deployment, key_use: KeyUse, resource: &str) -> Vec<Value> {
+    let keys = if key_use == KeyUse::Epoch { "Epoch" } else { "Customer" };
+    vec![
+        json!({
+            "Sid": format!("NodeUses{keys}Keys"),
+            "Effect": "Allow",
+            "Action": ["kms:GenerateDataKey", "kms:Decrypt"],
+            "Resource": resource,
+            "Condition": bound(deployment, key_use),
+        }),
+        json!({
+            "Sid": format!("NodeLooksAt{keys}Keys"),
+            "Effect": "Allow",
+            "Action": "kms:DescribeKey",
+            "Resource": resource,
+        }),
+    ]
+}
+
+/// The statement that lets the destroyer open the outer seal of rings, to see
+/// that every one of them has left the epoch that it ends.
+fn destroyer_opens(deployment: &Deployment, resource: &str) -> Value {
+    json!({
+        "Sid": "DestroyerOpensEpochs",
+        "Effect": "Allow",
+        "Action": "kms:Decrypt",
+        "Resource": resource,
+        "Condition": bound(deployment, KeyUse::Epoch),
+    })
+}
+
+/// The statements that let `who` sign the log, and nothing else, with its key.
+fn signs(deployment: &Deployment, who: &str, by_tags: bool) -> Vec<Value> {
+    let mut equals = json!({ "kms:SigningAlgorithm": "ED25519_SHA_512", "kms:MessageType": "RAW" });
+    let mut reads = json!({
+        "Sid": format!("{who}ReadsTheLogsPublicKey"),
+        "Effect": "Allow",
+        "Action": "kms:GetPublicKey",
+        "Resource": own_keys(deployment, by_tags),
+    });
+    if by_tags {
+        equals["aws:ResourceTag/strongroom:use"] = json!(LOG_KEY_USE);
+        reads["Condition"] = json!({ "StringEquals": { "aws:ResourceTag/strongroom:use": LOG_KEY_USE } });
+    }
+    let signs = json!({
+        "Sid": format!("{who}SignsTheLog"),
+        "Effect": "Allow",
+        "Action": "kms:Sign",
+        "Resource": own_keys(deployment, by_tags),
+        "Condition": { "StringEquals": equals },
+    });
+    vec![signs, reads]
+}
+
+/// All keys of the account, or in a key's policy the key.
+fn own_keys(deployment: &Deployment, by_tags: bool) -> String {
+    if by_tags { format!("arn:aws:kms:*:{}:key/*", deployment.account) } else { "*".to_owned() }
+}
+
+/// The condition that a key is used under the context that Strongroom gives, and
+/// no other.
+fn bound(deployment: &Deployment, key_use: KeyUse) -> Value {
+    let code = if key_use == KeyUse::Epoch { "epoch" } else { "ring" };
     let mut equals = json!({ "kms:EncryptionContext:strongroom:use": code });
     if let Some(store) = deployment.store {
         equals["kms:EncryptionContext:strongroom:store"] = json!(store);
@@ -356,24 +437,10 @@ fn key_use(deployment: &Deployment, key_use: KeyUse, resource: &str) -> Vec<Valu
     if key_use == KeyUse::Customer {
         equals["kms:EncryptionContext:strongroom:customer"] = json!(CUSTOMER_PLACEHOLDER);
     }
-    vec![
-        json!({
-            "Sid": format!("NodeUses{sid}Keys"),
-            "Effect": "Allow",
-            "Action": ["kms:GenerateDataKey", "kms:Decrypt"],
-            "Resource": resource,
-            "Condition": {
-                "StringEquals": equals,
-                "ForAllValues:StringEquals": { "kms:EncryptionContextKeys": context_names(key_use) },
-            },
-        }),
-        json!({
-            "Sid": format!("NodeLooksAt{sid}Keys"),
-            "Effect": "Allow",
-            "Action": "kms:DescribeKey",
-            "Resource": resource,
-        }),
-    ]
+    json!({
+        "StringEquals": equals,
+        "ForAllValues:StringEquals": { "kms:EncryptionContextKeys": context_names(key_use) },
+    })
 }
 
 /// The names in a context, from the contexts themselves.
@@ -392,18 +459,21 @@ fn context_names(key_use: KeyUse) -> Vec<&'static str> {
     context.pairs().map(|(name, _)| name).collect()
 }
 
-/// The statement that lets the destroyer end epochs' keys; by their tags where
-/// it is not the policy of one key.
+/// The statement that lets the destroyer end keys; by their tags where it is not
+/// the policy of one key. A customer's key has no policy that lets it, but while
+/// the customer is offboarded.
 fn key_end(deployment: &Deployment, by_tags: bool) -> Value {
     let mut statement = json!({
-        "Sid": "DestroyerEndsEpochKeys",
+        "Sid": "DestroyerEndsKeys",
         "Effect": "Allow",
-        "Action": ["kms:DescribeKey", "kms:DisableKey", "kms:ScheduleKeyDeletion"],
-        "Resource": "*",
+        "Action": [
+            "kms:DescribeKey", "kms:EnableKey", "kms:DisableKey",
+            "kms:ScheduleKeyDeletion", "kms:CancelKeyDeletion",
+        ],
+        "Resource": own_keys(deployment, by_tags),
     });
     if by_tags {
-        statement["Resource"] = json!(format!("arn:aws:kms:*:{}:key/*", deployment.account));
-        let mut tags = json!({ "aws:ResourceTag/strongroom:use": "epoch" });
+        let mut tags = json!({ "aws:ResourceTag/strongroom:use": ["epoch", "customer"] });
         if let Some(store) = deployment.store {
             tags["aws:ResourceTag/strongroom:store"] = json!(store);
         }
@@ -456,7 +526,24 @@ fn role_documents(deployment: &Deployment) -> Vec<Document> {
         document(
             "destroyer",
             "what ends the KMS keys of epochs: for credentials that no node has",
-            vec![key_end(deployment, true)],
+            destroyer(deployment),
+        ),
+        document(
+            "purger",
+            "what removes blobs whose keys are gone: for credentials that no node has",
+            vec![
+                json!({
+                    "Sid": "PurgerRemovesBlobs",
+                    "Effect": "Allow",
+                    "Action": ["s3:DeleteObject", "s3:DeleteObjectVersion"],
+                    "Resource": deployment.place(StorageRole::Blobs).objects("*"),
+                }),
+                lists(
+                    &[deployment.place(StorageRole::Blobs)],
+                    "PurgerListsBlobs",
+                    &["s3:ListBucket", "s3:ListBucketVersions"],
+                ),
+            ],
         ),
     ]
 }
@@ -490,8 +577,9 @@ fn node(deployment: &Deployment) -> Vec<Value> {
     ];
     // Customers' keys may be in accounts of their own, whose policies let us in.
     let any_key = "arn:aws:kms:*:*:key/*";
-    statements.extend(key_use(deployment, KeyUse::Epoch, any_key));
-    statements.extend(key_use(deployment, KeyUse::AnyCustomer, any_key));
+    statements.extend(node_uses(deployment, KeyUse::Epoch, any_key));
+    statements.extend(node_uses(deployment, KeyUse::AnyCustomer, any_key));
+    statements.extend(signs(deployment, "Node", true));
     statements.push(json!({
         "Sid": "NodeDeletesNothing",
         "Effect": "Deny",
@@ -501,10 +589,41 @@ fn node(deployment: &Deployment) -> Vec<Value> {
     statements.push(json!({
         "Sid": "NodeEndsNoKey",
         "Effect": "Deny",
-        "Action": ["kms:DisableKey", "kms:ScheduleKeyDeletion", "kms:DeleteImportedKeyMaterial", "kms:PutKeyPolicy"],
+        "Action": [
+            "kms:EnableKey", "kms:DisableKey", "kms:ScheduleKeyDeletion", "kms:CancelKeyDeletion",
+            "kms:DeleteImportedKeyMaterial", "kms:PutKeyPolicy",
+        ],
         "Resource": "*",
     }));
     statements
+}
+
+/// It reads what shows that an epoch can end, and writes that it ended it: into
+/// the register and into the log.
+fn destroyer(deployment: &Deployment) -> Vec<Value> {
+    let [_, keys, audit] = StorageRole::ALL.map(|role| deployment.place(role));
+    let written = ["wal/*", "pin/*", "tile/*", "checkpoint", "shard/*"].map(|below| audit.objects(below));
+    let written = [&[keys.objects("register/*")], &written[..]].concat();
+    vec![
+        key_end(deployment, true),
+        destroyer_opens(deployment, &own_keys(deployment, true)),
+        json!({
+            "Sid": "DestroyerReads",
+            "Effect": "Allow",
+            "Action": "s3:GetObject",
+            "Resource": [keys.objects("*"), audit.objects("*")],
+        }),
+        lists(&[keys, audit], "DestroyerLists", &["s3:ListBucket"]),
+        json!({
+            "Sid": "DestroyerWritesWhatItDid",
+            "Effect": "Allow",
+            "Action": "s3:PutObject",
+            "Resource": written,
+        }),
+    ]
+    .into_iter()
+    .chain(signs(deployment, "Destroyer", true))
+    .collect()
 }
 
 fn auditor(deployment: &Deployment) -> Vec<Value> {
@@ -581,7 +700,9 @@ mod tests {
                 "PutLifecycle",
                 "Bypass",
                 "Disable",
+                "Enable",
                 "Schedule",
+                "Cancel",
                 "PutKeyPolicy",
                 "Grant",
             ] {
@@ -595,11 +716,19 @@ mod tests {
             "kms:GenerateDataKey",
             "kms:Decrypt",
             "kms:DescribeKey",
+            "kms:Sign",
+            "kms:GetPublicKey",
         ] {
             assert!(allowed.contains(&needed), "{needed}");
         }
         let denied = actions(&role, "Deny");
-        for action in ["s3:Delete*", "kms:DisableKey", "kms:ScheduleKeyDeletion"] {
+        for action in [
+            "s3:Delete*",
+            "kms:EnableKey",
+            "kms:DisableKey",
+            "kms:ScheduleKeyDeletion",
+            "kms:CancelKeyDeletion",
+        ] {
             assert!(denied.contains(&action), "{action}");
         }
         for document in documents(&three_buckets()) {
@@ -615,7 +744,13 @@ mod tests {
 
     #[test]
     fn keys_are_used_under_their_context_only() {
-        for name in ["role-node", "key-policy-epoch", "key-policy-customer"] {
+        for name in [
+            "role-node",
+            "role-destroyer",
+            "key-policy-epoch",
+            "key-policy-customer",
+            "key-policy-customer-offboarding",
+        ] {
             let policy = named(&three_buckets(), name);
             for statement in policy["Statement"].as_array().unwrap() {
                 let action = statement["Action"].to_string();
@@ -652,11 +787,88 @@ mod tests {
                 "{text}"
             );
         }
+        let purger = named(&deployment, "role-purger");
+        assert_eq!(
+            actions(&purger, "Allow"),
+            ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:ListBucket", "s3:ListBucketVersions"]
+        );
+        let text = purger.to_string();
+        assert!(!text.contains("my-audit") && !text.contains("my-keys") && text.contains("my-blobs"));
+    }
+
+    #[test]
+    fn the_destroyer_ends_keys_and_has_nothing_to_do_with_blobs() {
+        let deployment = three_buckets();
         let destroyer = named(&deployment, "role-destroyer");
-        let may = actions(&destroyer, "Allow");
-        assert_eq!(may, ["kms:DescribeKey", "kms:DisableKey", "kms:ScheduleKeyDeletion"]);
-        let condition = &destroyer["Statement"][0]["Condition"]["StringEquals"];
-        assert_eq!(condition["aws:ResourceTag/strongroom:use"], "epoch");
+        assert_eq!(
+            actions(&destroyer, "Allow"),
+            [
+                "kms:DescribeKey",
+                "kms:EnableKey",
+                "kms:DisableKey",
+                "kms:ScheduleKeyDeletion",
+                "kms:CancelKeyDeletion",
+                "kms:Decrypt",
+                "s3:GetObject",
+                "s3:ListBucket",
+                "s3:PutObject",
+                "kms:Sign",
+                "kms:GetPublicKey",
+            ]
+        );
+        let ends = &destroyer["Statement"][0]["Condition"]["StringEquals"];
+        assert_eq!(ends["aws:ResourceTag/strongroom:use"], json!(["epoch", "customer"]));
+        assert_eq!(ends["aws:ResourceTag/strongroom:store"], json!(StoreId::from_bytes([1; 16])));
+        let opens = &destroyer["Statement"][1]["Condition"]["StringEquals"];
+        assert_eq!(opens["kms:EncryptionContext:strongroom:use"], "epoch", "no customer's");
+        assert!(!destroyer.to_string().contains("my-blobs"));
+        let statements = destroyer["Statement"].as_array().unwrap();
+        let writes = statements.iter().find(|statement| statement["Action"] == "s3:PutObject").unwrap();
+        let expected = [
+            "my-keys/p/register/*",
+            "my-audit/wal/*",
+            "my-audit/pin/*",
+            "my-audit/tile/*",
+            "my-audit/checkpoint",
+            "my-audit/shard/*",
+        ];
+        assert_eq!(writes["Resource"], json!(expected.map(|path| format!("arn:aws:s3:::{path}"))));
+
+        // Who may end a key by its policy: the destroyer, and a customer's only for a time.
+        let ends = |name: &str| {
+            let policy = named(&deployment, name);
+            let statements = policy["Statement"].as_array().unwrap().clone();
+            let ends = |statement: &Value| statement["Action"].to_string().contains("ScheduleKeyDeletion");
+            let who: Vec<_> =
+                statements.into_iter().filter(ends).map(|s| s["Principal"].to_string()).collect();
+            assert!(who.iter().all(|who| who.contains("role/strongroom-destroyer")), "{who:?}");
+            who.len()
+        };
+        assert_eq!(ends("key-policy-epoch"), 1);
+        assert_eq!(ends("key-policy-customer"), 0);
+        assert_eq!(ends("key-policy-customer-offboarding"), 1);
+        assert_eq!(ends("key-policy-log"), 0);
+    }
+
+    #[test]
+    fn the_logs_key_signs_the_log_and_nothing_else() {
+        let deployment = three_buckets();
+        for (name, signers) in
+            [("role-node", 1), ("role-destroyer", 1), ("key-policy-log", 2), ("role-witness", 0)]
+        {
+            let policy = named(&deployment, name);
+            let statements = policy["Statement"].as_array().unwrap();
+            let signs: Vec<_> =
+                statements.iter().filter(|statement| statement["Action"] == "kms:Sign").collect();
+            assert_eq!(signs.len(), signers, "{name}");
+            for statement in signs {
+                let equals = &statement["Condition"]["StringEquals"];
+                assert_eq!(equals["kms:SigningAlgorithm"], "ED25519_SHA_512");
+                assert_eq!(equals["kms:MessageType"], "RAW");
+                let tagged = equals["aws:ResourceTag/strongroom:use"] == LOG_KEY_USE;
+                assert_eq!(tagged, name.starts_with("role"), "a key's own policy needs no tag");
+            }
+        }
     }
 
     #[test]

@@ -13,14 +13,20 @@
 //!   looked for on first use, so that a program that has local keys only runs
 //!   without any.
 //! * **Permissions**: `kms:GenerateDataKey`, `kms:Decrypt` and `kms:DescribeKey`
-//!   to seal and open; `kms:CreateKey`, `kms:TagResource`, `kms:EnableKey`,
-//!   `kms:DisableKey`, `kms:ScheduleKeyDeletion` and `kms:CancelKeyDeletion` to
-//!   administer, for other credentials.
+//!   to seal and open; `kms:CreateKey` and `kms:TagResource` to make keys;
+//!   `kms:EnableKey`, `kms:DisableKey`, `kms:ScheduleKeyDeletion` and
+//!   `kms:CancelKeyDeletion` to end them, for credentials that nothing else has.
+//! * **Gone for good** ([`KmsErrorKind::KeyDestroyed`]) is a key only where it was
+//!   looked for in the right place: its ARN names the account of our credentials
+//!   and the region that is configured. STS is asked for the former. Elsewhere
+//!   "not found" is [`KmsErrorKind::KeyUnavailable`]: so a key of another account
+//!   is seen to its end with credentials of that account, and a key of another region
+//!   with `AWS_REGION` set to it.
 //! * **Retries**: the SDK's standard mode, four attempts with full jitter, on
 //!   throttling, on 500, 502, 503 and 504, and when the connection fails. The
 //!   whole call ends by [`AwsKmsOptions::deadline`], whatever hangs.
 //! * **Eventual consistency**: AWS KMS says that a change of a key's state shows
-//!   within seconds, in rare cases minutes. [`KmsAdmin::disable`] returns when the
+//!   within seconds, in rare cases minutes. [`KmsDestroyer::disable`] returns when the
 //!   change was accepted; whoever must know that a key is dead waits, and tries it.
 //!
 //! Trust: AWS KMS keeps and destroys the keys, and TLS shows that it is AWS KMS.
@@ -40,19 +46,22 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::error::ProvideErrorMetadata;
 use aws_sdk_kms::primitives::{Blob, DateTime};
-use aws_sdk_kms::types::{self as sdk, DataKeySpec, KeyManagerType, KeyMetadata, KeySpec, KeyUsageType, Tag};
+use aws_sdk_kms::types::{
+    self as sdk, DataKeySpec, KeyManagerType, KeyMetadata, KeySpec, KeyUsageType, OriginType, Tag,
+};
 use tokio::sync::OnceCell;
 
 use crate::audit::KeyUseReceipt;
 use crate::id::KmsKeyId;
 use crate::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError,
-    KmsErrorKind, WrappedDataKey,
+    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
+    KmsDestroyer, KmsError, KmsErrorKind, WrappedDataKey,
 };
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
 mod failure;
+mod gone;
 mod signer;
 
 pub use signer::AwsLogSigner;
@@ -77,7 +86,8 @@ pub struct AwsKmsOptions {
     /// The region where keys are made, in place of the environment's. A key that
     /// exists is used in the region of its ARN.
     pub region: Option<String>,
-    /// The endpoint for all regions, in place of `AWS_ENDPOINT_URL`'s or AWS's own.
+    /// The endpoint for all regions, and for STS, in place of `AWS_ENDPOINT_URL`'s
+    /// or AWS's own.
     pub endpoint: Option<String>,
     /// When a call ends at the latest, retries included. 10 s unless set.
     pub deadline: Duration,
@@ -86,6 +96,24 @@ pub struct AwsKmsOptions {
 impl Default for AwsKmsOptions {
     fn default() -> Self {
         Self { profile: None, region: None, endpoint: None, deadline: Duration::from_secs(10) }
+    }
+}
+
+impl AwsKmsOptions {
+    fn retries(&self) -> RetryConfig {
+        RetryConfig::standard()
+            .with_max_attempts(ATTEMPTS)
+            .with_initial_backoff(FIRST_BACKOFF)
+            .with_max_backoff(LONGEST_BACKOFF)
+    }
+
+    /// So that one lost answer leaves time for other attempts. The whole is
+    /// bounded by [`AwsKms::in_time`].
+    fn timeouts(&self) -> TimeoutConfig {
+        TimeoutConfig::builder()
+            .connect_timeout(self.deadline.mul_f64(0.2))
+            .operation_attempt_timeout(self.deadline.mul_f64(0.3))
+            .build()
     }
 }
 
@@ -130,9 +158,17 @@ impl AwsKms {
     /// # Errors
     /// [`KmsError`]; [`KmsErrorKind::Invalid`] if it is not such a key.
     pub async fn resolve(&self, key: &KmsKeyId) -> Result<KmsKeyId, KmsError> {
+        self.resolve_if(key, unfit).await
+    }
+
+    async fn resolve_if(
+        &self,
+        key: &KmsKeyId,
+        unfit: fn(&KeyMetadata) -> Option<&'static str>,
+    ) -> Result<KmsKeyId, KmsError> {
         let name = name(key)?;
         self.in_time(async {
-            let metadata = self.metadata(region_of(name), name).await?;
+            let metadata = self.metadata(place_of(name).map(|place| place.region), name).await?;
             if let Some(message) = unfit(&metadata) {
                 return Err(KmsError::new(KmsErrorKind::Invalid, message));
             }
@@ -151,6 +187,23 @@ impl AwsKms {
         })
     }
 
+    /// The same with a call about `key`, whose "not found" is looked into.
+    async fn in_time_on<T: Send>(
+        &self,
+        key: Arn<'_>,
+        work: impl Future<Output = Result<T, KmsError>> + Send,
+    ) -> Result<T, KmsError> {
+        self.in_time(async {
+            match work.await {
+                Err(error) if error.kind() == KmsErrorKind::KeyDestroyed => {
+                    Err(self.not_found(key, error).await)
+                }
+                result => result,
+            }
+        })
+        .await
+    }
+
     /// The client of `region`, or of the one where keys are made.
     async fn client(&self, region: Option<&str>) -> Result<Client, KmsError> {
         let config = self.0.config.get_or_init(|| load(&self.0.options)).await;
@@ -162,20 +215,8 @@ impl AwsKms {
         let client = clients.entry(region.to_owned()).or_insert_with(|| {
             let config = aws_sdk_kms::config::Builder::from(config)
                 .region(Region::new(region.to_owned()))
-                .retry_config(
-                    RetryConfig::standard()
-                        .with_max_attempts(ATTEMPTS)
-                        .with_initial_backoff(FIRST_BACKOFF)
-                        .with_max_backoff(LONGEST_BACKOFF),
-                )
-                // So that one lost answer leaves time for other attempts. The whole is
-                // bounded by `in_time`.
-                .timeout_config(
-                    TimeoutConfig::builder()
-                        .connect_timeout(self.0.options.deadline.mul_f64(0.2))
-                        .operation_attempt_timeout(self.0.options.deadline.mul_f64(0.3))
-                        .build(),
-                );
+                .retry_config(self.0.options.retries())
+                .timeout_config(self.0.options.timeouts());
             Client::from_conf(config.build())
         });
         Ok(client.clone())
@@ -187,7 +228,7 @@ impl AwsKms {
     }
 
     async fn state(&self, key: Arn<'_>) -> Result<KeyState, KmsError> {
-        let metadata = self.metadata(Some(key.region), key.arn).await?;
+        let metadata = self.metadata(Some(key.place.region), key.arn).await?;
         check_answered(key, metadata.arn())?;
         Ok(match metadata.key_state() {
             Some(sdk::KeyState::Enabled) => KeyState::Enabled,
@@ -224,6 +265,10 @@ impl Kms for AwsKms {
         AwsKms::resolve(self, key).await
     }
 
+    async fn resolve_for_epoch(&self, key: &KmsKeyId) -> Result<KmsKeyId, KmsError> {
+        self.resolve_if(key, |metadata| unfit(metadata).or_else(|| unfit_for_epoch(metadata))).await
+    }
+
     async fn generate_data_key(
         &self,
         _receipt: KeyUseReceipt,
@@ -231,8 +276,8 @@ impl Kms for AwsKms {
         context: &EncryptionContext,
     ) -> Result<GeneratedDataKey, KmsError> {
         let key = Arn::of(key)?;
-        self.in_time(async {
-            let call = self.client(Some(key.region)).await?.generate_data_key();
+        self.in_time_on(key, async {
+            let call = self.client(Some(key.place.region)).await?.generate_data_key();
             let call = call.key_id(key.arn).key_spec(DataKeySpec::Aes256);
             let answer = call.set_encryption_context(Some(pairs(context))).send().await.map_err(failed)?;
             let plaintext = plaintext(answer.plaintext);
@@ -258,8 +303,8 @@ impl Kms for AwsKms {
             let message = "not a data key that AWS KMS wrapped";
             return Err(KmsError::new(KmsErrorKind::Authentication, message));
         }
-        self.in_time(async {
-            let call = self.client(Some(key.region)).await?.decrypt();
+        self.in_time_on(key, async {
+            let call = self.client(Some(key.place.region)).await?.decrypt();
             let call = call.key_id(key.arn).ciphertext_blob(Blob::new(wrapped.as_bytes()));
             let answer = call.set_encryption_context(Some(pairs(context))).send().await.map_err(failed)?;
             let plaintext = plaintext(answer.plaintext);
@@ -270,7 +315,8 @@ impl Kms for AwsKms {
     }
 
     async fn describe(&self, key: &KmsKeyId) -> Result<KeyState, KmsError> {
-        self.in_time(self.state(Arn::of(key)?)).await
+        let key = Arn::of(key)?;
+        self.in_time_on(key, self.state(key)).await
     }
 }
 
@@ -285,7 +331,7 @@ impl KmsAdmin for AwsKms {
         self.in_time(async {
             let call = self.client(None).await?.create_key().set_tags(Some(tags));
             let call = call.key_spec(KeySpec::SymmetricDefault).key_usage(KeyUsageType::EncryptDecrypt);
-            let call = call.multi_region(false).description("Strongroom");
+            let call = call.multi_region(false).origin(OriginType::AwsKms).description("Strongroom");
             let metadata = call.send().await.map_err(failed)?.key_metadata.ok_or_else(wrong_answer)?;
             let id = metadata.arn().and_then(|arn| KmsKeyId::new(PROVIDER, arn).ok());
             id.filter(|id| Arn::of(id).is_ok()).ok_or_else(wrong_answer)
@@ -293,10 +339,17 @@ impl KmsAdmin for AwsKms {
         .await
     }
 
+    fn assurance(&self) -> DestructionAssurance {
+        DestructionAssurance::Attested
+    }
+}
+
+#[async_trait]
+impl KmsDestroyer for AwsKms {
     async fn enable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
         let key = Arn::of(key)?;
-        self.in_time(async {
-            let call = self.client(Some(key.region)).await?.enable_key();
+        self.in_time_on(key, async {
+            let call = self.client(Some(key.place.region)).await?.enable_key();
             call.key_id(key.arn).send().await.map(drop).map_err(failed)
         })
         .await
@@ -304,8 +357,8 @@ impl KmsAdmin for AwsKms {
 
     async fn disable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
         let key = Arn::of(key)?;
-        self.in_time(async {
-            let call = self.client(Some(key.region)).await?.disable_key();
+        self.in_time_on(key, async {
+            let call = self.client(Some(key.place.region)).await?.disable_key();
             match call.key_id(key.arn).send().await {
                 Err(error) if is_wrong_state(&error) => match self.state(key).await? {
                     // It cannot be used as it is, and will be disabled if that is cancelled.
@@ -324,8 +377,8 @@ impl KmsAdmin for AwsKms {
             let message = "a KMS key is deleted after 7 to 30 days";
             KmsError::new(KmsErrorKind::Invalid, message)
         })?;
-        self.in_time(async {
-            let call = self.client(Some(key.region)).await?.schedule_key_deletion();
+        self.in_time_on(key, async {
+            let call = self.client(Some(key.place.region)).await?.schedule_key_deletion();
             match call.key_id(key.arn).pending_window_in_days(days).send().await {
                 Ok(answer) => {
                     // LocalStack leaves it at the last part of the ARN.
@@ -347,8 +400,8 @@ impl KmsAdmin for AwsKms {
 
     async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError> {
         let key = Arn::of(key)?;
-        self.in_time(async {
-            let call = self.client(Some(key.region)).await?.cancel_key_deletion();
+        self.in_time_on(key, async {
+            let call = self.client(Some(key.place.region)).await?.cancel_key_deletion();
             match call.key_id(key.arn).send().await {
                 Ok(answer) => check_answered(key, answer.key_id()),
                 Err(error) if is_wrong_state(&error) => match self.state(key).await? {
@@ -360,25 +413,29 @@ impl KmsAdmin for AwsKms {
         })
         .await
     }
-
-    fn assurance(&self) -> DestructionAssurance {
-        DestructionAssurance::Attested
-    }
 }
 
 /// The ARN of a key: `arn:aws:kms:us-east-1:123456789012:key/…`.
 #[derive(Clone, Copy)]
 struct Arn<'a> {
     arn: &'a str,
+    place: Place<'a>,
+}
+
+/// Where an ARN says that a key is.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    partition: &'a str,
     region: &'a str,
+    account: &'a str,
 }
 
 impl<'a> Arn<'a> {
     fn of(key: &'a KmsKeyId) -> Result<Self, KmsError> {
         let arn = name(key)?;
         let names_a_key = arn.rsplit_once(':').is_some_and(|(_, resource)| resource.starts_with("key/"));
-        match region_of(arn) {
-            Some(region) if names_a_key => Ok(Self { arn, region }),
+        match place_of(arn) {
+            Some(place) if names_a_key => Ok(Self { arn, place }),
             _ => {
                 let message =
                     "AWS KMS keys are named by the ARN of the key here, not by a bare id or an alias";
@@ -396,9 +453,9 @@ fn name(key: &KmsKeyId) -> Result<&str, KmsError> {
     }
 }
 
-/// The region in an ARN of AWS KMS. It becomes part of a host name, so nothing
-/// but a region passes.
-fn region_of(name: &str) -> Option<&str> {
+/// The place in an ARN of AWS KMS. The region becomes part of a host name, so
+/// nothing but a region passes.
+fn place_of(name: &str) -> Option<Place<'_>> {
     let mut parts = name.split(':');
     let (arn, partition, service, region, account, resource) =
         (parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -406,7 +463,11 @@ fn region_of(name: &str) -> Option<&str> {
     let is_region = (1..=32).contains(&region.len()) && region.bytes().all(plain);
     let is_account = !account.is_empty() && account.bytes().all(|c| c.is_ascii_digit());
     let is_kms = arn == "arn" && partition.starts_with("aws") && service == "kms" && parts.next().is_none();
-    (is_kms && is_region && is_account && !resource.is_empty()).then_some(region)
+    (is_kms && is_region && is_account && !resource.is_empty()).then_some(Place {
+        partition,
+        region,
+        account,
+    })
 }
 
 /// Why a key cannot be a customer's.
@@ -419,6 +480,23 @@ fn unfit(metadata: &KeyMetadata) -> Option<&'static str> {
         Some("the AWS KMS key is managed by AWS and cannot be destroyed: name one of your own")
     } else if metadata.multi_region() == Some(true) {
         Some("the AWS KMS key is a multi-Region one, whose replicas outlive it: name a single-Region key")
+    } else {
+        None
+    }
+}
+
+/// Why a key cannot be an epoch's, besides. Imported material is its owner's to
+/// keep and to import again (AWS KMS developer guide, "Deleting imported key
+/// material"), and a key store of one's own is backed up outside AWS KMS: the
+/// deletion of such a key would show nothing.
+fn unfit_for_epoch(metadata: &KeyMetadata) -> Option<&'static str> {
+    if metadata.origin() != Some(&OriginType::AwsKms) || metadata.custom_key_store_id().is_some() {
+        Some(
+            "the AWS KMS key's material was imported or is in a custom key store, where copies may \
+              outlive it: name a key that AWS KMS made",
+        )
+    } else if metadata.multi_region() != Some(false) {
+        Some("AWS KMS does not say that the key is of a single region: name one that is")
     } else {
         None
     }
@@ -590,7 +668,8 @@ mod tests {
             (400, "AccessDeniedException", KmsErrorKind::KeyUnavailable),
             (409, "DisabledException", KmsErrorKind::KeyUnavailable),
             (409, "KMSInvalidStateException", KmsErrorKind::KeyUnavailable),
-            (400, "NotFoundException", KmsErrorKind::KeyDestroyed),
+            // No region is configured here, so that it was not looked for at home.
+            (400, "NotFoundException", KmsErrorKind::KeyUnavailable),
             (400, "InvalidCiphertextException", KmsErrorKind::Authentication),
             (400, "IncorrectKeyException", KmsErrorKind::Authentication),
             (400, "UnrecognizedClientException", KmsErrorKind::Configuration),
@@ -604,6 +683,59 @@ mod tests {
             assert_eq!(server.requests(), 1, "{code}");
             assert_kind(generate(&server.kms(AMPLE)).await, kind, code);
             assert_eq!(server.requests(), 2, "{code}");
+        }
+    }
+
+    /// A KMS that finds nothing, and an STS that says who we are.
+    async fn not_found(
+        configured: Option<&str>,
+        identity: Option<(&'static str, &'static str)>,
+    ) -> KmsErrorKind {
+        let server = Server::start(move |_, request| match identity {
+            _ if request.contains("TrentService.") => fault(400, "NotFoundException"),
+            Some((partition, account)) if request.contains("Action=GetCallerIdentity") => Answer::Say(
+                200,
+                format!(
+                    "<GetCallerIdentityResponse><GetCallerIdentityResult>\
+                     <Arn>arn:{partition}:sts::{account}:assumed-role/node/i-1</Arn>\
+                     <UserId>A</UserId><Account>{account}</Account>\
+                     </GetCallerIdentityResult></GetCallerIdentityResponse>"
+                ),
+            ),
+            _ => fault(400, "AccessDenied"),
+        });
+        let kms = server.kms(AMPLE);
+        let config = kms.0.config.get().unwrap().to_builder();
+        let config = config.region(configured.map(|region| Region::new(region.to_owned()))).build();
+        let inner = Inner {
+            options: kms.0.options.clone(),
+            config: OnceCell::new_with(Some(config)),
+            clients: Mutex::default(),
+        };
+        let kms = AwsKms(Arc::new(inner));
+        let described = kms.describe(&key()).await.unwrap_err();
+        assert_eq!(described.kind(), generate(&kms).await.unwrap_err().kind());
+        assert_eq!(described.kind(), kms.schedule_deletion(&key(), 7).await.unwrap_err().kind());
+        let kind = described.kind();
+        let shown = format!("{described:?}");
+        let shown = format!("{shown} {}", crate::Error::from(described).chain());
+        assert!(!shown.contains("jane") && shown.contains("NotFoundException"), "{shown}");
+        kind
+    }
+
+    #[tokio::test]
+    async fn a_key_is_gone_only_where_it_was_looked_for_at_home() {
+        use KmsErrorKind::{KeyDestroyed, KeyUnavailable, Unavailable};
+        let ours = Some(("aws", "123456789012"));
+        for (region, identity, kind) in [
+            (Some("eu-central-1"), ours, KeyDestroyed),
+            (Some("us-east-1"), ours, KeyUnavailable),
+            (None, ours, KeyUnavailable),
+            (Some("eu-central-1"), Some(("aws", "210987654321")), KeyUnavailable),
+            (Some("eu-central-1"), Some(("aws-cn", "123456789012")), KeyUnavailable),
+            (Some("eu-central-1"), None, Unavailable),
+        ] {
+            assert_eq!(not_found(region, identity).await, kind, "{region:?} {identity:?}");
         }
     }
 
@@ -772,7 +904,7 @@ mod tests {
         }
         assert_eq!(server.requests(), 0);
         let gov = KmsKeyId::new(PROVIDER, "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/1").unwrap();
-        assert_eq!(Arn::of(&gov).unwrap().region, "us-gov-west-1");
+        assert_eq!(Arn::of(&gov).unwrap().place.region, "us-gov-west-1");
     }
 
     #[tokio::test]
@@ -801,6 +933,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_epochs_key_has_no_copies() {
+        for (change, fits) in [
+            (("", ""), true),
+            (("AWS_KMS", "EXTERNAL"), false),
+            (("AWS_KMS", "AWS_CLOUDHSM"), false),
+            (("AWS_KMS", "EXTERNAL_KEY_STORE"), false),
+            ((r#""Origin":"AWS_KMS","#, ""), false),
+            ((r#""Origin""#, r#""CustomKeyStoreId":"cks-1","Origin""#), false),
+            (("false", "true"), false),
+            ((r#","MultiRegion":false"#, ""), false),
+        ] {
+            let server = Server::start(move |_, _| {
+                let body = format!(
+                    r#"{{"KeyMetadata":{{"KeyId":"1","Arn":"{ARN}","KeySpec":"SYMMETRIC_DEFAULT",
+                    "Origin":"AWS_KMS","KeyUsage":"ENCRYPT_DECRYPT","KeyManager":"CUSTOMER","MultiRegion":false}}}}"#
+                );
+                let body = if change.0.is_empty() { body } else { body.replace(change.0, change.1) };
+                Answer::Say(200, body)
+            });
+            match server.kms(AMPLE).resolve_for_epoch(&key()).await {
+                Ok(resolved) => assert!(fits && resolved == key(), "{change:?}"),
+                Err(error) => assert!(!fits && error.kind() == KmsErrorKind::Invalid, "{change:?} {error:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn localstack_resolves_names_and_keeps_regions_apart() {
         if !localstack_is_there("names and regions of AWS KMS") {
             return;
@@ -813,7 +972,7 @@ mod tests {
 
         let options = AwsKmsOptions { region: Some("eu-west-1".to_owned()), ..AwsKmsOptions::default() };
         let there = AwsKms::with_options(options).create_key(&context()).await.unwrap();
-        assert_eq!(Arn::of(&there).unwrap().region, "eu-west-1");
+        assert_eq!(Arn::of(&there).unwrap().place.region, "eu-west-1");
         // A client of another region finds it by its ARN.
         let made = here.generate_data_key(receipt(), &there, &context()).await.unwrap();
         let opened = here.decrypt(receipt(), &there, &made.wrapped, &context()).await.unwrap();
@@ -823,6 +982,20 @@ mod tests {
         let replicated = client.create_key().multi_region(true).send().await.unwrap().key_metadata.unwrap();
         let replicated = KmsKeyId::new(PROVIDER, replicated.arn().unwrap()).unwrap();
         assert_kind(here.resolve(&replicated).await, KmsErrorKind::Invalid, "a multi-Region key");
+
+        assert_eq!(here.resolve_for_epoch(&bare).await.unwrap(), key);
+        let imported =
+            client.create_key().origin(OriginType::External).send().await.unwrap().key_metadata.unwrap();
+        let imported = KmsKeyId::new(PROVIDER, imported.arn().unwrap()).unwrap();
+        assert_kind(here.resolve_for_epoch(&imported).await, KmsErrorKind::Invalid, "imported material");
+
+        // Nobody knows such a key, here or there; only here it is ours to say.
+        let unknown = |of: &KmsKeyId| {
+            let (before, _) = of.name().rsplit_once('/').unwrap();
+            KmsKeyId::new(PROVIDER, &format!("{before}/00000000-0000-0000-0000-000000000000")).unwrap()
+        };
+        assert_kind(here.describe(&unknown(&key)).await, KmsErrorKind::KeyDestroyed, "our region");
+        assert_kind(here.describe(&unknown(&there)).await, KmsErrorKind::KeyUnavailable, "another region");
     }
 
     /// A key of the log in a KMS that has `key` and says that its spec is `spec`.

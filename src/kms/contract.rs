@@ -1,4 +1,4 @@
-//! The contract of [`Kms`] and [`KmsAdmin`] as a test suite: every provider runs
+//! The contract of [`Kms`], [`KmsAdmin`] and [`KmsDestroyer`] as a test suite: every provider runs
 //! all of it.
 //!
 //! The local provider does so on a clock of its own. AWS KMS does so on
@@ -13,7 +13,8 @@ use std::time::Duration;
 use crate::audit::KeyUseReceipt;
 use crate::id::{CustomerId, DataKeyId, KmsKeyId, RequestId, StoreId};
 use crate::kms::{
-    DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsAdmin, KmsError, KmsErrorKind, WrappedDataKey,
+    DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsAdmin, KmsDestroyer, KmsError, KmsErrorKind,
+    WrappedDataKey,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -47,6 +48,8 @@ impl Clock for TestClock {
 /// A provider under test, and what the suite has to know of it.
 pub(crate) struct Subject {
     pub(crate) kms: Arc<dyn KmsAdmin>,
+    /// The same provider, as those have it who may end keys.
+    pub(crate) destroyer: Arc<dyn KmsDestroyer>,
     /// A well-formed id of a key that was never made.
     pub(crate) unknown: KmsKeyId,
     /// Flip one bit in this many bits of a ciphertext: 1 is every bit.
@@ -132,65 +135,69 @@ async fn altered_ciphertexts_do_not_unwrap(subject: &Subject) {
 }
 
 async fn a_disabled_key_is_not_used(subject: &Subject) {
-    let (kms, key) = (&subject.kms, subject.new_key().await);
+    let (kms, destroyer, key) = (&subject.kms, &subject.destroyer, subject.new_key().await);
     let made = subject.generate(&key).await.unwrap();
     for _twice in 0..2 {
-        kms.disable(&key).await.unwrap();
+        destroyer.disable(&key).await.unwrap();
         assert_eq!(kms.describe(&key).await.unwrap(), KeyState::Disabled);
         subject.assert_unusable(&key, &made).await;
     }
     for _twice in 0..2 {
-        kms.enable(&key).await.unwrap();
+        destroyer.enable(&key).await.unwrap();
         assert_eq!(kms.describe(&key).await.unwrap(), KeyState::Enabled);
         subject.assert_unwraps(&key, &made).await;
     }
 }
 
 async fn a_deletion_is_scheduled_and_cancelled(subject: &Subject) {
-    let (kms, key) = (&subject.kms, subject.new_key().await);
+    let (kms, destroyer, key) = (&subject.kms, &subject.destroyer, subject.new_key().await);
     let made = subject.generate(&key).await.unwrap();
     for days in [0, 6, 31, u32::MAX] {
-        assert_kind(kms.schedule_deletion(&key, days).await, KmsErrorKind::Invalid, "days out of range");
+        assert_kind(
+            destroyer.schedule_deletion(&key, days).await,
+            KmsErrorKind::Invalid,
+            "days out of range",
+        );
     }
     // Nothing to take back: nothing changes.
-    kms.cancel_deletion(&key).await.unwrap();
+    destroyer.cancel_deletion(&key).await.unwrap();
     subject.assert_unwraps(&key, &made).await;
 
-    let due = kms.schedule_deletion(&key, 7).await.unwrap();
+    let due = destroyer.schedule_deletion(&key, 7).await.unwrap();
     if let Some(clock) = &subject.clock {
         assert_eq!(due, clock.now().saturating_add(DAY * 7));
     }
     assert_eq!(kms.describe(&key).await.unwrap(), KeyState::PendingDeletion(Some(due)));
     subject.assert_unusable(&key, &made).await;
-    assert_kind(kms.enable(&key).await, KmsErrorKind::KeyUnavailable, "enabling a pending key");
-    kms.disable(&key).await.unwrap();
-    assert_eq!(kms.schedule_deletion(&key, 30).await.unwrap(), due, "the first date stands");
+    assert_kind(destroyer.enable(&key).await, KmsErrorKind::KeyUnavailable, "enabling a pending key");
+    destroyer.disable(&key).await.unwrap();
+    assert_eq!(destroyer.schedule_deletion(&key, 30).await.unwrap(), due, "the first date stands");
 
     for _twice in 0..2 {
-        kms.cancel_deletion(&key).await.unwrap();
+        destroyer.cancel_deletion(&key).await.unwrap();
         assert_eq!(kms.describe(&key).await.unwrap(), KeyState::Disabled);
         subject.assert_unusable(&key, &made).await;
     }
-    kms.enable(&key).await.unwrap();
+    destroyer.enable(&key).await.unwrap();
     subject.assert_unwraps(&key, &made).await;
     // A disabled key can be scheduled, and comes back disabled.
-    kms.disable(&key).await.unwrap();
-    kms.schedule_deletion(&key, 30).await.unwrap();
-    kms.cancel_deletion(&key).await.unwrap();
+    destroyer.disable(&key).await.unwrap();
+    destroyer.schedule_deletion(&key, 30).await.unwrap();
+    destroyer.cancel_deletion(&key).await.unwrap();
     assert_eq!(kms.describe(&key).await.unwrap(), KeyState::Disabled);
 }
 
 async fn an_unknown_key_does_not_exist(subject: &Subject) {
-    let (kms, key) = (&subject.kms, &subject.unknown);
+    let (kms, destroyer, key) = (&subject.kms, &subject.destroyer, &subject.unknown);
     // Another key must be there, or the whole provider could be missing.
     subject.new_key().await;
     let gone = KmsErrorKind::KeyDestroyed;
     assert_kind(subject.generate(key).await, gone, "generate");
     assert_kind(kms.describe(key).await, gone, "describe");
-    assert_kind(kms.enable(key).await, gone, "enable");
-    assert_kind(kms.disable(key).await, gone, "disable");
-    assert_kind(kms.schedule_deletion(key, 7).await, gone, "schedule");
-    assert_kind(kms.cancel_deletion(key).await, gone, "cancel");
+    assert_kind(destroyer.enable(key).await, gone, "enable");
+    assert_kind(destroyer.disable(key).await, gone, "disable");
+    assert_kind(destroyer.schedule_deletion(key, 7).await, gone, "schedule");
+    assert_kind(destroyer.cancel_deletion(key).await, gone, "cancel");
 }
 
 async fn many_callers_share_a_key(subject: &Subject) {
@@ -206,21 +213,21 @@ async fn many_callers_share_a_key(subject: &Subject) {
 }
 
 async fn a_key_is_destroyed_when_its_time_has_come(subject: &Subject, clock: &TestClock) {
-    let kms = &subject.kms;
+    let (kms, destroyer) = (&subject.kms, &subject.destroyer);
     let (key, spared) = (subject.new_key().await, subject.new_key().await);
     let (made, other) = (subject.generate(&key).await.unwrap(), subject.generate(&spared).await.unwrap());
-    kms.schedule_deletion(&key, 7).await.unwrap();
+    destroyer.schedule_deletion(&key, 7).await.unwrap();
     clock.advance(DAY * 7 - Duration::from_micros(1));
     assert!(matches!(kms.describe(&key).await.unwrap(), KeyState::PendingDeletion(_)));
-    kms.cancel_deletion(&key).await.unwrap();
-    kms.schedule_deletion(&key, 7).await.unwrap();
+    destroyer.cancel_deletion(&key).await.unwrap();
+    destroyer.schedule_deletion(&key, 7).await.unwrap();
     clock.advance(DAY * 7);
     let gone = KmsErrorKind::KeyDestroyed;
-    assert_kind(kms.cancel_deletion(&key).await, gone, "too late to cancel");
+    assert_kind(destroyer.cancel_deletion(&key).await, gone, "too late to cancel");
     assert_kind(subject.decrypt(&key, &made).await, gone, "decrypt");
     assert_kind(subject.generate(&key).await, gone, "generate");
     assert_kind(kms.describe(&key).await, gone, "describe");
-    assert_kind(kms.schedule_deletion(&key, 7).await, gone, "schedule");
+    assert_kind(destroyer.schedule_deletion(&key, 7).await, gone, "schedule");
     subject.assert_unwraps(&spared, &other).await;
 }
 
@@ -279,7 +286,8 @@ async fn local_keys_keep_the_contract() {
     )
     .unwrap();
     contract(&Subject {
-        kms: Arc::new(kms),
+        kms: Arc::new(kms.clone()),
+        destroyer: Arc::new(kms),
         unknown: "local:00000000000000000000000000".parse().unwrap(),
         flip_every: 1,
         clock: Some(clock),
@@ -298,7 +306,8 @@ async fn aws_kms_keeps_the_contract_if_localstack_is_there() {
     let (before, _) = made.as_str().rsplit_once('/').unwrap();
     contract(&Subject {
         unknown: format!("{before}/00000000-0000-0000-0000-000000000000").parse().unwrap(),
-        kms: Arc::new(kms),
+        kms: Arc::new(kms.clone()),
+        destroyer: Arc::new(kms),
         flip_every: 53,
         clock: None,
     })

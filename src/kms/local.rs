@@ -41,8 +41,8 @@ use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::entropy::{Entropy, EntropyError, random, random_secret};
 use crate::id::{KmsKeyId, LocalKeyId};
 use crate::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError,
-    KmsErrorKind, WrappedDataKey,
+    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
+    KmsDestroyer, KmsError, KmsErrorKind, WrappedDataKey,
 };
 use crate::schedule::{self, SALT_LEN, SINGLE_USE_NONCE, Salt};
 use crate::secret::Secret;
@@ -208,6 +208,13 @@ impl KmsAdmin for InsecureLocalKms {
         Ok(KmsKeyId::new(PROVIDER, &id.to_string()).expect("base32 is plain"))
     }
 
+    fn assurance(&self) -> DestructionAssurance {
+        DestructionAssurance::BestEffort
+    }
+}
+
+#[async_trait]
+impl KmsDestroyer for InsecureLocalKms {
     async fn enable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
         let enabled = |state, _| match state {
             State::Enabled | State::Disabled => Ok(State::Enabled),
@@ -246,10 +253,6 @@ impl KmsAdmin for InsecureLocalKms {
             State::Enabled | State::Disabled => Ok(state),
         };
         self.change(key, cancelled).await.map(drop)
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        DestructionAssurance::BestEffort
     }
 }
 

@@ -142,7 +142,10 @@ impl Keyring {
             KeyChoice::Existing(key) => key,
         };
         let provider = self.kms.get(&key)?;
-        let key = provider.resolve(&key).await?;
+        let key = match tags.is_of_epoch() {
+            true => provider.resolve_for_epoch(&key).await?,
+            false => provider.resolve(&key).await?,
+        };
         match provider.describe(&key).await? {
             KeyState::Enabled => Ok(key),
             _ => Err(Error::new(ErrorKind::KeyUnavailable, "the KMS key is not enabled")),

@@ -3,6 +3,7 @@
 //! | storage | path | what |
 //! |---|---|---|
 //! | blobs | `blob/<customer>/<day>/<blob>` | header and payload of one blob |
+//! | blobs | `clock` | asks the storage for the time, where it has no other way to tell |
 //! | blobs | `name/<customer>/<tag>/<inverse time>-<blob>` | one use of a name |
 //! | keys | `ring/<customer>/<version>` | one version of a customer's ring |
 //! | keys | `register/<version>` | one version of the store's register |
@@ -55,6 +56,21 @@ pub fn blobs_of_day(customer: CustomerId, day: Day) -> Path {
         None => day.number().to_string(),
     };
     blobs_of(customer).join(day)
+}
+
+/// The customer and the day whose blobs lie under `prefix`, if it is such a
+/// prefix.
+#[must_use]
+pub fn read_day(prefix: &Path) -> Option<(CustomerId, Day)> {
+    let ["blob", customer, day] = parts(prefix)? else { return None };
+    let (customer, day) = (customer.parse().ok()?, day.parse().ok()?);
+    (blobs_of_day(customer, day) == *prefix).then_some((customer, day))
+}
+
+/// Where a storage is asked for the time by writing to it.
+#[must_use]
+pub fn clock() -> Path {
+    Path::from_iter(["clock"])
 }
 
 /// Where it is written that `blob` was given a name at `at`. The time is
@@ -198,6 +214,8 @@ mod tests {
         assert_eq!(path.as_ref(), format!("blob/{CUSTOMER}/2028-05-22/{}", id(9)));
         assert_eq!(read_blob(&path), Some((CUSTOMER, id(9))));
         assert!(path.prefix_matches(&blobs_of_day(CUSTOMER, id(9).day())));
+        let day = blobs_of_day(CUSTOMER, id(9).day());
+        assert_eq!(read_day(&day), Some((CUSTOMER, id(9).day())));
 
         let path = name(CUSTOMER, &[7; 32], at(1_000_000), id(9));
         assert!(path.as_ref().ends_with(&format!("/fffffffffff0bdbf-{}", id(9))), "{path}");
@@ -247,6 +265,10 @@ mod tests {
         ] {
             assert_eq!(read_blob(&Path::from(path.clone())), None, "{path}");
         }
+        for day in ["2028-5-22", "2028-02-30", "16777215", "x"] {
+            assert_eq!(read_day(&Path::from(format!("blob/{CUSTOMER}/{day}"))), None, "{day}");
+        }
+        assert_eq!(read_day(&Path::from(format!("name/{CUSTOMER}/2028-05-22"))), None);
         for version in ["1f", "000000000000001F", "+00000000000001f", "0000000000000001f", ""] {
             assert_eq!(read_ring(&Path::from(format!("ring/{CUSTOMER}/{version}"))), None, "{version}");
             assert_eq!(read_register(&Path::from(format!("register/{version}"))), None, "{version}");

@@ -129,7 +129,7 @@ impl Probe {
                 url,
                 storage: Arc::new(Bounded(opened.store)),
                 #[cfg(feature = "aws")]
-                bucket: opened.bucket,
+                bucket: opened.beneath.bucket,
             });
             probes.push((role, opened));
         }

@@ -51,6 +51,7 @@ use crate::error::Result;
 use crate::time::{Clock, Timestamp};
 
 pub(super) mod ask;
+pub(super) mod versions;
 
 /// How long finding region and credentials may take.
 const CONFIGURE: Duration = Duration::from_secs(20);

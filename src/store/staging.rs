@@ -71,7 +71,7 @@ fn is_staging(name: &str) -> bool {
 }
 
 /// Other sweepers and finished writes take files away under our feet.
-fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -26,8 +26,8 @@ use strongroom::entropy::{Entropy, EntropyError};
 use strongroom::id::KmsKeyId;
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError,
-    KmsRegistry, WrappedDataKey,
+    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
+    KmsDestroyer, KmsError, KmsRegistry, WrappedDataKey,
 };
 use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, Strongroom};
 use strongroom::store::Storages;
@@ -308,6 +308,13 @@ impl KmsAdmin for Wiretap {
         self.kms.create_key(tags).await
     }
 
+    fn assurance(&self) -> DestructionAssurance {
+        self.kms.assurance()
+    }
+}
+
+#[async_trait]
+impl KmsDestroyer for Wiretap {
     async fn enable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
         self.kms.enable(key).await
     }
@@ -322,10 +329,6 @@ impl KmsAdmin for Wiretap {
 
     async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError> {
         self.kms.cancel_deletion(key).await
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        self.kms.assurance()
     }
 }
 

@@ -22,8 +22,8 @@ use strongroom::audit::{Event, Intent, KeyUseReceipt, Outcome, Record};
 use strongroom::id::{KmsKeyId, Label, RequestId};
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError,
-    KmsErrorKind, KmsRegistry, WrappedDataKey,
+    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
+    KmsDestroyer, KmsError, KmsErrorKind, KmsRegistry, WrappedDataKey,
 };
 use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, Strongroom};
 use strongroom::store::Storages;
@@ -215,6 +215,13 @@ impl KmsAdmin for TestKms {
         self.inner.create_key(tags).await
     }
 
+    fn assurance(&self) -> DestructionAssurance {
+        self.inner.assurance()
+    }
+}
+
+#[async_trait]
+impl KmsDestroyer for TestKms {
     async fn enable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
         self.inner.enable(key).await
     }
@@ -229,10 +236,6 @@ impl KmsAdmin for TestKms {
 
     async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError> {
         self.inner.cancel_deletion(key).await
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        self.inner.assurance()
     }
 }
 

@@ -42,8 +42,8 @@ impl AwsLogSigner {
     /// As [`AwsLogSigner::open`].
     pub async fn open_with(kms: AwsKms, key: &KmsKeyId) -> Result<Self> {
         let arn = Arn::of(key)?;
-        let public = kms.in_time(async {
-            let call = kms.client(Some(arn.region)).await?.get_public_key().key_id(arn.arn);
+        let public = kms.in_time_on(arn, async {
+            let call = kms.client(Some(arn.place.region)).await?.get_public_key().key_id(arn.arn);
             let answer = call.send().await.map_err(failed)?;
             check_answered(arn, answer.key_id())?;
             if answer.key_spec() != Some(&KeySpec::EccNistEdwards25519) {
@@ -67,8 +67,8 @@ impl LogSigner for AwsLogSigner {
 
     async fn sign(&self, message: &[u8]) -> Result<Signature> {
         let key = Arn::of(&self.key)?;
-        let signed = self.kms.in_time(async {
-            let call = self.kms.client(Some(key.region)).await?.sign().key_id(key.arn);
+        let signed = self.kms.in_time_on(key, async {
+            let call = self.kms.client(Some(key.place.region)).await?.sign().key_id(key.arn);
             let call = call.message(Blob::new(message)).message_type(MessageType::Raw);
             let call = call.signing_algorithm(SigningAlgorithmSpec::Ed25519Sha512);
             let answer = call.send().await.map_err(failed)?;

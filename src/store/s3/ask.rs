@@ -1,6 +1,6 @@
 //! Questions to a bucket that `object_store` has no call for.
 //!
-//! Each is one signed request. Separate from the rest of S3 because it has its own
+//! Each is one signed request over a [`Line`]. Separate from the rest of S3 because it has its own
 //! way to the server, without retries, and reads answers in XML: by the names
 //! of a few elements that the S3 API reference defines, each with text or with
 //! elements of other names in it, so that no general reader of XML is needed.
@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use object_store::aws::AmazonS3;
-use object_store::client::{HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
+use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
 use object_store::path::Path;
 use object_store::signer::{Method, SignedUrlOptions, Signer};
 
@@ -58,21 +58,27 @@ pub(in crate::store) async fn policy(bucket: &AmazonS3, deadline: Duration) -> R
     answer.reply(&["NoSuchBucketPolicy"], String::new, |json| Some(json.to_owned()))
 }
 
-/// How many seconds this machine's clock is ahead of the server's, by the `Date`
-/// of whatever it answers: a refusal has one too.
+/// What time it is, by the `Date` of whatever the server answers: a refusal has
+/// one too. Whole seconds, rounded down.
+pub(in crate::store) async fn time(bucket: &AmazonS3, deadline: Duration) -> Result<Option<Timestamp>> {
+    let answer = about(bucket, "versioning", "ask the bucket for the time", deadline).await?;
+    Ok(answer.date)
+}
+
+/// How many seconds this machine's clock is ahead of the server's [`time`].
 pub(in crate::store) async fn clock_ahead(
     bucket: &AmazonS3,
     clock: &dyn Clock,
     deadline: Duration,
 ) -> Result<Option<i64>> {
     let before = clock.uptime();
-    let answer = about(bucket, "versioning", "ask the bucket for the time", deadline).await?;
+    let date = time(bucket, deadline).await?;
     // The server's moment lies between question and answer: take the middle.
     let half = clock.uptime().saturating_sub(before) / 2;
     let ours = i64::try_from(clock.now().micros() / 1_000_000).unwrap_or(i64::MAX);
     let half = i64::try_from(half.as_secs()).unwrap_or(i64::MAX);
     let seconds = |at: Timestamp| i64::try_from(at.micros() / 1_000_000).unwrap_or(i64::MAX);
-    Ok(answer.date.map(|date| ours.saturating_sub(half).saturating_sub(seconds(date))))
+    Ok(date.map(|date| ours.saturating_sub(half).saturating_sub(seconds(date))))
 }
 
 /// Whether we may delete a version of the object at `path`, which must not exist.
@@ -90,7 +96,8 @@ pub(in crate::store) async fn may_delete_version(
 ) -> Result<bool> {
     const WHAT: &str = "ask whether we may delete";
     let query = [("versionId", "null")];
-    let answer = ask(bucket, Method::DELETE, path, &query, WHAT, deadline).await?;
+    let ask = async { Line::open(bucket, WHAT).await?.ask(Method::DELETE, path, &query, WHAT).await };
+    let answer = within(deadline, WHAT, ask).await?;
     match answer.status {
         403 => Ok(false),
         // Done, not there, or no such version: it was allowed.
@@ -105,52 +112,70 @@ async fn about(
     what: &'static str,
     deadline: Duration,
 ) -> Result<Answer> {
-    ask(bucket, Method::GET, &Path::default(), &[(subresource, "")], what, deadline).await
+    let path = Path::default();
+    let ask =
+        async { Line::open(bucket, what).await?.ask(Method::GET, &path, &[(subresource, "")], what).await };
+    within(deadline, what, ask).await
 }
 
-async fn ask(
-    bucket: &AmazonS3,
-    method: Method,
-    path: &Path,
-    query: &[(&'static str, &'static str)],
-    what: &'static str,
-    deadline: Duration,
-) -> Result<Answer> {
-    let ask = async {
-        let options = SignedUrlOptions::new().with_query(query.iter().copied());
+/// A way to the server of a bucket, with the connections that were made.
+pub(super) struct Line<'a> {
+    bucket: &'a AmazonS3,
+    client: HttpClient,
+}
+
+impl<'a> Line<'a> {
+    pub(super) async fn open(bucket: &'a AmazonS3, what: &'static str) -> Result<Self> {
+        // A signed URL is made here, without a request, and tells the scheme.
         let url = bucket
-            .signed_url_opts(method.clone(), path, SIGNED_FOR, &options)
+            .signed_url(Method::GET, &Path::default(), SIGNED_FOR)
             .await
             .map_err(|error| store_error(error, what))?;
         let options = bounded::client().with_allow_http(url.scheme() == "http");
-        let client = ReqwestConnector::default().connect(&options);
+        let client =
+            ReqwestConnector::default().connect(&options).map_err(|error| store_error(error, what))?;
+        Ok(Self { bucket, client })
+    }
+
+    /// One request. It has no deadline of its own.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &Path,
+        query: &[(&str, &str)],
+        what: &'static str,
+    ) -> Result<Answer> {
+        let options = SignedUrlOptions::new().with_query(query.iter().copied());
+        let url = self
+            .bucket
+            .signed_url_opts(method.clone(), path, SIGNED_FOR, &options)
+            .await
+            .map_err(|error| store_error(error, what))?;
         let mut request = HttpRequest::new(HttpRequestBody::empty());
         *request.method_mut() = method;
         *request.uri_mut() = url.as_str().parse().map_err(|_| unusable(format!("failed to {what}")))?;
         // No error of these is kept: they quote the URL.
         let silent = || Error::new(ErrorKind::Unavailable, format!("failed to {what}"));
-        let client = client.map_err(|error| store_error(error, what))?;
-        let answer = client.execute(request).await.map_err(|_| silent())?;
+        let answer = self.client.execute(request).await.map_err(|_| silent())?;
         let status = answer.status().as_u16();
         let date = answer.headers().get("date").and_then(|date| http_date(date.to_str().ok()?));
         let body = answer.into_body().bytes().await.map_err(|_| silent())?;
         let body = String::from_utf8_lossy(body.get(..LONGEST).unwrap_or(&body)).into_owned();
         Ok(Answer { what, status, date, body })
-    };
-    within(deadline, what, ask).await
+    }
 }
 
-struct Answer {
+pub(super) struct Answer {
     what: &'static str,
-    status: u16,
+    pub(super) status: u16,
     date: Option<Timestamp>,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Answer {
     /// What the answer says: `none` where one of these error codes says that
     /// nothing is configured.
-    fn reply<T>(
+    pub(super) fn reply<T>(
         &self,
         absent: &[&str],
         none: impl FnOnce() -> T,
@@ -167,7 +192,7 @@ impl Answer {
         }
     }
 
-    fn failed(&self) -> Error {
+    pub(super) fn failed(&self) -> Error {
         let message = format!("failed to {} (HTTP {})", self.what, self.status);
         Error::new(ErrorKind::Unavailable, message)
     }
@@ -230,12 +255,12 @@ fn read_rule(rule: &str) -> LifecycleRule {
 }
 
 /// The content of the first element of this name.
-fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     elements(xml, name).next()
 }
 
 /// The contents of the elements of this name, none of which lies within another.
-fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+pub(super) fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let (open, close) = (format!("<{name}"), format!("</{name}>"));
     let mut rest = xml;
     std::iter::from_fn(move || {
@@ -259,7 +284,7 @@ fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
 }
 
 /// The text of the first element of this name.
-fn text(xml: &str, name: &str) -> Option<String> {
+pub(super) fn text(xml: &str, name: &str) -> Option<String> {
     let escaped = element(xml, name)?.trim();
     let plain = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")];
     Some(plain.iter().fold(escaped.to_owned(), |text, (from, to)| text.replace(from, to)))
