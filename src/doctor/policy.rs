@@ -16,7 +16,7 @@
 //! or to end a KMS key, and one denies it; only the destroyer ends keys, and it
 //! reads no storage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -345,11 +345,12 @@ enum KeyUse {
 /// The statements that let a node use keys: under the context that Strongroom
 /// gives and no other. `DescribeKey` carries no context.
 fn key_use(deployment: &Deployment, key_use: KeyUse, resource: &str) -> Vec<Value> {
-    let (sid, code) = match key_use {
-        KeyUse::Epoch => ("Epoch", "epoch"),
-        KeyUse::Customer | KeyUse::AnyCustomer => ("Customer", "ring"),
+    let (sid, codes) = match key_use {
+        KeyUse::Epoch => ("Epoch", json!("epoch")),
+        // Data keys of the ring, and under strict accountability of each blob.
+        KeyUse::Customer | KeyUse::AnyCustomer => ("Customer", json!(["ring", "blob"])),
     };
-    let mut equals = json!({ "kms:EncryptionContext:strongroom:use": code });
+    let mut equals = json!({ "kms:EncryptionContext:strongroom:use": codes });
     if let Some(store) = deployment.store {
         equals["kms:EncryptionContext:strongroom:store"] = json!(store);
     }
@@ -378,18 +379,19 @@ fn key_use(deployment: &Deployment, key_use: KeyUse, resource: &str) -> Vec<Valu
 
 /// The names in a context, from the contexts themselves.
 fn context_names(key_use: KeyUse) -> Vec<&'static str> {
-    use crate::id::{CustomerId, DataKeyId};
+    use crate::id::{BlobId, CustomerId, DataKeyId};
 
-    let store = StoreId::from_bytes([0; 16]);
-    let context = match key_use {
-        KeyUse::Epoch => EncryptionContext::epoch(store, 0),
-        KeyUse::Customer | KeyUse::AnyCustomer => EncryptionContext::customer(
-            store,
-            CustomerId::from_bytes([0; 16]),
-            DataKeyId::from_bytes([0; 16]),
-        ),
+    let (store, customer) = (StoreId::from_bytes([0; 16]), CustomerId::from_bytes([0; 16]));
+    let contexts = match key_use {
+        KeyUse::Epoch => vec![EncryptionContext::epoch(store, 0)],
+        KeyUse::Customer | KeyUse::AnyCustomer => vec![
+            EncryptionContext::customer(store, customer, DataKeyId::from_bytes([0; 16])),
+            EncryptionContext::blob(store, customer, BlobId::from_bytes([0; 16])),
+        ],
     };
-    context.pairs().map(|(name, _)| name).collect()
+    let names: BTreeSet<_> =
+        contexts.iter().flat_map(EncryptionContext::pairs).map(|(name, _)| name).collect();
+    names.into_iter().collect()
 }
 
 /// The statement that lets the destroyer end epochs' keys; by their tags where
@@ -623,7 +625,8 @@ mod tests {
                     && (action.contains("Decrypt") || action.contains("GenerateDataKey"))
                 {
                     let equals = &statement["Condition"]["StringEquals"];
-                    assert!(equals["kms:EncryptionContext:strongroom:use"].is_string(), "{statement}");
+                    let uses = &equals["kms:EncryptionContext:strongroom:use"];
+                    assert!(*uses == json!("epoch") || *uses == json!(["ring", "blob"]), "{statement}");
                     assert_eq!(
                         equals["kms:EncryptionContext:strongroom:store"],
                         StoreId::from_bytes([1; 16]).to_string()
