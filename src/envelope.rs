@@ -67,6 +67,12 @@ impl Dek {
         &self.bytes
     }
 
+    /// What the customer's KMS made of it, under strict accountability.
+    #[must_use]
+    pub fn kms(&self) -> Option<&KmsWrapped> {
+        self.kms.as_ref()
+    }
+
     fn content(&self) -> Content<'_> {
         self.kms.as_ref().map_or(Content::Dek(self), Content::Kms)
     }
