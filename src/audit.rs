@@ -381,6 +381,12 @@ pub enum KeyRef {
         /// The data key.
         data_key: DataKeyId,
     },
+    /// A customer's KMS key, for the DEK of the blob that the record names: strict
+    /// accountability.
+    Blob {
+        /// The KMS key.
+        kms_key: KmsKeyId,
+    },
     /// An epoch's KMS key.
     Epoch {
         /// The KMS key.

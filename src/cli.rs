@@ -22,9 +22,10 @@
 //! | `put` | `blob`, `bytes`, `stored_bytes`, `retain_until` |
 //! | `get -o FILE` | `blob`, `bytes` (written), `first` (the position of the first) |
 //! | `get -o -` | nothing but the plaintext |
-//! | `ls`, a line | `blob`, `name`, `content_type`, `meta`, `bytes`, `stored_bytes`, `sealed_at`, `retain_until`, `suite`, `kek`; or `blob`, `stored_bytes`, `error` |
+//! | `ls`, a line | `blob`, `name`, `content_type`, `meta`, `bytes`, `stored_bytes`, `sealed_at`, `retain_until`, `held`, `suite`, `kek`; or `blob`, `stored_bytes`, `error` |
 //! | `ls --ids`, a line | `blob`, `stored_bytes`, `stored_at` |
 //! | `stat` | as `ls` |
+//! | `retention extend` | `blob`, `retain_until`, `changed` |
 //! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
 //! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
 //! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
@@ -46,7 +47,7 @@
 //! | `witness serve`, a line on standard error | `alarm` or `unproven`: `origin`, `message`; or `error`, as below |
 //! | `witness cosign` | `origin`, `size`, `root`, `cosigned_at`, `checkpoint` (the note) |
 //! | `witness show` | `key`, `logs`: `origin`, `size`, `root`, `cosigned_at`, `evidence` (the name of a file) |
-//! | any, on standard error | `error`: `kind`, `message`, `exit`, and `hint` where there is one |
+//! | any, on standard error | `error`: `kind`, `message`, `exit`, and where there is one `hint` and `certificate` |
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -83,6 +84,7 @@ mod output;
 mod producer;
 mod publish;
 mod put;
+mod retention;
 mod signal;
 mod sink;
 mod witness;
@@ -234,6 +236,7 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Ls(command) => list::ls(session, command).await,
         Command::Stat(command) => list::stat(session, command).await,
         Command::Verify(command) => list::verify(session, command).await,
+        Command::Retention(command) => retention::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
         // Done before a session was opened.
         Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),

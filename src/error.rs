@@ -14,6 +14,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::id::CertificateId;
+
 /// A [`std::result::Result`] with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -100,12 +102,13 @@ pub struct Error {
     kind: ErrorKind,
     message: Cow<'static, str>,
     source: Option<Source>,
+    certificate: Option<CertificateId>,
 }
 
 impl Error {
     /// An error of `kind`. The message holds ids at most, never user text.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), source: None, certificate: None }
     }
 
     /// The one error for bytes that do not verify, whatever the reason.
@@ -124,17 +127,32 @@ impl Error {
         self
     }
 
+    /// The same error with the certificate of the destruction that it comes of.
+    #[must_use]
+    pub fn with_certificate(mut self, certificate: CertificateId) -> Self {
+        self.certificate = Some(certificate);
+        self
+    }
+
     /// An error of which several callers get their own copy.
     #[must_use]
     pub fn shared(error: &Arc<Self>) -> Self {
         let source = error.source.is_some().then(|| Source::from(Shared(Arc::clone(error))));
-        Self { kind: error.kind, message: error.message.clone(), source }
+        Self { kind: error.kind, message: error.message.clone(), source, certificate: error.certificate }
     }
 
     /// What to do about it.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// Which certificate tells when, by whose order and under which policy the
+    /// key was destroyed: with [`ErrorKind::KeyDestroyed`], where a key of a ring
+    /// was dropped, and not where a KMS key is gone.
+    #[must_use]
+    pub fn certificate(&self) -> Option<CertificateId> {
+        self.certificate
     }
 
     /// The sentences of this error and of its causes, outermost first.
@@ -218,6 +236,14 @@ mod tests {
         let error = Arc::new(Error::new(ErrorKind::Unavailable, "failed").with_source(inner));
         assert_eq!(Error::shared(&error).chain(), error.chain());
         assert_eq!(Error::shared(&Arc::new(Error::new(ErrorKind::Io, "x"))).chain(), "x");
+    }
+
+    #[test]
+    fn a_shared_error_names_the_same_certificate() {
+        let id = CertificateId::from_bytes([7; 16]);
+        let error = Arc::new(Error::new(ErrorKind::KeyDestroyed, "gone").with_certificate(id));
+        assert_eq!(Error::shared(&error).certificate(), Some(id));
+        assert_eq!(Error::new(ErrorKind::KeyDestroyed, "gone").certificate(), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::audit::KeyUseReceipt;
 use crate::error::{Error, ErrorKind, Source};
-use crate::id::{CustomerId, DataKeyId, KmsKeyId, StoreId};
+use crate::id::{BlobId, CustomerId, DataKeyId, KmsKeyId, StoreId};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
@@ -353,6 +353,17 @@ impl EncryptionContext {
         self.0.get("strongroom:use").is_some_and(|value| value == "epoch")
     }
 
+    /// The context of one blob's DEK, under strict accountability.
+    #[must_use]
+    pub fn blob(store: StoreId, customer: CustomerId, blob: BlobId) -> Self {
+        Self(BTreeMap::from([
+            ("strongroom:use", "blob".to_owned()),
+            ("strongroom:store", store.to_string()),
+            ("strongroom:customer", customer.to_string()),
+            ("strongroom:blob", blob.to_string()),
+        ]))
+    }
+
     /// The pairs, sorted by name.
     pub fn pairs(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().map(|(name, value)| (*name, value.as_str()))
@@ -375,6 +386,12 @@ impl DataKey {
     #[must_use]
     pub fn secret(&self) -> &Secret<32> {
         &self.0
+    }
+
+    /// Its bytes, where the data key itself is a blob's DEK.
+    #[must_use]
+    pub fn into_secret(self) -> Secret<32> {
+        self.0
     }
 }
 

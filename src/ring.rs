@@ -41,12 +41,14 @@ mod change;
 mod due;
 mod hold;
 pub mod sealed;
+mod tombstone;
 mod usage;
 
 pub use change::{Change, RingRefusal};
 pub use due::Due;
 pub use hold::{Hold, HoldScope, HoldState};
-pub use usage::{OpenKey, UseError};
+pub use tombstone::certificate_id;
+pub use usage::{OpenKey, Rewrap, UseError, WrapProof};
 
 /// One version of one customer's ring. Holds no key in the clear.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -378,7 +380,7 @@ impl Ring {
         };
         let kek =
             entry.open(self.store, self.customer, data_key).map_err(|OpenError| UseError::Authentication)?;
-        Ok(OpenKey::new(entry, kek))
+        Ok(OpenKey::new((self.store, self.customer), entry, kek))
     }
 
     /// Checks everything that one version can show by itself.

@@ -47,6 +47,7 @@ pub(crate) mod keyring;
 mod open;
 mod seal;
 mod source;
+mod wraps;
 
 pub use customer::{Customer, Listed};
 pub use evidence::{CustomerView, Maintained};
@@ -54,6 +55,7 @@ pub use health::CustomerKeys;
 pub use open::{BlobInfo, ByteRange, Opened};
 pub use seal::{SealOptions, Sealed};
 pub use source::Source;
+pub use wraps::Extended;
 
 use keyring::{Asker, Keyring, close};
 
@@ -581,6 +583,7 @@ mod tests {
         is_send(|_, customer, blob| async move { customer.open_range(blob, ByteRange::From(0)).await });
         is_send(|_, customer, blob| async move { customer.stat(blob).await });
         is_send(|_, customer, blob| async move { customer.verify(blob).await });
+        is_send(|_, customer, blob| async move { customer.extend(blob, blob.day()).await });
         is_send(|_, customer, _| async move { customer.set(None, None).await });
         is_send(|room, customer, _| async move { room.customers(&customer.access).await });
         is_send(|room, customer, _| async move {

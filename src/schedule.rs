@@ -72,10 +72,19 @@ fn split_payload(derived: &mut Secret<{ KEY_LEN + NONCE_LEN + COMMITMENT_LEN }>)
     }
 }
 
-/// The key that wraps one DEK under a day or hold key.
+/// The key that wraps one DEK under a day or hold key, in a header or beside it:
+/// each wrap has a salt of its own.
 #[must_use]
 pub fn dek_wrap(kek: &Secret<KEY_LEN>, suite: Suite, blob: BlobId, salt: &Salt) -> Secret<KEY_LEN> {
     const LABEL: &[u8] = b"strongroom/v1/dek-wrap\0";
+    derive(kek, &[LABEL, &suite.id().to_be_bytes(), blob.as_bytes(), salt])
+}
+
+/// The key that wraps, under a day or hold key, what the customer's KMS made of
+/// one DEK (strict accountability).
+#[must_use]
+pub fn strict_wrap(kek: &Secret<KEY_LEN>, suite: Suite, blob: BlobId, salt: &Salt) -> Secret<KEY_LEN> {
+    const LABEL: &[u8] = b"strongroom/v1/strict-wrap\0";
     derive(kek, &[LABEL, &suite.id().to_be_bytes(), blob.as_bytes(), salt])
 }
 
@@ -222,6 +231,8 @@ mod tests {
         let derived = [
             dek_wrap(&one, Suite::Aes256Gcm, BlobId::from_bytes(id), &salt),
             dek_wrap(&one, Suite::ChaCha20Poly1305, BlobId::from_bytes(id), &salt),
+            strict_wrap(&one, Suite::Aes256Gcm, BlobId::from_bytes(id), &salt),
+            strict_wrap(&one, Suite::ChaCha20Poly1305, BlobId::from_bytes(id), &salt),
             metadata(&one, Suite::Aes256Gcm),
             metadata(&one, Suite::ChaCha20Poly1305),
             entry_seal(&one, KekId::from_bytes(id), &salt),

@@ -347,6 +347,17 @@ fn a_tour() {
     tour.run(&["ls", "--customer", "acme"]);
     tour.run(&["stat", "--customer", "acme", &id]);
     tour.run(&["verify", "--customer", "acme", &id]);
+    tour.run(&["retention", "extend", "--customer", "acme", &id, "--until", "2998-12-31"]);
+    tour.run(&[
+        "retention",
+        "extend",
+        "--customer",
+        "acme",
+        "--name",
+        "reports/monthly",
+        "--until",
+        "2998-12-30",
+    ]);
     tour.run(&["ls", "--customer", "zenith"]);
     tour.run(&["audit", "tail", "-n", "8"]);
     tour.matches("tour.txt");

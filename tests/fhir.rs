@@ -139,6 +139,7 @@ fn combinations() -> Vec<String> {
         json!({ "name-key": { "id": kek } }),
         json!({ "customer": { "kms_key": "local:k", "data_key": DataKeyId::from_bytes([7; 16]) } }),
         json!({ "epoch": { "kms_key": "aws-kms:arn:aws:kms:us-east-1:000000000000:key/1", "epoch": 1 } }),
+        json!({ "blob": { "kms_key": "local:k" } }),
         Value::Null,
     ];
     let origins =

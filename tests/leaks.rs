@@ -489,7 +489,7 @@ async fn use_it(c: &mut Corpus, acme: &Customer) -> Vec<BlobId> {
         &metadata(),
     );
     c.hay.debug("Header", &header);
-    c.hay.debug("what a header holds", &header.open(&kek).unwrap());
+    c.hay.debug("what a header holds", &(header.unwrap(&kek).unwrap(), header.metadata(&dek)));
     let settings = Settings {
         label: label(LABEL),
         kms_key: "local:x".parse().unwrap(),

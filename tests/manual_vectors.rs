@@ -24,14 +24,16 @@ use strongroom::audit::log::{Log, LogConfig};
 use strongroom::audit::{Action, Intent, KeyUseReceipt};
 use strongroom::codec::{Encode, Writer};
 use strongroom::entropy::{Entropy, EntropyError};
-use strongroom::envelope::{Binding, Dek, Header, Kek, Metadata};
+use strongroom::envelope::{Binding, Dek, Header, Kek, KmsWrapped, Metadata, Unwrapped, Wrap};
 use strongroom::id::{BlobId, CustomerId, DataKeyId, KekId, StoreId};
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::kms::{EncryptionContext, GeneratedDataKey, Kms, KmsAdmin};
 use strongroom::payload;
 use strongroom::retention::Period;
 use strongroom::ring::sealed::EpochRecord;
-use strongroom::ring::{DirectoryKey, Entry, EntryKind, Ring, RingDataKey, Settings};
+use strongroom::ring::{
+    DirectoryKey, Dropped, Entry, EntryKind, Ring, RingDataKey, Settings, certificate_id,
+};
 use strongroom::schedule::{self, Salt};
 
 #[path = "common/signer.rs"]
@@ -51,7 +53,14 @@ const CUSTOMER: CustomerId = CustomerId::from_bytes(counting(0x11));
 const DATA_KEY: DataKeyId = DataKeyId::from_bytes(counting(0x21));
 const DAY_KEK: KekId = KekId::from_bytes(counting(0x31));
 const NAME_KEK: KekId = KekId::from_bytes(counting(0x41));
+/// A key of a later day.
+const LATER_KEK: KekId = KekId::from_bytes(counting(0x81));
+/// A key of the first day that was dropped.
+const GONE_KEK: KekId = KekId::from_bytes(counting(0x91));
 const DAY: Day = Day::from_number(21_326);
+const LATER: Day = Day::from_number(21_691);
+/// Not quite a chunk more than one.
+const LONG: usize = 16_384 + 10;
 const LABEL: &str = "acme";
 const NAME: &str = "db/nightly";
 const EPOCH: u32 = 1;
@@ -86,6 +95,12 @@ async fn the_sizes_are_those_of_the_tables() {
     assert_eq!(len("/blobs/0/header/metadata_plaintext"), 128);
     assert_eq!(len("/blobs/1/header/metadata_plaintext"), 64);
     assert_eq!(len("/blobs/0/header/bytes"), 165 + 128 + 16);
+    assert_eq!(len("/wrap/front"), 113);
+    assert_eq!(len("/wrap/object"), 161);
+    let kms = len("/strict/wrapped_plaintext") + 16;
+    assert_eq!(len("/blobs/4/header/wrapped_dek"), kms);
+    assert_eq!(len("/blobs/4/header/bytes"), 117 + kms + 4 + 64 + 16);
+    assert_eq!(vectors["blobs"].as_array().unwrap().len(), 5);
 }
 
 async fn vectors() -> Value {
@@ -125,7 +140,11 @@ async fn vectors() -> Value {
     let label_path = format!("keys/{}", layout::label(&label_tag));
     objects.insert(label_path.clone(), hex(format!("{CUSTOMER}\n").as_bytes()));
 
-    let keys = [(DAY_KEK, EntryKind::Day(DAY), 0xD3, 0x51), (NAME_KEK, EntryKind::Name, 0xD4, 0x52)];
+    let keys = [
+        (DAY_KEK, EntryKind::Day(DAY), 0xD3, 0x51),
+        (NAME_KEK, EntryKind::Name, 0xD4, 0x52),
+        (LATER_KEK, EntryKind::Day(LATER), 0xD5, 0x54),
+    ];
     let entry = |(id, kind, key, from): (KekId, EntryKind, u8, u8)| {
         Entry::seal(
             (STORE, CUSTOMER),
@@ -145,9 +164,16 @@ async fn vectors() -> Value {
     };
     let data_key =
         RingDataKey { id: DATA_KEY, kms_key: kms.keys[1].clone(), wrapped: customer_key.wrapped.clone() };
-    let ring = Ring::first(STORE, CUSTOMER, EPOCH, settings)
+    let mut ring = Ring::first(STORE, CUSTOMER, EPOCH, settings)
         .with_first_keys(vec![data_key], keys.map(entry).to_vec())
         .unwrap();
+    // As if it had been dropped before: a ring of one version is shorter to read.
+    ring.dropped.push(Dropped {
+        id: GONE_KEK,
+        kind: EntryKind::Day(DAY),
+        version: 1,
+        check_value: schedule::check_value(&secret(0xD6)),
+    });
     let ring_salt = salt(0x53);
     let ring_bytes = ring.seal(&epoch_key.plaintext, ring_salt);
     let ring_key = schedule::ring_seal(epoch_key.plaintext.secret(), STORE, CUSTOMER, 1, &ring_salt);
@@ -159,13 +185,33 @@ async fn vectors() -> Value {
 
     let sealed_at = at("2026-11-22T02:30:00.000001Z");
     let name_tag = schedule::name_tag(&secret(0xD4), NAME);
-    let blobs = [
-        blob(Suite::Aes256Gcm, sealed_at, 0xB0, &full_metadata(), b"Strongroom keeps ePHI sealed."),
-        blob(Suite::ChaCha20Poly1305, sealed_at, 0xB8, &Metadata::new(), b""),
+    let (day, gone) = ((DAY_KEK, 0xD3), (GONE_KEK, 0xD6));
+    let dek = |from: u8| Dek::new(secret(from + 1));
+    let (aes, chacha, none) = (Suite::Aes256Gcm, Suite::ChaCha20Poly1305, Metadata::new());
+    let long: Vec<u8> = (0..LONG).map(|at| (at * 7 + at / 251).to_le_bytes()[0]).collect();
+    let strict_id = blob_id(0x90);
+    let context = EncryptionContext::blob(STORE, CUSTOMER, strict_id);
+    let (strict_key, mut strict) = kms.data_key(1, context, 0x91, 0xA2).await;
+    let kms_wrapped = KmsWrapped::new(kms.keys[1].clone(), strict_key.wrapped.as_bytes().to_vec()).unwrap();
+    strict["wrapped_plaintext"] = hex(&kms_wrapped.to_bytes()).into();
+    let strict_dek = Dek::strict(strict_key.plaintext.into_secret(), kms_wrapped);
+    let mut blobs = [
+        blob(aes, sealed_at, (0xB0, &dek(0xB0)), day, &full_metadata(), b"Strongroom keeps ePHI sealed."),
+        blob(chacha, sealed_at, (0xB8, &dek(0xB8)), day, &none, b""),
+        blob(aes, sealed_at, (0x88, &dek(0x88)), day, &none, &long),
+        blob(aes, sealed_at, (0x80, &dek(0x80)), gone, &none, b"Kept for longer."),
+        blob(aes, sealed_at, (0x90, &strict_dek), day, &none, b"Each reading is a call."),
     ];
     for made in &blobs {
         objects.insert(text(made, "path"), text(made, "object"));
     }
+    // Its bytes are among the objects, and its plaintext is a rule.
+    let parts = blobs[2].as_object_mut().unwrap();
+    parts.retain(|name, _| !["plaintext", "payload", "object"].contains(&name.as_str()));
+    parts.insert("plaintext_len".into(), LONG.into());
+    parts.insert("plaintext_sha256".into(), hex(&Sha256::digest(&long)).into());
+    let wrap = wrap(aes, blob_id(0x80), &dek(0x80));
+    objects.insert(text(&wrap, "path"), text(&wrap, "object"));
     let named: BlobId = text(&blobs[0], "id").parse().unwrap();
     let name_path = format!("blobs/{}", layout::name(CUSTOMER, &name_tag, sealed_at, named));
     objects.insert(name_path.clone(), String::new());
@@ -182,6 +228,7 @@ async fn vectors() -> Value {
         "data_keys_json": {
             "epoch": { EPOCH.to_string(): hex(epoch_key.plaintext.secret().expose()) },
             "data_keys": { DATA_KEY.to_string(): hex(customer_key.plaintext.secret().expose()) },
+            "blobs": { strict_id.to_string(): hex(strict_dek.secret().expose()) },
         },
         "epoch": {
             "number": EPOCH,
@@ -206,6 +253,9 @@ async fn vectors() -> Value {
         },
         "name": { "name": NAME, "name_key": hex(&[0xD4; 32]), "tag": hex(&name_tag), "path": name_path },
         "blobs": blobs,
+        "wrap": wrap,
+        "strict": strict,
+        "certificate": { "ring_version": 1, "id": certificate_id(STORE, CUSTOMER, 1) },
         "objects": objects,
     })
 }
@@ -263,22 +313,64 @@ fn metadata_plaintext(metadata: &Metadata) -> Vec<u8> {
     bytes
 }
 
-fn blob(suite: Suite, sealed_at: Timestamp, from: u8, metadata: &Metadata, plaintext: &[u8]) -> Value {
-    let blob_id = BlobId::new(DAY, std::array::from_fn(|at| from + u8::try_from(at).unwrap())).unwrap();
-    let (dek, kek) = (Dek::new(secret(from + 1)), Kek::new(secret(0xD3)));
-    let (wrap_salt, payload_salt) = (salt(from + 2), salt(from + 3));
-    let binding = Binding { store: STORE, customer: CUSTOMER, blob: blob_id, kek: DAY_KEK, suite };
-    let header = Header::seal(binding, sealed_at, &kek, wrap_salt, &dek, metadata);
+fn blob_id(from: u8) -> BlobId {
+    BlobId::new(DAY, std::array::from_fn(|at| from + u8::try_from(at).unwrap())).unwrap()
+}
 
-    let wrap_key = schedule::dek_wrap(kek.secret(), suite, blob_id, &wrap_salt);
+/// One more wrap of a blob's DEK, under the key of the later day.
+fn wrap(suite: Suite, blob: BlobId, dek: &Dek) -> Value {
+    let (made_at, kek, wrap_salt) = (at("2026-11-23T08:00:00.000000Z"), Kek::new(secret(0xD5)), salt(0x55));
+    let binding = Binding { store: STORE, customer: CUSTOMER, blob, kek: LATER_KEK, suite };
+    let content = Unwrapped::Dek(Dek::new(Secret::init(|out| *out = *dek.secret().expose())));
+    let object = Wrap::seal((binding, LATER), made_at, &kek, wrap_salt, &content).to_bytes();
+
+    let mut front = Writer::default();
+    front.raw(b"SRM-WRAP").u8(1).u8(254).u16(suite.id());
+    front.raw(STORE.as_bytes()).raw(CUSTOMER.as_bytes()).raw(blob.as_bytes()).raw(LATER_KEK.as_bytes());
+    front.u32(LATER.number()).u64(made_at.micros()).u8(1).raw(&wrap_salt);
+    let key = schedule::dek_wrap(kek.secret(), suite, blob, &wrap_salt);
+    let wrapped = sealed(suite, &key, front.as_bytes(), dek.secret().expose());
+    assert_eq!(object, [front.as_bytes(), &wrapped].concat());
+    json!({
+        "path": format!("blobs/{}", layout::wrap(CUSTOMER, blob, LATER_KEK)),
+        "blob": blob,
+        "day": LATER,
+        "made_at": made_at,
+        "made_at_micros": made_at.micros(),
+        "wrap_salt": hex(&wrap_salt),
+        "wrap_key": hex(key.expose()),
+        "front": hex(front.as_bytes()),
+        "wrapped_dek": hex(&wrapped),
+        "object": hex(&object),
+    })
+}
+
+fn blob(
+    suite: Suite,
+    sealed_at: Timestamp,
+    (from, dek): (u8, &Dek),
+    (kek_id, key): (KekId, u8),
+    metadata: &Metadata,
+    plaintext: &[u8],
+) -> Value {
+    let (blob_id, kek) = (blob_id(from), Kek::new(secret(key)));
+    let (wrap_salt, payload_salt) = (salt(from + 2), salt(from + 3));
+    let binding = Binding { store: STORE, customer: CUSTOMER, blob: blob_id, kek: kek_id, suite };
+    let header = Header::seal(binding, sealed_at, &kek, wrap_salt, dek, metadata);
+
+    let (wrap_key, wrapped_at) = match dek.kms() {
+        None => (schedule::dek_wrap(kek.secret(), suite, blob_id, &wrap_salt), 113),
+        Some(_) => (schedule::strict_wrap(kek.secret(), suite, blob_id, &wrap_salt), 117),
+    };
     let mut wrap_aad = Writer::default();
-    wrap_aad.raw(STORE.as_bytes()).raw(CUSTOMER.as_bytes()).raw(blob_id.as_bytes()).raw(DAY_KEK.as_bytes());
+    wrap_aad.raw(STORE.as_bytes()).raw(CUSTOMER.as_bytes()).raw(blob_id.as_bytes()).raw(kek_id.as_bytes());
     wrap_aad.u32(DAY.number()).u16(suite.id());
-    let wrapped = sealed(suite, &wrap_key, wrap_aad.as_bytes(), dek.secret().expose());
-    assert_eq!(header.as_bytes()[113..161], wrapped);
+    let content = dek.kms().map_or_else(|| dek.secret().expose().to_vec(), Encode::to_bytes);
+    let wrapped = sealed(suite, &wrap_key, wrap_aad.as_bytes(), &content);
+    assert_eq!(header.as_bytes()[wrapped_at..][..wrapped.len()], wrapped);
 
     let metadata_key = schedule::metadata(dek.secret(), suite);
-    let (metadata_aad, sealed_metadata) = header.as_bytes().split_at(165);
+    let (metadata_aad, sealed_metadata) = header.as_bytes().split_at(wrapped_at + wrapped.len() + 4);
     let metadata_plaintext = metadata_plaintext(metadata);
     assert_eq!(sealed(suite, &metadata_key, metadata_aad, &metadata_plaintext), sealed_metadata);
 
@@ -296,6 +388,8 @@ fn blob(suite: Suite, sealed_at: Timestamp, from: u8, metadata: &Metadata, plain
         "header": {
             "sealed_at": sealed_at,
             "sealed_at_micros": sealed_at.micros(),
+            "kek": kek_id,
+            "wrap_kind": if dek.kms().is_none() { 1 } else { 2 },
             "wrap_salt": hex(&wrap_salt),
             "wrap_key": hex(wrap_key.expose()),
             "wrap_aad": hex(wrap_aad.as_bytes()),

@@ -254,6 +254,10 @@ fn key(key: &KeyRef) -> Entity {
             let what = Reference::to("urn:strongroom:kms-key", kms_key.to_string());
             security_resource(Some(what), vec![Detail::new("data-key", data_key)])
         }
+        KeyRef::Blob { kms_key } => {
+            let what = Reference::to("urn:strongroom:kms-key", kms_key.to_string());
+            security_resource(Some(what), Vec::new())
+        }
         KeyRef::Epoch { kms_key, epoch } => {
             let what = Reference::to("urn:strongroom:kms-key", kms_key.to_string());
             security_resource(Some(what), vec![Detail::new("epoch", epoch)])

@@ -27,8 +27,10 @@ use crate::time::Day;
 use crate::tlog::{KeyName, VerifierKey};
 
 mod audit;
+mod retention;
 
 pub(super) use audit::*;
+pub(super) use retention::*;
 
 /// Keeps files and backups sealed under per-customer keys, with every use of a
 /// key on the record.
@@ -138,6 +140,9 @@ pub(super) enum Command {
     Ls(Ls),
     Stat(Stat),
     Verify(Verify),
+    /// How long blobs are kept
+    #[command(subcommand)]
+    Retention(Retention),
     /// Reads the audit log
     #[command(subcommand)]
     Audit(Audit),
@@ -583,6 +588,8 @@ mod tests {
             "put --customer acme --nmae=JANE FILE",
             "put --customer acme --suite JANE FILE",
             "get --customer acme JANE",
+            "retention extend --customer acme JANE --until 2099-01-01",
+            "retention extend --customer acme --name a --until JANE",
             "get --customer acme --name a --range JANE",
             "get --customer acme --name a --nth JANE",
             "customer add JANE --kms local",

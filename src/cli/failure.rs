@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::exit::Exit;
 use crate::error::{Error, ErrorKind};
+use crate::id::CertificateId;
 
 /// A failed command: what is said, and how the program ends.
 #[derive(Debug)]
@@ -14,12 +15,13 @@ pub(super) struct Failure {
     exit: Exit,
     message: String,
     hint: Option<String>,
+    certificate: Option<CertificateId>,
 }
 
 impl Failure {
     /// A failure of the command line's own. The message holds no user text.
     pub(super) fn new(exit: Exit, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, exit, message: message.into(), hint: None }
+        Self { kind, exit, message: message.into(), hint: None, certificate: None }
     }
 
     /// A wrong use.
@@ -64,11 +66,15 @@ impl Failure {
         &self.message
     }
 
-    /// `{"kind", "message", "exit"}`, and `"hint"` where there is one.
+    /// `{"kind", "message", "exit"}`, and `"hint"` and `"certificate"` where there
+    /// is one.
     pub(super) fn to_json(&self) -> Value {
         let mut value = json!({ "kind": self.kind, "message": self.message, "exit": self.exit.code() });
         if let Some(hint) = &self.hint {
             value["hint"] = hint.as_str().into();
+        }
+        if let Some(certificate) = self.certificate {
+            value["certificate"] = certificate.to_string().into();
         }
         value
     }
@@ -97,6 +103,9 @@ impl From<Error> for Failure {
             ErrorKind::KeyUnavailable => {
                 Some("ask the owner of the KMS key; other customers are not affected")
             }
+            ErrorKind::KeyDestroyed if error.certificate().is_some() => {
+                Some("nothing brings it back; the certificate says when and by whose order it was destroyed")
+            }
             ErrorKind::KeyDestroyed => {
                 Some("if a key directory or account is missing, bring it back; else the data is gone")
             }
@@ -116,6 +125,7 @@ impl From<Error> for Failure {
             exit: kind.into(),
             message: one_line(&error.chain()),
             hint: hint.map(str::to_owned),
+            certificate: error.certificate(),
         }
     }
 }
@@ -150,5 +160,17 @@ mod tests {
         assert_eq!(json["error"]["kind"], "unavailable");
         assert_eq!(json["error"]["exit"], 69);
         assert_eq!(json["error"]["message"], failure.message());
+        assert_eq!(json["error"].get("certificate"), None);
+    }
+
+    #[test]
+    fn what_was_destroyed_names_its_certificate() {
+        let id = CertificateId::from_bytes([7; 16]);
+        let message = format!("the key of this blob was destroyed: certificate {id}");
+        let failure = Failure::from(Error::new(ErrorKind::KeyDestroyed, message).with_certificate(id));
+        assert_eq!(failure.exit(), Exit::Destroyed);
+        assert!(failure.report(false).contains(&id.to_string()));
+        let json: Value = serde_json::from_str(&failure.report(true)).unwrap();
+        assert_eq!(json["error"]["certificate"], id.to_string());
     }
 }

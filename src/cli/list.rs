@@ -153,6 +153,7 @@ pub(super) async fn stat(session: &Session, command: Stat) -> Answer {
         ("stored bytes".to_owned(), info.stored_bytes.to_string()),
         ("sealed at".to_owned(), seconds(info.sealed_at)),
         ("retained until".to_owned(), info.retain_until.to_string()),
+        ("legal hold".to_owned(), if info.held { "yes" } else { "no" }.to_owned()),
         ("suite".to_owned(), info.suite.to_string()),
         ("key".to_owned(), info.kek.to_string()),
     ];
@@ -172,6 +173,7 @@ fn to_json(info: &BlobInfo) -> Value {
         "stored_bytes": info.stored_bytes,
         "sealed_at": info.sealed_at,
         "retain_until": info.retain_until,
+        "held": info.held,
         "suite": info.suite.as_str(),
         "kek": info.kek,
     })

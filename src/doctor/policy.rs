@@ -18,7 +18,7 @@
 //! only after its key policy was changed for it, and it has nothing to do with blobs;
 //! only the purger deletes, and blobs alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -429,8 +429,12 @@ fn own_keys(deployment: &Deployment, by_tags: bool) -> String {
 /// The condition that a key is used under the context that Strongroom gives, and
 /// no other.
 fn bound(deployment: &Deployment, key_use: KeyUse) -> Value {
-    let code = if key_use == KeyUse::Epoch { "epoch" } else { "ring" };
-    let mut equals = json!({ "kms:EncryptionContext:strongroom:use": code });
+    let codes = match key_use {
+        KeyUse::Epoch => json!("epoch"),
+        // Data keys of the ring, and under strict accountability of each blob.
+        KeyUse::Customer | KeyUse::AnyCustomer => json!(["ring", "blob"]),
+    };
+    let mut equals = json!({ "kms:EncryptionContext:strongroom:use": codes });
     if let Some(store) = deployment.store {
         equals["kms:EncryptionContext:strongroom:store"] = json!(store);
     }
@@ -445,18 +449,19 @@ fn bound(deployment: &Deployment, key_use: KeyUse) -> Value {
 
 /// The names in a context, from the contexts themselves.
 fn context_names(key_use: KeyUse) -> Vec<&'static str> {
-    use crate::id::{CustomerId, DataKeyId};
+    use crate::id::{BlobId, CustomerId, DataKeyId};
 
-    let store = StoreId::from_bytes([0; 16]);
-    let context = match key_use {
-        KeyUse::Epoch => EncryptionContext::epoch(store, 0),
-        KeyUse::Customer | KeyUse::AnyCustomer => EncryptionContext::customer(
-            store,
-            CustomerId::from_bytes([0; 16]),
-            DataKeyId::from_bytes([0; 16]),
-        ),
+    let (store, customer) = (StoreId::from_bytes([0; 16]), CustomerId::from_bytes([0; 16]));
+    let contexts = match key_use {
+        KeyUse::Epoch => vec![EncryptionContext::epoch(store, 0)],
+        KeyUse::Customer | KeyUse::AnyCustomer => vec![
+            EncryptionContext::customer(store, customer, DataKeyId::from_bytes([0; 16])),
+            EncryptionContext::blob(store, customer, BlobId::from_bytes([0; 16])),
+        ],
     };
-    context.pairs().map(|(name, _)| name).collect()
+    let names: BTreeSet<_> =
+        contexts.iter().flat_map(EncryptionContext::pairs).map(|(name, _)| name).collect();
+    names.into_iter().collect()
 }
 
 /// The statement that lets the destroyer end keys; by their tags where it is not
@@ -758,7 +763,8 @@ mod tests {
                     && (action.contains("Decrypt") || action.contains("GenerateDataKey"))
                 {
                     let equals = &statement["Condition"]["StringEquals"];
-                    assert!(equals["kms:EncryptionContext:strongroom:use"].is_string(), "{statement}");
+                    let uses = &equals["kms:EncryptionContext:strongroom:use"];
+                    assert!(*uses == json!("epoch") || *uses == json!(["ring", "blob"]), "{statement}");
                     assert_eq!(
                         equals["kms:EncryptionContext:strongroom:store"],
                         StoreId::from_bytes([1; 16]).to_string()

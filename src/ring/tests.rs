@@ -190,8 +190,8 @@ fn a_key_opens_for_its_own_use_only() {
         key.seal_header(binding, at(0), [0; 24], &Dek::new(secret(1)), &Metadata::new())
     };
     let header = seal(open(20), binding(100, 20)).unwrap();
-    assert!(open(20).open_header(&header).is_ok());
-    assert_eq!(open(21).open_header(&header).err(), Some(UseError::Authentication));
+    assert!(open(20).open(&header).is_ok());
+    assert_eq!(open(21).open(&header).err(), Some(UseError::Authentication));
     assert_eq!(seal(open(20), binding(101, 20)).err(), Some(UseError::WrongUse));
     assert_eq!(seal(open(22), binding(100, 22)).err(), Some(UseError::WrongUse));
     assert_eq!(open(20).name_tag(&"n".parse().unwrap()).err(), Some(UseError::WrongUse));

@@ -9,6 +9,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use super::keyring::{Asker, Want, close};
 use super::open::{self, BlobInfo, ByteRange, Opened};
 use super::seal::{self, SealOptions, Sealed};
+use super::wraps::{self, Extended};
 use super::{CustomerInfo, Source, Strongroom};
 use crate::access::Access;
 use crate::audit::{Action, Intent, KeyRef};
@@ -19,7 +20,7 @@ use crate::retention::Period;
 use crate::ring::{EntryKind, Ring, UseError};
 use crate::store::{layout, store_error};
 use crate::suite::Suite;
-use crate::time::Timestamp;
+use crate::time::{Day, Timestamp};
 
 /// One customer of a store, for one principal and purpose: everything done
 /// through it is recorded as done by them.
@@ -30,6 +31,8 @@ pub struct Customer {
     pub(super) access: Access,
     /// What the blobs must be named to open.
     pub(super) name: Option<BlobName>,
+    /// Whether new blobs are under strict accountability.
+    pub(super) strict: bool,
 }
 
 /// A blob in a listing: what the storage says, opened by nobody yet.
@@ -45,7 +48,7 @@ pub struct Listed {
 
 impl Customer {
     pub(super) fn new(room: Strongroom, id: CustomerId, access: Access) -> Self {
-        Self { room, id, access, name: None }
+        Self { room, id, access, name: None, strict: false }
     }
 
     /// The opaque id of this customer.
@@ -170,6 +173,20 @@ impl Customer {
         let mut stream = opened.into_stream();
         while stream.try_next().await?.is_some() {}
         Ok(info)
+    }
+
+    /// Keeps a blob until `until` at least: its DEK is wrapped once more, under a
+    /// key of that day, and neither header nor payload is touched. Where it is kept
+    /// as long already, nothing changes; nothing here shortens a term.
+    ///
+    /// # Errors
+    /// As [`Customer::open`], and [`ErrorKind::InvalidInput`] for a day past the
+    /// calendar. The blob is then as it was, or extended: run it again.
+    ///
+    /// # Cancel safety
+    /// Dropped, the blob is as it was, or extended.
+    pub async fn extend(&self, blob: BlobId, until: Day) -> Result<Extended> {
+        wraps::extend(self, blob, until).await
     }
 
     /// The customer's blobs, in no order, as the storage lists them. No key is

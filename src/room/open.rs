@@ -20,8 +20,8 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::Customer;
-use super::customer::use_error;
 use super::keyring::{Asker, close};
+use super::wraps::{self, Live, Unlocked};
 use crate::audit::log::OpenIntent;
 use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult};
 use crate::codec::DecodeError;
@@ -29,7 +29,7 @@ use crate::envelope::{Header, Metadata, PRELUDE_LEN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, KekId};
 use crate::payload::{CHUNK_LEN, Layout, Opener, PROLOGUE_LEN};
-use crate::ring::{EntryKind, UseError};
+use crate::ring::Ring;
 use crate::store::{StorageKind, layout, store_error};
 use crate::suite::Suite;
 use crate::time::{Day, Timestamp};
@@ -62,11 +62,15 @@ pub struct BlobInfo {
     pub stored_bytes: u64,
     /// When sealing began.
     pub sealed_at: Timestamp,
-    /// The last day on which it is kept.
+    /// The last day on which it is kept, if no hold keeps it longer. `stat` looks
+    /// at every wrap of its DEK; what opens it looks at the one that it goes by,
+    /// and another may keep it longer.
     pub retain_until: Day,
+    /// Whether a legal hold on this blob keeps it. Known as `retain_until` is.
+    pub held: bool,
     /// Its suite.
     pub suite: Suite,
-    /// The key that wraps its DEK.
+    /// The key by which it was opened.
     pub kek: KekId,
     /// Name, content type and pairs.
     pub metadata: Metadata,
@@ -185,9 +189,16 @@ pub(super) async fn open(
 pub(super) async fn stat(customer: &Customer, blob: BlobId, action: Action) -> Result<BlobInfo> {
     let (mut intent, front) = begin(customer, blob, action, FRONT_LEN).await?;
     let stat = async {
+        let request = intent.open.request();
         let mut body = Body::open(customer, blob, front?, intent.receipt, &mut intent.open).await?;
         body.open_last_chunk().await?;
-        Ok(body.info)
+        let asker = Asker { access: &customer.access, cause: Some(request) };
+        let Body { mut info, ring, header, by, .. } = body;
+        for path in wraps::paths(customer, asker, &ring, &header, Some(by)).await? {
+            info.retain_until = info.retain_until.max(path.day);
+            info.held |= path.is_hold;
+        }
+        Ok(info)
     };
     let stat = stat.await;
     close(intent.open, stat).await
@@ -275,6 +286,10 @@ struct Body {
     storage: Arc<dyn ObjectStore>,
     path: Path,
     info: BlobInfo,
+    header: Header,
+    /// The wrap path that it was opened by, and the ring that has its key.
+    by: Live,
+    ring: Arc<Ring>,
     opener: Arc<Opener>,
     /// Where the payload begins in the object.
     offset: u64,
@@ -297,8 +312,7 @@ impl Body {
         let room = &*customer.room.0;
         let path = layout::blob(customer.id, blob);
         let storage = Arc::clone(&room.storages.blobs);
-        let header_len =
-            Header::length(front.bytes.get(..PRELUDE_LEN).unwrap_or(&front.bytes)).map_err(damaged)?;
+        let header_len = header_len(&front.bytes)?;
         let offset = as_u64(header_len);
         let payload_len = front.size.checked_sub(offset).ok_or_else(Error::authentication)?;
         let layout = Layout::of_sealed(payload_len).map_err(|_| Error::authentication())?;
@@ -309,45 +323,23 @@ impl Body {
             let rest = fetch(&*storage, &path, as_u64(front_bytes.len())..needed).await?;
             front_bytes = [front_bytes, rest].concat().into();
         }
-        let header = Header::parse(&front_bytes[..header_len]).map_err(damaged)?;
-        let binding = header.binding;
-        if (binding.store, binding.customer, binding.blob) != (room.store, customer.id, blob) {
-            return Err(Error::authentication());
-        }
-
-        let asker = Asker { access: &customer.access, cause: Some(intent.request()) };
-        let ring = room.keyring.ring(asker, customer.id).await?;
-        let ring = match ring.entry(binding.kek) {
-            Some(_) => ring,
-            // Another node may have minted the key since this one looked.
-            None => room.keyring.fresh_ring(asker, customer.id).await?,
-        };
-        let Some(entry) = ring.entry(binding.kek) else {
-            // The header is not authentic yet: a key of another day in it is
-            // damage, whatever became of that key.
-            return Err(match ring.dropped(binding.kek) {
-                Some(gone) if gone.kind == EntryKind::Day(blob.day()) => use_error(UseError::Destroyed),
-                _ => Error::authentication(),
-            });
-        };
-        let data_key = room.keyring.data_key(asker, &ring, entry.data_key).await?;
-        intent.uses(binding.kek);
-        let key = ring.open_key(receipt, binding.kek, &data_key).map_err(use_error)?;
-        let (dek, metadata) = key.open_header(&header).map_err(use_error)?;
+        let header = own_header(customer, blob, &front_bytes[..header_len])?;
+        let Unlocked { dek, metadata, by, ring } = wraps::unlock(customer, &header, receipt, intent).await?;
         if customer.name.is_some() && metadata.name() != customer.name.as_ref() {
             return Err(Error::authentication());
         }
         let prologue = front_bytes[header_len..][..PROLOGUE_LEN].try_into().expect("fetched above");
-        let opener = Opener::new(dek.secret(), binding.suite, &header.context(), prologue, layout)
+        let opener = Opener::new(dek.secret(), header.binding.suite, &header.context(), prologue, layout)
             .map_err(|_| Error::authentication())?;
         let info = BlobInfo {
             id: blob,
             bytes: layout.plaintext_len(),
             stored_bytes: front.size,
             sealed_at: header.sealed_at,
-            retain_until: blob.day(),
-            suite: binding.suite,
-            kek: binding.kek,
+            retain_until: by.day,
+            held: by.is_hold,
+            suite: header.binding.suite,
+            kek: by.kek,
             metadata,
         };
         // Enough in flight to fill a fast network, within the memory budget.
@@ -359,6 +351,9 @@ impl Body {
             storage,
             path,
             info,
+            header,
+            by,
+            ring,
             opener: Arc::new(opener),
             offset,
             front: front_bytes,
@@ -388,6 +383,35 @@ impl Body {
             chunks,
         }
     }
+}
+
+/// A blob's header alone, not authentic yet.
+pub(super) async fn read_header(customer: &Customer, blob: BlobId) -> Result<Header> {
+    let storage = &*customer.room.0.storages.blobs;
+    let path = layout::blob(customer.id, blob);
+    let front = fetch_front(storage, &path, FRONT_LEN).await?.bytes;
+    let length = header_len(&front)?;
+    let front = match front.len() < length {
+        true => {
+            [front.clone(), fetch(storage, &path, as_u64(front.len())..as_u64(length)).await?].concat().into()
+        }
+        false => front,
+    };
+    own_header(customer, blob, &front[..length])
+}
+
+fn header_len(front: &Bytes) -> Result<usize> {
+    Header::length(front.get(..PRELUDE_LEN).unwrap_or(front)).map_err(damaged)
+}
+
+/// The header in these bytes, if it is that of this blob.
+fn own_header(customer: &Customer, blob: BlobId, bytes: &[u8]) -> Result<Header> {
+    let header = Header::parse(bytes).map_err(damaged)?;
+    let binding = header.binding;
+    if (binding.store, binding.customer, binding.blob) != (customer.room.0.store, customer.id, blob) {
+        return Err(Error::authentication());
+    }
+    Ok(header)
 }
 
 /// Some chunks that are to be fetched and opened.

@@ -10,14 +10,14 @@ use tokio::task::JoinHandle;
 use super::customer::use_error;
 use super::keyring::{Asker, Want, close, settle};
 use super::source::Segments;
-use super::{Customer, Source};
+use super::{Customer, Source, wraps};
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::entropy::{random, random_secret};
 use crate::envelope::{Binding, Dek, Header, Metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, RequestId};
 use crate::payload::{SealError, Sealer};
-use crate::ring::Entry;
+use crate::ring::{Entry, Ring};
 use crate::store::{layout, store_error, upload::BlobWriter};
 use crate::suite::Suite;
 use crate::time::Day;
@@ -106,11 +106,18 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     let segments = source.start();
     let intent = intent(customer, request, blob, entry, day);
     let find = name_entry.map(|entry| find_intent(customer, entry, request)).transpose()?;
-    let mut begun =
-        room.log.begin_all([Some(intent), find].into_iter().flatten().collect()).await?.into_iter();
+    // The customer's KMS makes the DEK, and is asked for it at each opening.
+    let kms_key = is_strict(customer, &ring).then(|| ring.settings.kms_key.clone());
+    let strict = kms_key
+        .as_ref()
+        .map(|key| wraps::kms_intent(customer, Some(request), Action::KmsGenerateDataKey, blob, key));
+    let intents = [Some(intent), find, strict.transpose()?].into_iter().flatten().collect();
+    let mut begun = room.log.begin_all(intents).await?.into_iter();
     let (open, receipt) = begun.next().expect("one of each intent");
+    let begun_find = name_entry.and_then(|_| begun.next());
+    let begun_strict = begun.next();
     let sealing = async {
-        let name_path = match (options.metadata.name(), name_entry, begun.next()) {
+        let name_path = match (options.metadata.name(), name_entry, begun_find) {
             (Some(name), Some(entry), Some((open, receipt))) => {
                 let data_key = room.keyring.data_key(asker, &ring, entry.data_key).await?;
                 let tag = ring.open_key(receipt, entry.id, &data_key).and_then(|key| key.name_tag(name));
@@ -119,7 +126,10 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
             }
             _ => None,
         };
-        let dek = Dek::new(random_secret(&*room.entropy)?);
+        let dek = match (kms_key, begun_strict) {
+            (Some(kms_key), Some(begun)) => wraps::strict_dek(customer, blob, &kms_key, begun).await?,
+            _ => Dek::new(random_secret(&*room.entropy)?),
+        };
         let key = ring.open_key(receipt, entry.id, &data_key).map_err(use_error)?;
         let header = key.seal_header(binding, now, random(&*room.entropy)?, &dek, &options.metadata);
         let header = header.map_err(use_error)?;
@@ -161,6 +171,12 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
         }
         Err(error) => close(open, Err(error)).await,
     }
+}
+
+/// Whether each opening of the customer's blobs is to be a call of its own KMS.
+/// The one place that knows where the customer said so.
+fn is_strict(customer: &Customer, _ring: &Ring) -> bool {
+    customer.strict
 }
 
 fn intent(customer: &Customer, request: RequestId, blob: BlobId, entry: &Entry, day: Day) -> Intent {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | blobs | `blob/<customer>/<day>/<blob>` | header and payload of one blob |
 //! | blobs | `clock` | asks the storage for the time, where it has no other way to tell |
+//! | blobs | `wrap/<customer>/<blob>/<kek>` | one more wrap of a blob's DEK |
 //! | blobs | `name/<customer>/<tag>/<inverse time>-<blob>` | one use of a name |
 //! | keys | `ring/<customer>/<version>` | one version of a customer's ring |
 //! | keys | `register/<version>` | one version of the store's register |
@@ -21,7 +22,7 @@
 
 use object_store::path::Path;
 
-use crate::id::{BlobId, CustomerId, base32};
+use crate::id::{BlobId, CustomerId, KekId, base32};
 use crate::time::{Day, Timestamp};
 
 /// What a keyed hash made of a name or a label.
@@ -71,6 +72,33 @@ pub fn read_day(prefix: &Path) -> Option<(CustomerId, Day)> {
 #[must_use]
 pub fn clock() -> Path {
     Path::from_iter(["clock"])
+}
+
+/// Where one more wrap of a blob's DEK lives, by the key that wraps it.
+#[must_use]
+pub fn wrap(customer: CustomerId, blob: BlobId, kek: KekId) -> Path {
+    wraps_of(customer, blob).join(kek.to_string())
+}
+
+/// The customer, the blob and the key of the wrap that lives at `path`, if one
+/// does.
+#[must_use]
+pub fn read_wrap(path: &Path) -> Option<(CustomerId, BlobId, KekId)> {
+    let ["wrap", customer, blob, kek] = parts(path)? else { return None };
+    let (customer, blob, kek) = (customer.parse().ok()?, blob.parse().ok()?, kek.parse().ok()?);
+    (wrap(customer, blob, kek) == *path).then_some((customer, blob, kek))
+}
+
+/// The prefix of all wraps of a blob beside the one in its header.
+#[must_use]
+pub fn wraps_of(customer: CustomerId, blob: BlobId) -> Path {
+    wraps_of_customer(customer).join(blob.to_string())
+}
+
+/// The prefix of all such wraps of a customer.
+#[must_use]
+pub fn wraps_of_customer(customer: CustomerId) -> Path {
+    Path::from_iter(["wrap", &customer.to_string()])
 }
 
 /// Where it is written that `blob` was given a name at `at`. The time is
@@ -222,6 +250,13 @@ mod tests {
         assert_eq!(read_name(&path, &[7; 32]), Some((CUSTOMER, at(1_000_000), id(9))));
         assert_eq!(read_name(&path, &[8; 32]), None);
 
+        let kek = KekId::from_bytes([5; 16]);
+        let path = wrap(CUSTOMER, id(9), kek);
+        assert_eq!(path.as_ref(), format!("wrap/{CUSTOMER}/{}/{kek}", id(9)));
+        assert_eq!(read_wrap(&path), Some((CUSTOMER, id(9), kek)));
+        assert!(path.prefix_matches(&wraps_of(CUSTOMER, id(9))));
+        assert!(path.prefix_matches(&wraps_of_customer(CUSTOMER)));
+
         let path = ring(CUSTOMER, 0x1f);
         assert_eq!(path.as_ref(), format!("ring/{CUSTOMER}/000000000000001f"));
         assert_eq!(read_ring(&path), Some((CUSTOMER, 0x1f)));
@@ -269,6 +304,15 @@ mod tests {
             assert_eq!(read_day(&Path::from(format!("blob/{CUSTOMER}/{day}"))), None, "{day}");
         }
         assert_eq!(read_day(&Path::from(format!("name/{CUSTOMER}/2028-05-22"))), None);
+        let kek = KekId::from_bytes([5; 16]);
+        for path in [
+            format!("wrap/{CUSTOMER}/{blob}"),
+            format!("wrap/{CUSTOMER}/{blob}/{kek}/x"),
+            format!("wrap/{CUSTOMER}/{blob}/{}", kek.to_string().to_uppercase()),
+            format!("wraps/{CUSTOMER}/{blob}/{kek}"),
+        ] {
+            assert_eq!(read_wrap(&Path::from(path.clone())), None, "{path}");
+        }
         for version in ["1f", "000000000000001F", "+00000000000001f", "0000000000000001f", ""] {
             assert_eq!(read_ring(&Path::from(format!("ring/{CUSTOMER}/{version}"))), None, "{version}");
             assert_eq!(read_register(&Path::from(format!("register/{version}"))), None, "{version}");

@@ -13,7 +13,8 @@ use it where nobody else looks on.
 STORE is the root directory of a store, CUSTOMER a customer id or `label:` and a
 label. The plaintext goes to standard output, once all of it is authentic; the
 metadata goes as JSON to standard error, or to --metadata FILE. FILE of --keys is
-{"epoch": {"1": hex}, "data_keys": {"<data key id>": hex}}.
+{"epoch": {"1": hex}, "data_keys": {"<data key id>": hex}, "blobs": {"<blob id>": hex}},
+the last for blobs under strict accountability, if there are any.
 
 Exit codes: 0, 1 what is stored does not open, 2 wrong usage, 3 not found.
 """
@@ -303,11 +304,13 @@ class PlainKeys:
     def __init__(self, path):
         with open(path, encoding="utf-8") as file:
             keys = json.load(file)
-        self.epochs, self.customers = keys["epoch"], keys["data_keys"]
+        self.epochs, self.customers, self.blobs = keys["epoch"], keys["data_keys"], keys.get("blobs", {})
 
     def data_key(self, _kms_key, _wrapped, context):
         if context["strongroom:use"] == "epoch":
             key = self.epochs.get(context["strongroom:epoch"])
+        elif context["strongroom:use"] == "blob":
+            key = self.blobs.get(context["strongroom:blob"])
         else:
             key = self.customers.get(context["strongroom:data-key"])
         if key is None:
@@ -511,34 +514,85 @@ class Ring:
         header = Reader(data)
         header.version(b"SRM-BLOB")
         length = header.number(4)
-        require(245 <= length <= 33013 and length <= len(data), "authentication failed")
+        require(245 <= length <= 39649 and length <= len(data), "authentication failed")
         header.data, payload = data[:length], data[length:]
         suite = header.number(2)
         require(suite in SUITES, "authentication failed")
         ids = header.raw(16), header.raw(16), header.raw(16)
         require(ids == (self.store.id, self.customer, blob), "authentication failed")
         sealed_at, kek = header.time(), header.raw(16)
-        require(header.number(1) == 1, "authentication failed")
-        salt, wrapped = header.raw(24), header.raw(48)
+        wrap = read_wrapped(header)
+        front = header.at + 4
         sealed_metadata = header.bytes()
         header.end()
         require(len(sealed_metadata) >= 80 and len(sealed_metadata) % 64 == 16, "authentication failed")
 
-        if self.dropped.get(kek) == struct.pack(">BI", 1, day):
-            raise Missing("the key of this blob was destroyed")
-        entry = self.entries.get(kek)
-        require(entry is not None, "authentication failed")
-        require(entry["kind"] in (struct.pack(">BI", 1, day), struct.pack(">BI", 2, 0)), "authentication failed")
-        wrapping = expand(self.open(entry), b"strongroom/v1/dek-wrap\0" + struct.pack(">H", suite) + blob + salt, 32)
-        aad = self.store.id + self.customer + blob + kek + struct.pack(">IH", day, suite)
-        dek = open_sealed(suite, wrapping, aad, wrapped)
+        kinds = struct.pack(">BI", 1, day), struct.pack(">BI", 2, 0)
+        if kek in self.entries:
+            require(self.entries[kek]["kind"] in kinds, "authentication failed")
+            aad = self.store.id + self.customer + blob + kek + struct.pack(">IH", day, suite)
+            dek = self.unwrap(kek, suite, blob, wrap, aad)
+        else:
+            require(self.dropped.get(kek) in kinds, "authentication failed")
+            dek = self.open_side(blob, day, suite)
 
         key = expand(dek, b"strongroom/v1/metadata\0" + struct.pack(">H", suite), 32)
-        metadata = read_metadata(open_sealed(suite, key, data[:165], sealed_metadata))
+        metadata = read_metadata(open_sealed(suite, key, data[:front], sealed_metadata))
         metadata.update(
             blob=blob_text, sealed_at_micros=sealed_at, retain_until=date_of(day), suite=SUITES[suite][0])
         context = hashlib.sha256(data[:length]).digest()
         return metadata, open_payload(suite, dek, context, payload)
+
+    def unwrap(self, kek, suite, blob, wrap, aad):
+        """The DEK in a wrap, with the help of the customer's KMS where it is strict."""
+        kind, salt, wrapped = wrap
+        label = b"strongroom/v1/dek-wrap\0" if kind == 1 else b"strongroom/v1/strict-wrap\0"
+        key = self.open(self.entries[kek])
+        wrapping = expand(key, label + struct.pack(">H", suite) + blob + salt, 32)
+        plaintext = open_sealed(suite, wrapping, aad, wrapped)
+        if kind == 1:
+            return plaintext
+        strict = Reader(plaintext)
+        kms_key, ciphertext = strict.kms_key(), strict.bytes(6144)
+        strict.end()
+        context = {
+            "strongroom:use": "blob",
+            "strongroom:store": self.store.id_text,
+            "strongroom:customer": self.customer_text,
+            "strongroom:blob": base32(blob),
+        }
+        return self.store.kms.data_key(kms_key, ciphertext, context)
+
+    def open_side(self, blob, blob_day, suite):
+        """The DEK of a blob whose first key was dropped, by another wrap of it."""
+        place = "blobs", "wrap", self.customer_text, base32(blob)
+        keks = [id_bytes(name) for name in self.store.list("[0-9a-z]{26}", *place) if is_id(name)]
+        live = [kek for kek in keks if kek in self.entries]
+        if not live:
+            raise Missing("the key of this blob was destroyed")
+        refused = Refused("authentication failed")
+        for kek in live:
+            try:
+                return self.read_side(kek, self.store.read(*place, base32(kek)), (blob, blob_day, suite))
+            except Refused as why:
+                refused = why
+        raise refused
+
+    def read_side(self, kek, data, of):
+        blob, blob_day, suite = of
+        side = Reader(data)
+        side.version(b"SRM-WRAP")
+        require(side.number(2) == suite, "authentication failed")
+        ids = side.raw(16), side.raw(16), side.raw(16), side.raw(16)
+        require(ids == (self.store.id, self.customer, blob, kek), "authentication failed")
+        day = side.number(4)
+        kind = self.entries[kek]["kind"]
+        require(kind == struct.pack(">BI", 1, day) or (kind[0] == 2 and day == blob_day), "authentication failed")
+        require(blob_day <= day, "authentication failed")
+        side.time()
+        wrap = read_wrapped(side)
+        side.end()
+        return self.unwrap(kek, suite, blob, wrap, data[:113])
 
     def find(self, name):
         """The blobs that were sealed under a name, newest first."""
@@ -560,6 +614,13 @@ class Ring:
             require(metadata["name"] == name, "authentication failed")
             return metadata, plaintext
         raise Missing("there is no blob of this name")
+
+
+def read_wrapped(reader):
+    """Kind, salt and sealed bytes of a wrap, in a header or beside it."""
+    kind, salt = reader.number(1), reader.raw(24)
+    require(kind in (1, 2), "authentication failed")
+    return kind, salt, reader.raw(48) if kind == 1 else reader.bytes(6680)
 
 
 def read_metadata(data):

@@ -201,6 +201,7 @@ fn there_is_no_room_for_text() {
         json!({ "hold-key": { "id": kek } }),
         json!({ "customer": { "kms_key": "local:k", "data_key": DataKeyId::from_bytes([7; 16]) } }),
         json!({ "epoch": { "kms_key": "aws-kms:arn:aws:kms:us-east-1:000000000000:key/1", "epoch": 1 } }),
+        json!({ "blob": { "kms_key": "local:k" } }),
     ];
     let mut free = BTreeSet::new();
     let mut count = 0_usize;

@@ -65,3 +65,31 @@ async fn keys_that_nobody_asks_for_leave_memory_when_their_term_is_over() {
     drop(held);
     assert!(epoch.upgrade().is_none());
 }
+
+impl Keyring {
+    /// Writes the next version of a ring, as whoever destroys and holds will.
+    pub(in crate::room) async fn change(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        change: Change,
+    ) -> Result<Arc<Ring>> {
+        let ring = self.fresh_ring(asker, customer).await?;
+        let next = Arc::new(ring.apply(change).map_err(refused)?);
+        let epoch = self.epoch(asker, next.epoch).await?;
+        Ok(self.write_ring(asker, &epoch, next).await?.expect("nobody else writes"))
+    }
+
+    /// A key of this kind that is not in the ring yet.
+    pub(in crate::room) async fn new_entry(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        kind: EntryKind,
+    ) -> Result<Entry> {
+        let ring = self.ring(asker, customer).await?;
+        let id = ring.data_keys[0].id;
+        let data_key = self.data_key(asker, &ring, id).await?;
+        Ok(self.new_entries(customer, std::iter::once(kind), (id, &data_key))?.remove(0))
+    }
+}

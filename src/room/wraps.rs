@@ -1,0 +1,509 @@
+//! The wrap paths of a blob: going one of them, and adding another.
+//!
+//! A path leads from a live key of the ring to the blob's DEK: the wrap in its
+//! header, or a side object. To open, the header's is gone if its key lives, and
+//! any other if it was dropped. Under strict accountability what is found is what
+//! the customer's KMS made, and one call of that KMS, with a record of its own,
+//! gives the DEK; it is never kept.
+//!
+//! Who may corrupt it: the blob storage lists and holds the side objects. It can
+//! hide one or add one that does not open, and so make a blob look destroyed or
+//! damaged, or shorter-lived than it is; whatever is said to keep a blob was
+//! opened first. What a drop may destroy comes from the log and never from here.
+
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+
+use super::Customer;
+use super::customer::use_error;
+use super::keyring::{Asker, Want, close, settle};
+use super::open::read_header;
+use crate::audit::log::OpenIntent;
+use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt};
+use crate::codec::Decode;
+use crate::codec::Encode;
+use crate::entropy::random;
+use crate::envelope::{Binding, Dek, Header, KmsWrapped, Metadata, Unwrapped, Wrap, WrapPath};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{BlobId, HoldId, KekId, RequestId};
+use crate::kms::{EncryptionContext, WrappedDataKey};
+use crate::ring::{Entry, EntryKind, EntryState, OpenKey, Ring, certificate_id};
+use crate::store::{layout, store_error};
+use crate::time::Day;
+
+/// A blob whose DEK was had.
+pub(super) struct Unlocked {
+    pub(super) dek: Dek,
+    pub(super) metadata: Metadata,
+    /// By which path.
+    pub(super) by: Live,
+    pub(super) ring: Arc<Ring>,
+}
+
+/// A path that was gone, or was seen to open: what it says of the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Live {
+    /// Its key.
+    pub(super) kek: KekId,
+    /// Until when it keeps the blob, if no hold does.
+    pub(super) day: Day,
+    /// Whether its key is a hold key, and keeps the blob until it is released.
+    pub(super) is_hold: bool,
+}
+
+/// What became of an extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extended {
+    /// The blob.
+    pub id: BlobId,
+    /// The last day on which it is kept.
+    pub retain_until: Day,
+    /// Whether that was not so before.
+    pub changed: bool,
+}
+
+/// Why a path is added.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reason {
+    /// What the intent says is done: an extension, a hold, a rewrap.
+    pub(super) action: Action,
+    /// For which legal hold.
+    pub(super) hold: Option<HoldId>,
+}
+
+/// Gets a blob's DEK by a path whose key lives. `receipt` is for the first key
+/// that is tried; any further use has a record of its own.
+pub(super) async fn unlock(
+    customer: &Customer,
+    header: &Header,
+    receipt: KeyUseReceipt,
+    intent: &mut OpenIntent,
+) -> Result<Unlocked> {
+    let asker = Asker { access: &customer.access, cause: Some(intent.request()) };
+    let ring = ring_of(customer, asker, header).await?;
+    let (by, unwrapped) = if let Some(entry) = ring.entry(header.binding.kek) {
+        intent.uses(entry.id);
+        let key = open_key(customer, asker, &ring, entry, receipt).await?;
+        (live(entry, header.into()), key.open(header).map_err(use_error)?)
+    } else {
+        let sides = Sides::list(customer, header).await?;
+        let found = sides.read(customer, &ring, header).await?;
+        if found.is_empty() && !sides.have_live_key(&ring) {
+            return Err(destroyed(&ring, header, &sides));
+        }
+        first_that_opens(customer, asker, &ring, &found, receipt, intent).await?
+    };
+    let dek = dek(customer, asker, header.binding.blob, unwrapped).await?;
+    let metadata = header.metadata(&dek).map_err(|_| Error::authentication())?;
+    Ok(Unlocked { dek, metadata, by, ring })
+}
+
+/// Of side wraps, the first that opens. A damaged one does not take the others
+/// with it.
+async fn first_that_opens(
+    customer: &Customer,
+    asker: Asker<'_>,
+    ring: &Ring,
+    wraps: &[Wrap],
+    receipt: KeyUseReceipt,
+    intent: &mut OpenIntent,
+) -> Result<(Live, Unwrapped)> {
+    let mut first = Some(receipt);
+    for wrap in wraps {
+        let Some(entry) = ring.entry(wrap.binding.kek) else { continue };
+        let opened = match first.take() {
+            Some(receipt) => {
+                intent.uses(entry.id);
+                let key = open_key(customer, asker, ring, entry, receipt).await?;
+                key.open(wrap).map_err(use_error)
+            }
+            None => try_side(customer, asker, ring, wrap).await,
+        };
+        match opened {
+            Err(error) if error.kind() == ErrorKind::Authentication => {}
+            opened => return Ok((live(entry, wrap.into()), opened?)),
+        }
+    }
+    Err(Error::authentication())
+}
+
+/// The ring, in a version that knows what became of the header's key.
+async fn ring_of(customer: &Customer, asker: Asker<'_>, header: &Header) -> Result<Arc<Ring>> {
+    let keyring = &customer.room.0.keyring;
+    let (blob, kek) = (header.binding.blob, header.binding.kek);
+    let mut ring = keyring.ring(asker, customer.id).await?;
+    if ring.entry(kek).is_none() {
+        // Another node may have minted the key since this one looked.
+        ring = keyring.fresh_ring(asker, customer.id).await?;
+    }
+    // The header is not authentic yet: a key of another day in it is damage,
+    // whatever became of that key.
+    match (ring.entry(kek), ring.dropped(kek)) {
+        (Some(_), _) => Ok(ring),
+        (None, Some(gone)) if gone.kind == EntryKind::Day(blob.day()) || gone.kind == EntryKind::Hold => {
+            Ok(ring)
+        }
+        _ => Err(Error::authentication()),
+    }
+}
+
+/// The DEK. Under strict accountability that is one call of the customer's KMS,
+/// under a record of its own.
+async fn dek(customer: &Customer, asker: Asker<'_>, blob: BlobId, unwrapped: Unwrapped) -> Result<Dek> {
+    let kms = match unwrapped {
+        Unwrapped::Dek(dek) => return Ok(dek),
+        Unwrapped::Kms(kms) => kms,
+    };
+    let room = &*customer.room.0;
+    let provider = room.keyring.kms.get(kms.kms_key())?;
+    let intent = kms_intent(customer, asker.cause, Action::KmsDecrypt, blob, kms.kms_key())?;
+    let (open, receipt) = room.log.begin(intent).await?;
+    let context = EncryptionContext::blob(room.store, customer.id, blob);
+    let wrapped = WrappedDataKey::new(kms.ciphertext().to_vec());
+    let made = provider.decrypt(receipt, kms.kms_key(), &wrapped, &context).await;
+    let made = settle(open, made.map_err(Error::from))?;
+    Ok(Dek::strict(made.into_secret(), kms))
+}
+
+/// A new DEK that the customer's KMS makes, for a blob under strict
+/// accountability. `receipt` is that of a [`kms_intent`].
+pub(super) async fn strict_dek(
+    customer: &Customer,
+    blob: BlobId,
+    kms_key: &crate::id::KmsKeyId,
+    (open, receipt): (OpenIntent, KeyUseReceipt),
+) -> Result<Dek> {
+    let room = &*customer.room.0;
+    let context = EncryptionContext::blob(room.store, customer.id, blob);
+    let made = async {
+        let provider = room.keyring.kms.get(kms_key)?;
+        let made = provider.generate_data_key(receipt, kms_key, &context).await?;
+        let ciphertext = made.wrapped.as_bytes().to_vec();
+        let kms = KmsWrapped::new(kms_key.clone(), ciphertext).ok_or_else(|| {
+            Error::new(ErrorKind::Configuration, "the KMS wraps a key to more than can be stored")
+        })?;
+        Ok(Dek::strict(made.plaintext.into_secret(), kms))
+    };
+    let made: Result<Dek> = made.await;
+    settle(open, made)
+}
+
+/// The intent of one call of the customer's KMS for one blob's DEK.
+pub(super) fn kms_intent(
+    customer: &Customer,
+    cause: Option<RequestId>,
+    action: Action,
+    blob: BlobId,
+    kms_key: &crate::id::KmsKeyId,
+) -> Result<Intent> {
+    let key = KeyRef::Blob { kms_key: kms_key.clone() };
+    intent(customer, cause, (action, None), blob, key)
+}
+
+fn intent(
+    customer: &Customer,
+    cause: Option<RequestId>,
+    (action, hold): (Action, Option<HoldId>),
+    blob: BlobId,
+    key: KeyRef,
+) -> Result<Intent> {
+    let mut intent = Intent::new(customer.room.0.log.request_id()?, &customer.access, action);
+    (intent.cause, intent.customer, intent.blob) = (cause, Some(customer.id), Some(blob));
+    (intent.key, intent.hold) = (Some(key), hold);
+    Ok(intent)
+}
+
+/// Opens a key of the ring for one use of it.
+async fn open_key(
+    customer: &Customer,
+    asker: Asker<'_>,
+    ring: &Ring,
+    entry: &Entry,
+    receipt: KeyUseReceipt,
+) -> Result<OpenKey> {
+    let data_key = customer.room.0.keyring.data_key(asker, ring, entry.data_key).await?;
+    ring.open_key(receipt, entry.id, &data_key).map_err(use_error)
+}
+
+/// Opens a side wrap under a record of its own, to see whether it is a path.
+async fn try_side(customer: &Customer, asker: Asker<'_>, ring: &Ring, wrap: &Wrap) -> Result<Unwrapped> {
+    let entry = ring.entry(wrap.binding.kek).ok_or_else(Error::authentication)?;
+    let intent =
+        intent(customer, asker.cause, (Action::Stat, None), wrap.binding.blob, key_ref(entry, wrap.day))?;
+    let (open, receipt) = customer.room.0.log.begin(intent).await?;
+    let opened = async {
+        let key = open_key(customer, asker, ring, entry, receipt).await?;
+        key.open(wrap).map_err(use_error)
+    };
+    let opened = opened.await;
+    settle(open, opened)
+}
+
+fn key_ref(entry: &Entry, day: Day) -> KeyRef {
+    match entry.kind {
+        EntryKind::Hold => KeyRef::HoldKey { id: entry.id },
+        _ => KeyRef::Kek { id: entry.id, day },
+    }
+}
+
+fn live(entry: &Entry, path: WrapPath<'_>) -> Live {
+    Live { kek: entry.id, day: path.day(), is_hold: entry.kind == EntryKind::Hold }
+}
+
+/// What the storage lists beside a blob: the keys that side objects are named
+/// after.
+struct Sides {
+    keys: Vec<KekId>,
+}
+
+impl Sides {
+    async fn list(customer: &Customer, header: &Header) -> Result<Self> {
+        let blob = header.binding.blob;
+        let objects = customer.room.0.storages.blobs.list(Some(&layout::wraps_of(customer.id, blob)));
+        // Whatever else lies there is not ours.
+        let read = |path: &Path| match layout::read_wrap(path) {
+            Some((owner, of, kek)) if (owner, of) == (customer.id, blob) => Some(kek),
+            _ => None,
+        };
+        let keys = objects.try_filter_map(|object| std::future::ready(Ok(read(&object.location))));
+        let keys: Result<Vec<_>, _> = keys.try_collect().await;
+        let mut keys = keys.map_err(|error| store_error(error, "list the wraps of a blob"))?;
+        keys.sort();
+        keys.dedup();
+        Ok(Self { keys })
+    }
+
+    fn have_live_key(&self, ring: &Ring) -> bool {
+        self.keys.iter().any(|kek| ring.entry(*kek).is_some())
+    }
+
+    /// Those whose key lives in the ring and that say what their path says; none
+    /// is authentic yet. The one that keeps the blob longest comes first.
+    async fn read(&self, customer: &Customer, ring: &Ring, header: &Header) -> Result<Vec<Wrap>> {
+        let mut wraps = Vec::new();
+        for kek in &self.keys {
+            let Some(entry) = ring.entry(*kek) else { continue };
+            let path = layout::wrap(customer.id, header.binding.blob, *kek);
+            let Some(wrap) = read_wrap(&*customer.room.0.storages.blobs, &path).await? else { continue };
+            let fits = match entry.kind {
+                EntryKind::Day(day) => wrap.day == day,
+                EntryKind::Hold => wrap.day == header.binding.blob.day(),
+                EntryKind::Name => false,
+            };
+            if fits && wrap.binding == (Binding { kek: *kek, ..header.binding }) {
+                wraps.push(wrap);
+            }
+        }
+        wraps.sort_by_key(|wrap| (std::cmp::Reverse(wrap.day), wrap.binding.kek));
+        Ok(wraps)
+    }
+}
+
+/// A side object, if it is there and can be read.
+async fn read_wrap(storage: &dyn ObjectStore, path: &Path) -> Result<Option<Wrap>> {
+    let failed = |error| store_error(error, "read a wrap");
+    let found = match storage.get(path).await {
+        Ok(found) => found,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    if found.meta.size > u64::try_from(Wrap::MAX_LEN).expect("a few KiB") {
+        return Ok(None);
+    }
+    Ok(Wrap::from_bytes(&found.bytes().await.map_err(failed)?).ok())
+}
+
+/// Every path to the blob was dropped: the error names the certificate of the one
+/// that was the last to go.
+fn destroyed(ring: &Ring, header: &Header, sides: &Sides) -> Error {
+    let keys = sides.keys.iter().copied().chain([header.binding.kek]);
+    let Some(last) = ring.last_dropped(keys) else { return Error::authentication() };
+    let certificate = certificate_id(ring.store, ring.customer, last.version);
+    let message = format!("the key of this blob was destroyed: certificate {certificate}");
+    Error::new(ErrorKind::KeyDestroyed, message).with_certificate(certificate)
+}
+
+/// Every path to the blob whose key lives. Each side wrap was opened to be sure
+/// that it is one, under a record of its own, but for the one of `known`; of the
+/// header's only the key was looked at.
+pub(super) async fn paths(
+    customer: &Customer,
+    asker: Asker<'_>,
+    ring: &Ring,
+    header: &Header,
+    known: Option<Live>,
+) -> Result<Vec<Live>> {
+    let sides = Sides::list(customer, header).await?;
+    let mut paths: Vec<_> =
+        ring.entry(header.binding.kek).map(|entry| live(entry, header.into())).into_iter().collect();
+    for (path, _) in authentic(customer, asker, ring, header, (&sides, known)).await? {
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+async fn authentic(
+    customer: &Customer,
+    asker: Asker<'_>,
+    ring: &Ring,
+    header: &Header,
+    (sides, known): (&Sides, Option<Live>),
+) -> Result<Vec<(Live, Wrap)>> {
+    let mut paths = Vec::new();
+    for wrap in sides.read(customer, ring, header).await? {
+        let Some(entry) = ring.entry(wrap.binding.kek) else { continue };
+        let path = live(entry, (&wrap).into());
+        let opened = match known {
+            Some(known) if known == path => Ok(()),
+            _ => try_side(customer, asker, ring, &wrap).await.map(drop),
+        };
+        match opened {
+            // It keeps nothing. That it does not open is in the log.
+            Err(error) if error.kind() == ErrorKind::Authentication => {}
+            opened => {
+                opened?;
+                paths.push((path, wrap));
+            }
+        }
+    }
+    Ok(paths)
+}
+
+/// Keeps a blob until `until` at least. Run again after a crash at any step, it
+/// ends the same.
+pub(super) async fn extend(customer: &Customer, blob: BlobId, until: Day) -> Result<Extended> {
+    if until > Day::MAX {
+        return Err(Error::new(ErrorKind::InvalidInput, "the day to keep the blob until is too far off"));
+    }
+    if customer.name.is_some() {
+        // Whether it bears the name is in its metadata.
+        customer.stat(blob).await?;
+    }
+    let header = read_header(customer, blob).await?;
+    let request = customer.room.0.log.request_id()?;
+    let asker = Asker { access: &customer.access, cause: Some(request) };
+    let ring = ring_of(customer, asker, &header).await?;
+    let paths = paths(customer, asker, &ring, &header, None).await?;
+    // A key that is about to be dropped promises nothing.
+    let is_active = |path: &&Live| {
+        !path.is_hold && ring.entry(path.kek).is_some_and(|entry| entry.state == EntryState::Active)
+    };
+    if let Some(stands) =
+        paths.iter().filter(is_active).map(|path| path.day).max().filter(|day| *day >= until)
+    {
+        return Ok(Extended { id: blob, retain_until: stands, changed: false });
+    }
+    let ring = customer.room.0.keyring.ensure(asker, customer.id, &Want::DayKeys(until)).await?;
+    let to = ring
+        .day_key(until)
+        .ok_or_else(|| Error::new(ErrorKind::Integrity, "the ring has no key for this day"))?;
+    let reason = Reason { action: Action::Extend, hold: None };
+    let wrap = add(customer, (request, &ring), &header, to, reason).await?;
+    Ok(Extended { id: blob, retain_until: wrap.day, changed: true })
+}
+
+/// Adds a path to a blob: its DEK under the key `to` of the customer's ring, which
+/// is an active hold key or day key. What stands already is left as it is.
+///
+/// # Errors
+/// [`ErrorKind::Denied`] if the key wraps nothing new, or nothing of this blob's
+/// day; else as [`Customer::open`].
+#[cfg_attr(not(test), expect(dead_code, reason = "holds and early shredding call it"))]
+pub(super) async fn rewrap(customer: &Customer, blob: BlobId, to: KekId, reason: Reason) -> Result<Wrap> {
+    let header = read_header(customer, blob).await?;
+    let request = customer.room.0.log.request_id()?;
+    let asker = Asker { access: &customer.access, cause: Some(request) };
+    let mut ring = ring_of(customer, asker, &header).await?;
+    if ring.entry(to).is_none() {
+        ring = customer.room.0.keyring.fresh_ring(asker, customer.id).await?;
+    }
+    let no_key = || Error::new(ErrorKind::NotFound, "the ring has no such key");
+    let entry = ring.entry(to).ok_or_else(no_key)?;
+    add(customer, (request, &ring), &header, entry, reason).await
+}
+
+async fn add(
+    customer: &Customer,
+    (request, ring): (RequestId, &Ring),
+    header: &Header,
+    to: &Entry,
+    reason: Reason,
+) -> Result<Wrap> {
+    let room = &*customer.room.0;
+    let blob = header.binding.blob;
+    let asker = Asker { access: &customer.access, cause: Some(request) };
+    let day = match to.kind {
+        EntryKind::Day(day) if day >= blob.day() => Some(day),
+        EntryKind::Hold => Some(blob.day()),
+        _ => None,
+    };
+    let Some(day) = day.filter(|_| to.state == EntryState::Active) else {
+        return Err(Error::new(ErrorKind::Denied, "the ring's key wraps nothing new of this blob"));
+    };
+    let side;
+    let (from, path) = match ring.entry(header.binding.kek) {
+        Some(entry) => (entry, WrapPath::from(header)),
+        None => {
+            let sides = Sides::list(customer, header).await?;
+            let mut found = authentic(customer, asker, ring, header, (&sides, None)).await?;
+            if found.is_empty() {
+                return Err(match sides.have_live_key(ring) {
+                    true => Error::authentication(),
+                    false => destroyed(ring, header, &sides),
+                });
+            }
+            side = found.swap_remove(0).1;
+            let entry = ring.entry(side.binding.kek).ok_or_else(Error::authentication)?;
+            (entry, WrapPath::from(&side))
+        }
+    };
+
+    // Both are durable before either key is used. From here on the log counts
+    // the new key as a path to the blob, whether or not it becomes one: what a
+    // drop of that key destroys is never less than what hangs on it.
+    let mut add = intent(customer, None, (reason.action, reason.hold), blob, key_ref(to, day))?;
+    add.request = request;
+    let unwrap = intent(customer, Some(request), (Action::Rewrap, None), blob, key_ref(from, path.day()))?;
+    let mut begun = room.log.begin_all(vec![add, unwrap]).await?.into_iter();
+    let (open, receipt) = begun.next().expect("one of each intent");
+    let (unwrapping, unwrap_receipt) = begun.next().expect("one of each intent");
+    let added = async {
+        let rewrap = async {
+            let key = open_key(customer, asker, ring, from, unwrap_receipt).await?;
+            key.rewrap(path).map_err(use_error)
+        };
+        let rewrap = rewrap.await;
+        let rewrap = settle(unwrapping, rewrap)?;
+        let key = open_key(customer, asker, ring, to, receipt).await?;
+        let made = key.wrap_again(rewrap, room.clock.now(), random(&*room.entropy)?);
+        let (wrap, proof) = made.map_err(use_error)?;
+        // If we stop here, the blob is as it was, and the next run begins anew.
+        let path = layout::wrap(customer.id, blob, to.id);
+        let body = PutPayload::from(wrap.to_bytes());
+        let written = room.storages.blobs.put_opts(&path, body, PutMode::Create.into()).await;
+        // If we stop here, the path is there, and the next run finds it. Whether
+        // the write succeeded, only its answer was lost, or another node was
+        // faster: what stands there tells, and it must open.
+        let stored = read_wrap(&*room.storages.blobs, &path).await?;
+        match (stored, written) {
+            (Some(stored), _) => {
+                proof.check(&stored).map_err(use_error)?;
+                Ok(stored)
+            }
+            (None, Err(error)) if !matches!(error, object_store::Error::AlreadyExists { .. }) => {
+                Err(store_error(error, "write a wrap"))
+            }
+            (None, _) => Err(Error::authentication()),
+        }
+    };
+    let added: Result<Wrap> = added.await;
+    // If we stop here, the log has an intent without outcome, which counts as a
+    // path, and there is one.
+    close(open, added).await
+}
+
+#[cfg(test)]
+mod tests;
