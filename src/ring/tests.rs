@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::sealed::{EpochRecord, SealedRing};
 use super::*;
 use crate::codec::Decode;
+use crate::envelope::{Binding, Dek, Metadata};
 use crate::id::{BlobId, RequestId};
 
 fn secret(byte: u8) -> Secret<KEY_LEN> {
