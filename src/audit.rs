@@ -25,6 +25,7 @@ pub mod head;
 pub mod layout;
 pub mod log;
 pub mod operation;
+pub mod papers;
 pub mod proof;
 pub mod publish;
 pub mod query;

@@ -16,6 +16,7 @@
 pub mod access;
 pub mod audit;
 pub mod cache;
+pub mod certificate;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod codec;

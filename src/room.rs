@@ -44,10 +44,10 @@ mod customer;
 mod evidence;
 mod health;
 pub(crate) mod keyring;
-mod open;
+pub(crate) mod open;
 mod seal;
 mod source;
-mod wraps;
+pub(crate) mod wraps;
 
 pub use customer::{Customer, Listed};
 pub use evidence::{CustomerView, Maintained};

@@ -9,6 +9,8 @@
 //! | `checkpoint`, `tile/…` | the first shard as a tiled log (c2sp.org/tlog-tiles) | commits |
 //! | `shard/<shard>/checkpoint`, `shard/<shard>/tile/…` | the same of every other | commits |
 //! | `pin/<customer>/<version>` | the hash of a ring version | commits |
+//! | `certificate/<id>/interim`, `…/final` | a certificate of destruction | |
+//! | `order/<id>/request`, `…/approved` | an order, as it was asked for and as it was approved | |
 //!
 //! Shards are 4 hexadecimal digits, sequence numbers and times (microseconds)
 //! 16, so that text order is number order.
@@ -19,8 +21,9 @@
 use std::fmt;
 
 use object_store::path::Path;
+use serde::{Deserialize, Serialize};
 
-use crate::id::{CustomerId, StoreId};
+use crate::id::{CertificateId, CustomerId, OrderId, StoreId};
 use crate::time::Timestamp;
 use crate::tlog::checkpoint::Origin;
 use crate::tlog::tile::TilePath;
@@ -63,6 +66,67 @@ pub enum Object {
         /// The version.
         version: u64,
     },
+    /// A certificate of destruction.
+    Certificate {
+        /// Which one.
+        id: CertificateId,
+        /// Which of its two.
+        stage: CertificateStage,
+    },
+    /// An order of two people.
+    Order {
+        /// Which one.
+        id: OrderId,
+        /// Signed by how many.
+        stage: OrderStage,
+    },
+}
+
+/// How far a destruction has come that a certificate is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CertificateStage {
+    /// The keys are dropped from their ring.
+    Interim,
+    /// Every epoch that they were written under is destroyed.
+    Final,
+}
+
+impl CertificateStage {
+    /// Both, in order.
+    pub const ALL: [Self; 2] = [Self::Interim, Self::Final];
+
+    /// The stage as a stable identifier.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interim => "interim",
+            Self::Final => "final",
+        }
+    }
+}
+
+/// How many have signed an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OrderStage {
+    /// Who asks for it.
+    Request,
+    /// Somebody else as well.
+    Approved,
+}
+
+impl OrderStage {
+    /// Both, in order.
+    pub const ALL: [Self; 2] = [Self::Request, Self::Approved];
+
+    /// The stage as a stable identifier.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Approved => "approved",
+        }
+    }
 }
 
 /// What a segment's path says of it, so that a list of segments is enough to
@@ -105,6 +169,8 @@ impl fmt::Display for Object {
             Self::Checkpoint { shard } => write!(f, "{}checkpoint", Prefix(*shard)),
             Self::Tile { shard, tile } => write!(f, "{}{tile}", Prefix(*shard)),
             Self::Pin { customer, version } => write!(f, "pin/{customer}/{version:016x}"),
+            Self::Certificate { id, stage } => write!(f, "certificate/{id}/{}", stage.as_str()),
+            Self::Order { id, stage } => write!(f, "order/{id}/{}", stage.as_str()),
         }
     }
 }
@@ -163,6 +229,16 @@ fn read(path: &str) -> Option<Object> {
             let (customer, version) = rest.split_once('/')?;
             Some(Object::Pin { customer: customer.parse().ok()?, version: hex(version)? })
         }
+        "certificate" => {
+            let (id, name) = rest.split_once('/')?;
+            let stage = CertificateStage::ALL.into_iter().find(|stage| stage.as_str() == name)?;
+            Some(Object::Certificate { id: id.parse().ok()?, stage })
+        }
+        "order" => {
+            let (id, name) = rest.split_once('/')?;
+            let stage = OrderStage::ALL.into_iter().find(|stage| stage.as_str() == name)?;
+            Some(Object::Order { id: id.parse().ok()?, stage })
+        }
         _ => tiled(FIRST_SHARD, path),
     }
 }
@@ -203,6 +279,18 @@ pub fn pins_of(customer: CustomerId) -> Path {
     Path::from(format!("pin/{customer}"))
 }
 
+/// The prefix of all certificates.
+#[must_use]
+pub fn certificates() -> Path {
+    Path::from("certificate")
+}
+
+/// The prefix of all orders.
+#[must_use]
+pub fn orders() -> Path {
+    Path::from("order")
+}
+
 /// The first line of a shard's checkpoints, which is also the name of the key
 /// that signs them: `strongroom/<store>` for the first shard, and with
 /// `/<shard>` for another.
@@ -224,6 +312,25 @@ pub fn key_name(store: StoreId, shard: u16) -> KeyName {
     origin_text(store, shard).parse().expect("an id is the name of a key")
 }
 
+/// The shard that a first line of checkpoints is of, if it is one of this store's
+/// log.
+#[must_use]
+pub fn shard_of(store: StoreId, line: &Origin) -> Option<u16> {
+    if *line == origin(store, FIRST_SHARD) {
+        return Some(FIRST_SHARD);
+    }
+    let hex = line.as_str().rsplit('/').next()?;
+    let shard = u16::from_str_radix(hex, 16).ok()?;
+    (origin(store, shard) == *line).then_some(shard)
+}
+
+/// The name that the log's key has under certificates: another than under
+/// checkpoints, so that no signature of one kind stands for one of the other.
+#[must_use]
+pub fn certificate_key_name(store: StoreId) -> KeyName {
+    format!("strongroom/{store}/certificate").parse().expect("an id is the name of a key")
+}
+
 fn origin_text(store: StoreId, shard: u16) -> String {
     match shard {
         FIRST_SHARD => format!("strongroom/{store}"),
@@ -242,6 +349,7 @@ mod tests {
     #[test]
     fn paths_read_back() {
         let customer = CustomerId::from_bytes([3; 16]);
+        let (id, order) = (CertificateId::from_bytes([4; 16]), OrderId::from_bytes([5; 16]));
         let name = SegmentName { shard: 2, first: 16, last: 31, from: at(1), until: at(255) };
         let tile = "tile/0/x001/234.p/7".parse().unwrap();
         for (object, path) in [
@@ -256,6 +364,13 @@ mod tests {
             (Object::Tile { shard: 0, tile }, "tile/0/x001/234.p/7".to_owned()),
             (Object::Tile { shard: 1, tile }, "shard/0001/tile/0/x001/234.p/7".to_owned()),
             (Object::Pin { customer, version: 7 }, format!("pin/{customer}/0000000000000007")),
+            (
+                Object::Certificate { id, stage: CertificateStage::Interim },
+                format!("certificate/{id}/interim"),
+            ),
+            (Object::Certificate { id, stage: CertificateStage::Final }, format!("certificate/{id}/final")),
+            (Object::Order { id: order, stage: OrderStage::Request }, format!("order/{order}/request")),
+            (Object::Order { id: order, stage: OrderStage::Approved }, format!("order/{order}/approved")),
         ] {
             assert_eq!(object.path().as_ref(), path);
             assert_eq!(Object::at(&Path::from(path)), Some(object));
@@ -280,6 +395,13 @@ mod tests {
             "tile/00/001",
             "tile/0/001.p/256",
             "segment/0000/0-1-2-3",
+            "certificate",
+            "certificate/000g40r40m30fy7szbxzszfyzw",
+            "certificate/000g40r40m30fy7szbxzszfyzw/request",
+            "certificate/000G40R40M30FY7SZBXZSZFYZW/final",
+            "certificate/000g40r40m30fy7szbxzszfyzw/final/x",
+            "order/000g40r40m30fy7szbxzszfyzw/final",
+            "order/0/request",
             "segment/0002/0000000000000010-000000000000001f-0000000000000001-ffffffffffffffff",
         ] {
             assert_eq!(Object::at(&Path::from(path)), None, "{path}");
@@ -292,5 +414,18 @@ mod tests {
         assert_eq!(origin(store, 0).as_str(), format!("strongroom/{store}"));
         assert_eq!(origin(store, 0x1f).as_str(), format!("strongroom/{store}/001f"));
         assert_eq!(key_name(store, 3).as_str(), origin(store, 3).as_str());
+        assert_eq!(certificate_key_name(store).as_str(), format!("strongroom/{store}/certificate"));
+    }
+
+    #[test]
+    fn a_first_line_says_which_shard_it_is_of() {
+        let (store, other) = (StoreId::from_bytes([1; 16]), StoreId::from_bytes([2; 16]));
+        for shard in [0, 1, 0x1f, u16::MAX] {
+            assert_eq!(shard_of(store, &origin(store, shard)), Some(shard));
+            assert_eq!(shard_of(other, &origin(store, shard)), None);
+        }
+        for line in ["strongroom", &format!("strongroom/{store}/0000"), &format!("strongroom/{store}/1f")] {
+            assert_eq!(shard_of(store, &line.parse().unwrap()), None, "{line}");
+        }
     }
 }

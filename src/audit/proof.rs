@@ -12,12 +12,18 @@
 //! log's key signed and that as many witnesses as were called for cosigned. A proof
 //! that is made was checked.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::stream::TryStreamExt;
+
 use super::Record;
 use super::commit::leaf_of_line;
 use super::layout::{Object, verifier};
 use super::log::LogReader;
-use super::operation::Entry;
+use super::operation::{Entry, Operation};
+use super::query::{Filter, operations};
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::RequestId;
 use crate::merkle::TreeHead;
 use crate::time::Timestamp;
 use crate::tlog::checkpoint::{Origin, SignedCheckpoint};
@@ -36,8 +42,87 @@ use crate::tlog::{KeyName, VerifierKey};
 /// # Cancel safety
 /// Nothing is written.
 pub async fn prove(reader: &LogReader, entry: &Entry) -> Result<TlogProof> {
-    let log = verifier(reader.store(), entry.shard, reader.authority());
-    let path = Object::Checkpoint { shard: entry.shard }.path();
+    let mut proofs = prove_in(reader, entry.shard, &[entry]).await?;
+    Ok(proofs.pop().expect("a proof for each entry"))
+}
+
+/// [`prove`] for several, in their order. The checkpoint of a shard is read once, and
+/// so is each tile.
+///
+/// # Errors
+/// As [`prove`].
+///
+/// # Cancel safety
+/// Nothing is written.
+pub async fn prove_all(reader: &LogReader, entries: &[Entry]) -> Result<Vec<TlogProof>> {
+    let shards: BTreeSet<u16> = entries.iter().map(|entry| entry.shard).collect();
+    let mut proofs = BTreeMap::new();
+    for shard in shards {
+        let (at, of_shard): (Vec<_>, Vec<_>) =
+            entries.iter().enumerate().filter(|(_, entry)| entry.shard == shard).unzip();
+        proofs.extend(at.into_iter().zip(prove_in(reader, shard, &of_shard).await?));
+    }
+    Ok(proofs.into_values().collect())
+}
+
+/// An operation with the proofs of its two records.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ProvenOperation {
+    /// The operation.
+    pub operation: Operation,
+    /// That its intent is in the log.
+    pub intent: TlogProof,
+    /// That its outcome is, if it has one.
+    pub outcome: Option<TlogProof>,
+}
+
+/// The operations of these requests, proven, in the order of `requests`. They are looked
+/// for among the records from `from` until before `until`: the log is read once over
+/// that time.
+///
+/// # Errors
+/// As [`prove`], and [`ErrorKind::NotFound`] if one is not there.
+///
+/// # Cancel safety
+/// Nothing is written.
+pub async fn prove_requests(
+    reader: &LogReader,
+    requests: &[RequestId],
+    from: Timestamp,
+    until: Option<Timestamp>,
+) -> Result<Vec<ProvenOperation>> {
+    let filter = Filter { from: Some(from), until, ..Filter::default() };
+    let mut missing: BTreeSet<RequestId> = requests.iter().copied().collect();
+    let mut found = BTreeMap::new();
+    let mut all = operations(reader, &filter, None);
+    while !missing.is_empty()
+        && let Some(operation) = all.try_next().await?
+    {
+        let request = operation.intent().request;
+        if missing.remove(&request) {
+            found.insert(request, operation);
+        }
+    }
+    let not_there = || Error::new(ErrorKind::NotFound, "a request is not in the log at that time");
+    let mut entries = Vec::new();
+    for operation in found.values() {
+        entries.push(operation.intent_entry().clone());
+        entries.extend(operation.outcome_entry().cloned());
+    }
+    let mut proofs = prove_all(reader, &entries).await?.into_iter();
+    let mut next = || proofs.next().expect("a proof for each entry");
+    let mut proven = BTreeMap::new();
+    for (request, operation) in found {
+        let (intent, outcome) = (next(), operation.outcome_entry().map(|_| next()));
+        proven.insert(request, ProvenOperation { operation, intent, outcome });
+    }
+    requests.iter().map(|request| proven.get(request).cloned().ok_or_else(not_there)).collect()
+}
+
+async fn prove_in(reader: &LogReader, shard: u16, entries: &[&Entry]) -> Result<Vec<TlogProof>> {
+    let log = verifier(reader.store(), shard, reader.authority());
+    let path = Object::Checkpoint { shard }.path();
     let unpublished = || {
         let sentence = "the record is not in what is published of the log yet";
         Error::new(ErrorKind::NotFound, sentence)
@@ -45,17 +130,21 @@ pub async fn prove(reader: &LogReader, entry: &Entry) -> Result<TlogProof> {
     let published = reader.get(&path, MAX_LEN as u64).await?.ok_or_else(unpublished)?;
     let checkpoint = SignedCheckpoint::parse(&published)?;
     let head = *checkpoint.verify(&log)?.head();
-    if entry.index >= head.size {
+    if entries.iter().any(|entry| entry.index >= head.size) {
         return Err(unpublished());
     }
-    let inclusion = reader.tree(entry.shard, head).inclusion(entry.index).await?;
-    // A record has one encoding, which is the line that was hashed.
-    let line = line_of(&entry.record);
-    if leaf_of_line(&line).hash != inclusion.leaf {
-        let sentence = "another record is published in the place of the one that is to be proven";
-        return Err(Error::new(ErrorKind::Integrity, sentence));
-    }
-    Ok(TlogProof::new(entry.index, inclusion.path, checkpoint)?.with_extra(line)?)
+    let indices: Vec<u64> = entries.iter().map(|entry| entry.index).collect();
+    let inclusions = reader.tree(shard, head).inclusions(&indices).await?;
+    let proofs = entries.iter().zip(inclusions).map(|(entry, inclusion)| {
+        // A record has one encoding, which is the line that was hashed.
+        let line = line_of(&entry.record);
+        if leaf_of_line(&line).hash != inclusion.leaf {
+            let sentence = "another record is published in the place of the one that is to be proven";
+            return Err(Error::new(ErrorKind::Integrity, sentence));
+        }
+        Ok(TlogProof::new(entry.index, inclusion.path, checkpoint.clone())?.with_extra(line)?)
+    });
+    proofs.collect()
 }
 
 /// A record that was proven to be in a log.

@@ -4,7 +4,8 @@
 //! [`verify`] reads every object there is and makes again whatever can be made:
 //! each commit is decoded strictly and must follow from the one before, the
 //! records must tell a story without contradiction, segments, tiles, checkpoints
-//! and pins must be what the commits make. It goes on after a fault and names
+//! and pins must be what the commits make, and certificates must verify
+//! and lead to it. It goes on after a fault and names
 //! every object that is not as it was written, and where in it.
 //!
 //! What the storage cannot say of itself is whether all of it was rolled back or
@@ -37,6 +38,7 @@ use crate::tlog::{PublicKey, VerifierKey};
 mod cuts;
 mod finding;
 mod inventory;
+mod papers;
 mod pins;
 mod records;
 mod source;
@@ -174,6 +176,9 @@ async fn walk_all(
 ) -> Result<Vec<ShardReport>> {
     let none = ShardObjects::default();
     let mut claims = pinned(context, &options.pinned);
+    for (shard, claimed) in papers::verify(context, inventory).await? {
+        claims.entry(shard).or_default().push(claimed);
+    }
     let mut signed = BTreeMap::new();
     for (shard, found) in checkpoints {
         if let Some(head) = checkpoint(context, shard, found, options) {
@@ -255,10 +260,7 @@ fn unnamed(context: &Context, shard: u16, objects: &ShardObjects, story: &Story)
 fn pinned(context: &Context, pinned: &[SignedCheckpoint]) -> BTreeMap<u16, Vec<Claimed>> {
     let mut claims: BTreeMap<u16, Vec<Claimed>> = BTreeMap::new();
     for signed in pinned {
-        let origin = signed.checkpoint().origin();
-        let number = origin.as_str().rsplit('/').next().and_then(|hex| u16::from_str_radix(hex, 16).ok());
-        let shard =
-            number.filter(|shard| layout::origin(context.store, *shard) == *origin).unwrap_or(FIRST_SHARD);
+        let shard = layout::shard_of(context.store, signed.checkpoint().origin()).unwrap_or(FIRST_SHARD);
         let key = layout::verifier(context.store, shard, context.authority);
         match signed.verify(&key) {
             Ok(checkpoint) => {

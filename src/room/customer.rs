@@ -26,13 +26,11 @@ use crate::time::{Day, Timestamp};
 /// through it is recorded as done by them.
 #[derive(Clone, Debug)]
 pub struct Customer {
-    pub(super) room: Strongroom,
-    pub(super) id: CustomerId,
-    pub(super) access: Access,
+    pub(crate) room: Strongroom,
+    pub(crate) id: CustomerId,
+    pub(crate) access: Access,
     /// What the blobs must be named to open.
-    pub(super) name: Option<BlobName>,
-    /// Whether new blobs are under strict accountability.
-    pub(super) strict: bool,
+    pub(crate) name: Option<BlobName>,
 }
 
 /// A blob in a listing: what the storage says, opened by nobody yet.
@@ -47,8 +45,8 @@ pub struct Listed {
 }
 
 impl Customer {
-    pub(super) fn new(room: Strongroom, id: CustomerId, access: Access) -> Self {
-        Self { room, id, access, name: None, strict: false }
+    pub(crate) fn new(room: Strongroom, id: CustomerId, access: Access) -> Self {
+        Self { room, id, access, name: None }
     }
 
     /// The opaque id of this customer.
@@ -65,11 +63,11 @@ impl Customer {
         Self { name: Some(name.clone()), ..self.clone() }
     }
 
-    pub(super) fn asker(&self) -> Asker<'_> {
+    pub(crate) fn asker(&self) -> Asker<'_> {
         Asker { access: &self.access, cause: None }
     }
 
-    pub(super) async fn ring(&self) -> Result<Arc<Ring>> {
+    pub(crate) async fn ring(&self) -> Result<Arc<Ring>> {
         self.room.0.keyring.ring(self.asker(), self.id).await
     }
 
@@ -260,7 +258,7 @@ impl Customer {
 }
 
 /// What a failed use of a ring key means to the caller.
-pub(super) fn use_error(error: UseError) -> Error {
+pub(crate) fn use_error(error: UseError) -> Error {
     match error {
         UseError::Destroyed => Error::new(ErrorKind::KeyDestroyed, "the key of this blob was destroyed"),
         UseError::Authentication | UseError::Unknown => Error::authentication(),

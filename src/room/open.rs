@@ -153,7 +153,7 @@ impl fmt::Debug for Opened {
 }
 
 /// Opens a blob whole or in part.
-pub(super) async fn open(
+pub(crate) async fn open(
     customer: &Customer,
     blob: BlobId,
     range: Option<ByteRange>,
@@ -186,7 +186,7 @@ pub(super) async fn open(
 }
 
 /// Opens the header and the last chunk of a blob.
-pub(super) async fn stat(customer: &Customer, blob: BlobId, action: Action) -> Result<BlobInfo> {
+pub(crate) async fn stat(customer: &Customer, blob: BlobId, action: Action) -> Result<BlobInfo> {
     let (mut intent, front) = begin(customer, blob, action, FRONT_LEN).await?;
     let stat = async {
         let request = intent.open.request();
@@ -386,7 +386,7 @@ impl Body {
 }
 
 /// A blob's header alone, not authentic yet.
-pub(super) async fn read_header(customer: &Customer, blob: BlobId) -> Result<Header> {
+pub(crate) async fn read_header(customer: &Customer, blob: BlobId) -> Result<Header> {
     let storage = &*customer.room.0.storages.blobs;
     let path = layout::blob(customer.id, blob);
     let front = fetch_front(storage, &path, FRONT_LEN).await?.bytes;

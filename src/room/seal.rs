@@ -17,7 +17,7 @@ use crate::envelope::{Binding, Dek, Header, Metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, RequestId};
 use crate::payload::{SealError, Sealer};
-use crate::ring::{Entry, Ring};
+use crate::ring::Entry;
 use crate::store::{layout, store_error, upload::BlobWriter};
 use crate::suite::Suite;
 use crate::time::Day;
@@ -107,7 +107,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     let intent = intent(customer, request, blob, entry, day);
     let find = name_entry.map(|entry| find_intent(customer, entry, request)).transpose()?;
     // The customer's KMS makes the DEK, and is asked for it at each opening.
-    let kms_key = is_strict(customer, &ring).then(|| ring.settings.kms_key.clone());
+    let kms_key = ring.settings.strict.then(|| ring.settings.kms_key.clone());
     let strict = kms_key
         .as_ref()
         .map(|key| wraps::kms_intent(customer, Some(request), Action::KmsGenerateDataKey, blob, key));
@@ -171,12 +171,6 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
         }
         Err(error) => close(open, Err(error)).await,
     }
-}
-
-/// Whether each opening of the customer's blobs is to be a call of its own KMS.
-/// The one place that knows where the customer said so.
-fn is_strict(customer: &Customer, _ring: &Ring) -> bool {
-    customer.strict
 }
 
 fn intent(customer: &Customer, request: RequestId, blob: BlobId, entry: &Entry, day: Day) -> Intent {

@@ -35,23 +35,23 @@ use crate::store::{layout, store_error};
 use crate::time::Day;
 
 /// A blob whose DEK was had.
-pub(super) struct Unlocked {
-    pub(super) dek: Dek,
-    pub(super) metadata: Metadata,
+pub(crate) struct Unlocked {
+    pub(crate) dek: Dek,
+    pub(crate) metadata: Metadata,
     /// By which path.
-    pub(super) by: Live,
-    pub(super) ring: Arc<Ring>,
+    pub(crate) by: Live,
+    pub(crate) ring: Arc<Ring>,
 }
 
 /// A path that was gone, or was seen to open: what it says of the blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Live {
+pub(crate) struct Live {
     /// Its key.
-    pub(super) kek: KekId,
+    pub(crate) kek: KekId,
     /// Until when it keeps the blob, if no hold does.
-    pub(super) day: Day,
+    pub(crate) day: Day,
     /// Whether its key is a hold key, and keeps the blob until it is released.
-    pub(super) is_hold: bool,
+    pub(crate) is_hold: bool,
 }
 
 /// What became of an extension.
@@ -67,16 +67,16 @@ pub struct Extended {
 
 /// Why a path is added.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reason {
+pub(crate) struct Reason {
     /// What the intent says is done: an extension, a hold, a rewrap.
-    pub(super) action: Action,
+    pub(crate) action: Action,
     /// For which legal hold.
-    pub(super) hold: Option<HoldId>,
+    pub(crate) hold: Option<HoldId>,
 }
 
 /// Gets a blob's DEK by a path whose key lives. `receipt` is for the first key
 /// that is tried; any further use has a record of its own.
-pub(super) async fn unlock(
+pub(crate) async fn unlock(
     customer: &Customer,
     header: &Header,
     receipt: KeyUseReceipt,
@@ -170,7 +170,7 @@ async fn dek(customer: &Customer, asker: Asker<'_>, blob: BlobId, unwrapped: Unw
 
 /// A new DEK that the customer's KMS makes, for a blob under strict
 /// accountability. `receipt` is that of a [`kms_intent`].
-pub(super) async fn strict_dek(
+pub(crate) async fn strict_dek(
     customer: &Customer,
     blob: BlobId,
     kms_key: &crate::id::KmsKeyId,
@@ -192,7 +192,7 @@ pub(super) async fn strict_dek(
 }
 
 /// The intent of one call of the customer's KMS for one blob's DEK.
-pub(super) fn kms_intent(
+pub(crate) fn kms_intent(
     customer: &Customer,
     cause: Option<RequestId>,
     action: Action,
@@ -329,7 +329,7 @@ fn destroyed(ring: &Ring, header: &Header, sides: &Sides) -> Error {
 /// Every path to the blob whose key lives. Each side wrap was opened to be sure
 /// that it is one, under a record of its own, but for the one of `known`; of the
 /// header's only the key was looked at.
-pub(super) async fn paths(
+pub(crate) async fn paths(
     customer: &Customer,
     asker: Asker<'_>,
     ring: &Ring,
@@ -374,7 +374,7 @@ async fn authentic(
 
 /// Keeps a blob until `until` at least. Run again after a crash at any step, it
 /// ends the same.
-pub(super) async fn extend(customer: &Customer, blob: BlobId, until: Day) -> Result<Extended> {
+pub(crate) async fn extend(customer: &Customer, blob: BlobId, until: Day) -> Result<Extended> {
     if until > Day::MAX {
         return Err(Error::new(ErrorKind::InvalidInput, "the day to keep the blob until is too far off"));
     }
@@ -411,8 +411,7 @@ pub(super) async fn extend(customer: &Customer, blob: BlobId, until: Day) -> Res
 /// # Errors
 /// [`ErrorKind::Denied`] if the key wraps nothing new, or nothing of this blob's
 /// day; else as [`Customer::open`].
-#[cfg_attr(not(test), expect(dead_code, reason = "holds and early shredding call it"))]
-pub(super) async fn rewrap(customer: &Customer, blob: BlobId, to: KekId, reason: Reason) -> Result<Wrap> {
+pub(crate) async fn rewrap(customer: &Customer, blob: BlobId, to: KekId, reason: Reason) -> Result<Wrap> {
     let header = read_header(customer, blob).await?;
     let request = customer.room.0.log.request_id()?;
     let asker = Asker { access: &customer.access, cause: Some(request) };
@@ -471,6 +470,14 @@ async fn add(
     let (open, receipt) = begun.next().expect("one of each intent");
     let (unwrapping, unwrap_receipt) = begun.next().expect("one of each intent");
     let added = async {
+        // Only now: whoever drops a key reads the log afterwards. If both keys are there
+        // still, a later drop finds our intent and knows of the path.
+        let newest = room.keyring.fresh_ring(asker, customer.id).await?;
+        let takes = newest.entry(to.id).is_some_and(|entry| entry.state == EntryState::Active);
+        if newest.entry(from.id).is_none() || !takes {
+            let message = "a key of this blob went out of use meanwhile: look again";
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
         let rewrap = async {
             let key = open_key(customer, asker, ring, from, unwrap_receipt).await?;
             key.rewrap(path).map_err(use_error)

@@ -179,6 +179,16 @@ impl LogReader {
         StoredTree::on(Arc::clone(&self.storage), shard, self.limit, head)
     }
 
+    /// The paths below `folder`, in no order.
+    pub(in crate::audit) async fn list(&self, folder: &Path) -> Result<Vec<Path>> {
+        let mut paths = Vec::new();
+        let mut listed = self.storage.list(Some(folder));
+        while let Some(Some(meta)) = request_within(self.limit, listed.try_next()).await? {
+            paths.push(meta.location);
+        }
+        Ok(paths)
+    }
+
     /// The object at `path`, `None` if there is none.
     pub(in crate::audit) async fn get(&self, path: &Path, max: u64) -> Result<Option<Bytes>> {
         let got = fetch(&self.storage, self.limit, path, None).await?;

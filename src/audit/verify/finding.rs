@@ -182,6 +182,10 @@ pub enum Problem {
     /// A ring pin whose text is none.
     #[error("is no ring pin")]
     PinUnreadable,
+    /// A certificate whose proofs lead to a tree that the log never had: the log
+    /// was rolled back or rewritten since, or the certificate is of another.
+    #[error("has a proof to a tree of {0} records, which this log does not have")]
+    PaperTree(u64),
     /// A note: how many records the checkpoint does not cover.
     #[error("covers all but the newest {0} records")]
     Uncovered(u64),
@@ -282,6 +286,7 @@ impl Problem {
             Self::RolledBack { .. } => "rolled-back",
             Self::Rewritten(_) => "rewritten",
             Self::PinUnknown => "pin-unknown",
+            Self::PaperTree(_) => "paper-tree",
             Self::Uncovered(_) => "uncovered",
             Self::UnknownSignatures(_) => "unknown-signatures",
             Self::NoCheckpoint => "no-checkpoint",

@@ -26,6 +26,8 @@ use crate::tlog::tile::TilePath;
 pub(super) struct Inventory {
     pub(super) shards: BTreeMap<u16, ShardObjects>,
     pub(super) pins: BTreeSet<(CustomerId, u64)>,
+    /// Certificates and orders.
+    pub(super) papers: BTreeSet<Object>,
 }
 
 /// What was listed of one shard.
@@ -98,6 +100,9 @@ impl Inventory {
             }
             Some(Object::Pin { customer, version }) => {
                 self.pins.insert((customer, version));
+            }
+            Some(paper @ (Object::Certificate { .. } | Object::Order { .. })) => {
+                self.papers.insert(paper);
             }
             Some(Object::Commit { .. }) | None => findings.wrong(path, Problem::Stranger),
         }

@@ -61,6 +61,8 @@ pub(super) enum Claimant {
     Checkpoint,
     /// A checkpoint that was kept elsewhere.
     Pinned,
+    /// A certificate, in its proofs.
+    Paper(Object),
     /// A record of the first shard.
     Head(At),
     /// A view, which also says what of it is the customer's.

@@ -18,9 +18,12 @@ use crate::audit::segment::Header;
 use crate::audit::{
     Action, Event, Fence, Intent, Outcome, OutcomeResult, Record, RingRef, ShardHead, View, ViewShard,
 };
-use crate::id::{CustomerId, RequestId, WriterId};
-use crate::merkle::Hash;
+use crate::certificate::{self, Evidence, What};
+use crate::id::{CertificateId, CustomerId, OrderId, RequestId, WriterId};
+use crate::merkle::{Hash, prove_inclusion};
 use crate::tlog::checkpoint::Checkpoint;
+use crate::tlog::note::Note;
+use crate::tlog::proof::TlogProof;
 use crate::tlog::tile::{Bundle, Tile, TilePath};
 use crate::tlog::{NamedKey, TileBuilder};
 
@@ -253,9 +256,35 @@ impl World {
             let view = world.view(customer(whose));
             world.commit(0, 2, days(3), vec![Event::Alive, Event::View(view)]);
         }
-        world.ring(days(3), customer(1), 2);
+        let ring = world.ring(days(3), customer(1), 2);
+        let dropped = certificate::testing::drop_of(request(2_000_000), customer(1), ring);
+        world.commit(0, 2, days(3), vec![Event::Intent(dropped)]);
         world.publish_all();
+        world.certify(ring);
         world
+    }
+
+    /// The certificate of what the newest ring version of customer 1 dropped.
+    fn certify(&mut self, ring: RingRef) {
+        let place = &self.shards[&FIRST_SHARD];
+        let leaves: Vec<_> = place.commits.iter().flat_map(|(commit, _)| commit.leaves()).collect();
+        let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf.hash).collect();
+        let records: Vec<Record> =
+            place.commits.iter().flat_map(|(commit, _)| commit.clone().into_records()).collect();
+        let mut evidence = Vec::new();
+        for (at, record) in records.iter().enumerate() {
+            let Event::Intent(intent) = &record.event else { continue };
+            if intent.ring != Some(ring) {
+                continue;
+            }
+            let path = prove_inclusion(&hashes, at).unwrap();
+            let proof = TlogProof::new(at as u64, path, self.checkpoint(FIRST_SHARD)).unwrap();
+            let proof = proof.with_extra(serde_json::to_vec(record).unwrap()).unwrap();
+            let what = What::ALL.into_iter().find(|what| what.action() == intent.action).unwrap();
+            evidence.push(Evidence { what, intent: proof.to_string(), outcome: None });
+        }
+        let (object, note) = certificate::testing::interim(self.store, customer(1), ring, evidence);
+        self.objects.insert(object.path(), note.into());
     }
 
     /// The first two days, published.
@@ -360,7 +389,13 @@ fn kind(object: &Object) -> u8 {
         Object::Tile { tile: TilePath::Tile(_), .. } => 4,
         Object::Tile { .. } => 5,
         Object::Pin { .. } => 6,
+        Object::Certificate { .. } => 7,
+        Object::Order { .. } => 8,
     }
+}
+
+fn kind_of(path: &Path) -> u8 {
+    kind(&Object::at(path).unwrap())
 }
 
 /// The same object one place on.
@@ -379,11 +414,19 @@ fn next_to(object: &Object) -> Path {
             Object::Tile { shard, tile: TilePath::Bundle(bundle) }.path()
         }
         Object::Pin { customer, version } => Object::Pin { customer, version: version + 1 }.path(),
+        Object::Certificate { id, .. } => {
+            Object::Certificate { id, stage: layout::CertificateStage::Final }.path()
+        }
+        Object::Order { .. } => unreachable!("whether an order was altered is not seen here"),
     }
 }
 
-/// Partial tiles of trees before the last; anyone may delete them.
+/// Partial tiles of trees before the last, which anyone may delete, and certificates,
+/// which nothing else speaks of.
 fn may_go(object: &Object, world: &World) -> bool {
+    if matches!(object, Object::Certificate { .. }) {
+        return true;
+    }
     let Object::Tile { shard, tile } = object else { return false };
     let size = world.shards[shard].head.tree().size;
     match tile {
@@ -399,8 +442,7 @@ async fn any_change_to_any_object_is_named() {
     let mut tried: BTreeMap<u8, u32> = BTreeMap::new();
     let (mut before, mut attacks) = (BTreeMap::<u8, Path>::new(), Vec::new());
     for (path, bytes) in &world.objects {
-        let object = Object::at(path).unwrap();
-        let kind = kind(&object);
+        let (object, kind) = (Object::at(path).unwrap(), kind_of(path));
         *tried.entry(kind).or_default() += 1;
         let replaced = |by: Bytes| {
             let mut objects = world.objects.clone();
@@ -410,7 +452,10 @@ async fn any_change_to_any_object_is_named() {
         for (what, changed) in changes(bytes) {
             attacks.push((what, vec![path.clone()], replaced(changed)));
         }
-        let foreign = other.objects[path].clone();
+        // The id of a certificate follows from the store.
+        let of_kind = |(path, _): &(&Path, &Bytes)| kind_of(path) == kind;
+        let found = other.objects.get(path).or_else(|| Some(other.objects.iter().find(of_kind)?.1));
+        let foreign = found.unwrap().clone();
         assert_ne!(foreign, bytes, "{path}");
         attacks.push(("another store's".to_owned(), vec![path.clone()], replaced(foreign)));
         if !may_go(&object, &world) {
@@ -432,7 +477,7 @@ async fn any_change_to_any_object_is_named() {
             attacks.push(("swapped".to_owned(), vec![swapped, path.clone()], objects));
         }
     }
-    assert_eq!(tried.len(), 7, "an object of each kind: {tried:?}");
+    assert_eq!(tried.len(), 8, "an object of each kind: {tried:?}");
     for (what, named, objects) in attacks {
         let report = check(&objects, options()).await;
         for path in &named {
@@ -687,6 +732,55 @@ async fn records_that_contradict_each_other_are_named() {
             || expected.starts_with("no ring") && found.iter().any(|text| text.contains("not what any ring"));
         assert!(said, "{expected}: {found:#?}");
         assert!(found.len() <= 3, "{expected}: {found:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_records_that_are_gone_is_named() {
+    let world = World::full(1);
+    let id = CertificateId::derive(world.store, customer(1), 2);
+    let paper = Object::Certificate { id, stage: layout::CertificateStage::Interim }.path();
+    // Another history of the same log, as its key's holder could write one.
+    let mut other = World::half(1);
+    other.work(0, days(2), 1);
+    other.publish_all();
+    other.objects.insert(paper.clone(), world.objects[&paper].clone());
+    let report = check(&other.objects, options()).await;
+    assert_named(&report, &paper, "a longer log's");
+    for day in 3..20 {
+        other.work(0, days(day), 200);
+    }
+    other.publish_all();
+    let report = check(&other.objects, options()).await;
+    assert_named(&report, &paper, "another log's");
+    assert_eq!(report.wrong, 1, "{:#?}", report.findings);
+}
+
+#[tokio::test]
+async fn an_order_is_a_note_in_its_place() {
+    let mut world = World::half(1);
+    let id = OrderId::from_bytes([4; 16]);
+    let stage = layout::OrderStage::Request;
+    let text = format!(
+        "{{\"format\":\"strongroom/order/v1\",\"id\":\"{id}\",\"store\":\"{}\",\"requested_by\":\"person:p-17\"}}\n",
+        world.store
+    );
+    let by = NamedKey::new("person:p-17".parse().unwrap(), key(21));
+    let note = Note::new(text.clone(), vec![by.sign(&text)]).unwrap().to_string();
+    world.objects.insert(Object::Order { id, stage }.path(), note.clone().into());
+    assert_clean(&check(&world.objects, options()).await);
+
+    let elsewhere = Object::Order { id: OrderId::from_bytes([5; 16]), stage }.path();
+    let strange = Path::from(format!("order/{id}/final"));
+    for (path, bytes) in [
+        (Object::Order { id, stage }.path(), Bytes::from(text)),
+        (Object::Order { id, stage }.path(), Bytes::new()),
+        (elsewhere, note.clone().into()),
+        (strange, note.into()),
+    ] {
+        let mut objects = world.objects.clone();
+        objects.insert(path.clone(), bytes);
+        assert_named(&check(&objects, options()).await, &path, "a bad order");
     }
 }
 

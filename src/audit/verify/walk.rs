@@ -349,7 +349,10 @@ impl<'a> Walk<'a> {
             Claimant::Pinned if differs => {
                 self.context.findings.wrong(&checkpoint, Problem::Rewritten(claimed.head.size));
             }
-            Claimant::Checkpoint | Claimant::Pinned => {}
+            Claimant::Paper(paper) if differs => {
+                self.context.findings.wrong(&paper.path(), Problem::PaperTree(claimed.head.size));
+            }
+            Claimant::Checkpoint | Claimant::Pinned | Claimant::Paper(_) => {}
             Claimant::Head(at) | Claimant::View(at, ..) if differs || head.is_none() && root.is_some() => {
                 at.wrong(self.context, RecordProblem::NeverHead(self.shard));
             }
@@ -378,6 +381,7 @@ impl<'a> Walk<'a> {
             match claimed.by {
                 Claimant::Checkpoint => findings.wrong(&path, Problem::Larger { size, records }),
                 Claimant::Pinned => findings.wrong(&path, Problem::RolledBack { size, records }),
+                Claimant::Paper(paper) => findings.wrong(&paper.path(), Problem::PaperTree(size)),
                 Claimant::Head(at) | Claimant::View(at, ..) => {
                     at.wrong(self.context, RecordProblem::ShardBehind(self.shard));
                 }

@@ -14,13 +14,15 @@ use crate::audit::{Event, Record};
 use crate::id::KmsKeyId;
 use crate::kms::local::InsecureLocalKms;
 use crate::kms::{
-    DataKey, DestructionAssurance, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsError, KmsRegistry,
+    DataKey, DestructionAssurance, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsDestroyer, KmsError,
+    KmsRegistry,
 };
-use crate::ring::Change;
+use crate::retention::clock::trusted_at;
+use crate::retention::permit::permit_expiry;
+use crate::ring::{Change, Settings};
 use crate::room::{BlobInfo, KeyChoice, NewCustomer, Options, SealOptions, Strongroom};
 use crate::store::Storages;
 use crate::system::{SystemClock, SystemEntropy};
-use crate::time::Timestamp;
 
 struct Fixture {
     room: Strongroom,
@@ -53,7 +55,9 @@ impl Fixture {
     }
 
     async fn strict(&self) -> Customer {
-        Customer { strict: true, ..self.acme.clone() }
+        let ring = self.acme.ring().await.unwrap();
+        self.change(Change::Settings(Settings { strict: true, ..ring.settings.clone() })).await;
+        self.acme.clone()
     }
 
     async fn open(&self, blob: BlobId) -> Result<Bytes> {
@@ -74,9 +78,20 @@ impl Fixture {
 
     /// Drops a key of the ring. Returns the version that no longer has it.
     async fn drop_key(&self, kek: KekId) -> u64 {
-        let (keys, until) = (BTreeSet::from([kek]), Timestamp::from_micros(1).unwrap());
-        self.change(Change::Pend { keys: keys.clone(), until }).await;
-        self.change(Change::Drop { keys, now: until }).await.version
+        self.pend_key(kek).await;
+        self.drop_pended(kek).await
+    }
+
+    /// Puts a key into the window, long after any day of these tests.
+    async fn pend_key(&self, kek: KekId) {
+        let over = trusted_at("2090-01-01T00:00:00.000000Z".parse().unwrap());
+        let permit = permit_expiry("2089-12-31".parse().unwrap(), &over).unwrap();
+        self.change(Change::Pend { keys: BTreeSet::from([kek]), permit, withdraw: None }).await;
+    }
+
+    async fn drop_pended(&self, kek: KekId) -> u64 {
+        let time = trusted_at("2091-01-01T00:00:00.000000Z".parse().unwrap());
+        self.change(Change::Drop { keys: BTreeSet::from([kek]), time }).await.version
     }
 
     /// Adds a key to the ring.
@@ -173,22 +188,6 @@ impl KmsAdmin for CountedKms {
         self.kms.create_key(tags).await
     }
 
-    async fn enable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
-        self.kms.enable(key).await
-    }
-
-    async fn disable(&self, key: &KmsKeyId) -> Result<(), KmsError> {
-        self.kms.disable(key).await
-    }
-
-    async fn schedule_deletion(&self, key: &KmsKeyId, days: u32) -> Result<Timestamp, KmsError> {
-        self.kms.schedule_deletion(key, days).await
-    }
-
-    async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError> {
-        self.kms.cancel_deletion(key).await
-    }
-
     fn assurance(&self) -> DestructionAssurance {
         self.kms.assurance()
     }
@@ -255,15 +254,14 @@ async fn a_pending_key_keeps_nothing_and_wraps_nothing() {
     let f = Fixture::new().await;
     let blob = f.seal().await;
     let later = f.extend(blob, 400).await;
-    let until = Timestamp::from_micros(1).unwrap();
-    f.change(Change::Pend { keys: BTreeSet::from([later]), until }).await;
+    f.pend_key(later).await;
     let reason = Reason { action: Action::Rewrap, hold: None };
     assert_eq!(rewrap(&f.acme, blob, later, reason).await.unwrap_err().kind(), ErrorKind::Denied);
     let again = f.acme.extend(blob, blob.day().plus(400)).await.unwrap();
     assert!(again.changed);
     let second = f.acme.ring().await.unwrap().day_key(blob.day().plus(400)).unwrap().id;
     assert_ne!(second, later);
-    f.change(Change::Drop { keys: BTreeSet::from([later]), now: until }).await;
+    f.drop_pended(later).await;
     assert_eq!(f.stat(blob).await.retain_until, blob.day().plus(400));
 }
 
@@ -421,14 +419,14 @@ async fn under_strict_accountability_each_reading_is_one_call_of_the_customers_k
     assert_eq!((of_blob(Action::KmsGenerateDataKey), of_blob(Action::KmsDecrypt)), (1, 4));
 
     // Extending asks no KMS, and works while the customer does not let us read.
-    f.kms.disable(&kms_key).await.unwrap();
+    f.kms.kms.disable(&kms_key).await.unwrap();
     f.extend(blob, 30).await;
     assert_eq!(f.calls(), [""; 0]);
     assert_eq!(f.refused(blob).await.kind(), ErrorKind::KeyUnavailable);
     assert_eq!(f.calls().len(), 1);
     // The ring's keys are cached: other blobs are read until their term is over.
     f.opens(plain).await;
-    f.kms.enable(&kms_key).await.unwrap();
+    f.kms.kms.enable(&kms_key).await.unwrap();
     f.opens(blob).await;
 }
 

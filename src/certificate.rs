@@ -1,0 +1,150 @@
+//! Certificates of destruction: what was destroyed, when, by whose order, under which
+//! policy, how that was verified, and what it does not cover; in the terms of NIST SP
+//! 800-88r2.
+//!
+//! A certificate is a signed note (c2sp.org/signed-note). Its text is one JSON object, a
+//! [`CertificateBody`], pretty-printed in its one form. The log's key signs it under a
+//! name of its own (`strongroom/<store>/certificate`), and the object begins with its
+//! format, so that no other note of that key can stand for one. In it are the order, if
+//! it took one, as the two people signed it, and proofs from the log
+//! (c2sp.org/tlog-proof) of what the certificate says was done. So whoever has the file
+//! and the log's public key can check it anywhere, without a connection.
+//!
+//! There are two of each: the *interim* one, once the keys are dropped from their ring,
+//! and the *final* one, once every epoch is destroyed under which a ring version with
+//! them was ever written. Both have one id, which follows from the ring version.
+//!
+//! Separate from the shredding, which decides and acts; here is said what was done. No
+//! storage is read or written here: see [`papers`](crate::audit::papers).
+//!
+//! Invariants: a certificate has one text. None is signed that would not verify. Nothing
+//! in it is free text. What is in a [`Verified`] one was signed by the log's key, agrees
+//! with itself, and each record that it relies on is in the log.
+//!
+//! What it rests on: that the log's key signs for nobody else, and that a program which
+//! holds it told the truth about what no record can show (that a KMS reports a key gone,
+//! how many blobs there were). The people's keys in an order are compared with no
+//! register here: the certificate names the register's version, and whoever knows the
+//! keys from elsewhere compares them.
+
+use crate::audit::layout::certificate_key_name;
+use crate::audit::signer::LogSigner;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{CertificateId, CustomerId, StoreId};
+use crate::ring::certificate_id;
+use crate::tlog::note::{Note, NoteSignature};
+use crate::tlog::{PublicKey, VerifierKey};
+
+mod body;
+mod check;
+mod evidence;
+mod page;
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::testing;
+
+pub use body::*;
+pub use check::{CertificateError, Verified, verify};
+pub use evidence::{Evidence, What};
+
+/// What the texts of all versions of this format begin with.
+const FORMATS: &str = "strongroom/certificate/v";
+
+impl CertificateId {
+    /// The id of the certificates about the keys that version `ring` of a customer's
+    /// ring no longer has, see [`certificate_id`]. Whoever meets a dropped key can name
+    /// the certificate.
+    #[must_use]
+    pub fn derive(store: StoreId, customer: CustomerId, ring: u64) -> Self {
+        certificate_id(store, customer, ring)
+    }
+}
+
+/// A signed certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    note: Note,
+    body: CertificateBody,
+}
+
+impl Certificate {
+    /// Reads a certificate and verifies the signature of the log's key. Whether what it
+    /// says agrees with itself and with its proofs is for [`verify`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Integrity`] if it is not one that `log_key` signed, and signed
+    /// alone; [`ErrorKind::UnsupportedFormat`] for a later version.
+    pub fn parse(bytes: &[u8], log_key: &PublicKey) -> Result<Self> {
+        let note = Note::parse(bytes)?;
+        let body = CertificateBody::from_text(note.text())?;
+        let key = VerifierKey::ed25519(certificate_key_name(body.store), *log_key);
+        let signed = note.verified_by(&key)?.is_some();
+        if !signed || note.signatures().len() != 1 {
+            return Err(CertificateError::Signature.into());
+        }
+        Ok(Self { note, body })
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn body(&self) -> &CertificateBody {
+        &self.body
+    }
+
+    /// The note: what is kept, given away and verified.
+    #[must_use]
+    pub fn to_note(&self) -> String {
+        self.note.to_string()
+    }
+
+    /// It for people: plain text, 100 columns at most.
+    #[must_use]
+    pub fn to_page(&self) -> String {
+        page::page(&self.body)
+    }
+}
+
+/// Signs a certificate with the log's key, after all of it was checked as [`verify`]
+/// does.
+///
+/// # Errors
+/// [`ErrorKind::Integrity`] with a [`CertificateError`] behind it if it would not verify,
+/// or if it is larger than a note can be; those of [`LogSigner::sign`].
+///
+/// # Cancel safety
+/// Nothing is written.
+pub async fn sign(body: CertificateBody, signer: &dyn LogSigner) -> Result<Certificate> {
+    check::check(&body, &signer.public(), &[], 0)?;
+    let text = body.to_text();
+    // What would not be read back is not signed.
+    CertificateBody::from_text(&text)?;
+    let signature = signer.sign(text.as_bytes()).await?;
+    let line = NoteSignature::ed25519(certificate_key_name(body.store), signer.public(), &signature);
+    Ok(Certificate { note: Note::new(text, vec![line])?, body })
+}
+
+impl CertificateBody {
+    /// The one text of it.
+    fn to_text(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a certificate has string keys only");
+        text.push('\n');
+        text
+    }
+
+    fn from_text(text: &str) -> Result<Self> {
+        if let Ok(body) = serde_json::from_str::<Self>(text) {
+            return if body.to_text() == text { Ok(body) } else { Err(CertificateError::Form.into()) };
+        }
+        let value = serde_json::from_str::<serde_json::Value>(text).ok();
+        let format = value.as_ref().and_then(|value| value.get("format")?.as_str());
+        match format.filter(|format| format.starts_with(FORMATS)) {
+            Some(format) if format != Format::V1.as_str() => {
+                let sentence = "this certificate is of a later format; use a newer Strongroom";
+                Err(Error::new(ErrorKind::UnsupportedFormat, sentence))
+            }
+            _ => Err(CertificateError::Form.into()),
+        }
+    }
+}

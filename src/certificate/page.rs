@@ -1,0 +1,229 @@
+//! A certificate for people: one page of plain text.
+//!
+//! It says what the note says and nothing else, in the order in which a reader asks:
+//! what, when, by whose order, under which policy, how verified, what is not covered,
+//! and how to check it.
+
+use data_encoding::HEXLOWER;
+
+use super::body::{
+    Assurance, Authority, Category, CertificateBody, CertificateStage, ClockSource, EpochEnd, GoneBy,
+    KeyKind, SurvivorClass,
+};
+use super::evidence::{Evidence, What};
+
+/// No line has more characters.
+const WIDTH: usize = 100;
+
+/// Where values begin.
+const INDENT: usize = 18;
+
+pub(super) fn page(body: &CertificateBody) -> String {
+    let mut page = Page(String::new());
+    page.head(body);
+    page.what(body);
+    page.when(body);
+    page.who(body);
+    page.policy(body);
+    page.verified(body);
+    page.paragraphs("WHAT IT DOES NOT COVER", body.limits.iter().map(|limit| limit.sentence()));
+    page.paragraphs(
+        "HOW TO CHECK IT",
+        ["This page proves nothing. The signed note does: `strongroom certificate show ID --note` prints \
+             it, and `strongroom certificate verify FILE --key KEY` checks it on any machine, without the \
+             store, its keys or a connection. KEY is the public key of the store's audit log, which has to \
+             come from elsewhere than the file."],
+    );
+    page.0
+}
+
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, body: &CertificateBody) {
+        let (title, meaning) = match body.stage {
+            CertificateStage::Interim => (
+                "INTERIM CERTIFICATE OF DESTRUCTION",
+                "The keys below are out of use. The destruction is not final: a final certificate of the \
+                 same id follows.",
+            ),
+            CertificateStage::Final => (
+                "CERTIFICATE OF DESTRUCTION",
+                "The keys below are destroyed, and with them every way to read the blobs that were under \
+                 them alone.",
+            ),
+        };
+        self.0.push_str(title);
+        self.0.push_str("\n\n");
+        self.paragraph(meaning);
+        self.0.push('\n');
+        self.row("certificate", &body.certificate.to_string());
+        self.row("issued", &body.issued.to_string());
+        self.row("store", &body.store.to_string());
+        self.row("customer", &body.customer.to_string());
+        let category = match body.method.category {
+            Category::Pending => "none yet",
+            Category::Clear => "Clear",
+            Category::Purge => "Purge",
+        };
+        self.row("method", &format!("{category}, by cryptographic erase (NIST SP 800-88r2)"));
+        let assurance = match body.method.assurance {
+            Assurance::Attested => "attested: the KMS vouches that no copy of a destroyed key remains",
+            Assurance::BestEffort => "best effort: the KMS removes files, and vouches for no medium",
+        };
+        self.row("assurance", assurance);
+        self.row("tool", &format!("Strongroom {}", body.method.tool_version));
+    }
+
+    fn what(&mut self, body: &CertificateBody) {
+        self.section("WHAT WAS DESTROYED");
+        let blobs = &body.scope.blobs;
+        let bytes = blobs.plaintext_bytes.map(|bytes| format!(", {bytes} bytes in the clear"));
+        self.row("blobs", &format!("{}{}", blobs.certain, bytes.unwrap_or_default()));
+        if blobs.uncertain > 0 {
+            self.row("uncertain", &format!("{} whose sealing has no good end on record", blobs.uncertain));
+        }
+        self.row("ids, SHA-256", &HEXLOWER.encode(&blobs.digest));
+        for survivors in &body.scope.survivors {
+            let why = match survivors.class {
+                SurvivorClass::Held => "under a legal hold",
+                SurvivorClass::Extended => "kept until a later day",
+                SurvivorClass::Rewrapped => "under another key of their day",
+            };
+            self.row("not destroyed", &format!("{} {why}", survivors.blobs));
+        }
+        for key in &body.scope.keys {
+            let kind = match (key.kind, key.day) {
+                (KeyKind::Day, Some(day)) => format!("day key of {day}"),
+                (KeyKind::Day, None) => "day key".to_owned(),
+                (KeyKind::Hold, _) => "hold key".to_owned(),
+                (KeyKind::Name, _) => "name key".to_owned(),
+            };
+            self.row("key", &format!("{}, {kind}", key.id));
+            let epochs = match key.born == key.last {
+                true => format!("epoch {}", key.born),
+                false => format!("epochs {} to {}", key.born, key.last),
+            };
+            self.row("", &format!("check value {}, made {}, {epochs}", key.check_value, key.minted));
+        }
+        if let Some(deleted) = body.ciphertext {
+            let versions = deleted.versions.map(|versions| format!(", {versions} versions"));
+            let text = format!("{} objects deleted{}", deleted.objects, versions.unwrap_or_default());
+            self.row("ciphertext", &text);
+        }
+    }
+
+    fn when(&mut self, body: &CertificateBody) {
+        self.section("WHEN");
+        self.row("dropped", &format!("{}, or later; the clocks said", body.time.at));
+        for reading in &body.time.readings {
+            let source = match reading.source {
+                ClockSource::Host => "the machine",
+                ClockSource::Store => "the object store",
+                ClockSource::Kms => "the KMS",
+                ClockSource::Log => "the audit log",
+            };
+            self.row("", &format!("{} by {source}", reading.at));
+        }
+        for EpochEnd { epoch, kms_key, disabled, scheduled, gone, seen } in &body.epochs {
+            self.row(&format!("epoch {epoch}"), kms_key.as_str());
+            self.row("", &format!("disabled {disabled}, deletion scheduled {scheduled},"));
+            let seen = match seen {
+                GoneBy::KmsReportsGone => "the KMS has it no longer",
+                GoneBy::FileRemoved => "its file is removed",
+            };
+            self.row("", &format!("gone {gone}: {seen}"));
+        }
+        if let Some(caches) = body.caches {
+            let text = format!("empty since {} (kept for {} s at most)", caches.over, caches.ttl_seconds);
+            self.row("caches", &text);
+        }
+    }
+
+    fn who(&mut self, body: &CertificateBody) {
+        self.section("BY WHOSE ORDER");
+        match &body.authority {
+            Authority::Routine => {
+                self.row("order", "none: the retention period was over, which the policy approves");
+            }
+            Authority::Order(order) => {
+                self.row("order", &order.id.to_string());
+                for (role, signer) in [("requested by", &order.requester), ("approved by", &order.approver)] {
+                    self.row(role, &signer.principal.to_string());
+                    self.row("", &format!("key {}", signer.key));
+                }
+                let register = format!("both keys are in version {} of the register", order.register.version);
+                self.row("", &register);
+            }
+        }
+        self.row("run by", &body.run_by.to_string());
+    }
+
+    fn policy(&mut self, body: &CertificateBody) {
+        self.section("UNDER WHICH POLICY");
+        let policy = &body.policy;
+        self.row("policy", &format!("version {} of the customer's", policy.version));
+        self.row("kept for", &policy.retention.to_string());
+        self.row("window", &format!("{} days before a destruction", policy.window_days));
+    }
+
+    fn verified(&mut self, body: &CertificateBody) {
+        let sentences = body.verification.iter().map(|verification| verification.sentence());
+        self.paragraphs("HOW IT WAS VERIFIED", sentences);
+        self.0.push('\n');
+        self.row("ring version", &format!("{}, after {}", body.ring.version, body.ring.previous));
+        self.row("its SHA-256", &HEXLOWER.encode(&body.ring.hash));
+        for what in What::ALL {
+            let of = |evidence: &&Evidence| evidence.what == what;
+            let count = body.evidence.iter().filter(of).count();
+            if count > 0 {
+                self.row("in the log", &format!("{count} x: {}", what.phrase()));
+            }
+        }
+    }
+
+    fn section(&mut self, title: &str) {
+        self.0.push_str(&format!("\n{title}\n"));
+    }
+
+    fn paragraphs<'a>(&mut self, title: &str, sentences: impl IntoIterator<Item = &'a str>) {
+        self.section(title);
+        sentences.into_iter().for_each(|sentence| self.paragraph(sentence));
+    }
+
+    fn paragraph(&mut self, text: &str) {
+        self.wrapped("", 0, text);
+    }
+
+    fn row(&mut self, name: &str, value: &str) {
+        self.wrapped(name, INDENT, value);
+    }
+
+    /// Words in lines of the page's width. A word that is longer is broken.
+    fn wrapped(&mut self, name: &str, indent: usize, text: &str) {
+        let room = WIDTH - indent;
+        let mut lines = vec![String::new()];
+        for word in text.split(' ') {
+            let letters: Vec<char> = word.chars().collect();
+            for piece in letters.chunks(room) {
+                let line = lines.last_mut().expect("it begins with one");
+                let taken = line.chars().count();
+                let piece: String = piece.iter().collect();
+                if taken == 0 {
+                    line.push_str(&piece);
+                } else if taken + 1 + piece.chars().count() <= room {
+                    line.push(' ');
+                    line.push_str(&piece);
+                } else {
+                    lines.push(piece);
+                }
+            }
+        }
+        for (number, line) in lines.iter().enumerate() {
+            let name = if number == 0 { name } else { "" };
+            let whole = format!("{name:indent$}{line}");
+            self.0.push_str(whole.trim_end());
+            self.0.push('\n');
+        }
+    }
+}
