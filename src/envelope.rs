@@ -215,7 +215,7 @@ impl Header {
         }
     }
 
-    /// Reads a whole header. It is not authentic before [`Header::open`] and the
+    /// Reads a whole header. It is not authentic before [`Header::metadata`] and the
     /// payload's commitment say so.
     ///
     /// # Errors

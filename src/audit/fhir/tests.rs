@@ -269,7 +269,7 @@ fn allowed(element: &str, text: &str) -> bool {
             text.len() <= 64 && parts.len() == 3 && is_id(parts[0]) && parts[1..].iter().all(|n| is_number(n))
         }
         "start" | "end" | "recorded" => is_time(text),
-        "action" | "outcome" => is_number(text) || ["C", "R", "U", "E"].contains(&text),
+        "action" | "outcome" => is_number(text) || ["C", "R", "U", "D", "E"].contains(&text),
         "outcomeDesc" => text == "open" || OutcomeResult::ALL.iter().any(|result| result.code() == text),
         "site" => is_id(text),
         "profile" => text.starts_with("https://profiles.ihe.net/ITI/BALP/StructureDefinition/"),

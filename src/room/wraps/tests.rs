@@ -6,12 +6,12 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use object_store::PutPayload;
 
 use super::*;
 use crate::access::{Access, Principal, Purpose};
 use crate::audit::signer::LocalSigner;
 use crate::audit::{Event, Record};
-use crate::id::KmsKeyId;
 use crate::kms::local::InsecureLocalKms;
 use crate::kms::{
     DataKey, DestructionAssurance, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsDestroyer, KmsError,
