@@ -17,7 +17,7 @@ use strongroom::audit::log::verify_chain;
 use strongroom::envelope::Metadata;
 use strongroom::id::{KmsKeyId, Label};
 use strongroom::kms::aws::AwsKms;
-use strongroom::kms::{KmsAdmin, KmsDestroyer, KmsRegistry};
+use strongroom::kms::{KmsDestroyer, KmsRegistry};
 use strongroom::room::{ByteRange, KeyChoice, NewCustomer, Options, SealOptions, Source, Strongroom};
 use strongroom::store::purge::{Failed, Purged};
 use strongroom::store::{CreateRoot, StorageUrls, Storages};
@@ -235,7 +235,8 @@ async fn a_purge_leaves_no_version_behind() {
     storages.blobs.delete(&Path::from("blob/few/a")).await.unwrap();
     assert_eq!(versions(&prepared.keys, &format!("{folder}blob/few/")).await, (4, 1));
 
-    let few = storages.purge(&Path::from("blob/few"), |path| !path.as_ref().ends_with("spared")).await.unwrap();
+    let few =
+        storages.purge(&Path::from("blob/few"), |path| !path.as_ref().ends_with("spared")).await.unwrap();
     let expected =
         Purged { objects: 2, versions: 3, delete_markers: 1, bytes: 15, kept: 1, ..Purged::default() };
     assert_eq!(few, expected);
@@ -258,10 +259,7 @@ async fn what_object_lock_keeps_is_counted() {
     let Some(prepared) = localstack() else { return };
     let (storages, folder) = blobs_in(&prepared.audit).await;
     let until = SystemClock.now().saturating_add(Duration::from_secs(3600)).to_string();
-    let lock = [
-        ("x-amz-object-lock-mode", "COMPLIANCE"),
-        ("x-amz-object-lock-retain-until-date", &until),
-    ];
+    let lock = [("x-amz-object-lock-mode", "COMPLIANCE"), ("x-amz-object-lock-retain-until-date", &until)];
     ask(&prepared.audit, Method::PUT, &Path::from(format!("{folder}blob/locked")), &[], &lock).await;
     storages.blobs.put(&Path::from("blob/free"), "12345".into()).await.unwrap();
     let purged = storages.purge(&Path::from("blob"), |_| true).await.unwrap();
