@@ -85,6 +85,7 @@ pub struct Storages {
     kind: StorageKind,
     directories: Vec<PathBuf>,
     under_blobs: Beneath,
+    #[cfg(feature = "aws")]
     under_keys: Beneath,
 }
 
@@ -109,6 +110,7 @@ impl Storages {
             kind: blobs.kind,
             directories: opener.directories,
             under_blobs: blobs.beneath,
+            #[cfg(feature = "aws")]
             under_keys: keys.beneath,
             ..Self::from_parts(blobs.store, keys.store, audit.store)
         })
@@ -130,6 +132,7 @@ impl Storages {
             kind: StorageKind::Cloud,
             directories: Vec::new(),
             under_blobs: Beneath::default(),
+            #[cfg(feature = "aws")]
             under_keys: Beneath::default(),
         }
     }

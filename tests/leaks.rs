@@ -25,8 +25,8 @@ use strongroom::audit::Event;
 use strongroom::entropy::{Entropy, EntropyError};
 use strongroom::envelope::{Binding, BlobName, Dek, Header, Kek, Metadata};
 use strongroom::id::{BlobId, CustomerId, DataKeyId, KekId, KmsKeyId, Label};
-use strongroom::kms::DataKey;
 use strongroom::kms::local::InsecureLocalKms;
+use strongroom::kms::{DataKey, KmsDestroyer};
 use strongroom::retention::Period;
 use strongroom::ring::{Change, DirectoryKey, Entry, EntryKind, Ring, Settings};
 use strongroom::room::{
@@ -679,7 +679,8 @@ async fn fail_with_damage(c: &mut Corpus, acme: &Customer, blobs: &[BlobId]) {
     c.hay.fails("no store", none);
 
     let info = acme.info().await.unwrap();
-    let provider = c.kms.get(&info.kms_key).unwrap().clone();
+    let (clock, entropy) = (c.clock.clone(), c.options.entropy.clone());
+    let provider = InsecureLocalKms::open(c.directory.path().join("kms"), clock, entropy).unwrap();
     c.clock.pass(Duration::from_secs(301));
     provider.disable(&info.kms_key).await.unwrap();
     assert_eq!(c.hay.fails("a disabled key", acme.stat(blobs[0]).await), ErrorKind::KeyUnavailable);

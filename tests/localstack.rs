@@ -17,7 +17,7 @@ use strongroom::audit::log::verify_chain;
 use strongroom::envelope::Metadata;
 use strongroom::id::{KmsKeyId, Label};
 use strongroom::kms::aws::AwsKms;
-use strongroom::kms::{KmsAdmin, KmsDestroyer, KmsRegistry};
+use strongroom::kms::{KmsDestroyer, KmsRegistry};
 use strongroom::room::{ByteRange, KeyChoice, NewCustomer, Options, SealOptions, Source, Strongroom};
 use strongroom::store::purge::{Failed, Purged};
 use strongroom::store::{CreateRoot, StorageUrls, Storages};

@@ -18,7 +18,7 @@
 //! only after its key policy was changed for it, and it has nothing to do with blobs;
 //! only the purger deletes, and blobs alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -26,14 +26,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use thiserror::Error as ThisError;
 
+mod keys;
+mod roles;
+
+use keys::key_documents;
+use roles::role_documents;
+
 use super::{AUDIT_YEARS, SMALL_COMMITS_DAYS};
 use crate::id::StoreId;
-use crate::kms::EncryptionContext;
 use crate::store::{StorageRole, StorageUrls};
-
-/// The tag `strongroom:use` of the log's signing key in AWS KMS. Whoever makes it
-/// tags it.
-const LOG_KEY_USE: &str = "log";
 
 /// Stands for a customer's id, which is known when the customer was added.
 pub const CUSTOMER_PLACEHOLDER: &str = "CUSTOMER-ID";
@@ -296,372 +297,9 @@ fn created_once(role: StorageRole, place: &Place) -> Vec<String> {
     }
 }
 
-fn key_documents(deployment: &Deployment) -> Vec<Document> {
-    let document = |name: &str, what, document| Document {
-        name: name.to_owned(),
-        what,
-        apply: format!(
-            "aws kms put-key-policy --key-id KEY --policy-name default --policy file://{name}.json"
-        ),
-        document,
-    };
-    let owner = json!({
-        "Sid": "OwnerLooksAfterIt",
-        "Effect": "Allow",
-        "Principal": { "AWS": format!("arn:aws:iam::{}:root", deployment.account) },
-        // Not kms:*, which would let any policy of the account use or end the key.
-        "Action": [
-            "kms:DescribeKey", "kms:Get*", "kms:List*", "kms:PutKeyPolicy", "kms:TagResource", "kms:UntagResource",
-            "kms:UpdateKeyDescription", "kms:EnableKey", "kms:EnableKeyRotation", "kms:CancelKeyDeletion",
-        ],
-        "Resource": "*",
-    });
-    let by = |role: &str, mut statements: Vec<Value>| {
-        for statement in &mut statements {
-            statement["Principal"] = json!({ "AWS": deployment.role_arn(role) });
-        }
-        statements
-    };
-    let policy =
-        |statements: &[&[Value]]| json!({ "Version": "2012-10-17", "Statement": statements.concat() });
-    let owner = std::slice::from_ref(&owner);
-    let uses = |key_use| by("node", node_uses(deployment, key_use, "*"));
-    let ends = by("destroyer", vec![key_end(deployment, false)]);
-    let opens = by("destroyer", vec![destroyer_opens(deployment, "*")]);
-    let signs = [
-        by("node", signs(deployment, "Node", false)),
-        by("destroyer", signs(deployment, "Destroyer", false)),
-    ];
-    vec![
-        document(
-            "key-policy-epoch",
-            "the policy of an epoch's KMS key",
-            policy(&[owner, &uses(KeyUse::Epoch), &ends, &opens]),
-        ),
-        document(
-            "key-policy-customer",
-            "the policy of a customer's KMS key; put the customer's id in, as `customer show` prints it",
-            policy(&[owner, &uses(KeyUse::Customer)]),
-        ),
-        document(
-            "key-policy-customer-offboarding",
-            "the same while a customer is offboarded, and at no other time: lets the destroyer end the key",
-            policy(&[owner, &uses(KeyUse::Customer), &ends]),
-        ),
-        document(
-            "key-policy-log",
-            "the policy of the log's signing key, if it is in AWS KMS: spec ECC_NIST_EDWARDS25519, tagged \
-             strongroom:use=log",
-            policy(&[owner, &signs.concat()]),
-        ),
-    ]
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum KeyUse {
-    Epoch,
-    /// Of one customer, in its key's policy.
-    Customer,
-    /// Of any customer, in a node's role.
-    AnyCustomer,
-}
-
-/// The statements that let a node use keys. `DescribeKey` carries no context.
-fn node_uses(deployment: &Deployment, key_use: KeyUse, resource: &str) -> Vec<Value> {
-    let keys = if key_use == KeyUse::Epoch { "Epoch" } else { "Customer" };
-    vec![
-        json!({
-            "Sid": format!("NodeUses{keys}Keys"),
-            "Effect": "Allow",
-            "Action": ["kms:GenerateDataKey", "kms:Decrypt"],
-            "Resource": resource,
-            "Condition": bound(deployment, key_use),
-        }),
-        json!({
-            "Sid": format!("NodeLooksAt{keys}Keys"),
-            "Effect": "Allow",
-            "Action": "kms:DescribeKey",
-            "Resource": resource,
-        }),
-    ]
-}
-
-/// The statement that lets the destroyer open the outer seal of rings, to see
-/// that every one of them has left the epoch that it ends.
-fn destroyer_opens(deployment: &Deployment, resource: &str) -> Value {
-    json!({
-        "Sid": "DestroyerOpensEpochs",
-        "Effect": "Allow",
-        "Action": "kms:Decrypt",
-        "Resource": resource,
-        "Condition": bound(deployment, KeyUse::Epoch),
-    })
-}
-
-/// The statements that let `who` sign the log, and nothing else, with its key.
-fn signs(deployment: &Deployment, who: &str, by_tags: bool) -> Vec<Value> {
-    let mut equals = json!({ "kms:SigningAlgorithm": "ED25519_SHA_512", "kms:MessageType": "RAW" });
-    let mut reads = json!({
-        "Sid": format!("{who}ReadsTheLogsPublicKey"),
-        "Effect": "Allow",
-        "Action": "kms:GetPublicKey",
-        "Resource": own_keys(deployment, by_tags),
-    });
-    if by_tags {
-        equals["aws:ResourceTag/strongroom:use"] = json!(LOG_KEY_USE);
-        reads["Condition"] = json!({ "StringEquals": { "aws:ResourceTag/strongroom:use": LOG_KEY_USE } });
-    }
-    let signs = json!({
-        "Sid": format!("{who}SignsTheLog"),
-        "Effect": "Allow",
-        "Action": "kms:Sign",
-        "Resource": own_keys(deployment, by_tags),
-        "Condition": { "StringEquals": equals },
-    });
-    vec![signs, reads]
-}
-
-/// All keys of the account, or in a key's policy the key.
-fn own_keys(deployment: &Deployment, by_tags: bool) -> String {
-    if by_tags { format!("arn:aws:kms:*:{}:key/*", deployment.account) } else { "*".to_owned() }
-}
-
-/// The condition that a key is used under the context that Strongroom gives, and
-/// no other.
-fn bound(deployment: &Deployment, key_use: KeyUse) -> Value {
-    let codes = match key_use {
-        KeyUse::Epoch => json!("epoch"),
-        // Data keys of the ring, and under strict accountability of each blob.
-        KeyUse::Customer | KeyUse::AnyCustomer => json!(["ring", "blob"]),
-    };
-    let mut equals = json!({ "kms:EncryptionContext:strongroom:use": codes });
-    if let Some(store) = deployment.store {
-        equals["kms:EncryptionContext:strongroom:store"] = json!(store);
-    }
-    if key_use == KeyUse::Customer {
-        equals["kms:EncryptionContext:strongroom:customer"] = json!(CUSTOMER_PLACEHOLDER);
-    }
-    json!({
-        "StringEquals": equals,
-        "ForAllValues:StringEquals": { "kms:EncryptionContextKeys": context_names(key_use) },
-    })
-}
-
-/// The names in a context, from the contexts themselves.
-fn context_names(key_use: KeyUse) -> Vec<&'static str> {
-    use crate::id::{BlobId, CustomerId, DataKeyId};
-
-    let (store, customer) = (StoreId::from_bytes([0; 16]), CustomerId::from_bytes([0; 16]));
-    let contexts = match key_use {
-        KeyUse::Epoch => vec![EncryptionContext::epoch(store, 0)],
-        KeyUse::Customer | KeyUse::AnyCustomer => vec![
-            EncryptionContext::customer(store, customer, DataKeyId::from_bytes([0; 16])),
-            EncryptionContext::blob(store, customer, BlobId::from_bytes([0; 16])),
-        ],
-    };
-    let names: BTreeSet<_> =
-        contexts.iter().flat_map(EncryptionContext::pairs).map(|(name, _)| name).collect();
-    names.into_iter().collect()
-}
-
-/// The statement that lets the destroyer end keys; by their tags where it is not
-/// the policy of one key. A customer's key has no policy that lets it, but while
-/// the customer is offboarded.
-fn key_end(deployment: &Deployment, by_tags: bool) -> Value {
-    let mut statement = json!({
-        "Sid": "DestroyerEndsKeys",
-        "Effect": "Allow",
-        "Action": [
-            "kms:DescribeKey", "kms:EnableKey", "kms:DisableKey",
-            "kms:ScheduleKeyDeletion", "kms:CancelKeyDeletion",
-        ],
-        "Resource": own_keys(deployment, by_tags),
-    });
-    if by_tags {
-        let mut tags = json!({ "aws:ResourceTag/strongroom:use": ["epoch", "customer"] });
-        if let Some(store) = deployment.store {
-            tags["aws:ResourceTag/strongroom:store"] = json!(store);
-        }
-        statement["Condition"] = json!({ "StringEquals": tags });
-    }
-    statement
-}
-
-fn role_documents(deployment: &Deployment) -> Vec<Document> {
-    let document = |role: &str, what, statements: Vec<Value>| Document {
-        name: format!("role-{role}"),
-        what,
-        apply: format!(
-            "aws iam put-role-policy --role-name strongroom-{role} --policy-name strongroom \
-             --policy-document \
-             file://role-{role}.json"
-        ),
-        document: json!({ "Version": "2012-10-17", "Statement": statements }),
-    };
-    vec![
-        document(
-            "node",
-            "what a node may do: seal, open, and look at the settings for `doctor`",
-            node(deployment),
-        ),
-        document(
-            "auditor",
-            "what an auditor may do: read the audit log, its versions and its settings",
-            auditor(deployment),
-        ),
-        document(
-            "witness",
-            "what a witness may do: read the audit log",
-            vec![
-                reads(deployment, StorageRole::Audit, "WitnessReadsTheLog", &["s3:GetObject"]),
-                lists(&[deployment.place(StorageRole::Audit)], "WitnessListsTheLog", &["s3:ListBucket"]),
-            ],
-        ),
-        document(
-            "administrator",
-            "what whoever runs `init` or `customer add` with a new key needs besides a node's role",
-            vec![json!({
-                "Sid": "AdministratorMakesTaggedKeys",
-                "Effect": "Allow",
-                "Action": ["kms:CreateKey", "kms:TagResource"],
-                "Resource": "*",
-                "Condition": { "StringEquals": { "aws:RequestTag/strongroom:use": ["epoch", "customer"] } },
-            })],
-        ),
-        document(
-            "destroyer",
-            "what ends the KMS keys of epochs: for credentials that no node has",
-            destroyer(deployment),
-        ),
-        document(
-            "purger",
-            "what removes blobs whose keys are gone: for credentials that no node has",
-            vec![
-                json!({
-                    "Sid": "PurgerRemovesBlobs",
-                    "Effect": "Allow",
-                    "Action": ["s3:DeleteObject", "s3:DeleteObjectVersion"],
-                    "Resource": deployment.place(StorageRole::Blobs).objects("*"),
-                }),
-                lists(
-                    &[deployment.place(StorageRole::Blobs)],
-                    "PurgerListsBlobs",
-                    &["s3:ListBucket", "s3:ListBucketVersions"],
-                ),
-            ],
-        ),
-    ]
-}
-
-fn node(deployment: &Deployment) -> Vec<Value> {
-    let [blobs, keys, audit] = StorageRole::ALL.map(|role| deployment.place(role));
-    let mut statements = vec![
-        json!({
-            "Sid": "NodeReadsAndCreates",
-            "Effect": "Allow",
-            "Action": ["s3:GetObject", "s3:PutObject"],
-            "Resource": [blobs.objects("*"), keys.objects("*"), audit.objects("*")],
-        }),
-        json!({
-            "Sid": "NodeGivesUploadsUp",
-            "Effect": "Allow",
-            "Action": ["s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
-            "Resource": blobs.objects("*"),
-        }),
-        lists(&[blobs, keys, audit], "NodeLists", &["s3:ListBucket"]),
-        lists(
-            &[blobs, keys, audit],
-            "DoctorLooksAtSettings",
-            &[
-                "s3:GetBucketVersioning",
-                "s3:GetBucketObjectLockConfiguration",
-                "s3:GetLifecycleConfiguration",
-                "s3:GetBucketPolicy",
-            ],
-        ),
-    ];
-    // Customers' keys may be in accounts of their own, whose policies let us in.
-    let any_key = "arn:aws:kms:*:*:key/*";
-    statements.extend(node_uses(deployment, KeyUse::Epoch, any_key));
-    statements.extend(node_uses(deployment, KeyUse::AnyCustomer, any_key));
-    statements.extend(signs(deployment, "Node", true));
-    statements.push(json!({
-        "Sid": "NodeDeletesNothing",
-        "Effect": "Deny",
-        "Action": ["s3:Delete*", "s3:PutBucket*", "s3:PutLifecycleConfiguration", "s3:BypassGovernanceRetention"],
-        "Resource": "*",
-    }));
-    statements.push(json!({
-        "Sid": "NodeEndsNoKey",
-        "Effect": "Deny",
-        "Action": [
-            "kms:EnableKey", "kms:DisableKey", "kms:ScheduleKeyDeletion", "kms:CancelKeyDeletion",
-            "kms:DeleteImportedKeyMaterial", "kms:PutKeyPolicy",
-        ],
-        "Resource": "*",
-    }));
-    statements
-}
-
-/// It reads what shows that an epoch can end, and writes that it ended it: into
-/// the register and into the log.
-fn destroyer(deployment: &Deployment) -> Vec<Value> {
-    let [_, keys, audit] = StorageRole::ALL.map(|role| deployment.place(role));
-    let written = ["wal/*", "pin/*", "tile/*", "checkpoint", "shard/*"].map(|below| audit.objects(below));
-    let written = [&[keys.objects("register/*")], &written[..]].concat();
-    vec![
-        key_end(deployment, true),
-        destroyer_opens(deployment, &own_keys(deployment, true)),
-        json!({
-            "Sid": "DestroyerReads",
-            "Effect": "Allow",
-            "Action": "s3:GetObject",
-            "Resource": [keys.objects("*"), audit.objects("*")],
-        }),
-        lists(&[keys, audit], "DestroyerLists", &["s3:ListBucket"]),
-        json!({
-            "Sid": "DestroyerWritesWhatItDid",
-            "Effect": "Allow",
-            "Action": "s3:PutObject",
-            "Resource": written,
-        }),
-    ]
-    .into_iter()
-    .chain(signs(deployment, "Destroyer", true))
-    .collect()
-}
-
-fn auditor(deployment: &Deployment) -> Vec<Value> {
-    let settings = [
-        "s3:ListBucket",
-        "s3:ListBucketVersions",
-        "s3:GetBucketVersioning",
-        "s3:GetBucketObjectLockConfiguration",
-        "s3:GetLifecycleConfiguration",
-        "s3:GetBucketPolicy",
-    ];
-    let objects = ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectRetention"];
-    vec![
-        reads(deployment, StorageRole::Audit, "AuditorReadsTheLog", &objects),
-        lists(&[deployment.place(StorageRole::Audit)], "AuditorListsTheLog", &settings),
-    ]
-}
-
-fn reads(deployment: &Deployment, role: StorageRole, sid: &str, actions: &[&str]) -> Value {
-    let resource = deployment.place(role).objects("*");
-    json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource })
-}
-
-/// Actions on whole buckets. `s3:ListBucket` has no condition on a prefix: then a
-/// request for an object that is not there would be refused instead of answered.
-fn lists(places: &[&Place], sid: &str, actions: &[&str]) -> Value {
-    let mut buckets: Vec<_> = places.iter().map(|place| place.bucket_arn()).collect();
-    buckets.dedup();
-    json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": buckets })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::keys::LOG_KEY_USE;
     use super::*;
 
     fn deployment(json: &str) -> Deployment {
@@ -763,8 +401,7 @@ mod tests {
                     && (action.contains("Decrypt") || action.contains("GenerateDataKey"))
                 {
                     let equals = &statement["Condition"]["StringEquals"];
-                    let uses = &equals["kms:EncryptionContext:strongroom:use"];
-                    assert!(*uses == json!("epoch") || *uses == json!(["ring", "blob"]), "{statement}");
+                    assert!(equals["kms:EncryptionContext:strongroom:use"].is_string(), "{statement}");
                     assert_eq!(
                         equals["kms:EncryptionContext:strongroom:store"],
                         StoreId::from_bytes([1; 16]).to_string()

@@ -453,6 +453,49 @@ mod tests {
         assert_kind(kms.describe(&unknown).await, KmsErrorKind::KeyDestroyed, "a file that is missing");
     }
 
+    /// A look is enough: nothing has to run on the day itself.
+    #[tokio::test]
+    async fn a_look_at_a_key_whose_time_has_come_destroys_it() {
+        use std::os::unix::fs::FileExt;
+
+        const MICROSECOND: Duration = Duration::from_micros(1);
+        let home = tempfile::tempdir().unwrap();
+        let clock = TestClock::new();
+        let kms = kms(home.path(), &clock);
+        let key = kms.create_key(&context()).await.unwrap();
+        let made = kms.generate_data_key(receipt(), &key, &context()).await.unwrap();
+        let path = home.path().join("keys").join(format!("{}.key", key.name()));
+
+        // Taken back in the last moment, it lives.
+        let due = kms.schedule_deletion(&key, 7).await.unwrap();
+        clock.advance(DAY * 7 - MICROSECOND);
+        assert_eq!(kms.describe(&key).await.unwrap(), KeyState::PendingDeletion(Some(due)));
+        kms.cancel_deletion(&key).await.unwrap();
+        clock.advance(DAY * 30);
+        assert_eq!(kms.describe(&key).await.unwrap(), KeyState::Disabled);
+        kms.enable(&key).await.unwrap();
+        kms.decrypt(receipt(), &key, &made.wrapped, &context()).await.unwrap();
+
+        let due = kms.schedule_deletion(&key, 30).await.unwrap();
+        assert_eq!(due, clock.now().saturating_add(DAY * 30));
+        let held = std::fs::File::open(&path).unwrap();
+        let length = usize::try_from(held.metadata().unwrap().len()).unwrap();
+        clock.advance(DAY * 30 - MICROSECOND);
+        kms.describe(&key).await.unwrap();
+        assert!(path.exists());
+        clock.advance(MICROSECOND);
+        assert_kind(kms.describe(&key).await, KmsErrorKind::KeyDestroyed, "its time has come");
+        let mut bytes = vec![1; length];
+        held.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(bytes, vec![0; length], "overwritten");
+        let left = std::fs::read_dir(home.path().join("keys")).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [".lock"], "unlinked");
+        assert_kind(kms.cancel_deletion(&key).await, KmsErrorKind::KeyDestroyed, "too late");
+        let opened = kms.decrypt(receipt(), &key, &made.wrapped, &context()).await;
+        assert_kind(opened, KmsErrorKind::KeyDestroyed, "what it wrapped");
+    }
+
     #[tokio::test]
     async fn names_that_are_not_ours_are_refused() {
         let home = tempfile::tempdir().unwrap();

@@ -85,6 +85,7 @@ pub(super) enum Removal {
     /// Someone else was quicker.
     WasGone,
     Kept,
+    #[cfg_attr(not(feature = "aws"), expect(dead_code, reason = "only S3 tells it apart"))]
     Locked,
     Denied,
 }

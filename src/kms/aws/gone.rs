@@ -18,7 +18,8 @@
 
 use aws_config::Region;
 
-use super::{Arn, AwsKms, Place, load};
+use super::arn::{Arn, Place};
+use super::{AwsKms, load};
 use crate::kms::{KmsError, KmsErrorKind};
 
 impl AwsKms {
