@@ -31,6 +31,7 @@ use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId, Label, StoreId};
 use crate::kms::{EncryptionContext, KmsRegistry};
+use crate::order::NewPerson;
 use crate::retention::Period;
 use crate::ring::{Ring, Settings};
 use crate::store::marker::Marker;
@@ -45,6 +46,7 @@ mod evidence;
 mod health;
 mod keyring;
 mod open;
+mod people;
 mod seal;
 mod source;
 
@@ -74,6 +76,9 @@ pub struct Options {
     /// Whether to write to a shard of the log of one's own, as a program that
     /// stays does where a write takes long ([`Log::open_own`]): no.
     pub own_shard: bool,
+    /// Who may sign orders in a store that is made, at once: nobody. Two at least, or
+    /// they are founded later ([`Strongroom::found_people`]).
+    pub people: Vec<NewPerson>,
     /// Who is asked to cosign what is published of the log: nobody.
     pub witnesses: Vec<Arc<dyn Witness>>,
     /// The clock.
@@ -92,6 +97,7 @@ impl Options {
             log_signer,
             log_deadline: Duration::from_secs(10),
             own_shard: false,
+            people: Vec::new(),
             witnesses: Vec::new(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
@@ -262,6 +268,9 @@ impl Strongroom {
                 }
                 Err(error) => return Err(store_error(error, "look for the epoch record")),
             }
+            // If we stop after this, the next `init` finds the register, and its
+            // people have to be the same.
+            keyring.create_first_register(asker, &options.people).await?;
             marker.write(&*room.0.storages.blobs).await?;
             // Last, because this is what makes it a store.
             marker.write(&*room.0.storages.keys).await?;
