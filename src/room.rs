@@ -31,7 +31,7 @@ use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId, Label, StoreId};
 use crate::kms::{EncryptionContext, KmsRegistry};
-use crate::order::NewPerson;
+use crate::order::{NewPerson, People};
 use crate::retention::Period;
 use crate::ring::{Ring, Settings};
 use crate::store::marker::Marker;
@@ -236,6 +236,8 @@ impl Strongroom {
         access: &Access,
         options: Options,
     ) -> Result<(Self, bool)> {
+        // Before anything is made.
+        People::found(&options.people, options.clock.now())?;
         if Marker::read(&*storages.keys).await?.is_some() {
             return Ok((Self::open(storages, kms, options).await?, false));
         }

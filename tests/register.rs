@@ -222,7 +222,7 @@ async fn a_store_that_was_made_before_has_none_and_says_so() {
         }
     }
     let error = place.node().await.register(&access()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::UnsupportedFormat);
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("has no register"), "{error}");
 }
 

@@ -18,7 +18,7 @@ impl Strongroom {
     /// The store's register, as it is now.
     ///
     /// # Errors
-    /// [`ErrorKind::UnsupportedFormat`] for a store that was made without one;
+    /// [`ErrorKind::NotFound`] for a store that was made without one;
     /// [`ErrorKind::Integrity`] if it is not the one that the log names.
     ///
     /// # Cancel safety

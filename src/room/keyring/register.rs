@@ -77,7 +77,7 @@ impl Keyring {
             return Err(match pin {
                 Some(_) => rolled_back(),
                 None => Error::new(
-                    ErrorKind::UnsupportedFormat,
+                    ErrorKind::NotFound,
                     "this store has no register: it was made by a version of Strongroom that had none, and \
                      nothing in it can be destroyed",
                 ),
