@@ -19,6 +19,8 @@
 //! | `init` | `store`, `created`, `root`, `log_key` |
 //! | `customer add`, `show`, `set` | `label`, `customer`, `kms_key`, `retention`, `window`, `suite`, `strict`, `held`, `ring_version`, `epoch`, `keys` |
 //! | `customer list` | `customers`: such objects |
+//! | `person keygen` | `principal`, `key` (the public one) |
+//! | `person found`, `list` | `people`: objects of `principal`, `key`, `since`, `until` (null while they may sign) |
 //! | `put` | `blob`, `bytes`, `stored_bytes`, `retain_until` |
 //! | `get -o FILE` | `blob`, `bytes` (written), `first` (the position of the first) |
 //! | `get -o -` | nothing but the plaintext |
@@ -77,10 +79,12 @@ mod exit;
 mod failure;
 mod get;
 mod init;
+mod key_file;
 mod keys;
 mod list;
 mod log_key;
 mod output;
+mod person;
 mod producer;
 mod publish;
 mod put;
@@ -143,6 +147,9 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
     }
     let uid = rustix::process::getuid().as_raw();
     let config = Config::resolve(cli.global.given(), |name| std::env::var_os(name), uid)?;
+    if let Command::Person(args::Person::Keygen(command)) = &cli.command {
+        return person::keygen(&config, command, output);
+    }
     let runtime = runtime()?;
     let done = runtime.block_on(execute(cli.command, config, output, !cli.global.no_publish));
     // A thread may be waiting for input that never comes, or for a reader of our
@@ -238,6 +245,7 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Verify(command) => list::verify(session, command).await,
         Command::Retention(command) => retention::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
+        Command::Person(command) => person::run(session, command).await,
         // Done before a session was opened.
         Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
     }

@@ -56,7 +56,7 @@ use crate::access::principal::Principal;
 use crate::error::{Error as PublicError, ErrorKind};
 use crate::id::{BlobId, CustomerId, HoldId, OrderId, StoreId};
 use crate::retention::Period;
-use crate::retention::clock::{AcceptedTime, Bounds, TrustedTime};
+use crate::retention::clock::{Bounds, TrustedTime};
 use crate::time::{Day, Timestamp};
 use crate::tlog::note::Note;
 use crate::tlog::{NamedKey, PublicKey};
@@ -368,8 +368,9 @@ impl SignedOrder {
 
     /// This order, if it sets the clock and is approved as far as can be seen while
     /// the time is in doubt. `host` is the clock of this machine, which may be
-    /// wrong: so who could not sign at the time that was accepted last cannot sign
-    /// by it either.
+    /// wrong: so who could not sign at the time that is `remembered` cannot sign by it
+    /// either. What is remembered is how far the log's memory reaches
+    /// ([`bridge`](crate::retention::clock::bridge)), which may be months ago.
     ///
     /// # Errors
     /// [`OrderRefusal`], which says what is missing.
@@ -377,14 +378,13 @@ impl SignedOrder {
         &self,
         store: StoreId,
         people: &People,
-        last: &AcceptedTime,
+        remembered: Timestamp,
         host: Timestamp,
     ) -> Result<ApprovedOrder, OrderRefusal> {
         if !matches!(self.order.what, OrderKind::SetClock { .. }) {
             return Err(OrderRefusal::TimeInDoubt);
         }
-        // What is accepted may be months ago, and the order is of today.
-        let bounds = Bounds { earliest: last.at().min(host), latest: host };
+        let bounds = Bounds { earliest: remembered.min(host), latest: host };
         self.check(store, people, &bounds, host)
     }
 

@@ -26,7 +26,7 @@ use crate::codec::{DecodeError, strictly_ascending};
 use crate::error::{Error as PublicError, ErrorKind};
 use crate::id::{KmsKeyId, OrderId, StoreId};
 use crate::order::{ApprovedOrder, NOTICE, NewPerson, People, PeopleRefusal};
-use crate::retention::clock::{AcceptedTime, NotAClockOrder, TrustedTime};
+use crate::retention::clock::{AcceptedTime, NotAClockOrder};
 use crate::time::Timestamp;
 
 pub mod sealed;
@@ -101,8 +101,8 @@ pub enum RegisterChange {
     FoundPeople {
         /// Who: two at least.
         people: Vec<NewPerson>,
-        /// The time of the founding.
-        now: TrustedTime,
+        /// The latest that it can be now.
+        now: Timestamp,
     },
     /// Changes who may sign orders.
     SetPeople(ApprovedOrder),
@@ -252,7 +252,7 @@ impl Register {
         let mut next = self.clone();
         next.version = self.version.checked_add(1).ok_or(RegisterRefusal::Inconsistent)?;
         match change {
-            RegisterChange::FoundPeople { people, now } => next.found(&people, &now)?,
+            RegisterChange::FoundPeople { people, now } => next.found(&people, now)?,
             RegisterChange::SetPeople(order) => {
                 next.people = self.people.apply(&order)?;
                 next.use_order(&order)?;
@@ -370,11 +370,11 @@ impl Register {
         self.epochs.last().expect("a register has an epoch")
     }
 
-    fn found(&mut self, people: &[NewPerson], now: &TrustedTime) -> Result<(), RegisterRefusal> {
+    fn found(&mut self, people: &[NewPerson], now: Timestamp) -> Result<(), RegisterRefusal> {
         if !self.people.is_empty() {
             return Err(PeopleRefusal::Founded.into());
         }
-        let since = now.bounds().latest.max(self.clock.at()).saturating_add(NOTICE);
+        let since = now.max(self.clock.at()).saturating_add(NOTICE);
         self.people = People::found(people, since)?;
         if self.people.is_empty() { Err(PeopleRefusal::TooFew.into()) } else { Ok(()) }
     }

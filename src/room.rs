@@ -31,6 +31,7 @@ use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId, Label, StoreId};
 use crate::kms::{EncryptionContext, KmsRegistry};
+use crate::order::{NewPerson, People};
 use crate::retention::{Period, Window};
 use crate::ring::{Ring, Settings};
 use crate::store::marker::Marker;
@@ -45,6 +46,7 @@ mod evidence;
 mod health;
 pub(crate) mod keyring;
 pub(crate) mod open;
+mod people;
 mod seal;
 mod source;
 pub(crate) mod wraps;
@@ -76,6 +78,9 @@ pub struct Options {
     /// Whether to write to a shard of the log of one's own, as a program that
     /// stays does where a write takes long ([`Log::open_own`]): no.
     pub own_shard: bool,
+    /// Who may sign orders in a store that is made, at once: nobody. Two at least, or
+    /// they are founded later ([`Strongroom::found_people`]).
+    pub people: Vec<NewPerson>,
     /// Who is asked to cosign what is published of the log: nobody.
     pub witnesses: Vec<Arc<dyn Witness>>,
     /// The clock.
@@ -94,6 +99,7 @@ impl Options {
             log_signer,
             log_deadline: Duration::from_secs(10),
             own_shard: false,
+            people: Vec::new(),
             witnesses: Vec::new(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
@@ -243,6 +249,8 @@ impl Strongroom {
         access: &Access,
         options: Options,
     ) -> Result<(Self, bool)> {
+        // Before anything is made.
+        People::found(&options.people, options.clock.now())?;
         if Marker::read(&*storages.keys).await?.is_some() {
             return Ok((Self::open(storages, kms, options).await?, false));
         }
@@ -275,6 +283,9 @@ impl Strongroom {
                 }
                 Err(error) => return Err(store_error(error, "look for the epoch record")),
             }
+            // If we stop after this, the next `init` finds the register, and its
+            // people have to be the same.
+            keyring.create_first_register(asker, &options.people).await?;
             marker.write(&*room.0.storages.blobs).await?;
             // Last, because this is what makes it a store.
             marker.write(&*room.0.storages.keys).await?;

@@ -364,6 +364,56 @@ fn a_tour() {
     assert_eq!(fs::read_to_string(home.path("copy.txt")).unwrap(), "All is well.\n");
 }
 
+/// Makes a person's key in the home, and gives the public one.
+fn person(home: &Home, name: &str) -> String {
+    let (id, file) = (format!("person:{name}"), home.path(&format!("{name}.key")));
+    let made = home.run(&["--principal", &id, "person", "keygen", "-o", file.to_str().unwrap()]).ok();
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    made.text().trim_end().to_owned()
+}
+
+#[test]
+fn people_are_named_once() {
+    let home = Home::empty();
+    let [a, b, c] = ["a", "b", "c"].map(|name| person(&home, name));
+    assert!(a.starts_with("person:a+"), "{a}");
+    // A key is never overwritten, and is a person's.
+    let file = home.path("a.key");
+    let before = fs::read(&file).unwrap();
+    let file = file.to_str().unwrap();
+    home.run(&["--principal", "person:a", "person", "keygen", "-o", file]).fails(73);
+    assert_eq!(fs::read(file).unwrap(), before);
+    home.run(&["person", "keygen", "-o", "unused"]).fails(64);
+    home.run(&["--principal", "service:x", "person", "keygen", "-o", "unused"]).fails(64);
+
+    home.run(&["init", "--person", &a]).fails(64);
+    home.run(&["init", "--person", &a, "--person", &b]).ok();
+    let people = home.run(&["--json", "person", "list"]).ok().json();
+    let people = people["people"].as_array().unwrap();
+    assert_eq!(people.len(), 2);
+    assert_eq!((people[0]["principal"].as_str(), people[0]["key"].as_str()), (Some("person:a"), Some(&*a)));
+    assert!(people[0]["until"].is_null());
+    assert!(home.run(&["person", "list"]).ok().text().contains(&b));
+    home.run(&["person", "found", "--person", &b, "--person", &c]).fails(73);
+    // Where there is a store, nobody is added on the quiet.
+    home.run(&["init", "--person", &a, "--person", &b]).ok();
+    home.run(&["init", "--person", &a, "--person", &c]).fails(73);
+}
+
+#[test]
+fn people_who_are_founded_later_are_told_from_when_they_may_sign() {
+    let home = Home::new();
+    assert_eq!(home.run(&["--json", "person", "list"]).ok().json()["people"].as_array().unwrap().len(), 0);
+    let [a, b] = ["a", "b"].map(|name| person(&home, name));
+    home.run(&["person", "found", "--person", &a]).fails(64);
+    let founded = home.run(&["--json", "person", "found", "--person", &a, "--person", &b]).ok().json();
+    let since: strongroom::time::Timestamp = founded["people"][0]["since"].as_str().unwrap().parse().unwrap();
+    let now = strongroom::time::Clock::now(&strongroom::system::SystemClock);
+    let left = Duration::from_micros(since.micros() - now.micros());
+    assert!(left > Duration::from_secs(6 * 86_400) && left <= Duration::from_secs(7 * 86_400), "{left:?}");
+}
+
 #[test]
 fn the_help() {
     let home = Home::empty();

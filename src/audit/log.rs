@@ -40,6 +40,7 @@ use crate::time::Clock;
 use crate::tlog::{PublicKey, SecretKey};
 
 mod append;
+mod memory;
 mod pins;
 mod queue;
 mod reader;

@@ -19,6 +19,7 @@ use crate::config::Given;
 use crate::doctor::policy::Account;
 use crate::envelope::BlobName;
 use crate::id::{BlobId, Label};
+use crate::order::NewPerson;
 use crate::retention::{Period, Window};
 use crate::room::{ByteRange, KeyChoice};
 use crate::store::StorageUrl;
@@ -135,6 +136,9 @@ pub(super) enum Command {
     /// Adds, lists, shows and changes customers
     #[command(subcommand)]
     Customer(Customer),
+    /// Says who may sign orders: what takes two people
+    #[command(subcommand)]
+    Person(Person),
     Put(Put),
     Get(Get),
     Ls(Ls),
@@ -169,6 +173,39 @@ pub(super) struct Init {
     /// KMS key
     #[arg(long, value_name = "KMS")]
     pub(super) epoch_kms: Option<KeyChoice>,
+    /// The public key of a person who may sign orders, as `person keygen` prints it; two at least, or
+    /// none for the time being. Who is named later (`person found`) has to wait for seven days
+    #[arg(long = "person", value_name = "VKEY")]
+    pub(super) people: Vec<NewPerson>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Person {
+    Keygen(PersonKeygen),
+    Found(PersonFound),
+    /// Lists who may sign orders, and who could
+    List,
+}
+
+/// Makes the key that you sign orders with, and prints the public key for `init` or `person found`
+///
+/// Say who you are with --principal person:<id>. It needs no store: make it on a machine of your own.
+#[derive(Debug, Args)]
+pub(super) struct PersonKeygen {
+    /// The file to make, which only you can read
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: PathBuf,
+}
+
+/// Registers the first people of a store that has none
+///
+/// They may sign orders after seven days, so that it is noticed first. Once there are people, it
+/// takes an order of two of them to change who they are.
+#[derive(Debug, Args)]
+pub(super) struct PersonFound {
+    /// The public key of a person, as `person keygen` prints it; two at least
+    #[arg(long = "person", value_name = "VKEY", required = true)]
+    pub(super) people: Vec<NewPerson>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -592,6 +629,8 @@ mod tests {
             "retention extend --customer acme --name a --until JANE",
             "get --customer acme --name a --range JANE",
             "get --customer acme --name a --nth JANE",
+            "init --person JANE",
+            "person found --person JANE",
             "customer add JANE --kms local",
             "customer add acme --kms JANE",
             "--purpose JANE ls --customer acme",

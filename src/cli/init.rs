@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::args::Init;
+use super::exit::Exit;
 use super::failure::Failure;
 use super::keys::LocalKeys;
 use super::output::{Output, line};
@@ -10,7 +11,8 @@ use super::{Session, explain, log_key, options};
 use crate::audit::layout::{FIRST_SHARD, verifier};
 use crate::config::Config;
 use crate::error::ErrorKind;
-use crate::room::{KeyChoice, Strongroom};
+use crate::order::NewPerson;
+use crate::room::{KeyChoice, Options, Strongroom};
 use crate::store::Storages;
 use crate::store::marker::Marker;
 
@@ -29,14 +31,17 @@ pub(super) async fn init(
         // If we stop behind this, the next `init` finds the key.
         None => log_key::load_or_make(&config.log_key).await?,
     };
-    let options = options(config, signer)?;
+    let options = Options { people: command.people.clone(), ..options(config, signer)? };
     let key = match &command.epoch_kms {
         Some(key) => key.clone(),
         None => match default_key(&config.urls.keys.as_ref().unwrap_or(&config.urls.root).to_string()) {
             Some(provider) => KeyChoice::New(provider.to_owned()),
             // Without a default, a store that is there is still no error.
             None => match Strongroom::open(storages, kms, options).await {
-                Ok(room) => return Ok((room, false)),
+                Ok(room) => {
+                    as_named(&room, config, command).await?;
+                    return Ok((room, false));
+                }
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     let message =
                         "the KMS key of the store's first epoch must be named: --epoch-kms is missing";
@@ -48,6 +53,9 @@ pub(super) async fn init(
     };
     let made = Strongroom::init(storages.clone(), kms, key.clone(), &config.access(), options).await;
     let (room, created) = made.map_err(explain)?;
+    if !created {
+        as_named(&room, config, command).await?;
+    }
     // Not asked is not yes, but a bucket that says no should be heard of now.
     if matches!(storages.removes_abandoned_parts().await, Ok(Some(false))) {
         output.note(
@@ -63,6 +71,23 @@ pub(super) async fn init(
         }
     }
     Ok((room, created))
+}
+
+/// That a store which is there has the people that were named, if any were: nothing is
+/// changed, and they must not believe that they were registered.
+async fn as_named(room: &Strongroom, config: &Config, command: &Init) -> Result<(), Failure> {
+    if command.people.is_empty() {
+        return Ok(());
+    }
+    let people = room.register(&config.access()).await?.people;
+    let is_there = |new: &NewPerson| people.get(new.principal()).is_some_and(|old| old.key == new.key());
+    if command.people.iter().all(is_there) {
+        return Ok(());
+    }
+    let message = "the store exists already, and not all who were named are people of it";
+    Err(Failure::new(Exit::CannotCreate, ErrorKind::AlreadyExists.as_str(), message).hint(
+        "`strongroom person list` shows them, `person found` registers the first, an order changes them",
+    ))
 }
 
 /// The provider of a new store's epoch key, by where its keys storage is.

@@ -3,19 +3,15 @@
 //! Separate from the other commands in that there is no store: a witness needs its
 //! key, its state and the public keys of logs.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
 use tokio::net::TcpListener;
-use zeroize::Zeroizing;
 
 use super::args::{OfWitness, Witness, WitnessCosign, WitnessKey, WitnessServe, WitnessShow};
 use super::exit::Exit;
 use super::failure::Failure;
+use super::key_file;
 use super::output::{Column, Output, line, seconds, table, to_stderr};
 use super::signal::Signals;
 use crate::error::{Error, ErrorKind};
@@ -28,9 +24,6 @@ use crate::witness::KnownLogs;
 use crate::witness::pull::{Published, observe};
 use crate::witness::server::{Event, Server};
 use crate::witness::state::{Ledger, log_name, remembered};
-
-/// The longest key file that is read, in bytes.
-const MAX_KEY_FILE_LEN: u16 = 4096;
 
 const EVIDENCE: &str = "a log has contradicted what it had shown before";
 const WHAT_TO_DO: &str = "the .evidence file in the state's directory has both notes, signed by the log: keep a \
@@ -54,43 +47,12 @@ pub(super) async fn run(command: Witness, output: Output) -> Result<(), Failure>
 fn key(command: &WitnessKey, output: Output) -> Result<(), Failure> {
     let secret = SecretKey::generate(&SystemEntropy).map_err(Error::from)?;
     let key = NamedKey::new(command.name.clone(), secret);
-    store_key(&command.key, &key).map_err(|error| Failure::create("the key file cannot be made", &error))?;
+    key_file::store(&command.key, &key)?;
     let public = key.cosigner();
     output.print(&match output.json {
         true => line(&json!({ "name": key.name().as_str(), "key": public })),
         false => format!("{public}\n"),
     })
-}
-
-/// Writes a key to a file that was not there, for its owner only.
-fn store_key(path: &Path, key: &NamedKey) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let text = key.to_text();
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n"));
-    let stored = written.and_then(|()| file.sync_all()).and_then(|()| {
-        let above = path.parent().filter(|above| !above.as_os_str().is_empty());
-        File::open(above.unwrap_or(Path::new(".")))?.sync_all()
-    });
-    // Half a key is none, and would be in the way of the next one.
-    stored.inspect_err(|_| drop(std::fs::remove_file(path)))
-}
-
-fn load_key(path: &Path) -> Result<NamedKey, Failure> {
-    let unreadable = |error| Failure::input("the key file cannot be read", &error);
-    let unfit = |message| Failure::new(Exit::Configuration, "configuration", message);
-    let file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err(unfit("the key file is not a file"));
-    }
-    if metadata.mode() & 0o077 != 0 {
-        return Err(unfit("others than its owner may use the key file")
-            .hint("think of the key as known to them: make another, in a file of mode 0600"));
-    }
-    let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_FILE_LEN.into()));
-    file.take(MAX_KEY_FILE_LEN.into()).read_to_string(&mut text).map_err(unreadable)?;
-    let key = NamedKey::parse(text.strip_suffix('\n').unwrap_or(&text));
-    key.map_err(|_| unfit("the key file does not have the text of a private key in it"))
 }
 
 fn open_state(witness: &OfWitness, key: &NamedKey) -> Result<Ledger, Failure> {
@@ -108,7 +70,7 @@ fn open_state(witness: &OfWitness, key: &NamedKey) -> Result<Ledger, Failure> {
 
 async fn serve(command: WitnessServe, output: Output) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let key = load_key(&command.witness.key)?;
+    let key = key_file::load(&command.witness.key)?;
     let logs = KnownLogs::new(command.logs)?;
     let ledger = open_state(&command.witness, &key)?;
     let public = key.cosigner();
@@ -142,7 +104,7 @@ fn report(event: Event, as_json: bool) -> String {
 
 async fn cosign(command: WitnessCosign, output: Output) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let key = load_key(&command.witness.key)?;
+    let key = key_file::load(&command.witness.key)?;
     let logs = KnownLogs::new(command.logs)?;
     let ledger = open_state(&command.witness, &key)?;
     let seen = tokio::select! {

@@ -51,6 +51,11 @@ impl Person {
     }
 }
 
+/// [`NOTICE`] in microseconds.
+fn notice() -> u64 {
+    u64::try_from(NOTICE.as_micros()).expect("7 days are few microseconds")
+}
+
 fn name(principal: &Principal) -> KeyName {
     principal.to_string().parse().expect("a principal has no space and no plus")
 }
@@ -206,6 +211,14 @@ impl People {
     /// Everyone, by principal.
     pub fn iter(&self) -> impl Iterator<Item = &Person> {
         self.0.iter()
+    }
+
+    /// When those were founded who wait at `time` for the end of [`NOTICE`], if
+    /// somebody does.
+    #[must_use]
+    pub fn founded_after(&self, time: Timestamp) -> Option<Timestamp> {
+        let waiting = self.0.iter().map(|person| person.since).filter(|since| *since > time);
+        waiting.min().and_then(|since| Timestamp::from_micros(since.micros().checked_sub(notice())?).ok())
     }
 
     /// Whether there is nobody, and never was.

@@ -1,7 +1,7 @@
 use super::testing::*;
 use super::*;
 use crate::codec::{Decode, Encode};
-use crate::retention::clock::{AcceptedTime, trusted_at};
+use crate::retention::clock::trusted_at;
 
 static_assertions::assert_not_impl_any!(ApprovedOrder: Clone, Copy, Default, Serialize);
 
@@ -267,32 +267,32 @@ fn a_new_person_is_a_person_with_a_key_for_notes() {
 
 #[test]
 fn in_doubt_only_the_clock_is_set_and_only_by_who_could_before() {
-    let idle = AcceptedTime::first(at("2026-05-22T00:00:00.000000Z"));
+    let idle = at("2026-05-22T00:00:00.000000Z");
     let clock = signed(order(1, OrderKind::SetClock { at: noon() }));
-    let check = |order: &SignedOrder, last: &AcceptedTime, host: &str, people: &People| {
+    let check = |order: &SignedOrder, last: Timestamp, host: &str, people: &People| {
         order.approved_in_doubt(STORE, people, last, at(host)).map(|order| order.id())
     };
     let id = OrderId::from_bytes([1; 16]);
-    assert_eq!(check(&clock, &idle, "2026-11-22T12:00:00.000000Z", &people()), Ok(id));
+    assert_eq!(check(&clock, idle, "2026-11-22T12:00:00.000000Z", &people()), Ok(id));
     let destroy = signed(order(1, days()));
-    let refused = check(&destroy, &idle, "2026-11-22T12:00:00.000000Z", &people());
+    let refused = check(&destroy, idle, "2026-11-22T12:00:00.000000Z", &people());
     assert_eq!(refused, Err(OrderRefusal::TimeInDoubt));
     for (host, why) in [
         ("2026-11-22T05:59:59.999999Z", OrderRefusal::NotYet),
         ("2026-11-22T18:00:00.000000Z", OrderRefusal::Expired),
     ] {
-        assert_eq!(check(&clock, &idle, host, &people()), Err(why));
+        assert_eq!(check(&clock, idle, host, &people()), Err(why));
     }
 
     // One administrator founds two people who have to wait, and sets the host's clock.
     let both = [new_person("person:a", 1), new_person("person:b", 2)];
-    let waiting = People::found(&both, idle.at().saturating_add(NOTICE)).unwrap();
-    let refused = check(&clock, &idle, "2026-11-22T12:00:00.000000Z", &waiting);
+    let waiting = People::found(&both, idle.saturating_add(NOTICE)).unwrap();
+    let refused = check(&clock, idle, "2026-11-22T12:00:00.000000Z", &waiting);
     assert_eq!(refused, Err(OrderRefusal::Requester));
 
     // A wrong far future that was accepted does not make a person of later valid either.
-    let far = AcceptedTime::first(at("2099-01-01T00:00:00.000000Z"));
+    let far = at("2099-01-01T00:00:00.000000Z");
     let later = People::found(&both, at("2027-01-01T00:00:00.000000Z")).unwrap();
-    assert_eq!(check(&clock, &far, "2026-11-22T12:00:00.000000Z", &later), Err(OrderRefusal::Requester));
-    assert_eq!(check(&clock, &far, "2026-11-22T12:00:00.000000Z", &people()), Ok(id));
+    assert_eq!(check(&clock, far, "2026-11-22T12:00:00.000000Z", &later), Err(OrderRefusal::Requester));
+    assert_eq!(check(&clock, far, "2026-11-22T12:00:00.000000Z", &people()), Ok(id));
 }

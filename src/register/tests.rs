@@ -6,7 +6,6 @@ use crate::codec::{Decode, Encode};
 use crate::kms::DataKey;
 use crate::order::OrderKind;
 use crate::order::testing::{STORE, approved_as, new_person, noon, people};
-use crate::retention::clock::trusted_at;
 use crate::secret::Secret;
 
 fn data_key(byte: u8) -> DataKey {
@@ -78,7 +77,7 @@ fn a_register_reads_back_under_its_epoch_only() {
 fn people_are_founded_once_and_wait() {
     let found = |names: &[u8]| RegisterChange::FoundPeople {
         people: names.iter().map(|seed| new_person(&format!("person:p{seed}"), *seed)).collect(),
-        now: trusted_at(noon()),
+        now: noon(),
     };
     for few in [&[][..], &[1]] {
         assert_eq!(empty().apply(found(few)), Err(PeopleRefusal::TooFew.into()));
@@ -213,7 +212,7 @@ fn change(register: &Register, attempt: Try) -> RegisterChange {
     match attempt {
         Try::Found(seed) => RegisterChange::FoundPeople {
             people: vec![new_person("person:x", seed), new_person("person:y", seed + 1)],
-            now: trusted_at(at),
+            now: at,
         },
         Try::People(id, seed) => RegisterChange::SetPeople(people_order(id, seed)),
         Try::Accept(hours) => {

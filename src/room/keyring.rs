@@ -40,6 +40,8 @@ use crate::store::{layout, store_error};
 use crate::suite::Suite;
 use crate::time::{Clock, Day};
 
+mod register;
+
 /// How many days' keys are minted in one ring version.
 const MINT_DAYS: u32 = 31;
 /// How often a lost race is run again before it is called a conflict.
@@ -99,6 +101,7 @@ pub(crate) struct Keyring {
     newest_epoch: Cached<u32>,
     epochs: Mutex<HashMap<u32, Arc<Cached<Epoch>>>>,
     customers: Mutex<HashMap<CustomerId, Arc<CustomerKeys>>>,
+    register: register::Known,
 }
 
 /// What this node holds of one customer.
@@ -132,6 +135,7 @@ impl Keyring {
             newest_epoch: Cached::default(),
             epochs: Mutex::default(),
             customers: Mutex::default(),
+            register: register::Known::default(),
         }
     }
 

@@ -256,6 +256,43 @@ impl ShardReader {
         Ok(start..end.max(start))
     }
 
+    /// The time of the newest commit that is no later than `limit`, `None` if none
+    /// is. Commits that stand between two segments are passed over.
+    ///
+    /// # Errors
+    /// As [`ShardReader::commits`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn newest_by(&self, limit: Timestamp) -> Result<Option<Timestamp>> {
+        let behind = self.behind();
+        let later = self.first(behind..self.end, |seen| seen.time > limit).await?;
+        if later > behind {
+            return Ok(Some(self.see(later - 1).await?.time));
+        }
+        let later = self.segments.partition_point(|segment| segment.until <= limit);
+        let mut newest = later.checked_sub(1).map(|before| self.segments[before].until);
+        // The next segment ends later, and may begin sooner.
+        if let Some(segment) = self.segments.get(later).filter(|segment| segment.from <= limit) {
+            let mut commits = self.commits(segment.first..segment.last + 1, None);
+            while let Some(commit) = commits.try_next().await? {
+                newest = newest.max(Some(commit.header().time).filter(|time| *time <= limit));
+            }
+        }
+        Ok(newest)
+    }
+
+    /// The time of the newest commit, `None` if there is none.
+    ///
+    /// # Errors
+    /// As [`ShardReader::commits`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn newest_time(&self) -> Result<Option<Timestamp>> {
+        self.newest_by(Timestamp::MAX).await
+    }
+
     /// The number behind the last commit that can have a record from before `until`.
     async fn end_of(&self, until: Timestamp) -> Result<u64> {
         let behind = self.behind();

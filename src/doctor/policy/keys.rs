@@ -147,8 +147,12 @@ pub(super) fn own_keys(deployment: &Deployment, by_tags: bool) -> String {
 /// The condition that a key is used under the context that Strongroom gives, and
 /// no other.
 fn bound(deployment: &Deployment, key_use: KeyUse) -> Value {
-    let code = if key_use == KeyUse::Epoch { "epoch" } else { "ring" };
-    let mut equals = json!({ "kms:EncryptionContext:strongroom:use": code });
+    let codes = match key_use {
+        KeyUse::Epoch => json!("epoch"),
+        // Data keys of the ring, and under strict accountability of each blob.
+        KeyUse::Customer | KeyUse::AnyCustomer => json!(["ring", "blob"]),
+    };
+    let mut equals = json!({ "kms:EncryptionContext:strongroom:use": codes });
     if let Some(store) = deployment.store {
         equals["kms:EncryptionContext:strongroom:store"] = json!(store);
     }

@@ -1,0 +1,58 @@
+//! What the log remembers of the time: how far commits reach from one that is
+//! believed.
+//!
+//! Separate from the reader, because it is a question to the store's own log, in its
+//! first shard, whichever shard this handle writes to.
+
+use std::sync::Arc;
+
+use super::{Log, LogReader, ShardReader};
+use crate::audit::layout::FIRST_SHARD;
+use crate::error::Result;
+use crate::retention::clock::{STEP, bridge};
+use crate::time::Timestamp;
+
+impl Log {
+    /// How far the commits of the first shard reach from `from`, without a gap of
+    /// more than [`STEP`]: [`bridge`] over their times. Commits up to `ignored` bridge
+    /// nothing.
+    ///
+    /// Not all are read: from each that is reached, the last one within a step is
+    /// searched for, and with it all between them are reached.
+    ///
+    /// # Errors
+    /// As [`ShardReader::commits`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn memory(&self, from: Timestamp, ignored: Option<Timestamp>) -> Result<Timestamp> {
+        let shard = self.first_shard().await?;
+        let mut reach = from;
+        loop {
+            let found = shard.newest_by(reach.saturating_add(STEP)).await?;
+            let next = bridge(reach, found.filter(|time| Some(*time) > ignored));
+            if next <= reach {
+                return Ok(reach);
+            }
+            reach = next;
+        }
+    }
+
+    /// The time of the newest commit of the first shard, `None` if it has none.
+    ///
+    /// # Errors
+    /// As [`ShardReader::commits`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn mark_time(&self) -> Result<Option<Timestamp>> {
+        self.first_shard().await?.newest_time().await
+    }
+
+    async fn first_shard(&self) -> Result<ShardReader> {
+        let (wal, config) = (&self.inner.wal, &self.inner.config);
+        let reader =
+            LogReader::open(Arc::clone(&wal.storage), config.store, self.authority(), config.deadline / 2);
+        reader.shard(FIRST_SHARD).await
+    }
+}

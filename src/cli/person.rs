@@ -1,0 +1,72 @@
+//! `person`: who may sign orders, and their keys.
+//!
+//! Keys are made where their owner is, and need no store: what is handed in is the
+//! public key.
+
+use serde_json::{Value, json};
+
+use super::args::{Person, PersonFound, PersonKeygen};
+use super::failure::Failure;
+use super::output::{Column, Output, line, seconds, table};
+use super::{Answer, Session, key_file};
+use crate::access::Principal;
+use crate::config::Config;
+use crate::error::Error;
+use crate::order::{self, People};
+use crate::system::SystemEntropy;
+use crate::tlog::{NamedKey, SecretKey};
+
+/// Makes a person's key, and prints the public one.
+pub(super) fn keygen(config: &Config, command: &PersonKeygen, output: Output) -> Result<(), Failure> {
+    let person = config.access().principal;
+    if !matches!(person, Principal::Person(_)) {
+        let message = "a key for orders is a person's, and it is not said whose";
+        return Err(Failure::usage(message).hint("say it with --principal person:<id>"));
+    }
+    let name = person.to_string().parse().expect("a principal has no space and no plus");
+    let key = NamedKey::new(name, SecretKey::generate(&SystemEntropy).map_err(Error::from)?);
+    key_file::store(&command.output, &key)?;
+    let public = key.verifier();
+    output.print(&match output.json {
+        true => line(&json!({ "principal": person, "key": public })),
+        false => format!("{public}\n"),
+    })
+}
+
+pub(super) async fn run(session: &Session, command: Person) -> Answer {
+    let explain = |error| session.explain(error);
+    match command {
+        Person::Found(PersonFound { people }) => {
+            let people = session.room.found_people(&session.access, &people, None).await.map_err(explain)?;
+            Ok(list(session.output, &people))
+        }
+        Person::List => {
+            let register = session.room.register(&session.access).await.map_err(explain)?;
+            Ok(list(session.output, &register.people))
+        }
+        // Done before a session was opened.
+        Person::Keygen(_) => Ok(String::new()),
+    }
+}
+
+fn to_json(person: &order::Person) -> Value {
+    json!({
+        "principal": person.principal, "key": person.verifier(), "since": person.since, "until": person.until,
+    })
+}
+
+fn list(output: Output, people: &People) -> String {
+    if output.json {
+        return line(&json!({ "people": people.iter().map(to_json).collect::<Vec<_>>() }));
+    }
+    let columns = ["PERSON", "SINCE", "UNTIL", "KEY"].map(|name| (name, Column::Whole));
+    let rows = people.iter().map(|person| {
+        vec![
+            person.principal.to_string(),
+            seconds(person.since),
+            person.until.map_or_else(|| "-".to_owned(), seconds),
+            person.verifier().to_string(),
+        ]
+    });
+    table(&columns, rows)
+}

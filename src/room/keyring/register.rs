@@ -1,0 +1,301 @@
+//! The store's register: read, checked against the log, and changed by one winner at
+//! a time; and the trusted time, which it remembers.
+//!
+//! As with a ring: intent (with version and hash) durable, object created if absent,
+//! pinned in the log, outcome. It is pinned under the store's own id, taken as a
+//! customer's. It is read when it is needed and never cached: nothing that is done
+//! often asks for it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use object_store::{ObjectStoreExt, PutMode, PutPayload};
+use sha2::{Digest, Sha256};
+
+use super::{Asker, Keyring, MAX_ATTEMPTS, lock, newest, unreadable};
+use crate::audit::{Action, Intent, OutcomeResult, RingRef};
+use crate::codec::Decode;
+use crate::entropy::random;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::CustomerId;
+use crate::order::NewPerson;
+use crate::register::sealed::SealedRegister;
+use crate::register::{Register, RegisterChange};
+use crate::retention::clock::{ClockDoubt, Clocks, TrustedTime, trust};
+use crate::ring::sealed::EpochRecord;
+use crate::room::keyring::close;
+use crate::store::{layout, store_error};
+use crate::time::Timestamp;
+
+/// By how much the time goes on before the register is written to remember it.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+/// What this node has seen of the register.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The newest version: nothing older is used.
+    newest: Mutex<Option<Arc<Register>>>,
+    /// Serialises this node's own changes, so that they need not race.
+    change: tokio::sync::Mutex<()>,
+}
+
+impl Keyring {
+    /// The newest version of the register.
+    pub(in crate::room) async fn register(&self, asker: Asker<'_>) -> Result<Arc<Register>> {
+        let mut known = self.register.newest_version();
+        let mut read = self.read_register(asker).await;
+        // What this node wrote while it read makes what it read old, and no rollback.
+        while read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Integrity)
+            && self.register.newest_version() > known
+        {
+            known = self.register.newest_version();
+            read = self.read_register(asker).await;
+        }
+        match read {
+            Err(error) => Err(self.refuse(asker, Some(self.pinned_as()), error).await),
+            register => register,
+        }
+    }
+
+    /// Under which id the log pins the register: nobody else has the store's.
+    fn pinned_as(&self) -> CustomerId {
+        CustomerId::from_bytes(*self.store.as_bytes())
+    }
+
+    async fn read_register(&self, asker: Asker<'_>) -> Result<Arc<Register>> {
+        let find = || newest(&*self.storage, layout::registers(), layout::read_register);
+        let (found, pin) = tokio::join!(find(), self.log.ring_pin(self.pinned_as()));
+        let (mut newest, pin) = (found?, pin?);
+        let wrong = |message| Error::new(ErrorKind::Integrity, message);
+        let rolled_back = || wrong("the store's register is older than the log says");
+        if pin.is_some_and(|pin| newest < Some(pin.version)) {
+            // Pinned after we listed, perhaps. A version is there before it is
+            // pinned, so that a list made from now on must have it.
+            newest = find().await?;
+        }
+        let Some(version) = newest else {
+            return Err(match pin {
+                Some(_) => rolled_back(),
+                None => Error::new(
+                    ErrorKind::NotFound,
+                    "this store has no register: it was made by a version of Strongroom that had none, and \
+                     nothing in it can be destroyed",
+                ),
+            });
+        };
+        let failed = |error| store_error(error, "read the store's register");
+        let stored = self.storage.get(&layout::register(version)).await.map_err(failed)?;
+        let bytes = stored.bytes().await.map_err(failed)?;
+        let found = RingRef { version, hash: Sha256::digest(&bytes).into() };
+        match pin {
+            Some(pin) if pin.version > version => return Err(rolled_back()),
+            Some(pin) if pin.version == version && pin.hash != found.hash => {
+                return Err(wrong("the store's register is not the one that the log names"));
+            }
+            _ => {}
+        }
+        let sealed = SealedRegister::parse(&bytes).map_err(|error| unreadable(error, "register"))?;
+        if (sealed.store, sealed.version) != (self.store, version) {
+            return Err(wrong("the store's register belongs to another store or version"));
+        }
+        let epoch = self.epoch(asker, sealed.epoch).await?;
+        let register = sealed.open(&epoch.data_key);
+        let register = Arc::new(register.map_err(|_| wrong("the store's register does not verify"))?);
+        if pin.is_none_or(|pin| pin.version < version) {
+            // Its writer stopped before it pinned it. Now the log knows it.
+            self.log.pin_ring(self.pinned_as(), found).await?;
+        }
+        self.register.accept(&register)?;
+        Ok(register)
+    }
+
+    /// Changes the register until `plan` wants no more of it, and returns the version
+    /// that it was content with. Of several nodes that change one version one wins;
+    /// for the others `plan` is asked again about the winner's.
+    pub(in crate::room) async fn change_register(
+        &self,
+        asker: Asker<'_>,
+        plan: impl Fn(&Register) -> Result<Option<RegisterChange>> + Send + Sync,
+    ) -> Result<Arc<Register>> {
+        let _own_turn = self.register.change.lock().await;
+        for attempt in 0..MAX_ATTEMPTS {
+            let register = self.register(asker).await?;
+            let Some(change) = plan(&register)? else { return Ok(register) };
+            if let Some(register) = self.step_register(asker, &register, change).await? {
+                return Ok(register);
+            }
+            self.back_off(attempt).await?;
+        }
+        Err(Error::new(ErrorKind::Conflict, "the store's register changes too often"))
+    }
+
+    /// Writes the version after `register`. `None` if another one has its number.
+    async fn step_register(
+        &self,
+        asker: Asker<'_>,
+        register: &Register,
+        change: RegisterChange,
+    ) -> Result<Option<Arc<Register>>> {
+        self.write_register(asker, Arc::new(register.apply(change)?)).await
+    }
+
+    /// Writes the first version, after the first epoch and before the marker that
+    /// makes it a store. One that a crashed or simultaneous `init` wrote stands, if
+    /// it has the same people.
+    pub(in crate::room) async fn create_first_register(
+        &self,
+        asker: Asker<'_>,
+        people: &[NewPerson],
+    ) -> Result<()> {
+        let failed = |error| store_error(error, "read the epoch record");
+        let stored = self.storage.get(&layout::epoch(1)).await.map_err(failed)?;
+        let bytes = stored.bytes().await.map_err(failed)?;
+        let record = EpochRecord::from_bytes(&bytes).map_err(|error| unreadable(error, "epoch record"))?;
+        let found = newest(&*self.storage, layout::registers(), layout::read_register).await?;
+        if found.is_none() {
+            let now = self.clock.now();
+            let first = Register::first(self.store, (record.epoch, record.kms_key), people, now)?;
+            // If we stop before this is written, the next `init` writes one.
+            if self.write_register(asker, Arc::new(first)).await?.is_some() {
+                return Ok(());
+            }
+        }
+        let stands = self.register(asker).await?;
+        let same = stands.people.iter().count() == people.len()
+            && people
+                .iter()
+                .all(|new| stands.people.get(new.principal()).is_some_and(|person| person.key == new.key()));
+        if same {
+            return Ok(());
+        }
+        let message = "this store was begun with other people who may sign orders; begin with the same ones";
+        Err(Error::new(ErrorKind::Conflict, message))
+    }
+
+    /// Writes one version. `None` if another one has that number.
+    async fn write_register(
+        &self,
+        asker: Asker<'_>,
+        register: Arc<Register>,
+    ) -> Result<Option<Arc<Register>>> {
+        let epoch = self.epoch(asker, register.epoch).await?;
+        let bytes = register.seal(&epoch.data_key, random(&*self.entropy)?);
+        let reference = RingRef { version: register.version, hash: Sha256::digest(&bytes).into() };
+        let mut intent = Intent::new(self.log.request_id()?, asker.access, Action::RegisterWrite);
+        intent.cause = asker.cause;
+        intent.customer = Some(self.pinned_as());
+        intent.ring = Some(reference);
+        let (open, receipt) = self.log.begin(intent).await?;
+        // The receipt is for the sealing above, as with a ring.
+        drop(receipt);
+        // If we stop here, the log has an intent for a version that does not exist,
+        // which binds nobody.
+        let path = layout::register(register.version);
+        let content = PutPayload::from(bytes.clone());
+        let written = self.storage.put_opts(&path, content, PutMode::Create.into()).await;
+        if let Err(error) = written {
+            // Lost, or only its answer was: what stands there tells.
+            let found = async { self.storage.get(&path).await?.bytes().await };
+            let lost = match found.await {
+                Ok(found) => found != bytes,
+                // S3 answers a conflict (409) to both of two writers that meet, and
+                // then neither may stand: run again.
+                Err(object_store::Error::NotFound { .. })
+                    if matches!(error, object_store::Error::AlreadyExists { .. }) =>
+                {
+                    true
+                }
+                Err(_) => return close(open, Err(store_error(error, "write the store's register"))).await,
+            };
+            if lost {
+                open.finish(OutcomeResult::Conflict, None).await?;
+                return Ok(None);
+            }
+        }
+        // If we stop here, the version stands and whoever reads it next pins it.
+        self.log.pin_ring(self.pinned_as(), reference).await?;
+        // If we stop here, the log has an intent without outcome; the version is
+        // complete and pinned.
+        open.finish(OutcomeResult::Ok, None).await?;
+        self.register.accept(&register)?;
+        Ok(Some(register))
+    }
+
+    /// The time that this host, the storage's clock if there is one, and the log agree
+    /// on. It is remembered in the register as it goes on. A refusal is recorded.
+    pub(in crate::room) async fn trusted_time(
+        &self,
+        asker: Asker<'_>,
+        storage: Option<Timestamp>,
+    ) -> Result<TrustedTime> {
+        // Before anything that takes long, so that it is of the same moment as the
+        // storage's.
+        let host = self.clock.now();
+        let _own_turn = self.register.change.lock().await;
+        for attempt in 0..MAX_ATTEMPTS {
+            let register = self.register(asker).await?;
+            let last = register.clock;
+            let log = self.log.memory(last.at(), last.log_mark_ignored()).await?;
+            let time = match trust(last, &Clocks { host, storage, log }) {
+                Ok(time) => time,
+                Err(doubt) => return Err(self.doubt(asker, doubt).await),
+            };
+            let accepted = time.accepted();
+            if accepted.at() <= last.at().saturating_add(REMEMBERED) {
+                return Ok(time);
+            }
+            let change = RegisterChange::AcceptTime(accepted);
+            // If we stop behind this, the time is remembered and nothing was done by it.
+            if self.step_register(asker, &register, change).await?.is_some() {
+                return Ok(time);
+            }
+            self.back_off(attempt).await?;
+        }
+        Err(Error::new(ErrorKind::Conflict, "the store's register changes too often"))
+    }
+
+    async fn doubt(&self, asker: Asker<'_>, doubt: ClockDoubt) -> Error {
+        let recorded = async {
+            let mut intent = Intent::new(self.log.request_id()?, asker.access, Action::ClockSet);
+            intent.cause = asker.cause;
+            let (open, receipt) = self.log.begin(intent).await?;
+            drop(receipt);
+            open.finish(OutcomeResult::Denied, None).await
+        };
+        // Without a log it is refused all the same.
+        let _: Result<()> = recorded.await;
+        doubt.into()
+    }
+
+    /// The time that the log remembers, for an order that sets the clock: as far as
+    /// commits reach from what was accepted last, or from the founding of people over
+    /// the whole time that they had to wait.
+    pub(in crate::room) async fn remembered(&self, register: &Register) -> Result<Timestamp> {
+        let ignored = register.clock.log_mark_ignored();
+        let reach = self.log.memory(register.clock.at(), ignored).await?;
+        let Some(founded) = register.people.founded_after(reach) else { return Ok(reach) };
+        let since_then = self.log.memory(founded, ignored).await?;
+        let waited = register.people.founded_after(since_then).is_none_or(|next| next > founded);
+        Ok(if waited { reach.max(since_then) } else { reach })
+    }
+}
+
+impl Known {
+    fn newest_version(&self) -> Option<u64> {
+        lock(&self.newest).as_ref().map(|register| register.version)
+    }
+
+    /// Takes note of a version that was read or written.
+    fn accept(&self, register: &Arc<Register>) -> Result<()> {
+        let mut newest = lock(&self.newest);
+        if let Some(known) = newest.as_ref() {
+            let same = known.version == register.version;
+            if (same && known != register) || (!same && known.check_successor(register).is_err()) {
+                let message = "the store's register does not follow from the one before";
+                return Err(Error::new(ErrorKind::Integrity, message));
+            }
+        }
+        *newest = Some(Arc::clone(register));
+        Ok(())
+    }
+}
