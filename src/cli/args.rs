@@ -27,8 +27,10 @@ use crate::time::Day;
 use crate::tlog::{KeyName, VerifierKey};
 
 mod audit;
+mod certificate;
 
 pub(super) use audit::*;
+pub(super) use certificate::*;
 
 /// Keeps files and backups sealed under per-customer keys, with every use of a
 /// key on the record.
@@ -141,6 +143,9 @@ pub(super) enum Command {
     /// Reads the audit log
     #[command(subcommand)]
     Audit(Audit),
+    /// Lists, shows and verifies certificates of destruction
+    #[command(subcommand)]
+    Certificate(Certificate),
     /// Remembers what the audit log has shown, so that it cannot be rewritten
     ///
     /// A witness belongs to whoever relies on the log and does not run it. It needs no store.
