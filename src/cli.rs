@@ -44,6 +44,10 @@
 //! | `audit view -o FILE` | `customer`, `records` |
 //! | `audit check-view` | `store`, `customer`, `complete`, `until`, `shards`: objects of `shard`, `records`, `from`, `later`, `counted`, `first`, `last`; `cosigned`: objects of `witness`, `at`; `findings`: objects of `what`, `message` and where; `more_findings` |
 //! | `audit check-proof` | `record` (as it is stored), `index`, `origin`, `size`, `root`, `cosigned`: objects of `witness`, `at` |
+//! | `certificate list`, a line | `certificate`, `stage`, `customer`, `issued`, `category`, `keys` and `blobs` (how many); or `certificate`, `error` |
+//! | `certificate show` | the certificate ([`CertificateBody`](crate::certificate::CertificateBody)) |
+//! | `certificate show --note` | nothing but the signed note |
+//! | `certificate verify` | `ok`, `key`, `records` (how many prove it), `cosigned`: objects of `witness`, `at`; `certificate` |
 //! | `witness key` | `name`, `key` (the public one) |
 //! | `witness serve`, once | `key`, `listening` (address and port) |
 //! | `witness serve`, a line on standard error | `alarm` or `unproven`: `origin`, `message`; or `error`, as below |
@@ -73,6 +77,7 @@ use crate::witness::http::{HttpWitness, WitnessUrl};
 mod args;
 mod audit;
 mod audit_only;
+mod certificate;
 mod customer;
 mod doctor;
 mod exit;
@@ -187,6 +192,13 @@ async fn execute(command: Command, config: Config, output: Output, publish: bool
             };
             return output.print(&text);
         }
+        Command::Certificate(command) if certificate::needs_no_session(&command) => {
+            let text = tokio::select! {
+                done = certificate::run_alone(&config, command, output) => done?,
+                failure = signals.received() => return Err(failure),
+            };
+            return output.print(&text);
+        }
         command => command,
     };
     let session = tokio::select! {
@@ -246,6 +258,7 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Retention(command) => retention::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
         Command::Person(command) => person::run(session, command).await,
+        Command::Certificate(command) => certificate::run(session, command).await,
         // Done before a session was opened.
         Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
     }

@@ -87,7 +87,7 @@ impl Strongroom {
     /// What was done stands; call it again.
     pub async fn sweep(&self, access: &Access) -> Result<Sweep> {
         let asker = Asker { access, cause: None };
-        let time = self.trusted_time(access).await?;
+        let time = self.destruction_time(access).await?;
         let customers = self.0.keyring.customers().await?;
         let swept = futures_util::stream::iter(customers)
             .map(|customer| {
@@ -98,6 +98,19 @@ impl Strongroom {
             .collect()
             .await;
         Ok(Sweep { time, customers: swept })
+    }
+
+    /// The time that destruction goes by.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] if it is in doubt, which is recorded; as
+    /// [`Strongroom::trusted_time`].
+    ///
+    /// # Cancel safety
+    /// Call it again.
+    pub async fn destruction_time(&self, access: &Access) -> Result<TrustedTime> {
+        let storage = self.0.storages.clock(&*self.0.clock).await?;
+        self.trusted_time(access, storage).await
     }
 
     async fn sweep_customer(
@@ -243,13 +256,4 @@ pub(crate) fn routine(time: &TrustedTime) -> Result<ShredPermit> {
     let yesterday = Day::from_number(time.at().day().number().saturating_sub(1));
     permit_expiry(yesterday, time)
         .map_err(|error| Error::new(ErrorKind::Denied, "nothing is over yet").with_source(error))
-}
-
-impl Strongroom {
-    /// STUB until the register is there.
-    pub async fn trusted_time(&self, _access: &Access) -> Result<TrustedTime> {
-        use crate::retention::clock::{AcceptedTime, Clocks, trust};
-        let now = self.0.clock.now();
-        Ok(trust(AcceptedTime::first(now), &Clocks { host: now, storage: Some(now), log: now })?)
-    }
 }

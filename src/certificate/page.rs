@@ -127,12 +127,13 @@ impl Page {
         }
         for EpochEnd { epoch, kms_key, disabled, scheduled, gone, seen } in &body.epochs {
             self.row(&format!("epoch {epoch}"), kms_key.as_str());
-            self.row("", &format!("disabled {disabled}, deletion scheduled {scheduled},"));
+            self.row("", &format!("{disabled} disabled"));
+            self.row("", &format!("{scheduled} its deletion scheduled"));
             let seen = match seen {
-                GoneBy::KmsReportsGone => "the KMS has it no longer",
-                GoneBy::FileRemoved => "its file is removed",
+                GoneBy::KmsReportsGone => "seen gone: the KMS has it no longer",
+                GoneBy::FileRemoved => "seen gone: its file is removed",
             };
-            self.row("", &format!("gone {gone}: {seen}"));
+            self.row("", &format!("{gone} {seen}"));
         }
         if let Some(caches) = body.caches {
             let text = format!("empty since {} (kept for {} s at most)", caches.over, caches.ttl_seconds);
@@ -169,7 +170,7 @@ impl Page {
 
     fn verified(&mut self, body: &CertificateBody) {
         let sentences = body.verification.iter().map(|verification| verification.sentence());
-        self.paragraphs("HOW IT WAS VERIFIED", sentences);
+        self.list("HOW IT WAS VERIFIED", sentences);
         self.0.push('\n');
         self.row("ring version", &format!("{}, after {}", body.ring.version, body.ring.previous));
         self.row("its SHA-256", &HEXLOWER.encode(&body.ring.hash));
@@ -186,9 +187,9 @@ impl Page {
         self.0.push_str(&format!("\n{title}\n"));
     }
 
-    fn paragraphs<'a>(&mut self, title: &str, sentences: impl IntoIterator<Item = &'a str>) {
+    fn list<'a>(&mut self, title: &str, sentences: impl IntoIterator<Item = &'a str>) {
         self.section(title);
-        sentences.into_iter().for_each(|sentence| self.paragraph(sentence));
+        sentences.into_iter().for_each(|sentence| self.wrapped("-", 2, sentence));
     }
 
     fn paragraph(&mut self, text: &str) {

@@ -31,6 +31,10 @@ fn signer() -> LocalSigner {
     LocalSigner::new(secret(9))
 }
 
+fn witness(seed: u8) -> NamedKey {
+    NamedKey::new("w.example".parse().unwrap(), secret(seed))
+}
+
 fn time(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
@@ -95,7 +99,8 @@ fn log(store: StoreId, seed: u8, intents: &[Intent], result: OutcomeResult) -> V
     let head = TreeHead { size: leaves.len() as u64, root: root(&leaves) };
     let checkpoint = Checkpoint::new(origin(store, 0), head).unwrap();
     let signature = NamedKey::new(key_name(store, 0), secret(seed)).sign(&checkpoint.to_string());
-    let checkpoint = SignedCheckpoint::new(checkpoint, vec![signature]).unwrap();
+    let cosignature = witness(4).cosign(&checkpoint, minute(0));
+    let checkpoint = SignedCheckpoint::new(checkpoint, vec![signature, cosignature]).unwrap();
     let proof = |index: usize| {
         let path = prove_inclusion(&leaves, index).unwrap();
         let proof = TlogProof::new(index as u64, path, checkpoint.clone()).unwrap();
@@ -287,9 +292,11 @@ async fn a_certificate_verifies_and_says_what_it_was_made_of() {
         assert_eq!(Certificate::parse(note.as_bytes(), &secret(9).public()).unwrap(), certificate);
         let error = verify(note.as_bytes(), &secret(8).public(), &[], 0).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Integrity);
-        // No witness has seen that log.
-        let witness = NamedKey::new("w.example".parse().unwrap(), secret(4)).cosigner();
-        assert!(verify(note.as_bytes(), &secret(9).public(), &[witness], 1).is_err());
+        // One witness has seen that log, and another has not.
+        let witnesses = [witness(4).cosigner(), witness(5).cosigner()];
+        let seen = |quorum| verify(note.as_bytes(), &secret(9).public(), &witnesses, quorum);
+        assert!(seen(1).unwrap().proven.iter().all(|proved| proved.cosigned.len() == 1));
+        assert_eq!(seen(2).unwrap_err().kind(), ErrorKind::Integrity);
 
         assert!(verified.page.lines().all(|line| line.chars().count() <= 100), "{}", verified.page);
         for limit in &body.limits {
@@ -374,13 +381,21 @@ fn what_contradicts_itself_is_refused() {
     refused(&last, is("count of blobs"), |body| body.scope.blobs.certain = u64::MAX);
     refused(&last, is("list of survivors"), |body| body.scope.survivors.swap(0, 1));
     refused(&last, is("list of survivors"), |body| body.scope.survivors[0].blobs = 0);
-    refused(&last, is("list of clocks"), |body| drop(body.time.readings.pop()));
+    refused(&last, is("list of clocks"), |body| {
+        body.time.readings.pop();
+    });
     refused(&last, is("list of clocks"), |body| body.time.readings[1].source = ClockSource::Host);
     refused(&last, is("time"), |body| body.time.at = minute(2));
-    refused(&last, is("list of what was verified"), |body| drop(body.verification.remove(1)));
+    refused(&last, is("list of what was verified"), |body| {
+        body.verification.remove(1);
+    });
     refused(&last, is("list of what was verified"), |body| body.verification.swap(0, 1));
-    refused(&last, is("list of what it does not cover"), |body| drop(body.limits.pop()));
-    refused(&interim, is("list of what it does not cover"), |body| drop(body.limits.remove(0)));
+    refused(&last, is("list of what it does not cover"), |body| {
+        body.limits.pop();
+    });
+    refused(&interim, is("list of what it does not cover"), |body| {
+        body.limits.remove(0);
+    });
 
     refused(&interim, is("category"), |body| body.method.category = Category::Purge);
     refused(&interim, is("category"), |body| body.stage = CertificateStage::Final);
@@ -390,7 +405,9 @@ fn what_contradicts_itself_is_refused() {
     refused(&last, is("time of caches"), |body| body.caches = None);
     refused(&last, is("time of caches"), |body| body.caches.as_mut().unwrap().ttl_seconds = 3600);
     refused(&last, is("time of caches"), |body| body.caches.as_mut().unwrap().over = minute(8));
-    refused(&last, is("list of epochs"), |body| drop(body.epochs.remove(1)));
+    refused(&last, is("list of epochs"), |body| {
+        body.epochs.remove(1);
+    });
     refused(&last, is("list of epochs"), |body| body.epochs.swap(0, 1));
     refused(&last, is("list of epochs"), |body| body.scope.keys[1].last = 6);
     refused(&last, is("list of epochs"), |body| body.scope.keys[1].last = u32::MAX);
@@ -484,10 +501,18 @@ fn records_say_what_the_certificate_says() {
     refused(&good, OtherRecord, |body| body.evidence[0].what = What::Drop);
     refused(&good, OtherRecord, |body| body.evidence[0].outcome = body.evidence[1].outcome.clone());
     refused(&good, OtherRecord, |body| body.evidence[0].intent = body.evidence[0].outcome.clone().unwrap());
-    refused(&good, Missing("the drop of each key"), |body| drop(body.evidence.remove(1)));
-    refused(&good, Missing("the writing of the ring version"), |body| drop(body.evidence.remove(4)));
-    refused(&good, Missing("the end of each epoch"), |body| drop(body.evidence.pop()));
-    refused(&good, Missing("the end of each epoch"), |body| drop(body.evidence.remove(5)));
+    refused(&good, Missing("the drop of each key"), |body| {
+        body.evidence.remove(1);
+    });
+    refused(&good, Missing("the writing of the ring version"), |body| {
+        body.evidence.remove(4);
+    });
+    refused(&good, Missing("the end of each epoch"), |body| {
+        body.evidence.pop();
+    });
+    refused(&good, Missing("the end of each epoch"), |body| {
+        body.evidence.remove(5);
+    });
 
     let with = |evidence: Vec<Evidence>| move |body: &mut CertificateBody| body.evidence = evidence;
     refused(&good, OtherLog, with(log(StoreId::from_bytes([8; 16]), 9, &last(), OutcomeResult::Ok)));

@@ -28,9 +28,11 @@ use crate::time::Day;
 use crate::tlog::{KeyName, VerifierKey};
 
 mod audit;
+mod certificate;
 mod retention;
 
 pub(super) use audit::*;
+pub(super) use certificate::*;
 pub(super) use retention::*;
 
 /// Keeps files and backups sealed under per-customer keys, with every use of a
@@ -150,6 +152,9 @@ pub(super) enum Command {
     /// Reads the audit log
     #[command(subcommand)]
     Audit(Audit),
+    /// Lists, shows and verifies certificates of destruction
+    #[command(subcommand)]
+    Certificate(Certificate),
     /// Remembers what the audit log has shown, so that it cannot be rewritten
     ///
     /// A witness belongs to whoever relies on the log and does not run it. It needs no store.

@@ -105,7 +105,7 @@ impl Which {
 }
 
 /// The log of an open store.
-fn reader(session: &Session, key: Option<&PublicKeyText>) -> Result<LogReader, Failure> {
+pub(super) fn reader(session: &Session, key: Option<&PublicKeyText>) -> Result<LogReader, Failure> {
     let (store, authority) = (session.room.store_id(), session.room.log().authority());
     if let Some(key) = key {
         audit_only::check_name(key, store)?;
@@ -121,7 +121,8 @@ async fn filter(session: &Session, which: &Which) -> Result<Filter, Failure> {
     })
 }
 
-async fn customer(session: &Session, whose: &Whose) -> Result<CustomerId, Failure> {
+/// Who is meant.
+pub(super) async fn customer(session: &Session, whose: &Whose) -> Result<CustomerId, Failure> {
     match whose {
         Whose::Id(id) => Ok(*id),
         Whose::Label(label) => Ok(session.customer(label).await?.id()),

@@ -81,12 +81,7 @@ pub(crate) async fn extend(customer: &Customer, blob: BlobId, until: Day) -> Res
 /// # Errors
 /// [`ErrorKind::Denied`] if the key wraps nothing new, or nothing of this blob's
 /// day; else as [`Customer::open`].
-pub(crate) async fn rewrap(
-    customer: &Customer,
-    blob: BlobId,
-    to: KekId,
-    reason: Reason,
-) -> Result<Wrap> {
+pub(crate) async fn rewrap(customer: &Customer, blob: BlobId, to: KekId, reason: Reason) -> Result<Wrap> {
     let header = read_header(customer, blob).await?;
     let request = customer.room.0.log.request_id()?;
     let asker = Asker { access: &customer.access, cause: Some(request) };

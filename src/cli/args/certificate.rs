@@ -1,0 +1,68 @@
+//! What can be typed behind `certificate`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{OfLog, PublicKeyText, Whose};
+use crate::id::CertificateId;
+use crate::tlog::VerifierKey;
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Certificate {
+    List(ListCertificates),
+    Show(ShowCertificate),
+    Verify(VerifyCertificate),
+}
+
+/// Lists certificates, each in its newest stage
+///
+/// Each is verified. The exit code is 65 if one does not verify; the others are listed all the same.
+/// Unless a customer is named by its label, read access to the audit storage is enough: no key is
+/// used, and nothing is recorded.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ListCertificates {
+    /// Only this customer's: its label, or its id. What can be an id is taken for one
+    #[arg(long, value_name = "LABEL|ID")]
+    pub(in crate::cli) customer: Option<Whose>,
+    #[command(flatten)]
+    pub(in crate::cli) log: OfLog,
+}
+
+/// Shows a certificate, the final one if there is one
+///
+/// It is verified first. For people it is a page; with --json, one object; with --note, the signed
+/// note, which is what to give away.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ShowCertificate {
+    /// Which
+    #[arg(value_name = "ID")]
+    pub(in crate::cli) id: CertificateId,
+    /// The signed note, as `certificate verify` takes it
+    #[arg(long, conflicts_with = "json")]
+    pub(in crate::cli) note: bool,
+    #[command(flatten)]
+    pub(in crate::cli) log: OfLog,
+}
+
+/// Verifies a certificate, without the store or the log, and shows it
+///
+/// It takes the file and the log's public key, and nothing else. The key must come from elsewhere
+/// than the file. The exit code is 65 if the certificate does not verify.
+///
+/// Who signed an order is in it with the key of each: compare them with what you know.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct VerifyCertificate {
+    /// The certificate, a signed note
+    #[arg(value_name = "FILE")]
+    pub(in crate::cli) certificate: PathBuf,
+    /// The log's public key: name+id+key, or hexadecimal [default: that of --log-key]
+    #[arg(long, value_name = "KEY")]
+    pub(in crate::cli) key: Option<PublicKeyText>,
+    /// The public key of a witness; can be given more than once
+    #[arg(long = "witness", value_name = "VKEY")]
+    pub(in crate::cli) witnesses: Vec<VerifierKey>,
+    /// How many of the witnesses have to have seen each record [default: all]
+    #[arg(long, value_name = "N", requires = "witnesses")]
+    pub(in crate::cli) quorum: Option<usize>,
+}

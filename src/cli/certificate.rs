@@ -1,0 +1,206 @@
+//! `certificate list`, `show` and `verify`.
+
+use std::fs::File;
+use std::io::Read;
+
+use serde_json::{Value, json};
+
+use super::args::{self, ListCertificates, PublicKeyText, ShowCertificate, VerifyCertificate, Whose};
+use super::exit::Exit;
+use super::failure::Failure;
+use super::output::{Column, Output, line, seconds, table};
+use super::{Answer, Session, audit, audit_only};
+use crate::audit::layout::{CertificateStage, Object};
+use crate::audit::log::LogReader;
+use crate::audit::papers;
+use crate::certificate::{Verified, verify};
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::id::{CertificateId, CustomerId};
+use crate::tlog::note::MAX_LEN;
+
+/// Whether the audit storage is all that a command needs, or not even that.
+pub(super) fn needs_no_session(command: &args::Certificate) -> bool {
+    !matches!(command, args::Certificate::List(ListCertificates { customer: Some(Whose::Label(_)), .. }))
+}
+
+/// Such a command.
+pub(super) async fn run_alone(config: &Config, command: args::Certificate, output: Output) -> Answer {
+    match command {
+        args::Certificate::List(command) => {
+            let customer = match command.customer {
+                Some(Whose::Id(id)) => Some(id),
+                _ => None,
+            };
+            let reader = audit_only::open(config, command.log.key.as_ref(), output).await?;
+            list(&reader, customer, output).await
+        }
+        args::Certificate::Show(command) => {
+            let reader = audit_only::open(config, command.log.key.as_ref(), output).await?;
+            show(&reader, &command, output).await
+        }
+        args::Certificate::Verify(command) => verify_file(config, &command, output).await,
+    }
+}
+
+/// One that needs more.
+pub(super) async fn run(session: &Session, command: args::Certificate) -> Answer {
+    let args::Certificate::List(ListCertificates { customer: Some(whose), log }) = command else {
+        // Done without a session.
+        return Ok(String::new());
+    };
+    let reader = audit::reader(session, log.key.as_ref())?;
+    let customer = audit::customer(session, &whose).await?;
+    list(&reader, Some(customer), session.output).await
+}
+
+async fn list(reader: &LogReader, customer: Option<CustomerId>, output: Output) -> Answer {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for (id, stage) in papers::certificates(reader).await? {
+        match read(reader, id, stage).await {
+            Ok((verified, _)) if customer.is_none_or(|customer| customer == verified.body.customer) => {
+                good.push(verified);
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Integrity => bad.push((id, error)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    good.sort_by_key(|verified| verified.body.issued);
+    let text = if output.json { json_lines(&good, &bad) } else { rows(&good, &bad) };
+    if bad.is_empty() {
+        return Ok(text);
+    }
+    output.print(&text)?;
+    let message = format!("certificates that do not verify: {}", bad.len());
+    Err(Failure::new(Exit::Data, ErrorKind::Integrity.as_str(), message)
+        .hint("leave the storage as it is, and tell whoever answers for it"))
+}
+
+fn json_lines(good: &[Verified], bad: &[(CertificateId, Error)]) -> String {
+    let good = good.iter().map(|Verified { body, .. }| {
+        line(&json!({
+            "certificate": body.certificate,
+            "stage": body.stage,
+            "customer": body.customer,
+            "issued": body.issued,
+            "category": body.method.category,
+            "keys": body.scope.keys.len(),
+            "blobs": body.scope.blobs.certain,
+        }))
+    });
+    let bad = bad.iter().map(|(id, error)| {
+        let failure = json!({ "kind": error.kind().as_str(), "message": error.chain() });
+        line(&json!({ "certificate": id, "error": failure }))
+    });
+    good.chain(bad).collect()
+}
+
+fn rows(good: &[Verified], bad: &[(CertificateId, Error)]) -> String {
+    let good = good.iter().map(|Verified { body, .. }| {
+        vec![
+            body.certificate.to_string(),
+            body.stage.as_str().to_owned(),
+            body.customer.to_string(),
+            seconds(body.issued),
+            body.scope.keys.len().to_string(),
+            body.scope.blobs.certain.to_string(),
+        ]
+    });
+    let bad = bad.iter().map(|(id, _)| {
+        let mut row = vec![id.to_string(), "DOES NOT VERIFY".to_owned()];
+        row.resize(6, String::new());
+        row
+    });
+    let columns = [
+        ("CERTIFICATE", Column::Whole),
+        ("STAGE", Column::Whole),
+        ("CUSTOMER", Column::Whole),
+        ("ISSUED", Column::Whole),
+        ("KEYS", Column::Number),
+        ("BLOBS", Column::Number),
+    ];
+    table(&columns, good.chain(bad))
+}
+
+async fn show(reader: &LogReader, command: &ShowCertificate, output: Output) -> Answer {
+    for stage in [CertificateStage::Final, CertificateStage::Interim] {
+        match read(reader, command.id, stage).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+            Ok((_, note)) if command.note => return Ok(note),
+            Ok((verified, _)) => return Ok(told(verified, output)),
+        }
+    }
+    Err(Error::new(ErrorKind::NotFound, "there is no such certificate").into())
+}
+
+fn told(verified: Verified, output: Output) -> String {
+    if output.json { line(&json!(verified.body)) } else { verified.page }
+}
+
+/// A certificate of the audit storage, verified, and its note.
+async fn read(
+    reader: &LogReader,
+    id: CertificateId,
+    stage: CertificateStage,
+) -> Result<(Verified, String), Error> {
+    let paper = Object::Certificate { id, stage };
+    let missing = || Error::new(ErrorKind::NotFound, "there is no such certificate");
+    let bytes = papers::read(reader, paper).await?.ok_or_else(missing)?;
+    let verified = verify(&bytes, &reader.authority(), &[], 0)?;
+    let body = &verified.body;
+    if (body.store, body.certificate, body.stage) != (reader.store(), id, stage) {
+        let sentence = "a certificate stands in the place of another";
+        return Err(Error::new(ErrorKind::Integrity, sentence));
+    }
+    // It was verified, so it is text.
+    Ok((verified, String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+async fn verify_file(config: &Config, command: &VerifyCertificate, output: Output) -> Answer {
+    let unread = |error| Failure::input("the certificate cannot be read", &error);
+    let mut bytes = Vec::new();
+    // One more than there can be, so that what is longer is seen.
+    let file = File::open(&command.certificate).map_err(unread)?;
+    file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(unread)?;
+    let key = audit_only::known_key(config, command.key.as_ref()).await?;
+    let key = key.ok_or_else(|| Failure::usage("give the public key of the audit log with --key"))?;
+    let quorum = command.quorum.unwrap_or(command.witnesses.len());
+    let verified = verify(&bytes, &key, &command.witnesses, quorum).map_err(not_good)?;
+    if let Some(named @ PublicKeyText::Named(_)) = &command.key {
+        audit_only::check_name(named, verified.body.store)?;
+    }
+    if !output.json {
+        return Ok(format!("{}\n{}", verdict(&verified), verified.page));
+    }
+    let mut cosigned: Vec<(&str, Value)> = Vec::new();
+    for (witness, at) in verified.proven.iter().flat_map(|proved| &proved.cosigned) {
+        let one = (witness.as_str(), json!(at));
+        if !cosigned.contains(&one) {
+            cosigned.push(one);
+        }
+    }
+    let cosigned = cosigned.into_iter().map(|(witness, at)| json!({ "witness": witness, "at": at }));
+    Ok(line(&json!({
+        "ok": true,
+        "key": key,
+        "records": verified.proven.len(),
+        "cosigned": cosigned.collect::<Vec<_>>(),
+        "certificate": verified.body,
+    })))
+}
+
+fn verdict(verified: &Verified) -> String {
+    let records = verified.proven.len();
+    format!("ok: signed by the key of the audit log, and {records} records of the log prove it\n")
+}
+
+/// What is wrong with a file that somebody got is not damage to a store.
+fn not_good(error: Error) -> Failure {
+    match error.kind() {
+        ErrorKind::Integrity => Failure::new(Exit::Data, ErrorKind::Integrity.as_str(), error.chain())
+            .hint("get the file again, and the log's key from whoever answers for the log; keep this one"),
+        _ => error.into(),
+    }
+}
