@@ -26,13 +26,13 @@ pub(super) fn page(body: &CertificateBody) -> String {
     page.who(body);
     page.policy(body);
     page.verified(body);
-    page.paragraphs("WHAT IT DOES NOT COVER", body.limits.iter().map(|limit| limit.sentence()));
-    page.paragraphs(
-        "HOW TO CHECK IT",
-        ["This page proves nothing. The signed note does: `strongroom certificate show ID --note` prints \
-             it, and `strongroom certificate verify FILE --key KEY` checks it on any machine, without the \
-             store, its keys or a connection. KEY is the public key of the store's audit log, which has to \
-             come from elsewhere than the file."],
+    page.list("WHAT IT DOES NOT COVER", body.limits.iter().map(|limit| limit.sentence()));
+    page.section("HOW TO CHECK IT");
+    page.paragraph(
+        "This page proves nothing. The signed note does: `strongroom certificate show ID --note` prints it, \
+         and `strongroom certificate verify FILE --key KEY` checks it on any machine, without the store, \
+         its keys or a connection. KEY is the public key of the store's audit log, which has to come from \
+         elsewhere than the file.",
     );
     page.0
 }

@@ -293,7 +293,10 @@ fn created_once(role: StorageRole, place: &Place) -> Vec<String> {
     match role {
         StorageRole::Blobs => Vec::new(),
         StorageRole::Keys => vec![place.objects("*")],
-        StorageRole::Audit => ["wal/*", "pin/*", "store"].map(|below| place.objects(below)).into(),
+        StorageRole::Audit => {
+            let below = ["wal/*", "pin/*", "certificate/*", "order/*", "store"];
+            below.map(|below| place.objects(below)).into()
+        }
     }
 }
 
