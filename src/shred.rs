@@ -109,7 +109,7 @@ impl Strongroom {
     /// # Cancel safety
     /// Call it again.
     pub async fn destruction_time(&self, access: &Access) -> Result<TrustedTime> {
-        let storage = self.0.storages.clock(&*self.0.clock).await?;
+        let storage = self.0.storages.clock().await?;
         self.trusted_time(access, storage).await
     }
 
