@@ -18,7 +18,7 @@ use crate::audit::papers::OrderHead;
 use crate::audit::proof::Proved;
 use crate::audit::{KeyRef, RingRef};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::CertificateId;
+use crate::id::{CertificateId, CustomerId};
 use crate::tlog::note::Note;
 use crate::tlog::{KeyName, PublicKey, VerifierKey};
 
@@ -250,7 +250,8 @@ fn fits(body: &CertificateBody, Shown { what, intent, at, .. }: &Shown) -> bool 
     };
     let of_epoch = |time: fn(&EpochEnd) -> _| {
         let is = |epoch: &EpochEnd| names_epoch(intent.key.as_ref(), epoch) && time(epoch) == *at;
-        intent.customer.is_none() && body.epochs.iter().any(is)
+        // What concerns the store is in the chain of its own id.
+        intent.customer == Some(CustomerId::from_bytes(*body.store.as_bytes())) && body.epochs.iter().any(is)
     };
     certificate
         && match what {

@@ -54,8 +54,10 @@ fn intents(order: Option<OrderId>, epochs: std::ops::RangeInclusive<u32>) -> Vec
     let mut new = |action, key: Option<KeyRef>| {
         made += 1;
         let intent = Intent::new(RequestId::from_bytes([made; 16]), &access, action);
-        let customer = (!matches!(key, Some(KeyRef::Epoch { .. }))).then_some(ACME);
-        Intent { key, customer, ..intent }
+        // What concerns the store is in the chain of its own id.
+        let of_store = matches!(key, Some(KeyRef::Epoch { .. }));
+        let customer = if of_store { CustomerId::from_bytes(*STORE.as_bytes()) } else { ACME };
+        Intent { key, customer: Some(customer), ..intent }
     };
     let day = "2026-10-31".parse().unwrap();
     let mut all = Vec::new();

@@ -28,7 +28,7 @@ use crate::codec::{Decode, DecodeError};
 use crate::entropy::{Entropy, random, random_secret};
 use crate::envelope::Kek;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BlobId, CustomerId, DataKeyId, HoldId, KekId, KmsKeyId, RequestId, StoreId};
+use crate::id::{BlobId, CustomerId, DataKeyId, HoldId, KekId, KmsKeyId, OrderId, RequestId, StoreId};
 use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsErrorKind, KmsRegistry};
 use crate::retention::{Period, Window};
 use crate::ring::sealed::{EpochRecord, SealedRing};
@@ -505,12 +505,23 @@ impl Keyring {
         epoch: &Epoch,
         ring: Arc<Ring>,
     ) -> Result<Option<Arc<Ring>>> {
+        self.write_ring_by(asker, epoch, ring, None).await
+    }
+
+    /// The same, by an order of two people.
+    pub(crate) async fn write_ring_by(
+        &self,
+        asker: Asker<'_>,
+        epoch: &Epoch,
+        ring: Arc<Ring>,
+        order: Option<OrderId>,
+    ) -> Result<Option<Arc<Ring>>> {
         let bytes = ring.seal(&epoch.data_key, random(&*self.entropy)?);
         let reference = RingRef { version: ring.version, hash: Sha256::digest(&bytes).into() };
         let mut intent = Intent::new(self.log.request_id()?, asker.access, Action::RingWrite);
         intent.cause = asker.cause;
         intent.customer = Some(ring.customer);
-        intent.ring = Some(reference);
+        (intent.ring, intent.order) = (Some(reference), order);
         let (open, receipt) = self.log.begin(intent).await?;
         // The receipt is for the sealing above, which came first because the
         // intent names its hash. Nothing of it has left this process yet.

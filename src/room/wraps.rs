@@ -20,6 +20,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::Customer;
 use super::customer::use_error;
 use super::keyring::{Asker, settle};
+use super::open::read_header;
 use crate::audit::log::OpenIntent;
 use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt};
 use crate::codec::Decode;
@@ -35,7 +36,6 @@ mod add;
 
 pub use add::Extended;
 pub(crate) use add::extend;
-#[cfg_attr(not(test), expect(unused_imports, reason = "holds and early shredding call it"))]
 pub(crate) use add::{Reason, rewrap};
 
 /// A blob whose DEK was had.
@@ -308,6 +308,25 @@ fn destroyed(ring: &Ring, header: &Header, sides: &Sides) -> Error {
     let certificate = certificate_id(ring.store, ring.customer, last.version);
     let message = format!("the key of this blob was destroyed: certificate {certificate}");
     Error::new(ErrorKind::KeyDestroyed, message).with_certificate(certificate)
+}
+
+/// A live key that leads to a blob: the header's, or that of a side wrap that was opened
+/// to be sure.
+pub(crate) async fn live_key(
+    customer: &Customer,
+    asker: Asker<'_>,
+    ring: &Ring,
+    blob: BlobId,
+) -> Result<KekId> {
+    let header = read_header(customer, blob).await?;
+    if let Some(entry) = ring.entry(header.binding.kek) {
+        return Ok(entry.id);
+    }
+    let sides = Sides::list(customer, &header).await?;
+    match authentic(customer, asker, ring, &header, (&sides, None)).await?.first() {
+        Some((path, _)) => Ok(path.kek),
+        None => Err(destroyed(ring, &header, &sides)),
+    }
 }
 
 /// Every path to the blob whose key lives. Each side wrap was opened to be sure

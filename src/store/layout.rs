@@ -119,6 +119,21 @@ pub fn read_name(path: &Path, tag: &Tag) -> Option<(CustomerId, Timestamp, BlobI
     (name(customer, tag, at, id) == *path).then_some((customer, at, id))
 }
 
+/// The customer and the blob of the use of a name that lives at `path`, whatever the
+/// name's tag, if one does.
+#[must_use]
+pub fn named_blob(path: &Path) -> Option<(CustomerId, BlobId)> {
+    let ["name", _, tag, _] = parts(path)? else { return None };
+    let tag: Tag = crate::id::read_base32(tag)?.try_into().ok()?;
+    read_name(path, &tag).map(|(customer, _, blob)| (customer, blob))
+}
+
+/// The prefix of all uses of a customer's names.
+#[must_use]
+pub fn names_of_customer(customer: CustomerId) -> Path {
+    Path::from_iter(["name", &customer.to_string()])
+}
+
 /// The prefix of all uses of one name. Not every storage lists in text order:
 /// sort what comes.
 #[must_use]
@@ -249,6 +264,8 @@ mod tests {
         assert!(path.as_ref().ends_with(&format!("/fffffffffff0bdbf-{}", id(9))), "{path}");
         assert_eq!(read_name(&path, &[7; 32]), Some((CUSTOMER, at(1_000_000), id(9))));
         assert_eq!(read_name(&path, &[8; 32]), None);
+        assert_eq!(named_blob(&path), Some((CUSTOMER, id(9))));
+        assert!(path.prefix_matches(&names_of_customer(CUSTOMER)));
 
         let kek = KekId::from_bytes([5; 16]);
         let path = wrap(CUSTOMER, id(9), kek);

@@ -180,7 +180,7 @@ impl LogReader {
     }
 
     /// The paths below `folder`, in no order.
-    pub(in crate::audit) async fn list(&self, folder: &Path) -> Result<Vec<Path>> {
+    pub(crate) async fn list(&self, folder: &Path) -> Result<Vec<Path>> {
         let mut paths = Vec::new();
         let mut listed = self.storage.list(Some(folder));
         while let Some(Some(meta)) = request_within(self.limit, listed.try_next()).await? {

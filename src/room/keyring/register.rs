@@ -41,7 +41,7 @@ pub(super) struct Known {
 
 impl Keyring {
     /// The newest version of the register.
-    pub(in crate::room) async fn register(&self, asker: Asker<'_>) -> Result<Arc<Register>> {
+    pub(crate) async fn register(&self, asker: Asker<'_>) -> Result<Arc<Register>> {
         let mut known = self.register.newest_version();
         let mut read = self.read_register(asker).await;
         // What this node wrote while it read makes what it read old, and no rollback.
@@ -112,7 +112,7 @@ impl Keyring {
     /// Changes the register until `plan` wants no more of it, and returns the version
     /// that it was content with. Of several nodes that change one version one wins;
     /// for the others `plan` is asked again about the winner's.
-    pub(in crate::room) async fn change_register(
+    pub(crate) async fn change_register(
         &self,
         asker: Asker<'_>,
         plan: impl Fn(&Register) -> Result<Option<RegisterChange>> + Send + Sync,
@@ -142,11 +142,7 @@ impl Keyring {
     /// Writes the first version, after the first epoch and before the marker that
     /// makes it a store. One that a crashed or simultaneous `init` wrote stands, if
     /// it has the same people.
-    pub(in crate::room) async fn create_first_register(
-        &self,
-        asker: Asker<'_>,
-        people: &[NewPerson],
-    ) -> Result<()> {
+    pub(crate) async fn create_first_register(&self, asker: Asker<'_>, people: &[NewPerson]) -> Result<()> {
         let failed = |error| store_error(error, "read the epoch record");
         let stored = self.storage.get(&layout::epoch(1)).await.map_err(failed)?;
         let bytes = stored.bytes().await.map_err(failed)?;
@@ -223,7 +219,7 @@ impl Keyring {
 
     /// The time that this host, the storage's clock if there is one, and the log agree
     /// on. It is remembered in the register as it goes on. A refusal is recorded.
-    pub(in crate::room) async fn trusted_time(
+    pub(crate) async fn trusted_time(
         &self,
         asker: Asker<'_>,
         storage: Option<Timestamp>,
@@ -270,7 +266,7 @@ impl Keyring {
     /// The time that the log remembers, for an order that sets the clock: as far as
     /// commits reach from what was accepted last, or from the founding of people over
     /// the whole time that they had to wait.
-    pub(in crate::room) async fn remembered(&self, register: &Register) -> Result<Timestamp> {
+    pub(crate) async fn remembered(&self, register: &Register) -> Result<Timestamp> {
         let ignored = register.clock.log_mark_ignored();
         let reach = self.log.memory(register.clock.at(), ignored).await?;
         let Some(founded) = register.people.founded_after(reach) else { return Ok(reach) };

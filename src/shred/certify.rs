@@ -1,0 +1,473 @@
+//! Certificates: what was dropped, as evidence that stands by itself.
+//!
+//! A drop has an interim certificate at once, and a final one when every epoch is
+//! destroyed under which a ring version with the keys was written, and every cache is
+//! past its term. Both are made from the ring, the register and the log, so that whoever
+//! comes after a crash makes the one that is missing.
+//!
+//! Order: drop (ring version) → publish → interim certificate → epochs end → final
+//! certificate. If we stop between any two, the next sweep goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use object_store::ObjectStoreExt;
+use sha2::{Digest, Sha256};
+
+use super::paths::{Paths, Scope};
+use crate::audit::layout::{CertificateStage, Object, OrderStage};
+use crate::audit::operation::Operation;
+use crate::audit::proof::{ProvenOperation, prove_all};
+use crate::audit::query::{Filter, operations};
+use crate::audit::{Action, Intent, KeyRef, OutcomeResult, RingRef, papers};
+use crate::certificate::{
+    self as paper, Assurance, Authority, Blobs, Caches, Certificate, CertificateBody, CheckValue,
+    ClockReading, DroppedKey, EpochEnd, Evidence, Format, GoneBy, KeyKind, Limit, Method, RingTransition,
+    SignedOrder as SignedPaper, Signer, SurvivorClass, Survivors, TimeEvidence, Verification,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{CertificateId, CustomerId, KekId, OrderId};
+use crate::kms::DestructionAssurance;
+use crate::order::SignedOrder;
+use crate::register::{EpochPhase, EpochState, Register};
+use crate::retention::clock::{ClockSource, TrustedTime};
+use crate::ring::{Dropped, EntryKind, Ring, certificate_id};
+use crate::room::Strongroom;
+use crate::room::keyring::{Asker, close};
+use crate::store::{layout, store_error};
+use crate::time::Timestamp;
+
+/// How far a record's time may be from the trusted time of the same act.
+const SLACK: Duration = Duration::from_hours(26);
+
+/// The certificates that are kept, each with its newest stage.
+type Kept = BTreeMap<CertificateId, CertificateStage>;
+
+/// Whether a certificate of this ring is missing that can be made.
+pub(super) fn is_wanting(ring: &Ring, kept: &Kept, register: &Register) -> bool {
+    drops(ring).into_iter().any(|(version, keys)| {
+        match kept.get(&certificate_id(ring.store, ring.customer, version)) {
+            None => true,
+            Some(CertificateStage::Interim) => are_gone(&keys, register),
+            Some(CertificateStage::Final) => false,
+        }
+    })
+}
+
+/// The keys that were dropped, by the ring version that no longer had them.
+fn drops(ring: &Ring) -> BTreeMap<u64, Vec<&Dropped>> {
+    let mut drops = BTreeMap::<u64, Vec<&Dropped>>::new();
+    for gone in &ring.dropped {
+        drops.entry(gone.version).or_default().push(gone);
+    }
+    drops
+}
+
+/// Whether every epoch is gone under which a ring version had one of the keys.
+fn are_gone(dropped: &[&Dropped], register: &Register) -> bool {
+    let is_gone = |number| {
+        register.epoch_state(number).is_some_and(|epoch| matches!(epoch.state, EpochPhase::Gone { .. }))
+    };
+    dropped.iter().flat_map(|gone| gone.born..=gone.last).all(is_gone)
+}
+
+impl Strongroom {
+    /// Makes the certificates that are missing of one customer, and the final ones that
+    /// can be made now. The log has to be published up to the drops.
+    pub(super) async fn certify(
+        &self,
+        asker: Asker<'_>,
+        ring: &Arc<Ring>,
+        (kept, register): (&Kept, &Register),
+        time: &TrustedTime,
+    ) -> Result<Kept> {
+        let mut made = Kept::new();
+        for (version, keys) in drops(ring) {
+            let id = certificate_id(ring.store, ring.customer, version);
+            let interim = match kept.get(&id) {
+                Some(CertificateStage::Final) => continue,
+                Some(CertificateStage::Interim) if !are_gone(&keys, register) => continue,
+                _ => self.certificate(id, CertificateStage::Interim).await?,
+            };
+            let interim = match interim {
+                Some(interim) => interim,
+                None => {
+                    let body = self.interim(asker, ring, version, &keys, time).await?;
+                    made.insert(id, CertificateStage::Interim);
+                    self.keep_certificate(asker, body).await?
+                }
+            };
+            if let Some(body) = self.finality(&interim, &keys, register, time).await? {
+                self.keep_certificate(asker, body).await?;
+                made.insert(id, CertificateStage::Final);
+            }
+        }
+        Ok(made)
+    }
+
+    /// A certificate that is kept, its signature verified.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Integrity`] if what stands there is none of this log;
+    /// [`ErrorKind::AuditUnavailable`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn certificate(
+        &self,
+        id: CertificateId,
+        stage: CertificateStage,
+    ) -> Result<Option<Certificate>> {
+        let kept = papers::read(&self.log_reader(), Object::Certificate { id, stage }).await?;
+        kept.map(|bytes| Certificate::parse(&bytes, &self.0.log.authority())).transpose()
+    }
+
+    /// Signs and keeps a certificate. One that another node made meanwhile is as good.
+    async fn keep_certificate(&self, asker: Asker<'_>, body: CertificateBody) -> Result<Certificate> {
+        let room = &*self.0;
+        let (id, stage) = (body.certificate, body.stage);
+        let mut intent = Intent::new(room.log.request_id()?, asker.access, Action::Certify);
+        (intent.cause, intent.customer, intent.certificate) = (asker.cause, Some(body.customer), Some(id));
+        let (open, receipt) = room.log.begin(intent).await?;
+        drop(receipt);
+        let kept = async {
+            let certificate = paper::sign(body, &*room.log_config.signer).await?;
+            let object = Object::Certificate { id, stage };
+            let limit = room.log_config.deadline;
+            match papers::keep(&*room.storages.audit, object, certificate.to_note(), limit).await {
+                Err(error) if error.kind() == ErrorKind::Integrity => {
+                    self.certificate(id, stage).await?.ok_or(error)
+                }
+                kept => kept.map(|()| certificate),
+            }
+        };
+        let kept = kept.await;
+        close(open, kept).await
+    }
+
+    async fn interim(
+        &self,
+        asker: Asker<'_>,
+        ring: &Arc<Ring>,
+        version: u64,
+        dropped: &[&Dropped],
+        time: &TrustedTime,
+    ) -> Result<CertificateBody> {
+        let ids: BTreeSet<KekId> = dropped.iter().map(|gone| gone.id).collect();
+        let first = dropped.first().ok_or_else(|| lost("the dropped keys"))?;
+        let paths = self.paths_of(ring, &ids).await?;
+        let scope = paths.scope(ring, &ids);
+        let found = self.records_of(ring.customer, version, &ids, first).await?;
+        let written = found.ring_write.ring.ok_or_else(|| lost("the writing of the ring"))?;
+        self.read_back(ring.customer, written).await?;
+        let authority = match first.order {
+            None => Authority::Routine,
+            Some(order) => Authority::Order(Box::new(self.signed_paper(asker, order).await?)),
+        };
+        let evidence = self.evidence(&found.operations).await?;
+        let assurance = self.assurance_of(asker, dropped).await?;
+        let survivors = survivors(ring, &paths, &scope);
+        let stage = CertificateStage::Interim;
+        let policy = ring.policies.iter().rev().find(|policy| policy.since <= first.at);
+        let policy = policy.unwrap_or_else(|| ring.policy());
+        Ok(CertificateBody {
+            format: Format::V1,
+            stage,
+            certificate: certificate_id(ring.store, ring.customer, version),
+            store: ring.store,
+            customer: ring.customer,
+            issued: self.0.clock.now().max(time.at()),
+            method: Method::new(stage, assurance),
+            scope: paper::Scope {
+                keys: keys(dropped),
+                blobs: Blobs::of(&scope.shredded, &scope.uncertain, Some(scope.bytes)),
+                survivors: survivors.clone(),
+            },
+            policy: paper::Policy {
+                version: u64::from(policy.number),
+                retention: policy.period,
+                window_days: u32::from(policy.window.days()),
+            },
+            authority,
+            run_by: found.ring_write.principal.clone(),
+            ring: RingTransition { version, hash: written.hash, previous: version - 1 },
+            time: TimeEvidence { at: first.at, readings: readings(time) },
+            epochs: Vec::new(),
+            caches: None,
+            verification: Verification::required(stage).to_vec(),
+            limits: Limit::of(stage, assurance, &survivors),
+            ciphertext: None,
+            evidence,
+        })
+    }
+
+    /// What a final certificate says, if it can be made: every epoch of the keys is
+    /// gone, and every cache is past its term.
+    async fn finality(
+        &self,
+        interim: &Certificate,
+        dropped: &[&Dropped],
+        register: &Register,
+        time: &TrustedTime,
+    ) -> Result<Option<CertificateBody>> {
+        let numbers: BTreeSet<u32> = dropped.iter().flat_map(|gone| gone.born..=gone.last).collect();
+        let mut ends = Vec::new();
+        for number in &numbers {
+            match register.epoch_state(*number) {
+                Some(EpochState { state: EpochPhase::Gone { seen_at }, kms_key, .. }) => {
+                    ends.push((*number, kms_key.clone(), *seen_at));
+                }
+                _ => return Ok(None),
+            }
+        }
+        let mut body = interim.body().clone();
+        let ttl = self.0.keyring.limits.ttl;
+        let over = body.issued.max(body.time.at).saturating_add(ttl);
+        if time.at() < over {
+            return Ok(None);
+        }
+        let ended = self.ends_of_epochs(&numbers).await?;
+        for (epoch, kms_key, gone) in ends {
+            let [disable, delete] = ended.get(&epoch).ok_or_else(|| lost("the end of an epoch"))?;
+            let local = self.0.keyring.kms.get(&kms_key)?.assurance() == DestructionAssurance::BestEffort;
+            body.epochs.push(EpochEnd {
+                epoch,
+                kms_key,
+                disabled: disable.intent_entry().record.time,
+                scheduled: delete.intent_entry().record.time,
+                gone,
+                seen: if local { GoneBy::FileRemoved } else { GoneBy::KmsReportsGone },
+            });
+        }
+        let ended: Vec<Operation> = ended.into_values().flatten().collect();
+        let evidence = self.evidence(&ended).await?;
+        body.stage = CertificateStage::Final;
+        body.issued = self.0.clock.now().max(time.at());
+        body.method = Method::new(body.stage, body.method.assurance);
+        body.caches = Some(Caches { ttl_seconds: ttl.as_secs(), over });
+        body.verification = Verification::required(body.stage).to_vec();
+        body.limits = Limit::of(body.stage, body.method.assurance, &body.scope.survivors);
+        body.evidence.extend(evidence);
+        Ok(Some(body))
+    }
+
+    /// The records by which epochs' keys were disabled and their deletion scheduled: the
+    /// last of each that ended well.
+    async fn ends_of_epochs(&self, numbers: &BTreeSet<u32>) -> Result<BTreeMap<u32, [Operation; 2]>> {
+        // They are in the chain of the store itself, so that not all is read.
+        let store = CustomerId::from_bytes(*self.0.store.as_bytes());
+        let filter = Filter { customer: Some(store), ..Filter::default() };
+        let mut found = operations(&self.log_reader(), &filter, None);
+        let (mut disabled, mut deleted) = (BTreeMap::new(), BTreeMap::new());
+        while let Some(operation) = found.try_next().await? {
+            let Some(KeyRef::Epoch { epoch, .. }) = operation.intent().key else { continue };
+            let into = match operation.intent().action {
+                Action::EpochDisable => &mut disabled,
+                Action::EpochDelete => &mut deleted,
+                _ => continue,
+            };
+            if numbers.contains(&epoch) && ended_well(&operation) {
+                into.insert(epoch, operation);
+            }
+        }
+        let both = disabled
+            .into_iter()
+            .filter_map(|(epoch, disable)| deleted.remove(&epoch).map(|delete| (epoch, [disable, delete])));
+        Ok(both.collect())
+    }
+
+    /// Operations with their proofs, from what is published of the log.
+    async fn evidence(&self, operations: &[Operation]) -> Result<Vec<Evidence>> {
+        let mut entries = Vec::new();
+        for operation in operations {
+            entries.push(operation.intent_entry().clone());
+            entries.extend(operation.outcome_entry().cloned());
+        }
+        let mut proofs = prove_all(&self.log_reader(), &entries).await?.into_iter();
+        let mut next = || proofs.next().ok_or_else(|| lost("a proof"));
+        let mut evidence = Vec::new();
+        for operation in operations {
+            let intent = next()?;
+            let outcome = operation.outcome_entry().map(|_| next()).transpose()?;
+            let operation = operation.clone();
+            evidence.extend(Evidence::of(&ProvenOperation { operation, intent, outcome }));
+        }
+        Ok(evidence)
+    }
+
+    /// The records of one drop: its tombstones, and the writing of the ring version.
+    async fn records_of(
+        &self,
+        customer: CustomerId,
+        version: u64,
+        keys: &BTreeSet<KekId>,
+        first: &Dropped,
+    ) -> Result<Found> {
+        let filter = Filter {
+            customer: Some(customer),
+            from: Some(earlier(first.at)),
+            until: Some(first.at.saturating_add(SLACK)),
+            ..Filter::default()
+        };
+        let mut found = operations(&self.log_reader(), &filter, None);
+        let (mut tombstones, mut ring_write) = (BTreeMap::<KekId, Operation>::new(), None);
+        while let Some(operation) = found.try_next().await? {
+            let intent = operation.intent();
+            match (intent.action, intent.key.clone()) {
+                (Action::ShredDrop, Some(key)) if may_have_ended_well(&operation) => {
+                    let id = match key {
+                        KeyRef::Kek { id, .. } | KeyRef::HoldKey { id } | KeyRef::NameKey { id } => id,
+                        _ => continue,
+                    };
+                    if keys.contains(&id) {
+                        tombstones.insert(id, operation);
+                    }
+                }
+                (Action::RingWrite, _)
+                    if intent.ring.is_some_and(|ring| ring.version == version)
+                        && may_have_ended_well(&operation) =>
+                {
+                    ring_write = Some(operation);
+                }
+                _ => {}
+            }
+        }
+        let ring_write = ring_write.ok_or_else(|| lost("the writing of the ring"))?;
+        if tombstones.len() != keys.len() {
+            return Err(lost("the drop of a key"));
+        }
+        let written = ring_write.intent().clone();
+        let operations = tombstones.into_values().chain([ring_write]).collect();
+        Ok(Found { operations, ring_write: written })
+    }
+
+    /// Reads a ring version back, and compares it with what the log says was written.
+    async fn read_back(&self, customer: CustomerId, written: RingRef) -> Result<()> {
+        let path = layout::ring(customer, written.version);
+        let failed = |error| store_error(error, "read a ring back");
+        let stored = self.0.storages.keys.get(&path).await.map_err(failed)?;
+        let bytes = stored.bytes().await.map_err(failed)?;
+        if <[u8; 32]>::from(Sha256::digest(&bytes)) == written.hash {
+            return Ok(());
+        }
+        let message =
+            format!("ring version {} of customer {customer} is not what was written", written.version);
+        Err(Error::new(ErrorKind::Integrity, message))
+    }
+
+    /// The order as it stands in a certificate.
+    async fn signed_paper(&self, asker: Asker<'_>, id: OrderId) -> Result<SignedPaper> {
+        let object = Object::Order { id, stage: OrderStage::Approved };
+        let bytes =
+            papers::read(&self.log_reader(), object).await?.ok_or_else(|| lost("the approved order"))?;
+        let signed = SignedOrder::parse(&bytes)?;
+        let register = self.0.keyring.register(asker).await?;
+        let store = CustomerId::from_bytes(*self.0.store.as_bytes());
+        let pinned = self.0.log.ring_pin(store).await?.ok_or_else(|| lost("the pin of the register"))?;
+        let signer = |principal: &crate::access::Principal| {
+            let person = register.people.get(principal).ok_or_else(|| lost("a person of the order"))?;
+            Ok::<_, Error>(Signer { principal: principal.clone(), key: person.key })
+        };
+        let requester = signed.order().requested_by.clone();
+        let approver = (signed.note().signatures().iter())
+            .find_map(|line| line.name().as_str().parse().ok().filter(|name| *name != requester))
+            .ok_or_else(|| lost("the approver of the order"))?;
+        Ok(SignedPaper {
+            id,
+            requester: signer(&requester)?,
+            approver: signer(&approver)?,
+            register: pinned,
+            note: signed.note().to_string(),
+        })
+    }
+
+    /// What the KMS of the keys' epochs can promise: the least of them.
+    async fn assurance_of(&self, asker: Asker<'_>, dropped: &[&Dropped]) -> Result<Assurance> {
+        let register = self.0.keyring.register(asker).await?;
+        for number in dropped.iter().flat_map(|gone| gone.born..=gone.last) {
+            let epoch = register.epoch_state(number).ok_or_else(|| lost("an epoch"))?;
+            if self.0.keyring.kms.get(&epoch.kms_key)?.assurance() == DestructionAssurance::BestEffort {
+                return Ok(Assurance::BestEffort);
+            }
+        }
+        Ok(Assurance::Attested)
+    }
+}
+
+/// The records of one drop.
+struct Found {
+    operations: Vec<Operation>,
+    ring_write: Intent,
+}
+
+fn ended_well(operation: &Operation) -> bool {
+    operation.outcome().is_some_and(|outcome| outcome.result == OutcomeResult::Ok)
+}
+
+/// It did, or its writer died before it could say so; what was written then tells.
+fn may_have_ended_well(operation: &Operation) -> bool {
+    operation
+        .outcome()
+        .is_none_or(|outcome| matches!(outcome.result, OutcomeResult::Ok | OutcomeResult::Unknown))
+}
+
+fn earlier(at: Timestamp) -> Timestamp {
+    let micros = u64::try_from(SLACK.as_micros()).unwrap_or(u64::MAX);
+    Timestamp::from_micros(at.micros().saturating_sub(micros)).unwrap_or(at)
+}
+
+fn lost(what: &'static str) -> Error {
+    Error::new(ErrorKind::Integrity, format!("the log or the register does not have {what}"))
+}
+
+fn readings(time: &TrustedTime) -> Vec<ClockReading> {
+    let source = |source| match source {
+        ClockSource::Host => paper::ClockSource::Host,
+        ClockSource::Storage => paper::ClockSource::Store,
+        ClockSource::Log => paper::ClockSource::Log,
+    };
+    time.readings()
+        .iter()
+        .map(|reading| ClockReading { source: source(reading.source), at: reading.at })
+        .collect()
+}
+
+fn keys(dropped: &[&Dropped]) -> Vec<DroppedKey> {
+    let key = |gone: &&Dropped| {
+        let (kind, day) = match gone.kind {
+            EntryKind::Day(day) => (KeyKind::Day, Some(day)),
+            EntryKind::Hold => (KeyKind::Hold, None),
+            EntryKind::Name => (KeyKind::Name, None),
+        };
+        let check_value = CheckValue(gone.check_value);
+        DroppedKey {
+            id: gone.id,
+            kind,
+            day,
+            check_value,
+            minted: gone.minted,
+            born: gone.born,
+            last: gone.last,
+        }
+    };
+    dropped.iter().map(key).collect()
+}
+
+/// Why the blobs live on that do.
+fn survivors(ring: &Ring, paths: &Paths, scope: &Scope) -> Vec<Survivors> {
+    let mut counts = BTreeMap::<SurvivorClass, u64>::new();
+    for (blob, paths) in paths.blobs().filter(|(blob, _)| scope.surviving.contains(blob)) {
+        let kinds = || paths.keys.keys().filter_map(|key| ring.entry(*key)).map(|entry| entry.kind);
+        let class = if kinds().any(|kind| kind == EntryKind::Hold) {
+            SurvivorClass::Held
+        } else if kinds().any(|kind| matches!(kind, EntryKind::Day(day) if day > blob.day())) {
+            SurvivorClass::Extended
+        } else {
+            SurvivorClass::Rewrapped
+        };
+        *counts.entry(class).or_default() += 1;
+    }
+    counts.into_iter().map(|(class, blobs)| Survivors { class, blobs }).collect()
+}

@@ -1,0 +1,118 @@
+//! One blob, early: its neighbours are made safe, and then its keys are dropped.
+//!
+//! A blob dies when the keys die that it is wrapped under, and its neighbours of the same
+//! day with it. So these are wrapped again under another key of their day first. Which
+//! they are comes from the log, where each has an intent before it exists; one whose
+//! writer may still be at it keeps the drop waiting.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::paths::{BlobPaths, Certainty, Paths};
+use crate::audit::Action;
+use crate::error::{ErrorKind, Result};
+use crate::id::{BlobId, KekId};
+use crate::ring::{EntryKind, EntryState, Ring};
+use crate::room::keyring::{Asker, Want};
+use crate::room::wraps::{Reason, rewrap};
+use crate::room::{Customer, Strongroom};
+use crate::time::Day;
+
+/// What became of the neighbours of a blob that is destroyed by itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Neighbours {
+    /// Those that have another path for as long as they are kept.
+    pub(super) safe: BTreeSet<BlobId>,
+    /// Those that are not on the storage: their writers never ended, or it lost them.
+    pub(super) missing: BTreeSet<BlobId>,
+    /// Those that are not safe yet.
+    pub(super) unsafe_yet: BTreeSet<BlobId>,
+}
+
+impl Neighbours {
+    pub(super) fn is_safe(&self) -> bool {
+        self.unsafe_yet.is_empty()
+    }
+}
+
+impl Strongroom {
+    /// Sees to it that every other blob under `keys` has a path that outlives them.
+    ///
+    /// # Errors
+    /// As [`Customer::extend`]: one of them may fail; what was done stands.
+    pub(super) async fn make_neighbours_safe(
+        &self,
+        asker: Asker<'_>,
+        ring: &Arc<Ring>,
+        keys: &BTreeSet<KekId>,
+        blob: BlobId,
+    ) -> Result<Neighbours> {
+        let paths = self.paths_of(ring, keys).await?;
+        let customer = Customer::new(self.clone(), ring.customer, asker.access.clone());
+        let mut neighbours = Neighbours::default();
+        let others: Vec<(BlobId, &BlobPaths)> =
+            paths.under(keys).filter(|(other, _)| *other != blob && !ring.is_withdrawn(*other)).collect();
+        for (other, paths) in others {
+            if is_safe(ring, keys, other, paths) {
+                neighbours.safe.insert(other);
+            } else if paths.open {
+                // Its writer may be at it: settling the log closes what nobody ends.
+                neighbours.unsafe_yet.insert(other);
+            } else {
+                match self.rewrap_neighbour(asker, &customer, other, promised(ring, other, paths)).await {
+                    Ok(()) => neighbours.safe.insert(other),
+                    Err(error) if error.kind() == ErrorKind::NotFound => neighbours.missing.insert(other),
+                    // A key that cannot be used now, or a storage that does not answer.
+                    Err(_) => neighbours.unsafe_yet.insert(other),
+                };
+            }
+        }
+        Ok(neighbours)
+    }
+
+    async fn rewrap_neighbour(
+        &self,
+        asker: Asker<'_>,
+        customer: &Customer,
+        blob: BlobId,
+        day: Day,
+    ) -> Result<()> {
+        let ring = self.0.keyring.ensure(asker, customer.id(), &Want::DayKeys(day)).await?;
+        let Some(to) = ring.day_key(day) else {
+            return Err(crate::error::Error::new(ErrorKind::Conflict, "the ring has no key for this day"));
+        };
+        let reason = Reason { action: Action::Rewrap, hold: None };
+        rewrap(customer, blob, to.id, reason).await.map(drop)
+    }
+
+    /// The keys that one blob is or may be wrapped under.
+    pub(super) async fn keys_of(&self, ring: &Ring, blob: BlobId) -> Result<(Paths, BTreeSet<KekId>)> {
+        let days: BTreeSet<KekId> = ring.entries.iter().map(|entry| entry.id).collect();
+        let paths = self.paths_of(ring, &days).await?;
+        let keys = (paths.blobs().filter(|(id, _)| **id == blob))
+            .flat_map(|(_, paths)| paths.keys.keys().copied())
+            .filter(|key| ring.entry(*key).is_some())
+            .collect();
+        Ok((paths, keys))
+    }
+}
+
+/// Until when a blob is kept, as far as the log knows.
+fn promised(ring: &Ring, blob: BlobId, paths: &BlobPaths) -> Day {
+    let days = paths.keys.keys().filter_map(|key| match ring.entry(*key)?.kind {
+        EntryKind::Day(day) => Some(day),
+        _ => None,
+    });
+    days.max().unwrap_or(blob.day()).max(blob.day())
+}
+
+/// Whether a blob has a path, other than by `keys`, for as long as it is kept.
+fn is_safe(ring: &Ring, keys: &BTreeSet<KekId>, blob: BlobId, paths: &BlobPaths) -> bool {
+    let until = promised(ring, blob, paths);
+    paths.keys.iter().any(|(key, certainty)| {
+        let outlives = ring.entry(*key).is_some_and(|entry| {
+            matches!(entry.kind, EntryKind::Day(day) if day >= until) && entry.state == EntryState::Active
+        });
+        *certainty == Certainty::Certain && !keys.contains(key) && outlives
+    })
+}

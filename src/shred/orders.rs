@@ -1,0 +1,516 @@
+//! Orders of two people: asked for, approved, and done.
+//!
+//! An order is a note that its requester signs and somebody else approves, each with a
+//! personal key that is in the store's register ([`crate::order`]). It is kept on the
+//! audit storage, first as it was asked for and then as it was approved, and what it asks
+//! for is done when the second stands there. If we stop in between, the next sweep does
+//! it, as long as the order is in force; none is done twice, because what is done by it
+//! notes its id.
+//!
+//! Invariant: nothing here believes an order by where it lies. Each step that one allows
+//! verifies the signatures anew against the register.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::ObjectStoreExt;
+use sha2::{Digest, Sha256};
+
+use super::ATTEMPTS;
+use crate::access::{Access, Principal};
+use crate::audit::layout::{self as audit_layout, Object, OrderStage};
+use crate::audit::{Action, Intent, papers};
+use crate::entropy::random;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{BlobId, CustomerId, KekId, OrderId};
+use crate::order::{ApprovedOrder, Order, OrderKind, SeenRing, SignedOrder};
+use crate::register::Register;
+use crate::retention::clock::TrustedTime;
+use crate::retention::permit::permit_ordered;
+use crate::ring::{Change, EntryKind, EntryState, Ring};
+use crate::room::Strongroom;
+use crate::room::keyring::{Asker, Want, close};
+use crate::store::{layout, store_error};
+use crate::time::Timestamp;
+use crate::tlog::NamedKey;
+
+/// How long an order is good for, unless its requester says otherwise: 14 days.
+pub const VALIDITY: Duration = Duration::from_hours(14 * 24);
+
+/// How far an order has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OrderState {
+    /// Asked for, and not approved.
+    Requested,
+    /// Approved, and not done.
+    Approved,
+    /// Done.
+    Done,
+    /// Its time is over, and it was not done.
+    Expired,
+}
+
+/// An order, and how far it has come.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OrderStatus {
+    /// As it is kept.
+    pub signed: SignedOrder,
+    /// How far it has come.
+    pub state: OrderState,
+}
+
+/// What was done by an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Executed {
+    /// It was done before.
+    Before,
+    /// These keys are in the window, and dropped when it is over.
+    Pended {
+        /// Which.
+        keys: BTreeSet<KekId>,
+        /// The end of the window.
+        until: Timestamp,
+        /// Neighbours that are not safe yet: the drop waits for them.
+        waiting_for: BTreeSet<BlobId>,
+    },
+    /// A new version of the customer's ring.
+    Ring(u64),
+    /// A new version of the store's register.
+    Register(u64),
+}
+
+/// The approved orders that are kept.
+#[derive(Debug, Default)]
+pub(super) struct Orders(BTreeMap<OrderId, SignedOrder>);
+
+impl Orders {
+    /// Those about the customer of this ring that are in force and were not used.
+    pub(super) fn unused_of<'a>(
+        &'a self,
+        ring: &'a Ring,
+        time: &'a TrustedTime,
+    ) -> impl Iterator<Item = &'a SignedOrder> + 'a {
+        self.0.values().filter(move |signed| {
+            let order = signed.order();
+            let in_force = order.not_before <= time.at() && time.at() < order.expires;
+            order.customer == Some(ring.customer) && in_force && ring.orders.binary_search(&order.id).is_err()
+        })
+    }
+
+    /// The blob that an order destroys by itself, if it does that.
+    pub(super) fn blob_of(&self, order: OrderId) -> Result<Option<BlobId>> {
+        let lost = || Error::new(ErrorKind::Integrity, format!("the order {order} is not kept any longer"));
+        match &self.0.get(&order).ok_or_else(lost)?.order().what {
+            OrderKind::DestroyBlob { blob } => Ok(Some(*blob)),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Strongroom {
+    /// An order to be signed by its requester. What it concerns is looked at now, and the
+    /// signers sign for what they saw: its ring's version and hash are in it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such customer; [`ErrorKind::InvalidInput`]
+    /// if the order needs a customer and none is named, or the other way round.
+    ///
+    /// # Cancel safety
+    /// Nothing is written but records.
+    pub async fn draft_order(
+        &self,
+        access: &Access,
+        what: OrderKind,
+        customer: Option<CustomerId>,
+        requester: Principal,
+        validity: Duration,
+    ) -> Result<Order> {
+        let id = OrderId::from_bytes(random(&*self.0.entropy)?);
+        let now = self.0.clock.now();
+        let within = (now, now.saturating_add(validity));
+        let order = Order::new((id, self.0.store), what, requester, now, within);
+        match (order.what.concerns_customer(), customer) {
+            (true, Some(customer)) => {
+                let asker = Asker { access, cause: None };
+                let ring = self.0.keyring.fresh_ring(asker, customer).await?;
+                let sha256 = self.hash_of(customer, ring.version).await?;
+                Ok(order.concerning(customer, SeenRing { version: ring.version, sha256 }))
+            }
+            (false, None) => Ok(order),
+            _ => Err(Error::new(ErrorKind::InvalidInput, "the order is not about a customer, or lacks one")),
+        }
+    }
+
+    /// Keeps an order that its requester signed. Nothing is done before somebody else
+    /// approves it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] if the signature is not that of a registered person, which is
+    /// recorded; [`ErrorKind::InvalidInput`] for another store's.
+    ///
+    /// # Cancel safety
+    /// It is kept or not; call it again.
+    pub async fn request_order(&self, access: &Access, signed: &SignedOrder) -> Result<OrderId> {
+        let order = signed.order();
+        self.recorded(access, Action::OrderRequest, order, &order.requested_by, async |asker| {
+            let register = self.0.keyring.register(asker).await?;
+            let signers = self.signers(signed, &register, asker).await?;
+            if !signers.contains(&order.requested_by) {
+                return Err(denied("an order is signed by the registered person who asks for it"));
+            }
+            self.keep_order(signed, OrderStage::Request).await
+        })
+        .await?;
+        Ok(order.id)
+    }
+
+    /// Signs an order as its approver, and does what it asks for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is no such order; [`ErrorKind::Denied`] if the
+    /// key is the requester's own or no registered person's, if the order is not in force,
+    /// or a hold is in the way; then the order stands as approved if its signatures do,
+    /// and a sweep does it once it can.
+    ///
+    /// # Cancel safety
+    /// Call it again, or sweep.
+    pub async fn approve_order(&self, access: &Access, id: OrderId, key: &NamedKey) -> Result<Executed> {
+        let mut signed = match self.kept_order(id).await? {
+            Some((signed, OrderStage::Request)) => signed,
+            // Somebody was first: what they approved is done, if it was not.
+            Some((signed, OrderStage::Approved)) => return self.execute_now(access, &signed).await,
+            None => return Err(Error::new(ErrorKind::NotFound, "there is no such order")),
+        };
+        signed.approve(key)?;
+        self.submit_approved(access, &signed, principal_of(key)?).await
+    }
+
+    /// Keeps an order under which two signatures are, and does what it asks for.
+    ///
+    /// # Errors
+    /// As [`Strongroom::approve_order`].
+    ///
+    /// # Cancel safety
+    /// Call it again, or sweep.
+    pub async fn submit_approved(
+        &self,
+        access: &Access,
+        signed: &SignedOrder,
+        approver: Principal,
+    ) -> Result<Executed> {
+        self.recorded(access, Action::OrderApprove, signed.order(), &approver, async |asker| {
+            let register = self.0.keyring.register(asker).await?;
+            let signers = self.signers(signed, &register, asker).await?;
+            if signers.len() != 2 || !signers.contains(&approver) || approver == signed.order().requested_by {
+                return Err(denied("an order is approved by a registered person who did not ask for it"));
+            }
+            self.keep_order(signed, OrderStage::Approved).await
+        })
+        .await?;
+        // If we stop here, the next sweep does it.
+        self.execute_now(access, signed).await
+    }
+
+    /// All orders that are kept.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Integrity`] if one of them is none; [`ErrorKind::AuditUnavailable`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written but records.
+    pub async fn orders(&self, access: &Access) -> Result<Vec<OrderStatus>> {
+        let asker = Asker { access, cause: None };
+        let register = self.0.keyring.register(asker).await?;
+        let mut all = Vec::new();
+        for (id, stage) in self.order_stages().await? {
+            let Some(signed) = self.read_order(id, stage).await? else { continue };
+            let used = match signed.order().customer {
+                Some(customer) => {
+                    let ring = self.0.keyring.ring(asker, customer).await?;
+                    ring.orders.binary_search(&id).is_ok()
+                }
+                None => register.was_used(id),
+            };
+            let state = match stage {
+                _ if used => OrderState::Done,
+                _ if self.0.clock.now() >= signed.order().expires => OrderState::Expired,
+                OrderStage::Request => OrderState::Requested,
+                OrderStage::Approved => OrderState::Approved,
+            };
+            all.push(OrderStatus { signed, state });
+        }
+        Ok(all)
+    }
+
+    /// The approved orders that are kept.
+    pub(super) async fn approved_orders(&self) -> Result<Orders> {
+        let mut orders = Orders::default();
+        for (id, stage) in self.order_stages().await? {
+            if stage == OrderStage::Approved
+                && let Some(signed) = self.read_order(id, stage).await?
+            {
+                orders.0.insert(id, signed);
+            }
+        }
+        Ok(orders)
+    }
+
+    async fn order_stages(&self) -> Result<BTreeMap<OrderId, OrderStage>> {
+        let mut newest = BTreeMap::new();
+        for path in self.log_reader().list(&audit_layout::orders()).await? {
+            let Some(Object::Order { id, stage }) = Object::at(&path) else {
+                return Err(Error::new(
+                    ErrorKind::Integrity,
+                    "something stands among the orders that is none",
+                ));
+            };
+            let found = newest.entry(id).or_insert(stage);
+            *found = stage.max(*found);
+        }
+        Ok(newest)
+    }
+
+    async fn read_order(&self, id: OrderId, stage: OrderStage) -> Result<Option<SignedOrder>> {
+        let Some(bytes) = papers::read(&self.log_reader(), Object::Order { id, stage }).await? else {
+            return Ok(None);
+        };
+        match SignedOrder::parse(&bytes) {
+            Ok(signed) if signed.order().id == id => Ok(Some(signed)),
+            _ => Err(Error::new(ErrorKind::Integrity, format!("the order {id} is not what was kept"))),
+        }
+    }
+
+    /// An order in the newest stage it is kept in.
+    async fn kept_order(&self, id: OrderId) -> Result<Option<(SignedOrder, OrderStage)>> {
+        for stage in [OrderStage::Approved, OrderStage::Request] {
+            if let Some(signed) = self.read_order(id, stage).await? {
+                return Ok(Some((signed, stage)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn keep_order(&self, signed: &SignedOrder, stage: OrderStage) -> Result<()> {
+        let room = &*self.0;
+        if signed.order().store != room.store {
+            return Err(Error::new(ErrorKind::InvalidInput, "the order is for another store"));
+        }
+        let object = Object::Order { id: signed.order().id, stage };
+        papers::keep(&*room.storages.audit, object, signed.note().to_string(), room.log_config.deadline).await
+    }
+
+    /// Who of the registered people signed it. For an order that sets the clock, by this
+    /// host's: the time is what it is about.
+    async fn signers(
+        &self,
+        signed: &SignedOrder,
+        register: &Register,
+        asker: Asker<'_>,
+    ) -> Result<Vec<Principal>> {
+        let bounds = match signed.order().what {
+            OrderKind::SetClock { .. } => {
+                let at = self.0.clock.now();
+                crate::retention::clock::Bounds { earliest: at, latest: at }
+            }
+            _ => self.destruction_time(asker.access).await?.bounds(),
+        };
+        Ok(signed.signers(&register.people, &bounds)?)
+    }
+
+    /// Does `work` between the intent and the outcome of somebody's signature.
+    async fn recorded(
+        &self,
+        access: &Access,
+        action: Action,
+        order: &Order,
+        by: &Principal,
+        work: impl AsyncFnOnce(Asker<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let access = Access { principal: by.clone(), ..access.clone() };
+        let mut intent = Intent::new(self.0.log.request_id()?, &access, action);
+        (intent.customer, intent.order) = (order.customer, Some(order.id));
+        let (open, receipt) = self.0.log.begin(intent).await?;
+        drop(receipt);
+        let asker = Asker { access: &access, cause: Some(open.request()) };
+        let done = work(asker).await;
+        close(open, done).await
+    }
+
+    async fn execute_now(&self, access: &Access, signed: &SignedOrder) -> Result<Executed> {
+        let storage = self.0.storages.clock().await?;
+        match &signed.order().what {
+            OrderKind::SetClock { .. } => {
+                self.set_clock(access, signed).await?;
+                Ok(Executed::Register(self.register(access).await?.version))
+            }
+            OrderKind::SetPeople { .. } => {
+                self.set_people(access, signed, storage).await?;
+                Ok(Executed::Register(self.register(access).await?.version))
+            }
+            _ => {
+                let time = self.destruction_time(access).await?;
+                self.execute(Asker { access, cause: None }, signed, &time).await
+            }
+        }
+    }
+
+    /// Does what an order on a customer asks for, once.
+    pub(super) async fn execute(
+        &self,
+        asker: Asker<'_>,
+        signed: &SignedOrder,
+        time: &TrustedTime,
+    ) -> Result<Executed> {
+        let order = signed.order();
+        let customer = order.customer.ok_or_else(|| denied("the order names no customer"))?;
+        let ring = self.0.keyring.fresh_ring(asker, customer).await?;
+        if ring.orders.binary_search(&order.id).is_ok() {
+            return Ok(Executed::Before);
+        }
+        self.check_seen(customer, order).await?;
+        let register = self.0.keyring.register(asker).await?;
+        let approve = || Ok::<_, Error>(signed.approved(self.0.store, &register.people, time)?);
+        match &order.what {
+            OrderKind::DestroyDays { .. } | OrderKind::DestroyBlob { .. } => {
+                self.pend_by_order(asker, customer, order, &approve, time).await
+            }
+            OrderKind::ReleaseHold { hold } => {
+                let (hold, at) = (*hold, time.at());
+                let decide = |ring: &Ring| {
+                    let used = ring.orders.binary_search(&order.id).is_ok();
+                    let change = || Ok(Change::ReleaseHold { hold, order: approve()?, at });
+                    (!used).then(change).transpose()
+                };
+                self.by_order(asker, customer, order.id, Action::HoldRelease, &decide).await
+            }
+            OrderKind::ShortenRetention { period } => {
+                let (period, since) = (*period, self.0.clock.now());
+                let decide = |ring: &Ring| {
+                    let (used, window) = (ring.orders.binary_search(&order.id).is_ok(), ring.policy().window);
+                    let change = || Ok(Change::Policy { since, period, window, order: Some(approve()?) });
+                    (!used).then(change).transpose()
+                };
+                self.by_order(asker, customer, order.id, Action::CustomerSet, &decide).await
+            }
+            _ => Err(denied("the order is not one on a customer")),
+        }
+    }
+
+    async fn by_order(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        order: OrderId,
+        action: Action,
+        decide: &(dyn Fn(&Ring) -> Result<Option<Change>> + Send + Sync),
+    ) -> Result<Executed> {
+        let mut intent = Intent::new(self.0.log.request_id()?, asker.access, action);
+        (intent.cause, intent.customer, intent.order) = (asker.cause, Some(customer), Some(order));
+        let (open, receipt) = self.0.log.begin(intent).await?;
+        drop(receipt);
+        let asker = Asker { cause: Some(open.request()), ..asker };
+        let done = self.0.keyring.ensure(asker, customer, &Want::Decided(decide)).await;
+        Ok(Executed::Ring(close(open, done).await?.version))
+    }
+
+    /// Puts what an order destroys into the window.
+    async fn pend_by_order(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        order: &Order,
+        approve: &(dyn Fn() -> Result<ApprovedOrder> + Send + Sync),
+        time: &TrustedTime,
+    ) -> Result<Executed> {
+        for _ in 0..ATTEMPTS {
+            let ring = self.0.keyring.fresh_ring(asker, customer).await?;
+            if ring.orders.binary_search(&order.id).is_ok() {
+                return Ok(Executed::Before);
+            }
+            let (keys, blob) = match &order.what {
+                OrderKind::DestroyBlob { blob } => (self.keys_of(&ring, *blob).await?.1, Some(*blob)),
+                OrderKind::DestroyDays { days } => {
+                    let named = |kind| matches!(kind, EntryKind::Day(day) if days.contains(&day));
+                    let keys = ring.entries.iter().filter(|entry| named(entry.kind)).map(|entry| entry.id);
+                    (keys.collect(), None)
+                }
+                _ => return Err(denied("the order destroys nothing")),
+            };
+            let is_active =
+                |id: &KekId| ring.entry(*id).is_some_and(|entry| entry.state == EntryState::Active);
+            // What is in the window already dies by itself.
+            let keys: BTreeSet<KekId> = keys.into_iter().filter(is_active).collect();
+            if keys.is_empty() {
+                return Err(Error::new(ErrorKind::NotFound, "there is nothing that the order could destroy"));
+            }
+            let permit = permit_ordered(&approve()?, time)
+                .map_err(|error| denied("the order destroys nothing").with_source(error))?;
+            let intents = self.intents(asker, Action::ShredPend, &ring, &keys, Some(order.id))?;
+            let until = ring.policy().window.end(time.at());
+            let change = Change::Pend { keys: keys.clone(), permit, withdraw: blob };
+            if let Some(ring) = self.step(asker, &ring, intents, change).await? {
+                // If we stop here, the sweep that is to drop them makes the neighbours
+                // safe first.
+                let waiting_for = match blob {
+                    Some(blob) => self.make_neighbours_safe(asker, &ring, &keys, blob).await?.unsafe_yet,
+                    None => BTreeSet::new(),
+                };
+                return Ok(Executed::Pended { keys, until, waiting_for });
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, format!("the ring of customer {customer} changes too often")))
+    }
+
+    /// Takes keys back out of the window. One person may: it destroys nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if a key is not there; [`ErrorKind::Denied`] if it is not
+    /// in the window.
+    ///
+    /// # Cancel safety
+    /// They are taken back or not; call it again.
+    pub async fn cancel_shred(
+        &self,
+        access: &Access,
+        customer: CustomerId,
+        keys: &BTreeSet<KekId>,
+    ) -> Result<Arc<Ring>> {
+        let asker = Asker { access, cause: None };
+        for _ in 0..ATTEMPTS {
+            let ring = self.0.keyring.fresh_ring(asker, customer).await?;
+            let intents = self.intents(asker, Action::ShredCancel, &ring, keys, None)?;
+            if let Some(ring) = self.step(asker, &ring, intents, Change::Cancel(keys.clone())).await? {
+                return Ok(ring);
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, format!("the ring of customer {customer} changes too often")))
+    }
+
+    /// That the ring that the signers saw is one that this customer had.
+    async fn check_seen(&self, customer: CustomerId, order: &Order) -> Result<()> {
+        let seen = order.ring.ok_or_else(|| denied("the order does not say which ring its signers saw"))?;
+        if self.hash_of(customer, seen.version).await? == seen.sha256 {
+            return Ok(());
+        }
+        Err(denied("the signers saw another ring than the customer's"))
+    }
+
+    async fn hash_of(&self, customer: CustomerId, version: u64) -> Result<[u8; 32]> {
+        let failed = |error| store_error(error, "read a ring");
+        let stored = self.0.storages.keys.get(&layout::ring(customer, version)).await.map_err(failed)?;
+        Ok(Sha256::digest(stored.bytes().await.map_err(failed)?).into())
+    }
+}
+
+fn principal_of(key: &NamedKey) -> Result<Principal> {
+    let name = key.verifier().name().as_str().parse();
+    name.map_err(|_| denied("only a person signs an order, with a key that bears the person's name"))
+}
+
+fn denied(sentence: &'static str) -> Error {
+    Error::new(ErrorKind::Denied, sentence)
+}

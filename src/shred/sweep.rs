@@ -1,0 +1,211 @@
+//! The sweep: all that is due, for every customer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+
+use super::orders::Orders;
+use super::{AT_ONCE, ATTEMPTS, certify, routine};
+use crate::access::Access;
+use crate::audit::layout::CertificateStage;
+use crate::audit::{Action, Intent, papers};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{CertificateId, CustomerId, KekId, OrderId};
+use crate::retention::clock::TrustedTime;
+use crate::ring::{Change, Ring};
+use crate::room::Strongroom;
+use crate::room::keyring::Asker;
+
+/// What a sweep did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Sweep {
+    /// The time it went by.
+    pub time: TrustedTime,
+    /// What became of each customer, by id.
+    pub customers: BTreeMap<CustomerId, Result<Swept>>,
+}
+
+/// What a sweep did for one customer.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Swept {
+    /// Keys that entered the window.
+    pub pended: BTreeSet<KekId>,
+    /// Keys that were dropped.
+    pub dropped: BTreeSet<KekId>,
+    /// Keys that a hold kept.
+    pub held: BTreeSet<KekId>,
+    /// Keys that were not dropped yet, since a blob beside the one that is destroyed is
+    /// not safe.
+    pub waiting: BTreeSet<KekId>,
+    /// Certificates that were made.
+    pub certificates: BTreeMap<CertificateId, CertificateStage>,
+}
+
+/// Keys that are dropped together, by the order that they go back to.
+type ByOrder = BTreeMap<Option<OrderId>, BTreeSet<KekId>>;
+
+impl Strongroom {
+    /// Does all that is due of every customer: the unattended run of routine expiry, and
+    /// whatever approved orders and opening holds left to be done.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] if the time cannot be trusted, which is recorded; as
+    /// [`Strongroom::customers`] if the customers cannot be listed. What fails for one
+    /// customer is in its place in the [`Sweep`] and stops no other.
+    ///
+    /// # Cancel safety
+    /// What was done stands; call it again.
+    pub async fn sweep(&self, access: &Access) -> Result<Sweep> {
+        let asker = Asker { access, cause: None };
+        let time = self.destruction_time(access).await?;
+        let customers = self.0.keyring.customers().await?;
+        let orders = self.approved_orders().await?;
+        let swept = futures_util::stream::iter(customers).map(|customer| {
+            let (time, orders) = (&time, &orders);
+            async move {
+                let swept = self.sweep_customer(asker, customer, time, orders).await;
+                (customer, self.note_refusal(asker, customer, swept).await)
+            }
+        });
+        let mut customers: BTreeMap<_, _> = swept.buffer_unordered(AT_ONCE).collect().await;
+        self.certify_all(asker, &mut customers, &time).await?;
+        Ok(Sweep { time, customers })
+    }
+
+    /// Makes the certificates that are missing.
+    async fn certify_all(
+        &self,
+        asker: Asker<'_>,
+        customers: &mut BTreeMap<CustomerId, Result<Swept>>,
+        time: &TrustedTime,
+    ) -> Result<()> {
+        let kept = papers::certificates(&self.log_reader()).await?;
+        let register = self.0.keyring.register(asker).await?;
+        let mut wanting = Vec::new();
+        for (customer, swept) in customers.iter() {
+            // Who could not be swept may have dropped something all the same.
+            match self.0.keyring.ring(asker, *customer).await {
+                Ok(ring) if certify::is_wanting(&ring, &kept, &register) => wanting.push(ring),
+                Ok(_) => {}
+                Err(_) if swept.is_err() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if wanting.is_empty() {
+            return Ok(());
+        }
+        // Proofs are of what is published.
+        self.0.log.flush().await?;
+        self.publish_log().await?;
+        let made = futures_util::stream::iter(wanting).map(|ring| {
+            let (kept, register) = (&kept, &*register);
+            async move {
+                let made = self.certify(asker, &ring, (kept, register), time).await;
+                (ring.customer, self.note_refusal(asker, ring.customer, made).await)
+            }
+        });
+        for (customer, made) in made.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
+            match (customers.get_mut(&customer), made) {
+                (Some(Ok(swept)), Ok(made)) => swept.certificates = made,
+                (Some(swept @ Ok(_)), Err(error)) => *swept = Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts on the record that a customer's destruction was refused.
+    async fn note_refusal<T>(&self, asker: Asker<'_>, customer: CustomerId, done: Result<T>) -> Result<T> {
+        let Err(error) = done else { return done };
+        let noted = async {
+            let mut intent = Intent::new(self.0.log.request_id()?, asker.access, Action::ShredSweep);
+            intent.customer = Some(customer);
+            let (open, receipt) = self.0.log.begin(intent).await?;
+            drop(receipt);
+            open.finish(error.kind().into(), None).await
+        };
+        // Without a log it is refused all the same.
+        let _: Result<()> = noted.await;
+        Err(error)
+    }
+
+    async fn sweep_customer(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        time: &TrustedTime,
+        orders: &Orders,
+    ) -> Result<Swept> {
+        let mut swept = Swept::default();
+        let ring = self.0.keyring.fresh_ring(asker, customer).await?;
+        for order in orders.unused_of(&ring, time) {
+            match self.execute(asker, order, time).await {
+                Ok(_) => {}
+                // What is refused now may be allowed later: a hold may be released. It is
+                // on the record, and the order expires by itself.
+                Err(error) if error.kind() == ErrorKind::Denied => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for _ in 0..ATTEMPTS {
+            let ring = self.0.keyring.fresh_ring(asker, customer).await?;
+            let due = ring.due(time.at());
+            swept.held.clone_from(&due.held);
+            // A customer key is needed for that: what cannot be done now stays blocked,
+            // and blocks only the key that the blob is under.
+            self.go_on_with_holds(asker, &ring, &due.opening).await;
+            let (ready, waiting) = self.droppable(asker, &ring, &due.drop, orders).await?;
+            swept.waiting = waiting;
+            if let Some((order, keys)) = ready.into_iter().next() {
+                let intents = self.intents(asker, Action::ShredDrop, &ring, &keys, order)?;
+                // What becomes of the blobs under them is asked after the drop, for its
+                // certificate: whoever adds a path records it first, and then looks
+                // whether the key is there still.
+                let change = Change::Drop { keys: keys.clone(), time: time.clone() };
+                if self.step(asker, &ring, intents, change).await?.is_some() {
+                    swept.dropped.extend(keys);
+                }
+            } else if !due.pend.is_empty() {
+                let intents = self.intents(asker, Action::ShredPend, &ring, &due.pend, None)?;
+                let keys = due.pend.clone();
+                let change = Change::Pend { keys, permit: routine(time)?, withdraw: None };
+                if self.step(asker, &ring, intents, change).await?.is_some() {
+                    swept.pended.extend(due.pend);
+                }
+            } else {
+                return Ok(swept);
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, format!("the ring of customer {customer} changes too often")))
+    }
+
+    /// The keys that are dropped together: a ring version, and so a certificate, has one
+    /// authority. And those that wait, because a neighbour of a blob that is destroyed by
+    /// itself is not safe yet.
+    async fn droppable(
+        &self,
+        asker: Asker<'_>,
+        ring: &Arc<Ring>,
+        due: &BTreeSet<KekId>,
+        orders: &Orders,
+    ) -> Result<(ByOrder, BTreeSet<KekId>)> {
+        let mut by_order = ByOrder::new();
+        for id in due {
+            let order = ring.entry(*id).and_then(|entry| entry.order()).copied();
+            by_order.entry(order).or_default().insert(*id);
+        }
+        let mut waiting = BTreeSet::new();
+        for order in by_order.keys().copied().flatten().collect::<Vec<_>>() {
+            let Some(blob) = orders.blob_of(order)? else { continue };
+            let keys = by_order[&Some(order)].clone();
+            if !self.make_neighbours_safe(asker, ring, &keys, blob).await?.is_safe() {
+                waiting.extend(keys);
+                by_order.remove(&Some(order));
+            }
+        }
+        Ok((by_order, waiting))
+    }
+}
