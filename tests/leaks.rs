@@ -27,7 +27,7 @@ use strongroom::envelope::{Binding, BlobName, Dek, Header, Kek, Metadata};
 use strongroom::id::{BlobId, CustomerId, DataKeyId, KekId, KmsKeyId, Label};
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::kms::{DataKey, KmsDestroyer};
-use strongroom::retention::Period;
+use strongroom::retention::{Period, Window};
 use strongroom::ring::{Change, DirectoryKey, Entry, EntryKind, Ring, Settings};
 use strongroom::room::{
     ByteRange, Customer, KeyChoice, NewCustomer, Options, SealOptions, Source, Strongroom,
@@ -493,16 +493,17 @@ async fn use_it(c: &mut Corpus, acme: &Customer) -> Vec<BlobId> {
     let settings = Settings {
         label: label(LABEL),
         kms_key: "local:x".parse().unwrap(),
-        period: Period::DEFAULT,
         suite: Suite::Aes256Gcm,
-        held: false,
+        strict: false,
     };
-    let ring = Ring::first(c.room.store_id(), acme.id(), 1, settings);
+    let since = "2026-11-22T02:26:13.000000Z".parse().unwrap();
+    let owner = (c.room.store_id(), acme.id());
+    let ring = Ring::first(owner, 1, settings, (since, Period::DEFAULT, Window::DEFAULT));
     c.hay.debug("Ring", &ring);
     c.hay.debug("Change", &Change::Settings(ring.settings.clone()));
     let key = (DataKeyId::from_bytes(id), &DataKey::new(secret()));
-    let owner = (c.room.store_id(), acme.id());
-    c.hay.debug("Entry", &Entry::seal(owner, KekId::from_bytes(id), EntryKind::Name, &kek, key, [1; 24]));
+    let entry = Entry::seal(owner, since, KekId::from_bytes(id), EntryKind::Name, &kek, key, [1; 24]);
+    c.hay.debug("Entry", &entry);
     c.hay.debug("PayloadKeys", &strongroom::schedule::payload(&secret(), Suite::Aes256Gcm, &[1; 24], &[]));
     blobs
 }

@@ -25,14 +25,15 @@ use strongroom::audit::{Action, Intent, KeyUseReceipt};
 use strongroom::codec::{Encode, Writer};
 use strongroom::entropy::{Entropy, EntropyError};
 use strongroom::envelope::{Binding, Dek, Header, Kek, KmsWrapped, Metadata, Unwrapped, Wrap};
-use strongroom::id::{BlobId, CustomerId, DataKeyId, KekId, StoreId};
+use strongroom::id::{BlobId, CustomerId, DataKeyId, HoldId, KekId, OrderId, StoreId};
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::kms::{EncryptionContext, GeneratedDataKey, Kms, KmsAdmin};
 use strongroom::payload;
-use strongroom::retention::Period;
+use strongroom::retention::{Period, Window};
 use strongroom::ring::sealed::EpochRecord;
 use strongroom::ring::{
-    DirectoryKey, Dropped, Entry, EntryKind, Ring, RingDataKey, Settings, certificate_id,
+    DirectoryKey, Dropped, Entry, EntryKind, Hold, HoldScope, HoldState, Policy, Ring, RingDataKey, Settings,
+    certificate_id,
 };
 use strongroom::schedule::{self, Salt};
 
@@ -89,7 +90,7 @@ async fn the_sizes_are_those_of_the_tables() {
     assert_eq!(len("/local_kms/epoch_data_key/wrapped"), 98);
     assert_eq!(len("/ring/entries/0/aad"), 53);
     assert_eq!(len("/ring/prefix"), 78);
-    assert_eq!(len("/ring/entries/0/encoding"), 127);
+    assert_eq!(len("/ring/entries/0/encoding"), 139);
     assert_eq!(len("/blobs/0/header/wrap_aad"), 70);
     assert_eq!(len("/blobs/0/header/metadata_aad"), 165);
     assert_eq!(len("/blobs/0/header/metadata_plaintext"), 128);
@@ -148,6 +149,7 @@ async fn vectors() -> Value {
     let entry = |(id, kind, key, from): (KekId, EntryKind, u8, u8)| {
         Entry::seal(
             (STORE, CUSTOMER),
+            created,
             id,
             kind,
             &Kek::new(secret(key)),
@@ -158,22 +160,43 @@ async fn vectors() -> Value {
     let settings = Settings {
         label: LABEL.parse().unwrap(),
         kms_key: kms.keys[1].clone(),
-        period: Period::DEFAULT,
         suite: Suite::Aes256Gcm,
-        held: false,
+        strict: false,
     };
     let data_key =
         RingDataKey { id: DATA_KEY, kms_key: kms.keys[1].clone(), wrapped: customer_key.wrapped.clone() };
-    let mut ring = Ring::first(STORE, CUSTOMER, EPOCH, settings)
+    let policy = (created, Period::DEFAULT, Window::DEFAULT);
+    let mut ring = Ring::first((STORE, CUSTOMER), EPOCH, settings, policy)
         .with_first_keys(vec![data_key], keys.map(entry).to_vec())
         .unwrap();
-    // As if it had been dropped before: a ring of one version is shorter to read.
+    // As if all this had been before: a ring of one version is shorter to read.
+    let (ordered, released) = (OrderId::from_bytes(counting(0xA1)), OrderId::from_bytes(counting(0xB1)));
+    let earlier = at("2026-11-22T02:28:00.000000Z");
+    ring.policies.push(Policy {
+        number: 2,
+        since: earlier,
+        period: "P12M3D".parse().unwrap(),
+        window: "P14D".parse().unwrap(),
+        order: Some(ordered),
+    });
     ring.dropped.push(Dropped {
         id: GONE_KEK,
         kind: EntryKind::Day(DAY),
         version: 1,
+        minted: created,
+        born: EPOCH,
+        last: EPOCH,
+        at: earlier,
+        order: Some(ordered),
         check_value: schedule::check_value(&secret(0xD6)),
     });
+    let hold =
+        |id, scope, state| Hold { id: HoldId::from_bytes(counting(id)), scope, placed: created, state };
+    ring.holds.push(hold(0xC1, HoldScope::Customer, HoldState::Complete));
+    ring.holds.push(hold(0xC2, HoldScope::Day(DAY), HoldState::Released { order: released, at: earlier }));
+    ring.withdrawn.push(blob_id(0x70));
+    ring.orders.extend([ordered, released]);
+    ring.check().unwrap();
     let ring_salt = salt(0x53);
     let ring_bytes = ring.seal(&epoch_key.plaintext, ring_salt);
     let ring_key = schedule::ring_seal(epoch_key.plaintext.secret(), STORE, CUSTOMER, 1, &ring_salt);

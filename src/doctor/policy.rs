@@ -416,6 +416,8 @@ mod tests {
             }
         }
         let customer = named(&three_buckets(), "key-policy-customer").to_string();
+        let strict = json!(["strongroom:blob", "strongroom:customer", "strongroom:store", "strongroom:use"]);
+        assert!(customer.contains(&strict.to_string()), "a strict blob's context");
         assert!(customer.contains(CUSTOMER_PLACEHOLDER) && !customer.contains("ScheduleKeyDeletion"));
     }
 

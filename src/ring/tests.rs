@@ -384,7 +384,7 @@ fn change() -> impl Strategy<Value = Change> {
             key: Some(entry(30 + id, EntryKind::Hold)),
         }),
         (0u8..6).prop_map(|id| Change::CompleteHold(HoldId::from_bytes([id; 16]))),
-        (0u8..6).prop_map(|id| release(id)),
+        (0u8..6).prop_map(release),
         (0u8..36, 99u32..120).prop_map(|(id, now)| pend(id, now)),
         (0u8..36).prop_map(|id| Change::Cancel(only(id))),
         (0u8..36, 99u32..130).prop_map(|(id, now)| drop_at(id, now)),

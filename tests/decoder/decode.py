@@ -274,6 +274,9 @@ class Reader:
         require(re.fullmatch(r"[a-z0-9][a-z0-9._-]*:[A-Za-z0-9:/_.-]+", text), "not the name of a KMS key")
         return text
 
+    def option(self, item):
+        return item(self) if self.flag() else None
+
     def list(self, item):
         return [item(self) for _ in range(self.number(4))]
 
@@ -285,6 +288,10 @@ class Reader:
 
     def end(self):
         require(self.at == len(self.data), "bytes follow the end")
+
+
+def read_id(reader):
+    return reader.raw(16)
 
 
 def ascending(keys):
@@ -451,22 +458,85 @@ class Ring:
         self.label = body.text(64)
         require(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.label), "not a label")
         body.kms_key()
-        require(re.fullmatch(r"P(?=.)([1-9][0-9]*M)?([1-9][0-9]*D)?", body.text(32)), "not a period")
         require(body.number(2) in SUITES, "an unknown suite")
         body.flag()
+        policies = body.list(self.read_policy)
+        closed = body.option(read_id)
         data_keys = body.list(lambda r: (r.raw(16), r.kms_key(), r.bytes(6144)))
         entries = body.list(self.read_entry)
-        dropped = body.list(lambda r: (r.raw(16), self.read_kind(r), r.number(8), r.raw(8)))
+        dropped = body.list(self.read_dropped)
+        holds = body.list(self.read_hold)
+        self.withdrawn, orders = body.list(read_id), body.list(read_id)
         body.end()
 
-        for items in (data_keys, [entry["id"] for entry in entries], dropped):
-            ascending([item if isinstance(item, bytes) else item[0] for item in items])
+        for items in (data_keys, entries, dropped, holds):
+            ascending([item["id"] if isinstance(item, dict) else item[0] for item in items])
+        ascending(self.withdrawn)
+        ascending(orders)
         self.data_keys = {key[0]: key[1:] for key in data_keys}
         self.entries = {entry["id"]: entry for entry in entries}
-        self.dropped = {gone[0]: gone[1] for gone in dropped}
+        self.dropped = {gone["id"]: gone["kind"] for gone in dropped}
         require(not self.dropped.keys() & set(self.entries), "a dropped key has returned")
-        require(all(gone[2] <= version for gone in dropped), "a key was dropped in a later version")
+        require(all(gone["version"] <= version for gone in dropped), "a key was dropped in a later version")
+        require(all(gone["born"] <= gone["last"] <= epoch for gone in dropped), "a key died before it was made")
+        require(all(entry["born"] <= epoch for entry in entries), "a key of a later epoch")
         require(all(entry["data_key"] in self.data_keys for entry in entries), "a data key is missing")
+        numbers = [policy["number"] for policy in policies]
+        require(numbers and numbers == list(range(1, len(numbers) + 1)), "the policies are not numbered from 1")
+        named = [thing["order"] for thing in policies + entries + dropped] + [closed]
+        require(all(order in orders for order in named if order is not None), "an order was not used")
+        for hold in holds:
+            self.check_hold(hold)
+        live = [hold for hold in holds if hold["state"] != 3]
+        for entry in entries:
+            held = any(self.keeps_active(hold, entry) for hold in live)
+            pends = (entry["kind"][0] != 3 or closed is not None) and not held
+            require(entry["state"] == 1 or pends, "a key that is to stay is pending")
+
+    def check_hold(self, hold):
+        """What a hold on one blob needs: its key, and the blob's while it is opening."""
+        if hold["scope"] != 3:
+            require(hold["state"] != 1, "a hold without a key is opening")
+            return
+        own = self.entries.get(hold["key"])
+        if hold["state"] == 3:
+            kind = own["kind"] if own else self.dropped.get(hold["key"])
+            require(kind and (own is None or kind[0] == 2), "the key of a hold is missing")
+            return
+        require(own and own["kind"][0] == 2 and own["state"] == 1, "the key of a hold is missing")
+        require(hold["state"] == 2 or hold["from"] in self.entries, "the key of a held blob is missing")
+
+    @staticmethod
+    def keeps_active(hold, entry):
+        if hold["scope"] == 3:
+            return entry["id"] == hold["key"]
+        return hold["scope"] == 1 or entry["kind"] == struct.pack(">BI", 1, hold["day"])
+
+    @staticmethod
+    def read_policy(reader):
+        policy = {"number": reader.number(4)}
+        reader.time()
+        require(re.fullmatch(r"P(?=.)([1-9][0-9]*M)?([1-9][0-9]*D)?", reader.text(32)), "not a period")
+        require(1 <= reader.number(2) <= 365, "a window is out of range")
+        policy["order"] = reader.option(read_id)
+        return policy
+
+    @staticmethod
+    def read_hold(reader):
+        hold = {"id": reader.raw(16), "scope": reader.number(1)}
+        require(hold["scope"] in (1, 2, 3), "an unknown scope of a hold")
+        if hold["scope"] == 2:
+            hold["day"] = reader.number(4)
+            require(hold["day"] <= LAST_DAY, "a day is out of range")
+        if hold["scope"] == 3:
+            hold["blob"], hold["from"], hold["key"] = reader.raw(16), reader.raw(16), reader.raw(16)
+        reader.time()
+        hold["state"] = reader.number(1)
+        require(hold["state"] in (1, 2, 3), "an unknown state of a hold")
+        if hold["state"] == 3:
+            reader.raw(16)
+            reader.time()
+        return hold
 
     @staticmethod
     def read_kind(reader):
@@ -478,13 +548,23 @@ class Ring:
     @classmethod
     def read_entry(cls, reader):
         entry = {"id": reader.raw(16), "kind": cls.read_kind(reader)}
-        state, until = reader.number(1), reader.time()
-        active = state == 1 and until == 0
-        require(active or (state == 2 and entry["kind"][0] == 1), "an unknown state of a key")
-        reader.flag()
-        entry["check"], entry["data_key"] = reader.raw(8), reader.raw(16)
+        entry["state"], until, entry["order"] = reader.number(1), reader.time(), reader.option(read_id)
+        active = entry["state"] == 1 and until == 0 and entry["order"] is None
+        require(active or entry["state"] == 2, "an unknown state of a key")
+        reader.time()
+        entry["born"], entry["check"], entry["data_key"] = reader.number(4), reader.raw(8), reader.raw(16)
         entry["salt"], entry["sealed"] = reader.raw(24), reader.raw(48)
         return entry
+
+    @classmethod
+    def read_dropped(cls, reader):
+        gone = {"id": reader.raw(16), "kind": cls.read_kind(reader), "version": reader.number(8)}
+        reader.time()
+        gone["born"], gone["last"] = reader.number(4), reader.number(4)
+        reader.time()
+        gone["order"] = reader.option(read_id)
+        reader.raw(8)
+        return gone
 
     def open(self, entry):
         """The key in an entry."""

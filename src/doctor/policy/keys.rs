@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use super::{CUSTOMER_PLACEHOLDER, Deployment, Document};
-use crate::id::StoreId;
+use crate::id::{BlobId, CustomerId, DataKeyId, StoreId};
 use crate::kms::EncryptionContext;
 
 /// The tag `strongroom:use` of the log's signing key in AWS KMS. Whoever makes it
@@ -84,24 +84,31 @@ pub(super) enum KeyUse {
     AnyCustomer,
 }
 
-/// The statements that let a node use keys. `DescribeKey` carries no context.
+/// The statements that let a node use keys, one for each context. `DescribeKey` carries
+/// none.
 pub(super) fn node_uses(deployment: &Deployment, key_use: KeyUse, resource: &str) -> Vec<Value> {
     let keys = if key_use == KeyUse::Epoch { "Epoch" } else { "Customer" };
-    vec![
+    let uses = |what: &str, context| {
         json!({
-            "Sid": format!("NodeUses{keys}Keys"),
+            "Sid": format!("NodeUses{keys}Keys{what}"),
             "Effect": "Allow",
             "Action": ["kms:GenerateDataKey", "kms:Decrypt"],
             "Resource": resource,
-            "Condition": bound(deployment, key_use),
-        }),
-        json!({
-            "Sid": format!("NodeLooksAt{keys}Keys"),
-            "Effect": "Allow",
-            "Action": "kms:DescribeKey",
-            "Resource": resource,
-        }),
-    ]
+            "Condition": bound(deployment, key_use, &context),
+        })
+    };
+    let looks = json!({
+        "Sid": format!("NodeLooksAt{keys}Keys"),
+        "Effect": "Allow",
+        "Action": "kms:DescribeKey",
+        "Resource": resource,
+    });
+    match key_use {
+        KeyUse::Epoch => vec![uses("", epoch_context()), looks],
+        KeyUse::Customer | KeyUse::AnyCustomer => {
+            vec![uses("ForRings", ring_context()), uses("ForStrictBlobs", blob_context()), looks]
+        }
+    }
 }
 
 /// The statement that lets the destroyer open the outer seal of rings, to see
@@ -112,7 +119,7 @@ pub(super) fn destroyer_opens(deployment: &Deployment, resource: &str) -> Value 
         "Effect": "Allow",
         "Action": "kms:Decrypt",
         "Resource": resource,
-        "Condition": bound(deployment, KeyUse::Epoch),
+        "Condition": bound(deployment, KeyUse::Epoch, &epoch_context()),
     })
 }
 
@@ -144,41 +151,42 @@ pub(super) fn own_keys(deployment: &Deployment, by_tags: bool) -> String {
     if by_tags { format!("arn:aws:kms:*:{}:key/*", deployment.account) } else { "*".to_owned() }
 }
 
-/// The condition that a key is used under the context that Strongroom gives, and
-/// no other.
-fn bound(deployment: &Deployment, key_use: KeyUse) -> Value {
-    let codes = match key_use {
-        KeyUse::Epoch => json!("epoch"),
-        // Data keys of the ring, and under strict accountability of each blob.
-        KeyUse::Customer | KeyUse::AnyCustomer => json!(["ring", "blob"]),
-    };
-    let mut equals = json!({ "kms:EncryptionContext:strongroom:use": codes });
+/// The condition that a key is used under a context of this kind, and no other: with
+/// its use, of this store, and with none but its names.
+fn bound(deployment: &Deployment, key_use: KeyUse, context: &EncryptionContext) -> Value {
+    const USE: &str = "strongroom:use";
+    let code = context.pairs().find(|(name, _)| *name == USE).map(|(_, code)| code);
+    let mut equals = json!({ "kms:EncryptionContext:strongroom:use": code });
     if let Some(store) = deployment.store {
         equals["kms:EncryptionContext:strongroom:store"] = json!(store);
     }
     if key_use == KeyUse::Customer {
         equals["kms:EncryptionContext:strongroom:customer"] = json!(CUSTOMER_PLACEHOLDER);
     }
+    let names: Vec<_> = context.pairs().map(|(name, _)| name).collect();
     json!({
         "StringEquals": equals,
-        "ForAllValues:StringEquals": { "kms:EncryptionContextKeys": context_names(key_use) },
+        "ForAllValues:StringEquals": { "kms:EncryptionContextKeys": names },
     })
 }
 
-/// The names in a context, from the contexts themselves.
-fn context_names(key_use: KeyUse) -> Vec<&'static str> {
-    use crate::id::{CustomerId, DataKeyId};
+/// Contexts of each kind, for what they have in common: the use, and the names.
+fn epoch_context() -> EncryptionContext {
+    EncryptionContext::epoch(StoreId::from_bytes([0; 16]), 0)
+}
 
-    let store = StoreId::from_bytes([0; 16]);
-    let context = match key_use {
-        KeyUse::Epoch => EncryptionContext::epoch(store, 0),
-        KeyUse::Customer | KeyUse::AnyCustomer => EncryptionContext::customer(
-            store,
-            CustomerId::from_bytes([0; 16]),
-            DataKeyId::from_bytes([0; 16]),
-        ),
-    };
-    context.pairs().map(|(name, _)| name).collect()
+fn ring_context() -> EncryptionContext {
+    let (store, customer) = nobody();
+    EncryptionContext::customer(store, customer, DataKeyId::from_bytes([0; 16]))
+}
+
+fn blob_context() -> EncryptionContext {
+    let (store, customer) = nobody();
+    EncryptionContext::blob(store, customer, BlobId::from_bytes([0; 16]))
+}
+
+fn nobody() -> (StoreId, CustomerId) {
+    (StoreId::from_bytes([0; 16]), CustomerId::from_bytes([0; 16]))
 }
 
 /// The statement that lets the destroyer end keys; by their tags where it is not

@@ -389,8 +389,9 @@ async fn another_key_of_the_same_day_is_a_path() {
 #[tokio::test]
 async fn under_strict_accountability_each_reading_is_one_call_of_the_customers_kms() {
     let f = Fixture::new().await;
-    let strict = f.strict().await;
+    // Sealed before the customer becomes strict.
     let plain = f.seal().await;
+    let strict = f.strict().await;
     let kms_key = f.acme.info().await.unwrap().kms_key;
     f.calls();
     let blob = strict.seal(b"text".to_vec(), SealOptions::new()).await.unwrap().id;
