@@ -68,6 +68,9 @@ pub(crate) async fn unlock(
 ) -> Result<Unlocked> {
     let asker = Asker { access: &customer.access, cause: Some(intent.request()) };
     let ring = ring_of(customer, asker, header).await?;
+    if ring.is_withdrawn(header.binding.blob) {
+        return Err(withdrawn(customer, &ring, header).await?);
+    }
     let (by, unwrapped) = if let Some(entry) = ring.entry(header.binding.kek) {
         intent.uses(entry.id);
         let key = open_key(customer, asker, &ring, entry, receipt).await?;
@@ -308,6 +311,17 @@ fn destroyed(ring: &Ring, header: &Header, sides: &Sides) -> Error {
     let certificate = certificate_id(ring.store, ring.customer, last.version);
     let message = format!("the key of this blob was destroyed: certificate {certificate}");
     Error::new(ErrorKind::KeyDestroyed, message).with_certificate(certificate)
+}
+
+/// Why a blob is not opened that two people ordered to be destroyed: it is gone, or it
+/// will be, and nobody reads it meanwhile.
+async fn withdrawn(customer: &Customer, ring: &Ring, header: &Header) -> Result<Error> {
+    let sides = Sides::list(customer, header).await?;
+    if ring.entry(header.binding.kek).is_none() && !sides.have_live_key(ring) {
+        return Ok(destroyed(ring, header, &sides));
+    }
+    let message = "the blob was withdrawn by an order of two people, and waits for its destruction";
+    Ok(Error::new(ErrorKind::Denied, message))
 }
 
 /// A live key that leads to a blob: the header's, or that of a side wrap that was opened
