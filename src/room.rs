@@ -61,12 +61,15 @@ pub use wraps::Extended;
 
 use keyring::{Asker, Keyring, close};
 
+/// The longest that keys and rings may be cached: half of the shortest window.
+const MAX_TTL: Duration = Duration::from_hours(12);
+
 /// How a store is used on this node.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
     /// How long a data key or a ring is used before it is fetched again: 5
-    /// minutes. A dropped or disabled key works for this long at most.
+    /// minutes, 12 hours at most. A dropped or disabled key works for this long.
     pub key_ttl: Duration,
     /// How often a cached key is used before it is fetched again: 2^20 times.
     pub key_uses: u64,
@@ -262,6 +265,7 @@ impl Strongroom {
             }
         };
         check_signer(&marker, &options)?;
+        check_ttl(&options)?;
         let store = marker.store;
         // If we stop here or anywhere below, the next `init` takes up this id.
         let room = Self::assemble(store, storages, kms, &options, Begins::Yes).await?;
@@ -308,6 +312,7 @@ impl Strongroom {
         })?;
         check_markers(&storages, marker, options.log_deadline).await?;
         check_signer(&marker, &options)?;
+        check_ttl(&options)?;
         Self::assemble(marker.store, storages, kms, &options, Begins::No).await
     }
 
@@ -558,6 +563,15 @@ fn check_signer(marker: &Marker, options: &Options) -> Result<()> {
     }
     let message = "the signing key that was given is not the one of this store's audit log";
     Err(Error::new(ErrorKind::Configuration, message))
+}
+
+/// That no node goes on with a ring for as long as the shortest window before a
+/// destruction: what a key is used for is known when its window ends.
+fn check_ttl(options: &Options) -> Result<()> {
+    if options.key_ttl <= MAX_TTL {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Configuration, "keys and rings may be cached for 12 hours at most"))
 }
 
 /// That the three storages carry this store's marker.

@@ -66,14 +66,14 @@ impl Strongroom {
         self.trusted_time(access, storage).await
     }
 
-    /// The wrap paths of a customer's blobs since the oldest of `keys` was made.
+    /// The wrap paths of a customer's blobs that are or were under `keys`.
     pub(crate) async fn paths_of(&self, ring: &Ring, keys: &BTreeSet<KekId>) -> Result<Paths> {
         let of = |id: &KekId| {
             let dropped = ring.dropped(*id).map(|dropped| dropped.minted);
             ring.entry(*id).map(|entry| entry.minted).or(dropped)
         };
         match keys.iter().filter_map(of).min() {
-            Some(since) => Paths::read(&self.log_reader(), ring.customer, since).await,
+            Some(since) => Paths::under_keys(&self.log_reader(), ring.customer, since, keys).await,
             None => Ok(Paths::default()),
         }
     }

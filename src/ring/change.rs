@@ -129,9 +129,6 @@ pub enum RingRefusal {
     /// The key is in the window already.
     #[error("the key is in the window before its destruction already")]
     Pending,
-    /// The name key is not dropped while the customer is there.
-    #[error("the key is neither of a day nor of a hold")]
-    NotADayKey,
     /// The epoch would go down.
     #[error("an epoch never goes down")]
     EpochReturned,

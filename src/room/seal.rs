@@ -82,7 +82,11 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     let asker = Asker { access: &customer.access, cause: Some(request) };
     let now = room.clock.now();
     let mut ring = room.keyring.ring(asker, customer.id).await?;
-    let promised = ring.policy().period.retain_until(now);
+    if ring.closed.is_some() {
+        return Err(Error::new(ErrorKind::Denied, "the customer is closed: nothing new is sealed for it"));
+    }
+    // A clock that is behind the log must not make the promise shorter.
+    let promised = ring.policy().period.retain_until(now.max(room.log.head().time()));
     let day = options.retain_until.map_or(promised, |day| day.max(promised));
     if day > Day::MAX {
         return Err(Error::new(ErrorKind::InvalidInput, "the day to keep the blob until is too far off"));

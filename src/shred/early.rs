@@ -85,15 +85,11 @@ impl Strongroom {
         rewrap(customer, blob, to.id, reason).await.map(drop)
     }
 
-    /// The keys that one blob is or may be wrapped under.
-    pub(super) async fn keys_of(&self, ring: &Ring, blob: BlobId) -> Result<(Paths, BTreeSet<KekId>)> {
-        let days: BTreeSet<KekId> = ring.entries.iter().map(|entry| entry.id).collect();
-        let paths = self.paths_of(ring, &days).await?;
-        let keys = (paths.blobs().filter(|(id, _)| **id == blob))
-            .flat_map(|(_, paths)| paths.keys.keys().copied())
-            .filter(|key| ring.entry(*key).is_some())
-            .collect();
-        Ok((paths, keys))
+    /// The live keys that one blob is or may be wrapped under.
+    pub(super) async fn keys_of(&self, ring: &Ring, blob: BlobId) -> Result<BTreeSet<KekId>> {
+        let paths = Paths::of_blob(&self.log_reader(), ring.customer, blob).await?;
+        let keys = paths.blobs().flat_map(|(_, paths)| paths.keys.keys().copied());
+        Ok(keys.filter(|key| ring.entry(*key).is_some()).collect())
     }
 }
 

@@ -432,7 +432,7 @@ impl Strongroom {
                 return Ok(Executed::Before);
             }
             let (keys, blob) = match &order.what {
-                OrderKind::DestroyBlob { blob } => (self.keys_of(&ring, *blob).await?.1, Some(*blob)),
+                OrderKind::DestroyBlob { blob } => (self.keys_of(&ring, *blob).await?, Some(*blob)),
                 OrderKind::DestroyDays { days } => {
                     let named = |kind| matches!(kind, EntryKind::Day(day) if days.contains(&day));
                     let keys = ring.entries.iter().filter(|entry| named(entry.kind)).map(|entry| entry.id);

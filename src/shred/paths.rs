@@ -17,6 +17,7 @@ use futures_util::TryStreamExt;
 use sha2::{Digest, Sha256};
 
 use crate::audit::log::LogReader;
+use crate::audit::operation::Operation;
 use crate::audit::query::{Filter, operations};
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::error::Result;
@@ -64,38 +65,69 @@ pub struct Scope {
 }
 
 impl Paths {
-    /// Reads the paths that the log has of a customer since `since`, which is when the
-    /// oldest key in question was made.
+    /// Reads the paths that the log has of the blobs under `keys`, since `since`, which is
+    /// when the oldest of these was made. What is kept in memory is those blobs.
     ///
     /// # Errors
     /// As [`crate::audit::query::query`].
     ///
     /// # Cancel safety
     /// Nothing is written.
-    pub async fn read(reader: &LogReader, customer: CustomerId, since: Timestamp) -> Result<Self> {
+    pub async fn under_keys(
+        reader: &LogReader,
+        customer: CustomerId,
+        since: Timestamp,
+        keys: &BTreeSet<KekId>,
+    ) -> Result<Self> {
+        let mut paths = Self::default();
+        let mut late = BTreeSet::new();
         let filter = Filter { customer: Some(customer), from: Some(since), ..Filter::default() };
         let mut found = operations(reader, &filter, None);
-        let mut paths = Self::default();
         while let Some(operation) = found.try_next().await? {
-            let outcome = operation.outcome();
-            paths.take(
-                operation.intent(),
-                outcome.map(|outcome| outcome.result),
-                outcome.and_then(|outcome| outcome.bytes),
-            );
+            let Some((blob, key)) = wrap_of(operation.intent()) else { continue };
+            let known = paths.blobs.contains_key(&blob);
+            if !known && !keys.contains(&key) {
+                continue;
+            }
+            if !known && operation.intent().action != Action::Seal {
+                // It came under one of the keys later: its other paths were passed over.
+                late.insert(blob);
+            }
+            paths.take_operation(&operation);
+        }
+        for blob in late {
+            let of_blob = Self::of_blob(reader, customer, blob).await?;
+            paths.blobs.extend(of_blob.blobs);
         }
         Ok(paths)
     }
 
+    /// Reads the paths that the log has of one blob.
+    ///
+    /// # Errors
+    /// As [`crate::audit::query::query`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn of_blob(reader: &LogReader, customer: CustomerId, blob: BlobId) -> Result<Self> {
+        let filter = Filter { customer: Some(customer), blob: Some(blob), ..Filter::default() };
+        let mut found = operations(reader, &filter, None);
+        let mut paths = Self::default();
+        while let Some(operation) = found.try_next().await? {
+            paths.take_operation(&operation);
+        }
+        Ok(paths)
+    }
+
+    fn take_operation(&mut self, operation: &Operation) {
+        let outcome = operation.outcome();
+        let result = outcome.map(|outcome| outcome.result);
+        self.take(operation.intent(), result, outcome.and_then(|outcome| outcome.bytes));
+    }
+
     /// Takes one operation in.
     pub(super) fn take(&mut self, intent: &Intent, result: Option<OutcomeResult>, bytes: Option<u64>) {
-        let wraps =
-            matches!(intent.action, Action::Seal | Action::Extend | Action::Rewrap | Action::HoldPlace);
-        let key = match &intent.key {
-            Some(KeyRef::Kek { id, .. } | KeyRef::HoldKey { id }) => *id,
-            _ => return,
-        };
-        let (true, Some(blob)) = (wraps, intent.blob) else { return };
+        let Some((blob, key)) = wrap_of(intent) else { return };
         let certainty = match result {
             Some(OutcomeResult::Ok) => Certainty::Certain,
             // The storage may have taken it although nobody was told.
@@ -147,6 +179,16 @@ impl Paths {
         }
         scope
     }
+}
+
+/// The blob that an intent wraps, and under which key.
+fn wrap_of(intent: &Intent) -> Option<(BlobId, KekId)> {
+    let wraps = matches!(intent.action, Action::Seal | Action::Extend | Action::Rewrap | Action::HoldPlace);
+    let key = match intent.key.as_ref().filter(|_| wraps)? {
+        KeyRef::Kek { id, .. } | KeyRef::HoldKey { id } => *id,
+        _ => return None,
+    };
+    Some((intent.blob?, key))
 }
 
 impl Scope {

@@ -143,11 +143,10 @@ impl Strongroom {
         let ring = self.0.keyring.fresh_ring(asker, customer).await?;
         for order in orders.unused_of(&ring, time) {
             match self.execute(asker, order, time).await {
-                Ok(_) => {}
-                // What is refused now may be allowed later: a hold may be released. It is
-                // on the record, and the order expires by itself.
-                Err(error) if error.kind() == ErrorKind::Denied => {}
-                Err(error) => return Err(error),
+                Err(error) if error.kind().is_retryable() => return Err(error),
+                // What is refused now may be allowed later: a hold may be released. The
+                // order expires by itself, and stops nothing else until then.
+                _ => {}
             }
         }
         for _ in 0..ATTEMPTS {
