@@ -224,8 +224,7 @@ async fn a_store_that_was_made_before_has_none_and_says_so() {
     let place = Place::new();
     let room = place.init(0).await.unwrap();
     room.close().await.unwrap();
-    for (storage, folder) in
-        [(&place.world.keys, Path::from("register")), (&place.world.audit, pins(&room))]
+    for (storage, folder) in [(&place.world.keys, Path::from("register")), (&place.world.audit, pins(&room))]
     {
         let listed: Vec<_> = storage.inner().list(Some(&folder)).try_collect().await.unwrap();
         assert_eq!(listed.len(), 1);

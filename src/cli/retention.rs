@@ -33,7 +33,8 @@ pub(super) fn shortening(session: &Session, error: Error) -> Failure {
     let shortens = refusal == Some(&RingRefusal::Shortened);
     let failure = session.explain(error);
     if shortens {
-        failure.hint("a shorter period takes an order of two people: strongroom order request shorten-retention")
+        failure
+            .hint("a shorter period takes an order of two people: strongroom order request shorten-retention")
     } else {
         failure
     }
