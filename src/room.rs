@@ -610,6 +610,7 @@ mod tests {
         is_send(|_, customer, blob| async move { customer.verify(blob).await });
         is_send(|_, customer, blob| async move { customer.extend(blob, blob.day()).await });
         is_send(|_, customer, _| async move { customer.set(None, None).await });
+        is_send(|_, customer, _| async move { customer.set_policy(None, None).await });
         is_send(|room, customer, _| async move { room.customers(&customer.access).await });
         is_send(|room, customer, _| async move {
             let new = NewCustomer::new("x".parse()?, KeyChoice::New("local".into()));

@@ -317,6 +317,8 @@ fn a_tour() {
     tour.run(&["customer", "add", "zenith", "--kms", "local", "--suite", "chacha20-poly1305"]);
     tour.run(&["customer", "list"]);
     tour.run(&["customer", "set", "acme", "--retention", "P10Y"]);
+    tour.run(&["retention", "set", "acme", "--period", "P12Y", "--window", "P14D"]);
+    tour.run(&["retention", "show", "zenith"]);
     let put = tour.run(&[
         "put",
         "--customer",
@@ -412,6 +414,51 @@ fn people_who_are_founded_later_are_told_from_when_they_may_sign() {
     let now = strongroom::time::Clock::now(&strongroom::system::SystemClock);
     let left = Duration::from_micros(since.micros() - now.micros());
     assert!(left > Duration::from_secs(6 * 86_400) && left <= Duration::from_secs(7 * 86_400), "{left:?}");
+}
+
+/// Lengthening is one person's to do, and what is sealed already stays as it was.
+#[test]
+fn a_retention_is_lengthened_and_every_version_of_it_is_kept() {
+    let home = Home::new();
+    let id = home.put(b"text");
+    let kept = |id: &str| home.run(&["--json", "stat", "--customer", "acme", id]).ok().json();
+    let until = kept(&id)["retain_until"].clone();
+    let show = || home.run(&["--json", "retention", "show", "acme"]).ok().json();
+    let policy = |policy: &Value| {
+        ["number", "period", "window", "order"].map(|field| policy[field].to_string()).join(" ")
+    };
+    let policies = |shown: &Value| shown["policies"].as_array().unwrap().iter().map(policy).collect();
+    let first = show();
+    assert_eq!(policy(&first["policy"]), r#"1 "P18M" "P7D" null"#);
+
+    let set = |args: &[&str]| home.run(&[&["--json", "retention", "set", "acme"], args].concat());
+    let longer = set(&["--period", "P2Y"]).ok().json();
+    assert_eq!(longer["policy"]["since"], longer["policies"][1]["since"]);
+    set(&["--window", "P30D"]).ok();
+    set(&["--period", "P2Y", "--window", "P30D"]).ok();
+    home.run(&["customer", "set", "acme", "--retention", "P3Y"]).ok();
+    let all: Vec<String> = policies(&show());
+    let (first, second) = (r#"1 "P18M" "P7D" null"#, r#"2 "P24M" "P7D" null"#);
+    assert_eq!(all, [first, second, r#"3 "P24M" "P30D" null"#, r#"4 "P36M" "P30D" null"#]);
+    assert_eq!(kept(&id)["retain_until"], until);
+    assert_ne!(kept(&home.put(b"text"))["retain_until"], until);
+
+    for shorter in [
+        &["--period", "P35M"][..],
+        &["--window", "P29D"],
+        &["--period", "P4Y", "--window", "P7D"],
+        &["--period", "P1D", "--window", "P60D"],
+    ] {
+        let refused = home.run(&[&["retention", "set", "acme"], shorter].concat()).fails(77);
+        refused.says("shortened by two").says("strongroom order request shorten-retention");
+    }
+    let refused = home.run(&["customer", "set", "acme", "--retention", "P1Y"]).fails(77);
+    refused.says("strongroom order request shorten-retention");
+    assert_eq!(policies(&show()), all, "nothing was changed");
+    set(&[]).says("is missing");
+    set(&["--window", "P0D"]).says("--window");
+    assert!(home.records().iter().any(|record| record["event"]["outcome"]["result"] == "denied"));
+    home.verify_log();
 }
 
 #[test]
@@ -1168,7 +1215,9 @@ fn the_log_is_asked() {
         assert_eq!(ran.err, "", "the log's key is there, and one page is enough");
         lines(&ran)
     };
-    let customer = all.iter().find_map(|line| line["customer"].as_str()).unwrap().to_owned();
+    // The store's register is written under an id of its own before.
+    let added = all.iter().find(|line| line["action"] == "customer-add").unwrap();
+    let customer = added["customer"].as_str().unwrap().to_owned();
     let opened = ask(&["--by", "person:p-17", "--for", "TREAT", "--action", "open", "--blob", &first]);
     assert_eq!(opened.len(), 1, "{opened:?}");
     assert_eq!((&opened[0]["outcome"]["result"], &opened[0]["outcome"]["bytes"]), (&"ok".into(), &3.into()));

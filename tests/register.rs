@@ -13,7 +13,7 @@ use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use strongroom::audit::{Action, OutcomeResult};
-use strongroom::id::OrderId;
+use strongroom::id::{CustomerId, OrderId};
 use strongroom::order::{NOTICE, NewPerson, Order, OrderKind, SignedOrder};
 use strongroom::retention::clock::{ClockSource, TrustedTime};
 use strongroom::room::{Options, Strongroom};
@@ -99,6 +99,13 @@ impl Place {
         self.world.init(self.options(people)).await
     }
 
+    /// For a node whose log is not to be waited for long.
+    fn impatient(&self) -> Options {
+        let mut options = self.options(0);
+        options.log_deadline = Duration::from_millis(300);
+        options
+    }
+
     async fn node(&self) -> Strongroom {
         self.world.node(self.options(0)).await.unwrap()
     }
@@ -120,6 +127,11 @@ impl Place {
 
 async fn alone(room: &Strongroom) -> Result<TrustedTime> {
     room.trusted_time(&access(), None).await
+}
+
+/// Where the log pins the register.
+fn pins(room: &Strongroom) -> Path {
+    Path::from("pin").join(CustomerId::from_bytes(*room.store_id().as_bytes()).to_string())
 }
 
 #[track_caller]
@@ -212,9 +224,8 @@ async fn a_store_that_was_made_before_has_none_and_says_so() {
     let place = Place::new();
     let room = place.init(0).await.unwrap();
     room.close().await.unwrap();
-    let pins = format!("pin/{}", strongroom::id::CustomerId::from_bytes(*room.store_id().as_bytes()));
-    for (storage, folder) in [(&place.world.keys, "register"), (&place.world.audit, pins.as_str())] {
-        let folder = Path::from(folder);
+    for (storage, folder) in [(&place.world.keys, Path::from("register")), (&place.world.audit, pins(&room))]
+    {
         let listed: Vec<_> = storage.inner().list(Some(&folder)).try_collect().await.unwrap();
         assert_eq!(listed.len(), 1);
         for object in listed {
@@ -418,5 +429,96 @@ async fn of_many_nodes_one_uses_an_order_and_all_agree_on_the_time() {
     assert_eq!(used.iter().filter(|used| used.is_ok()).count(), 1);
     let lost = used.into_iter().filter_map(Result::err);
     assert!(lost.into_iter().all(|error| error.kind() == ErrorKind::AlreadyExists));
+    place.world.verify_log(&room).await;
+}
+
+/// A program dies at any of the writes of a change: the next one finds the old version or
+/// the new one, pins it, and goes on.
+#[tokio::test]
+async fn a_writer_that_stops_between_any_two_writes_leaves_a_register_that_goes_on() {
+    let mut stopped = [0, 0];
+    for (which, stopped) in stopped.iter_mut().enumerate() {
+        for write in 1.. {
+            let place = Place::new();
+            place.init(2).await.unwrap().close().await.unwrap();
+            let now = place.wall.forward(2 * HOUR);
+            let room = place.world.node(place.impatient()).await.unwrap();
+            let storage = [&place.world.keys, &place.world.audit][which];
+            storage.fail_from(write);
+            let changed = alone(&room).await;
+            let _: Result<()> = room.close().await;
+            storage.heal();
+
+            let next = place.node().await;
+            let found = next.register(&access()).await.unwrap();
+            assert!(found.version == 2 || changed.is_err(), "what was acknowledged is there");
+            let pin = pins(&room).join(format!("{:016x}", found.version));
+            assert!(place.world.audit.inner().head(&pin).await.is_ok(), "write {write} of {which}");
+            assert_eq!(alone(&next).await.unwrap().at(), now);
+            assert_eq!(next.register(&access()).await.unwrap().version, 2);
+            next.close().await.unwrap();
+            place.world.verify_log(&next).await;
+            if changed.is_ok() {
+                break;
+            }
+            *stopped += 1;
+        }
+    }
+    let [keys, audit] = stopped;
+    assert!(keys >= 1 && audit >= 2, "{stopped:?}: before the register, and on both sides of its pin");
+}
+
+/// The version is there and its pin is not, as after a crash between the two: from when
+/// it was read it cannot be taken back any more.
+#[tokio::test]
+async fn a_version_that_was_not_pinned_is_pinned_by_its_first_reader() {
+    let place = Place::new();
+    let room = place.init(2).await.unwrap();
+    place.wall.forward(2 * HOUR);
+    alone(&room).await.unwrap();
+    let pin = pins(&room).join("0000000000000002");
+    let audit = place.world.audit.inner();
+    let pinned = audit.get(&pin).await.unwrap().bytes().await.unwrap();
+    audit.delete(&pin).await.unwrap();
+    assert_eq!(place.node().await.register(&access()).await.unwrap().version, 2);
+    assert_eq!(audit.get(&pin).await.unwrap().bytes().await.unwrap(), pinned);
+    place.world.keys.inner().delete(&Path::from("register/0000000000000002")).await.unwrap();
+    let error = place.node().await.register(&access()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Integrity, "{}", error.chain());
+}
+
+#[tokio::test]
+async fn pins_of_the_register_that_were_lost_are_made_again() {
+    let place = Place::new();
+    let room = place.init(2).await.unwrap();
+    for _ in 0..3 {
+        place.wall.forward(2 * HOUR);
+        alone(&room).await.unwrap();
+    }
+    world::add(&room, "acme").await.unwrap();
+    room.close().await.unwrap();
+    let audit = place.world.audit.inner();
+    let folder = Path::from("pin");
+    let listed = async || {
+        let mut listed: Vec<_> = audit.list(Some(&folder)).try_collect().await.unwrap();
+        listed.sort_by(|a, b| a.location.cmp(&b.location));
+        let mut found = Vec::new();
+        for object in listed {
+            let bytes = audit.get(&object.location).await.unwrap().bytes().await.unwrap();
+            found.push((object.location, bytes));
+        }
+        found
+    };
+    let before = listed().await;
+    let ours = before.iter().filter(|(path, _)| path.prefix_matches(&pins(&room))).count();
+    assert_eq!((ours, before.len()), (4, 5), "the register's versions, and a ring");
+    for (path, _) in &before {
+        audit.delete(path).await.unwrap();
+    }
+    assert!(!room.verify_log().await.unwrap().is_ok());
+    let room = place.node().await;
+    room.restore_log().await.unwrap();
+    room.publish_log().await.unwrap();
+    assert_eq!(listed().await, before);
     place.world.verify_log(&room).await;
 }

@@ -685,6 +685,7 @@ async fn a_ring_in_another_place_is_refused() {
 /// What a fresh node says to a store as it stands.
 async fn first_use(f: &Fixture) -> Result<(), Error> {
     let room = f.reopen().await?;
+    room.register(&access()).await?;
     let acme = room.customer(&"acme".parse().unwrap(), access()).await?;
     acme.find(&"scans/knee".parse().unwrap()).await?;
     acme.seal(pattern(10), SealOptions::new()).await?;
@@ -704,8 +705,10 @@ async fn every_changed_byte_of_the_keys_storage_is_refused() {
             for byte in (0..bytes.len()).filter(|byte| *byte < first || byte % step == 0) {
                 f.raw = intact.fork();
                 if !pinned {
-                    let pin = Path::from(format!("pin/{}/{:016x}", f.acme.id(), 1));
-                    f.raw.audit.delete(&pin).await.unwrap();
+                    for owner in [f.acme.id(), CustomerId::from_bytes(*f.room.store_id().as_bytes())] {
+                        let pin = Path::from(format!("pin/{owner}/{:016x}", 1));
+                        f.raw.audit.delete(&pin).await.unwrap();
+                    }
                 }
                 write(&f.raw.keys, &path, flipped(&bytes, byte * 8 + byte % 8)).await;
                 let what = format!("{path}, byte {byte}, pinned: {pinned}");
@@ -721,6 +724,7 @@ async fn every_changed_byte_of_the_keys_storage_is_refused() {
         ("epoch", "configuration"),
         ("epoch", "integrity"),
         ("label", "integrity"),
+        ("register", "integrity"),
         ("ring", "integrity"),
         ("store", "configuration"),
         ("store", "integrity"),

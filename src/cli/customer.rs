@@ -32,7 +32,8 @@ pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
         }
         args::Customer::Set(command) => {
             let customer = session.customer(&command.label).await?;
-            let info = customer.set(command.retention, command.suite).await.map_err(explain)?;
+            let info = customer.set(command.retention, command.suite).await;
+            let info = info.map_err(|error| super::retention::shortening(session, error))?;
             Ok(one(session, &info))
         }
     }

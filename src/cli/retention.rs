@@ -1,17 +1,87 @@
-//! `retention extend`.
+//! `retention show`, `set` and `extend`.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::args::{Extend, Retention};
+use super::args::{Extend, Retention, RetentionSet};
+use super::failure::Failure;
 use super::get::by_name;
-use super::output::line;
+use super::output::{Column, Output, line, pairs, seconds, table};
 use super::{Answer, Session};
 use crate::error::{Error, ErrorKind};
+use crate::ring::{Policy, RingRefusal};
 
 pub(super) async fn run(session: &Session, command: Retention) -> Answer {
     match command {
+        Retention::Show { label } => {
+            let policies = session.customer(&label).await?.policies().await;
+            Ok(all(session.output, &policies.map_err(|error| session.explain(error))?))
+        }
+        Retention::Set(command) => set(session, command).await,
         Retention::Extend(command) => extend(session, command).await,
     }
+}
+
+async fn set(session: &Session, command: RetentionSet) -> Answer {
+    let customer = session.customer(&command.label).await?;
+    let policies = customer.set_policy(command.period, command.window).await;
+    Ok(all(session.output, &policies.map_err(|error| shortening(session, error))?))
+}
+
+/// A refusal to make a term shorter, with what does.
+pub(super) fn shortening(session: &Session, error: Error) -> Failure {
+    let refusal = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
+    let shortens = refusal == Some(&RingRefusal::Shortened);
+    let failure = session.explain(error);
+    if shortens {
+        failure
+            .hint("a shorter period takes an order of two people: strongroom order request shorten-retention")
+    } else {
+        failure
+    }
+}
+
+fn to_json(policy: &Policy) -> Value {
+    json!({
+        "number": policy.number,
+        "since": policy.since,
+        "period": policy.period.to_string(),
+        "window": policy.window.to_string(),
+        "order": policy.order,
+    })
+}
+
+/// The policy that applies, and all there were.
+fn all(output: Output, policies: &[Policy]) -> String {
+    if output.json {
+        return line(&json!({
+            "policy": policies.last().map(to_json),
+            "policies": policies.iter().map(to_json).collect::<Vec<_>>(),
+        }));
+    }
+    let now = policies.last().map(|policy| {
+        [
+            ("retention".to_owned(), policy.period.to_string()),
+            ("window".to_owned(), policy.window.to_string()),
+            ("since".to_owned(), seconds(policy.since)),
+        ]
+    });
+    let columns = [
+        ("POLICY", Column::Number),
+        ("SINCE", Column::Whole),
+        ("RETENTION", Column::Whole),
+        ("WINDOW", Column::Whole),
+        ("ORDER", Column::Whole),
+    ];
+    let rows = policies.iter().map(|policy| {
+        vec![
+            policy.number.to_string(),
+            seconds(policy.since),
+            policy.period.to_string(),
+            policy.window.to_string(),
+            policy.order.map_or_else(|| "-".to_owned(), |order| order.to_string()),
+        ]
+    });
+    format!("{}\n{}", pairs(now.into_iter().flatten()), table(&columns, rows))
 }
 
 async fn extend(session: &Session, command: Extend) -> Answer {

@@ -221,6 +221,8 @@ impl Ring {
         let order = match order {
             None if lengthens => None,
             None => return Err(RingRefusal::Shortened),
+            // Two people signed for a period, and for no shorter window.
+            Some(_) if window < now.window => return Err(RingRefusal::WrongOrder),
             Some(order) if self.is_for(&order, &OrderKind::ShortenRetention { period }) => {
                 Some(self.use_order(order.id())?)
             }

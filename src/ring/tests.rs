@@ -350,6 +350,7 @@ fn a_policy_is_lengthened_by_one_and_shortened_by_two() {
     assert_eq!(longer.apply(policy("P6Y", 6, None)), Err(RingRefusal::Shortened));
     let order = || Some(approved(1, OrderKind::ShortenRetention { period: "P18M".parse().unwrap() }));
     assert_eq!(longer.apply(policy("P1Y", 7, order())), Err(RingRefusal::WrongOrder));
+    assert_eq!(longer.apply(policy("P18M", 6, order())), Err(RingRefusal::WrongOrder), "not what was signed");
     let shorter = longer.apply(policy("P18M", 7, order())).unwrap();
     assert!(shorter.policy().order.is_some());
     let other = Settings { label: "other".parse().unwrap(), strict: true, ..settings() };

@@ -16,8 +16,8 @@ use crate::audit::{Action, Intent, KeyRef};
 use crate::envelope::BlobName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CustomerId};
-use crate::retention::Period;
-use crate::ring::{EntryKind, Ring, UseError};
+use crate::retention::{Period, Window};
+use crate::ring::{EntryKind, Policy, Ring, UseError};
 use crate::store::{layout, store_error};
 use crate::suite::Suite;
 use crate::time::{Day, Timestamp};
@@ -84,7 +84,40 @@ impl Customer {
     /// # Errors
     /// [`ErrorKind::Denied`] if the new period could end sooner than the one
     /// that stands; shortening takes two people.
+    ///
+    /// # Cancel safety
+    /// Either is changed or not; look at [`Customer::info`].
     pub async fn set(&self, period: Option<Period>, suite: Option<Suite>) -> Result<CustomerInfo> {
+        let policy = period.map(|period| Want::Policy { period: Some(period), window: None });
+        let wants: Vec<_> = policy.into_iter().chain(suite.map(Want::Suite)).collect();
+        Ok(CustomerInfo::of(&*self.change(&wants).await?))
+    }
+
+    /// Every retention policy that there was, in order; the last is the one for blobs
+    /// that are sealed from now on.
+    ///
+    /// # Errors
+    /// By [`ErrorKind`].
+    pub async fn policies(&self) -> Result<Vec<Policy>> {
+        Ok(self.ring().await?.policies.clone())
+    }
+
+    /// A new policy for blobs that are sealed from now on: how long they are kept, and
+    /// how long a destruction can be cancelled. What is `None` stays as it is, and where
+    /// nothing changes there is no new version.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] if either could be shorter than it is: a shorter period takes
+    /// an order of two people, and a window is not shortened.
+    ///
+    /// # Cancel safety
+    /// It is changed or not; look at [`Customer::policies`].
+    pub async fn set_policy(&self, period: Option<Period>, window: Option<Window>) -> Result<Vec<Policy>> {
+        Ok(self.change(&[Want::Policy { period, window }]).await?.policies.clone())
+    }
+
+    /// Changes the ring until it has all of `wants`, as one recorded operation.
+    async fn change(&self, wants: &[Want<'_>]) -> Result<Arc<Ring>> {
         let room = &*self.room.0;
         let mut intent = Intent::new(room.log.request_id()?, &self.access, Action::CustomerSet);
         intent.customer = Some(self.id);
@@ -92,18 +125,16 @@ impl Customer {
         let asker = Asker { access: &self.access, cause: Some(open.request()) };
         // Writing the ring has its own record, and needs no customer key.
         drop(receipt);
-        let wants = period.map(|period| Want::Policy { period: Some(period), window: None });
-        let wants = wants.into_iter().chain(suite.map(Want::Suite));
         let changed = async {
             let mut ring = room.keyring.ring(asker, self.id).await?;
             // If we stop between two, the first of them stands.
             for want in wants {
-                ring = room.keyring.ensure(asker, self.id, &want).await?;
+                ring = room.keyring.ensure(asker, self.id, want).await?;
             }
             Ok(ring)
         };
         let changed = changed.await;
-        Ok(CustomerInfo::of(&*close(open, changed).await?))
+        close(open, changed).await
     }
 
     /// Seals all of `source` as a new blob.

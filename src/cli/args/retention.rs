@@ -1,13 +1,40 @@
 //! What can be typed behind `retention`.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::{OfCustomer, OneBlob};
+use crate::id::Label;
+use crate::retention::{Period, Window};
 use crate::time::Day;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Retention {
+    /// Shows how long a customer's new blobs are kept, and what applied before
+    ///
+    /// A blob keeps the day that it was sealed with, whatever the policy is by now.
+    Show {
+        /// The customer
+        label: Label,
+    },
+    Set(RetentionSet),
     Extend(Extend),
+}
+
+/// Lengthens how long a customer's new blobs are kept, or how long a destruction can be cancelled
+///
+/// What is sealed already is kept as it was (`retention extend` keeps one blob longer). A shorter
+/// period takes an order of two people, and a window is not shortened.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("policy").required(true).multiple(true).args(["period", "window"]))]
+pub(in crate::cli) struct RetentionSet {
+    /// The customer
+    pub(in crate::cli) label: Label,
+    /// How long its blobs are kept, as an ISO 8601 period
+    #[arg(long, value_name = "PERIOD")]
+    pub(in crate::cli) period: Option<Period>,
+    /// How long a destruction can be cancelled (P1D to P365D)
+    #[arg(long, value_name = "PERIOD")]
+    pub(in crate::cli) window: Option<Window>,
 }
 
 /// Keeps a blob longer
