@@ -31,6 +31,7 @@ use crate::room::Strongroom;
 use crate::room::keyring::{Asker, refused};
 use crate::time::Day;
 
+pub mod epoch;
 #[cfg(test)]
 mod model;
 pub mod paths;

@@ -41,7 +41,7 @@ pub(super) struct Known {
 
 impl Keyring {
     /// The newest version of the register.
-    pub(in crate::room) async fn register(&self, asker: Asker<'_>) -> Result<Arc<Register>> {
+    pub(crate) async fn register(&self, asker: Asker<'_>) -> Result<Arc<Register>> {
         let mut known = self.register.newest_version();
         let mut read = self.read_register(asker).await;
         // What this node wrote while it read makes what it read old, and no rollback.
@@ -112,7 +112,7 @@ impl Keyring {
     /// Changes the register until `plan` wants no more of it, and returns the version
     /// that it was content with. Of several nodes that change one version one wins;
     /// for the others `plan` is asked again about the winner's.
-    pub(in crate::room) async fn change_register(
+    pub(crate) async fn change_register(
         &self,
         asker: Asker<'_>,
         plan: impl Fn(&Register) -> Result<Option<RegisterChange>> + Send + Sync,
