@@ -48,6 +48,9 @@
 //! | `certificate show` | the certificate ([`CertificateBody`](crate::certificate::CertificateBody)) |
 //! | `certificate show --note` | nothing but the signed note |
 //! | `certificate verify` | `ok`, `key`, `records` (how many prove it), `cosigned`: objects of `witness`, `at`; `certificate` |
+//! | `epoch status` | `epochs`: objects of `epoch`, `kms_key`, `began`, `state`, `since`, `kms` (what it says), `rings` (how many), `register`, `next`, `not_before`; `unreadable`: as `left_behind` |
+//! | `epoch rotate` | `epoch`, `kms_key`, `resumed`, `reissued` (how many rings), `retired`, `left_behind`: objects of `customer` (null for the register), `why`; `vain` (a KMS key that nothing is under) |
+//! | `epoch finish` | `epochs`: objects of `epoch`, `kms_key`, `step`, `not_before`, and where it applies `left_behind`, `enabled`, `kms`, `begins_anew`; or `error` |
 //! | `witness key` | `name`, `key` (the public one) |
 //! | `witness serve`, once | `key`, `listening` (address and port) |
 //! | `witness serve`, a line on standard error | `alarm` or `unproven`: `origin`, `message`; or `error`, as below |
@@ -80,6 +83,7 @@ mod audit_only;
 mod certificate;
 mod customer;
 mod doctor;
+mod epoch;
 mod exit;
 mod failure;
 mod get;
@@ -259,6 +263,7 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Audit(command) => audit::run(session, command).await,
         Command::Person(command) => person::run(session, command).await,
         Command::Certificate(command) => certificate::run(session, command).await,
+        Command::Epoch(command) => epoch::run(session, command).await,
         // Done before a session was opened.
         Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
     }

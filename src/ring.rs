@@ -25,6 +25,8 @@
 
 use std::collections::BTreeSet;
 
+use subtle::ConstantTimeEq;
+
 use crate::audit::KeyUseReceipt;
 use crate::codec::{DecodeError, Encode, Writer, strictly_ascending};
 use crate::envelope::{self, Kek};
@@ -529,6 +531,12 @@ impl DirectoryKey {
     #[must_use]
     pub fn label_tag(&self, label: &Label) -> [u8; 32] {
         schedule::label_tag(&self.0, label.as_str())
+    }
+
+    /// Whether it is the same key, in constant time.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
     }
 
     /// Its bytes, for sealing it into an epoch record.

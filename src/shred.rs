@@ -30,6 +30,7 @@ use crate::time::Day;
 
 mod certify;
 mod early;
+pub mod epoch;
 mod holds;
 #[cfg(test)]
 mod model;

@@ -29,10 +29,12 @@ use crate::tlog::{KeyName, VerifierKey};
 
 mod audit;
 mod certificate;
+mod epoch;
 mod retention;
 
 pub(super) use audit::*;
 pub(super) use certificate::*;
+pub(super) use epoch::*;
 pub(super) use retention::*;
 
 /// Keeps files and backups sealed under per-customer keys, with every use of a
@@ -155,6 +157,9 @@ pub(super) enum Command {
     /// Lists, shows and verifies certificates of destruction
     #[command(subcommand)]
     Certificate(Certificate),
+    /// Moves all rings to a new epoch, and ends those before
+    #[command(subcommand)]
+    Epoch(Epoch),
     /// Remembers what the audit log has shown, so that it cannot be rewritten
     ///
     /// A witness belongs to whoever relies on the log and does not run it. It needs no store.

@@ -56,6 +56,9 @@ impl Ring {
 }
 
 impl<'a> SealedRing<'a> {
+    /// How many bytes [`SealedRing::parse`] takes at least, to say whose ring it is.
+    pub const FRONT_LEN: u64 = RING_PREFIX_LEN as u64 + TAG_LEN as u64;
+
     /// Reads the prefix of a stored ring.
     ///
     /// # Errors

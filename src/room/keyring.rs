@@ -24,23 +24,25 @@ use crate::access::Access;
 use crate::audit::log::{Log, OpenIntent};
 use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult, RingRef};
 use crate::cache::{Cached, Limits};
-use crate::codec::{Decode, DecodeError};
+use crate::codec::DecodeError;
 use crate::entropy::{Entropy, random, random_secret};
 use crate::envelope::Kek;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CustomerId, DataKeyId, HoldId, KekId, KmsKeyId, OrderId, RequestId, StoreId};
-use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsErrorKind, KmsRegistry};
+use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsRegistry};
 use crate::retention::{Period, Window};
-use crate::ring::sealed::{EpochRecord, SealedRing};
+use crate::ring::sealed::SealedRing;
 use crate::ring::{
-    Change, DirectoryKey, Entry, EntryKind, Hold, HoldScope, HoldState, Ring, RingDataKey, RingRefusal,
-    Settings,
+    Change, Entry, EntryKind, Hold, HoldScope, HoldState, Ring, RingDataKey, RingRefusal, Settings,
 };
 use crate::store::{layout, store_error};
 use crate::suite::Suite;
 use crate::time::{Clock, Day};
 
+pub(crate) mod epochs;
 mod register;
+
+use epochs::Epoch;
 
 /// How many days' keys are minted in one ring version.
 const MINT_DAYS: u32 = 31;
@@ -52,14 +54,6 @@ const MAX_ATTEMPTS: u32 = 200;
 pub(crate) struct Asker<'a> {
     pub(crate) access: &'a Access,
     pub(crate) cause: Option<RequestId>,
-}
-
-/// One epoch with its keys in the clear.
-#[derive(Debug)]
-pub(crate) struct Epoch {
-    number: u32,
-    data_key: DataKey,
-    pub(crate) directory: DirectoryKey,
 }
 
 /// What a caller wants a ring to have.
@@ -154,87 +148,6 @@ impl Keyring {
             KeyState::Enabled => Ok(key),
             _ => Err(Error::new(ErrorKind::KeyUnavailable, "the KMS key is not enabled")),
         }
-    }
-
-    /// Makes the first epoch of a new store, or finds the one that another
-    /// `init` made meanwhile.
-    pub(crate) async fn create_first_epoch(&self, asker: Asker<'_>, kms_key: KmsKeyId) -> Result<()> {
-        let number = 1;
-        let (open, receipt) =
-            self.begin(asker, Action::KmsGenerateDataKey, None, self.epoch_ref(&kms_key, number)).await?;
-        let context = EncryptionContext::epoch(self.store, number);
-        let made = self.generate(open, receipt, &kms_key, &context).await?;
-        let directory = DirectoryKey::new(random_secret(&*self.entropy)?);
-        let record = EpochRecord::seal(
-            (self.store, number),
-            self.clock.now(),
-            kms_key,
-            (&made.plaintext, made.wrapped),
-            &directory,
-            random(&*self.entropy)?,
-        );
-        let bytes = crate::codec::Encode::to_bytes(&record);
-        // If we stop before this write there is no epoch, and the next `init`
-        // makes one with another data key. After it, that `init` finds this one.
-        let path = layout::epoch(number);
-        match self.storage.put_opts(&path, PutPayload::from(bytes), PutMode::Create.into()).await {
-            Ok(_) => Ok(()),
-            // Another `init` was faster, or only the answer was lost.
-            Err(_) if self.storage.head(&path).await.is_ok() => Ok(()),
-            Err(error) => Err(store_error(error, "write the epoch record")),
-        }
-    }
-
-    /// The newest epoch, with its keys.
-    pub(crate) async fn current_epoch(&self, asker: Asker<'_>) -> Result<Arc<Epoch>> {
-        let newest = self.newest_epoch.get(&*self.clock, self.limits, self.find_newest_epoch()).await?;
-        self.epoch(asker, *newest).await
-    }
-
-    async fn find_newest_epoch(&self) -> Result<u32> {
-        let found = newest(&*self.storage, layout::epochs(), layout::read_epoch).await?;
-        found.ok_or_else(|| Error::new(ErrorKind::Integrity, "the store has no epoch record"))
-    }
-
-    pub(crate) async fn epoch(&self, asker: Asker<'_>, number: u32) -> Result<Arc<Epoch>> {
-        let cell = Arc::clone(lock(&self.epochs).entry(number).or_default());
-        cell.get(&*self.clock, self.limits, self.load_epoch(asker, number)).await
-    }
-
-    async fn load_epoch(&self, asker: Asker<'_>, number: u32) -> Result<Epoch> {
-        match self.read_epoch(asker, number).await {
-            Err(error) => Err(self.refuse(asker, None, error).await),
-            epoch => epoch,
-        }
-    }
-
-    async fn read_epoch(&self, asker: Asker<'_>, number: u32) -> Result<Epoch> {
-        let stored = self.storage.get(&layout::epoch(number)).await;
-        let stored = stored.map_err(|error| store_error(error, "read the epoch record"))?;
-        let bytes = stored.bytes().await.map_err(|error| store_error(error, "read the epoch record"))?;
-        let record = EpochRecord::from_bytes(&bytes).map_err(|error| unreadable(error, "epoch record"))?;
-        if (record.store, record.epoch) != (self.store, number) {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                "the epoch record belongs to another store or epoch",
-            ));
-        }
-        let reference = self.epoch_ref(&record.kms_key, number);
-        let provider = self.kms.get(&record.kms_key)?;
-        let (open, receipt) = self.begin(asker, Action::KmsDecrypt, None, reference).await?;
-        let context = EncryptionContext::epoch(self.store, number);
-        let data_key = provider.decrypt(receipt, &record.kms_key, &record.wrapped, &context).await;
-        let altered = "the epoch record does not verify";
-        let data_key = data_key.map_err(|error| match error.kind() {
-            // What we asked for stood in the record.
-            KmsErrorKind::Authentication | KmsErrorKind::Invalid => {
-                Error::new(ErrorKind::Integrity, altered).with_source(error)
-            }
-            _ => error.into(),
-        });
-        let data_key = settle(open, data_key)?;
-        let directory = record.open(&data_key).map_err(|_| Error::new(ErrorKind::Integrity, altered))?;
-        Ok(Epoch { number, data_key, directory })
     }
 
     /// Every customer that has a ring on the keys storage or a pin in the log. One that
@@ -386,7 +299,7 @@ impl Keyring {
         settings: Settings,
         (period, window): (Period, Window),
     ) -> Result<Arc<Ring>> {
-        let epoch = self.current_epoch(asker).await?;
+        let epoch = self.epoch_of_new_rings(asker).await?;
         let now = self.clock.now();
         let first = Ring::first((self.store, customer), epoch.number, settings, (now, period, window));
         let data_key_id = DataKeyId::from_bytes(random(&*self.entropy)?);
@@ -426,7 +339,15 @@ impl Keyring {
             let next = Arc::new(ring.apply(change).map_err(refused)?);
             // A new version of a ring goes under its own epoch; rotation moves
             // rings to the next one.
-            let epoch = self.epoch(asker, next.epoch).await?;
+            let epoch = match self.epoch(asker, next.epoch).await {
+                // Since this version was cached, rotation has moved the ring on, and the
+                // epoch was closed behind it.
+                Err(error) if attempt == 0 && epochs::is_closed(&error) => {
+                    keys.ring.clear().await;
+                    continue;
+                }
+                epoch => epoch?,
+            };
             if let Some(ring) = self.write_ring(asker, &epoch, next).await? {
                 return Ok(ring);
             }
@@ -586,10 +507,6 @@ impl Keyring {
         intent.customer = customer;
         intent.key = Some(key);
         self.log.begin(intent).await
-    }
-
-    fn epoch_ref(&self, kms_key: &KmsKeyId, epoch: u32) -> KeyRef {
-        KeyRef::Epoch { kms_key: kms_key.clone(), epoch }
     }
 
     fn customer(&self, customer: CustomerId) -> Arc<CustomerKeys> {

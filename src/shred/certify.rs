@@ -268,7 +268,9 @@ impl Strongroom {
                 Action::EpochDelete => &mut deleted,
                 _ => continue,
             };
-            if numbers.contains(&epoch) && ended_well(&operation) {
+            // One that was left without an outcome counts where none ended well.
+            let better = ended_well(&operation) || !into.contains_key(&epoch);
+            if numbers.contains(&epoch) && may_have_ended_well(&operation) && better {
                 into.insert(epoch, operation);
             }
         }

@@ -1,0 +1,177 @@
+//! Epochs: the record of each, and the data key in it.
+//!
+//! An epoch's record is made once, create-if-absent, and never changed; where an epoch
+//! stands is said by the store's register. Who may corrupt it: whoever writes to the
+//! keys storage could put a record of their own there. Rotation takes up none that was
+//! made without the directory key, which the epoch before has under its seal.
+
+use std::sync::Arc;
+
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutMode, PutPayload};
+
+use super::{Asker, Keyring, lock, newest, settle, unreadable};
+use crate::audit::{Action, KeyRef};
+use crate::codec::{Decode, Encode};
+use crate::entropy::{random, random_secret};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{CustomerId, KmsKeyId};
+use crate::kms::{DataKey, EncryptionContext, KmsErrorKind};
+use crate::ring::DirectoryKey;
+use crate::ring::sealed::{EpochRecord, SealedRing};
+use crate::store::{layout, store_error};
+
+/// One epoch with its keys in the clear.
+#[derive(Debug)]
+pub(crate) struct Epoch {
+    pub(crate) number: u32,
+    /// The KMS key of the epoch.
+    pub(crate) kms_key: KmsKeyId,
+    pub(super) data_key: DataKey,
+    pub(crate) directory: DirectoryKey,
+}
+
+/// Whether an epoch could not be opened because its KMS key has ended, or is about to.
+pub(super) fn is_closed(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::KeyUnavailable | ErrorKind::KeyDestroyed)
+}
+
+impl Keyring {
+    /// Makes the first epoch of a new store, or finds the one that another
+    /// `init` made meanwhile.
+    pub(crate) async fn create_first_epoch(&self, asker: Asker<'_>, kms_key: KmsKeyId) -> Result<()> {
+        let directory = DirectoryKey::new(random_secret(&*self.entropy)?);
+        self.create_epoch(asker, (1, kms_key), &directory).await.map(drop)
+    }
+
+    /// Makes the record of an epoch, unless there is one of its number. `true` says that
+    /// it is this one.
+    pub(crate) async fn create_epoch(
+        &self,
+        asker: Asker<'_>,
+        (number, kms_key): (u32, KmsKeyId),
+        directory: &DirectoryKey,
+    ) -> Result<bool> {
+        let (open, receipt) =
+            self.begin(asker, Action::KmsGenerateDataKey, None, epoch_ref(&kms_key, number)).await?;
+        let context = EncryptionContext::epoch(self.store, number);
+        let made = self.generate(open, receipt, &kms_key, &context).await?;
+        let record = EpochRecord::seal(
+            (self.store, number),
+            self.clock.now(),
+            kms_key,
+            (&made.plaintext, made.wrapped),
+            directory,
+            random(&*self.entropy)?,
+        );
+        let bytes = record.to_bytes();
+        // If we stop before this write there is no such epoch, and whoever comes next
+        // makes it with another data key. After it, they find this one.
+        let path = layout::epoch(number);
+        let content = PutPayload::from(bytes.clone());
+        let Err(error) = self.storage.put_opts(&path, content, PutMode::Create.into()).await else {
+            return Ok(true);
+        };
+        // Another one was faster, or only the answer was lost: what stands there tells.
+        let found = async { self.storage.get(&path).await?.bytes().await };
+        found.await.map(|found| found == bytes).map_err(|_| store_error(error, "write the epoch record"))
+    }
+
+    /// The newest epoch, with its keys.
+    pub(crate) async fn current_epoch(&self, asker: Asker<'_>) -> Result<Arc<Epoch>> {
+        let newest = || self.newest_epoch.get(&*self.clock, self.limits, self.find_newest_epoch());
+        let known = newest().await?;
+        match self.epoch(asker, *known).await {
+            // It was closed since it was found to be the newest, and is that no longer.
+            Err(error) if is_closed(&error) => {
+                self.newest_epoch.clear().await;
+                let found = newest().await?;
+                if found == known { Err(error) } else { self.epoch(asker, *found).await }
+            }
+            epoch => epoch,
+        }
+    }
+
+    /// The epoch under which a new customer's ring begins: the newest that the register
+    /// knows of, so that a rotation that has begun finds the ring where it looks for it.
+    pub(super) async fn epoch_of_new_rings(&self, asker: Asker<'_>) -> Result<Arc<Epoch>> {
+        match self.register(asker).await {
+            Ok(register) => self.epoch(asker, register.newest_epoch().number).await,
+            // A store from before there were registers: it has one epoch.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.current_epoch(asker).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The greatest number of an epoch record.
+    pub(crate) async fn find_newest_epoch(&self) -> Result<u32> {
+        let found = newest(&*self.storage, layout::epochs(), layout::read_epoch).await?;
+        found.ok_or_else(|| Error::new(ErrorKind::Integrity, "the store has no epoch record"))
+    }
+
+    /// An epoch with its keys: cached, or as its KMS key unwraps them.
+    pub(crate) async fn epoch(&self, asker: Asker<'_>, number: u32) -> Result<Arc<Epoch>> {
+        let cell = Arc::clone(lock(&self.epochs).entry(number).or_default());
+        cell.get(&*self.clock, self.limits, self.load_epoch(asker, number)).await
+    }
+
+    /// Drops every epoch from the cache: what is opened from now on, a KMS key can open
+    /// that can be used now.
+    pub(crate) async fn forget_epochs(&self) {
+        lock(&self.epochs).clear();
+        self.newest_epoch.clear().await;
+    }
+
+    async fn load_epoch(&self, asker: Asker<'_>, number: u32) -> Result<Epoch> {
+        match self.read_epoch(asker, number).await {
+            Err(error) => Err(self.refuse(asker, None, error).await),
+            epoch => epoch,
+        }
+    }
+
+    async fn read_epoch(&self, asker: Asker<'_>, number: u32) -> Result<Epoch> {
+        let stored = self.storage.get(&layout::epoch(number)).await;
+        let stored = stored.map_err(|error| store_error(error, "read the epoch record"))?;
+        let bytes = stored.bytes().await.map_err(|error| store_error(error, "read the epoch record"))?;
+        let record = EpochRecord::from_bytes(&bytes).map_err(|error| unreadable(error, "epoch record"))?;
+        if (record.store, record.epoch) != (self.store, number) {
+            return Err(Error::new(
+                ErrorKind::Integrity,
+                "the epoch record belongs to another store or epoch",
+            ));
+        }
+        let reference = epoch_ref(&record.kms_key, number);
+        let provider = self.kms.get(&record.kms_key)?;
+        let (open, receipt) = self.begin(asker, Action::KmsDecrypt, None, reference).await?;
+        let context = EncryptionContext::epoch(self.store, number);
+        let data_key = provider.decrypt(receipt, &record.kms_key, &record.wrapped, &context).await;
+        let altered = "the epoch record does not verify";
+        let data_key = data_key.map_err(|error| match error.kind() {
+            // What we asked for stood in the record.
+            KmsErrorKind::Authentication | KmsErrorKind::Invalid => {
+                Error::new(ErrorKind::Integrity, altered).with_source(error)
+            }
+            _ => error.into(),
+        });
+        let data_key = settle(open, data_key)?;
+        let directory = record.open(&data_key).map_err(|_| Error::new(ErrorKind::Integrity, altered))?;
+        Ok(Epoch { number, kms_key: record.kms_key, data_key, directory })
+    }
+
+    /// The epoch that stands in front of a customer's newest ring, which is not opened:
+    /// whom to look for where it cannot be.
+    pub(crate) async fn epoch_in_front(&self, customer: CustomerId) -> Result<u32> {
+        let version = |path: &Path| layout::read_ring(path).map(|(_, version)| version);
+        let found = newest(&*self.storage, layout::rings_of(customer), version).await?;
+        let none = || Error::new(ErrorKind::NotFound, format!("there is no ring of customer {customer}"));
+        let path = layout::ring(customer, found.ok_or_else(none)?);
+        let front = self.storage.get_range(&path, 0..SealedRing::FRONT_LEN).await;
+        let front = front.map_err(|error| store_error(error, "read a ring"))?;
+        Ok(SealedRing::parse(&front).map_err(|error| unreadable(error, "ring"))?.epoch)
+    }
+}
+
+/// An epoch's KMS key, as the log names it.
+pub(crate) fn epoch_ref(kms_key: &KmsKeyId, epoch: u32) -> KeyRef {
+    KeyRef::Epoch { kms_key: kms_key.clone(), epoch }
+}
