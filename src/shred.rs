@@ -33,9 +33,11 @@ mod early;
 mod holds;
 #[cfg(test)]
 mod model;
+pub mod offboard;
 mod orders;
 pub mod paths;
 mod plan;
+pub mod rekey;
 mod remains;
 mod sweep;
 
