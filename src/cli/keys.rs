@@ -10,8 +10,8 @@ use crate::audit::KeyUseReceipt;
 use crate::id::KmsKeyId;
 use crate::kms::local::InsecureLocalKms;
 use crate::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
-    KmsDestroyer, KmsError, KmsErrorKind, KmsRegistry, WrappedDataKey,
+    DataKey, DestroyerRegistry, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms,
+    KmsAdmin, KmsDestroyer, KmsError, KmsErrorKind, KmsRegistry, WrappedDataKey,
 };
 use crate::system::{SystemClock, SystemEntropy};
 use crate::time::Timestamp;
@@ -32,6 +32,14 @@ impl LocalKeys {
     /// These, and AWS KMS as the environment says.
     pub(super) fn registry(&self) -> KmsRegistry {
         let registry = KmsRegistry::new().with(Arc::new(self.clone()));
+        #[cfg(feature = "aws")]
+        let registry = registry.with(Arc::new(crate::kms::aws::AwsKms::from_env()));
+        registry
+    }
+
+    /// The same, to end keys with.
+    pub(super) fn destroyers(&self) -> DestroyerRegistry {
+        let registry = DestroyerRegistry::new().with(Arc::new(self.clone()));
         #[cfg(feature = "aws")]
         let registry = registry.with(Arc::new(crate::kms::aws::AwsKms::from_env()));
         registry

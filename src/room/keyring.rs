@@ -696,7 +696,9 @@ pub(crate) async fn close<T>(open: OpenIntent, result: Result<T>) -> Result<T> {
 
 pub(crate) fn refused(refusal: RingRefusal) -> Error {
     let kind = match refusal {
-        RingRefusal::Shortened | RingRefusal::Held | RingRefusal::WindowOpen => ErrorKind::Denied,
+        RingRefusal::Shortened | RingRefusal::Held | RingRefusal::WindowOpen | RingRefusal::Closed => {
+            ErrorKind::Denied
+        }
         RingRefusal::UnknownKey => ErrorKind::NotFound,
         _ => ErrorKind::Integrity,
     };

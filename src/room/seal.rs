@@ -82,6 +82,10 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     let asker = Asker { access: &customer.access, cause: Some(request) };
     let now = room.clock.now();
     let mut ring = room.keyring.ring(asker, customer.id).await?;
+    if ring.closed.is_some() {
+        let message = "the customer is closed: nothing new is sealed for it";
+        return Err(Error::new(ErrorKind::Denied, message));
+    }
     let promised = ring.policy().period.retain_until(now);
     let day = options.retain_until.map_or(promised, |day| day.max(promised));
     if day > Day::MAX {
