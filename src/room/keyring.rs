@@ -302,23 +302,33 @@ impl Keyring {
         let epoch = self.epoch_of_new_rings(asker).await?;
         let now = self.clock.now();
         let first = Ring::first((self.store, customer), epoch.number, settings, (now, period, window));
-        let data_key_id = DataKeyId::from_bytes(random(&*self.entropy)?);
         let kms_key = first.settings.kms_key.clone();
-        let reference = KeyRef::Customer { kms_key: kms_key.clone(), data_key: data_key_id };
-        let (open, receipt) =
-            self.begin(asker, Action::KmsGenerateDataKey, Some(customer), reference).await?;
-        let context = EncryptionContext::customer(self.store, customer, data_key_id);
-        let made = self.generate(open, receipt, &kms_key, &context).await?;
+        let (data_key, plaintext) = self.new_data_key(asker, customer, kms_key).await?;
         let from = period.retain_until(now);
         let days = (0..MINT_DAYS).map(|days| EntryKind::Day(from.plus(days)));
-        let entries =
-            self.new_entries(customer, days.chain([EntryKind::Name]), (data_key_id, &made.plaintext))?;
-        let data_key = RingDataKey { id: data_key_id, kms_key, wrapped: made.wrapped };
+        let entries = self.new_entries(customer, days.chain([EntryKind::Name]), (data_key.id, &plaintext))?;
         let ring = first.with_first_keys(vec![data_key], entries).map_err(refused)?;
         match self.write_ring(asker, &epoch, Arc::new(ring)).await? {
             Some(ring) => Ok(ring),
             None => Err(Error::new(ErrorKind::Conflict, "a ring of this new customer exists already")),
         }
+    }
+
+    /// Makes a data key of a customer. If we stop after this, nothing names it, and
+    /// nothing is sealed under it.
+    pub(crate) async fn new_data_key(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        kms_key: KmsKeyId,
+    ) -> Result<(RingDataKey, DataKey)> {
+        let id = DataKeyId::from_bytes(random(&*self.entropy)?);
+        let reference = KeyRef::Customer { kms_key: kms_key.clone(), data_key: id };
+        let (open, receipt) =
+            self.begin(asker, Action::KmsGenerateDataKey, Some(customer), reference).await?;
+        let context = EncryptionContext::customer(self.store, customer, id);
+        let made = self.generate(open, receipt, &kms_key, &context).await?;
+        Ok((RingDataKey { id, kms_key, wrapped: made.wrapped }, made.plaintext))
     }
 
     /// Changes a customer's ring until it has what is wanted.

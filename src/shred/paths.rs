@@ -102,6 +102,17 @@ impl Paths {
         Ok(paths)
     }
 
+    /// Reads the paths that the log has of all blobs of a customer.
+    ///
+    /// # Errors
+    /// As [`crate::audit::query::query`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn of_customer(reader: &LogReader, customer: CustomerId) -> Result<Self> {
+        Self::of(reader, Filter { customer: Some(customer), ..Filter::default() }).await
+    }
+
     /// Reads the paths that the log has of one blob.
     ///
     /// # Errors
@@ -110,7 +121,10 @@ impl Paths {
     /// # Cancel safety
     /// Nothing is written.
     pub async fn of_blob(reader: &LogReader, customer: CustomerId, blob: BlobId) -> Result<Self> {
-        let filter = Filter { customer: Some(customer), blob: Some(blob), ..Filter::default() };
+        Self::of(reader, Filter { customer: Some(customer), blob: Some(blob), ..Filter::default() }).await
+    }
+
+    async fn of(reader: &LogReader, filter: Filter) -> Result<Self> {
         let mut found = operations(reader, &filter, None);
         let mut paths = Self::default();
         while let Some(operation) = found.try_next().await? {
@@ -158,6 +172,12 @@ impl Paths {
     ) -> impl Iterator<Item = (BlobId, &'a BlobPaths)> + 'a {
         let under = |paths: &BlobPaths| paths.keys.keys().any(|key| keys.contains(key));
         self.blobs.iter().filter(move |(_, paths)| under(paths)).map(|(blob, paths)| (*blob, paths))
+    }
+
+    /// Whether a blob is, or may be, wrapped under a key that lives in `ring`.
+    #[must_use]
+    pub fn lives(&self, ring: &Ring, blob: BlobId) -> bool {
+        self.blobs.get(&blob).is_some_and(|paths| paths.keys.keys().any(|key| ring.entry(*key).is_some()))
     }
 
     /// What becomes of the blobs under `keys` once these are gone from `ring`. Another
