@@ -65,8 +65,24 @@ pub fn epochs_destroyed(register: &Register, born: u32, last: u32) -> Option<Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Access;
     use crate::id::StoreId;
+    use crate::kms::DestroyerRegistry;
     use crate::register::RegisterChange;
+    use crate::room::{KeyChoice, Strongroom};
+
+    /// A service runs the first two on a runtime of several threads.
+    #[test]
+    fn every_future_can_move_between_threads() {
+        fn is_send<T: Send>(_: impl FnOnce(Strongroom, Access, DestroyerRegistry) -> T) {}
+        is_send(|room, access, _| async move { room.epoch_status(&access).await });
+        is_send(
+            |room, access, _| async move { room.rotate_epoch(&access, KeyChoice::New("local".into())).await },
+        );
+        is_send(|room, access, destroyers| async move {
+            room.finish_epochs(&access, &destroyers, FinishOptions::default()).await
+        });
+    }
 
     #[test]
     fn epochs_are_destroyed_when_every_one_of_them_is() {

@@ -41,7 +41,7 @@ pub(super) fn role_documents(deployment: &Deployment) -> Vec<Document> {
         ),
         document(
             "administrator",
-            "what whoever runs `init` or `customer add` with a new key needs besides a node's role",
+            "what whoever runs `init`, `epoch rotate` or `customer add` with a new key needs besides a node's role",
             vec![json!({
                 "Sid": "AdministratorMakesTaggedKeys",
                 "Effect": "Allow",
