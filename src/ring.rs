@@ -466,18 +466,21 @@ impl Entry {
         }
     }
 
-    /// The same key under another data key, for a [`Change::Rekey`]. `salt` is fresh and
-    /// random.
+    /// The same key under another data key, for a [`Change::Rekey`]. It is in the clear in
+    /// between, which `receipt` stands for. `salt` is fresh and random.
     ///
     /// # Errors
     /// [`OpenError`] if it does not open under the data key that it is under now.
     pub fn reseal(
         &self,
+        receipt: KeyUseReceipt,
         ring: (StoreId, CustomerId),
         now_under: &DataKey,
         data_key: (DataKeyId, &DataKey),
         salt: Salt,
     ) -> Result<Self, OpenError> {
+        // One receipt, one key, one use.
+        drop(receipt);
         let kek = self.open(ring.0, ring.1, now_under)?;
         let sealed = Self::seal(ring, self.minted, self.id, self.kind, &kek, data_key, salt);
         Ok(Self { state: self.state, born: self.born, ..sealed })

@@ -322,8 +322,9 @@ fn a_rekey_changes_the_seals_and_nothing_else() {
     let kms_key: KmsKeyId = "local:k2".parse().unwrap();
     let wrapped = WrappedDataKey::new(vec![8; 40]);
     let new = RingDataKey { id, kms_key: kms_key.clone(), wrapped };
+    let ids = (STORE, CUSTOMER);
     let reseal =
-        |entry: &Entry| entry.reseal((STORE, CUSTOMER), &data_key(9), (id, &data_key(7)), [5; 24]).unwrap();
+        |entry: &Entry| entry.reseal(receipt(), ids, &data_key(9), (id, &data_key(7)), [5; 24]).unwrap();
     let entries: Vec<Entry> = ring.entries.iter().map(reseal).collect();
     let change = |entries| Change::Rekey { kms_key: kms_key.clone(), data_key: new.clone(), entries };
     let next = ring.apply(change(entries.clone())).unwrap();

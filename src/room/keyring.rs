@@ -150,6 +150,25 @@ impl Keyring {
         }
     }
 
+    /// The KMS keys of all epoch records that there are.
+    pub(crate) async fn epoch_kms_keys(&self) -> Result<BTreeSet<KmsKeyId>> {
+        let failed = |error| store_error(error, "read the epoch records");
+        let mut objects = self.storage.list(Some(&layout::epochs()));
+        let mut keys = BTreeSet::new();
+        while let Some(object) = objects.next().await {
+            let path = object.map_err(failed)?.location;
+            // Whatever else lies there is not ours.
+            if layout::read_epoch(&path).is_none() {
+                continue;
+            }
+            let bytes = self.storage.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)?;
+            let record =
+                EpochRecord::from_bytes(&bytes).map_err(|error| unreadable(error, "epoch record"))?;
+            keys.insert(record.kms_key);
+        }
+        Ok(keys)
+    }
+
     /// Every customer that has a ring on the keys storage or a pin in the log. One that
     /// no label leads to is among them.
     pub(crate) async fn customers(&self) -> Result<BTreeSet<CustomerId>> {
@@ -302,23 +321,33 @@ impl Keyring {
         let epoch = self.epoch_of_new_rings(asker).await?;
         let now = self.clock.now();
         let first = Ring::first((self.store, customer), epoch.number, settings, (now, period, window));
-        let data_key_id = DataKeyId::from_bytes(random(&*self.entropy)?);
         let kms_key = first.settings.kms_key.clone();
-        let reference = KeyRef::Customer { kms_key: kms_key.clone(), data_key: data_key_id };
-        let (open, receipt) =
-            self.begin(asker, Action::KmsGenerateDataKey, Some(customer), reference).await?;
-        let context = EncryptionContext::customer(self.store, customer, data_key_id);
-        let made = self.generate(open, receipt, &kms_key, &context).await?;
+        let (data_key, plaintext) = self.new_data_key(asker, customer, kms_key).await?;
         let from = period.retain_until(now);
         let days = (0..MINT_DAYS).map(|days| EntryKind::Day(from.plus(days)));
-        let entries =
-            self.new_entries(customer, days.chain([EntryKind::Name]), (data_key_id, &made.plaintext))?;
-        let data_key = RingDataKey { id: data_key_id, kms_key, wrapped: made.wrapped };
+        let entries = self.new_entries(customer, days.chain([EntryKind::Name]), (data_key.id, &plaintext))?;
         let ring = first.with_first_keys(vec![data_key], entries).map_err(refused)?;
         match self.write_ring(asker, &epoch, Arc::new(ring)).await? {
             Some(ring) => Ok(ring),
             None => Err(Error::new(ErrorKind::Conflict, "a ring of this new customer exists already")),
         }
+    }
+
+    /// Makes a data key of a customer. If we stop after this, nothing names it, and
+    /// nothing is sealed under it.
+    pub(crate) async fn new_data_key(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        kms_key: KmsKeyId,
+    ) -> Result<(RingDataKey, DataKey)> {
+        let id = DataKeyId::from_bytes(random(&*self.entropy)?);
+        let reference = KeyRef::Customer { kms_key: kms_key.clone(), data_key: id };
+        let (open, receipt) =
+            self.begin(asker, Action::KmsGenerateDataKey, Some(customer), reference).await?;
+        let context = EncryptionContext::customer(self.store, customer, id);
+        let made = self.generate(open, receipt, &kms_key, &context).await?;
+        Ok((RingDataKey { id, kms_key, wrapped: made.wrapped }, made.plaintext))
     }
 
     /// Changes a customer's ring until it has what is wanted.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::paths::Paths;
 use crate::access::{Access, Principal, Purpose};
-use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
+use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult};
 use crate::envelope::Kek;
 use crate::id::{BlobId, DataKeyId, HoldId, KekId, OrderId, RequestId};
 use crate::kms::{DataKey, WrappedDataKey};
@@ -516,7 +516,8 @@ impl World {
             let under = ring.data_key(entry.data_key)?.id;
             // A node that read before another rekey has that one's key, and loses the race.
             let now = if under == self.data_key.0 { self.data_key.1 } else { return None };
-            entry.reseal((STORE, CUSTOMER), &key_bytes(now), (id, &new), salt).ok()
+            let receipt = KeyUseReceipt::mint(RequestId::from_bytes([0; 16]));
+            entry.reseal(receipt, (STORE, CUSTOMER), &key_bytes(now), (id, &new), salt).ok()
         };
         let Some(entries) = ring.entries.iter().map(reseal).collect::<Option<Vec<_>>>() else { return };
         let kms_key = "local:k2".parse().unwrap();

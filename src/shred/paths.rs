@@ -160,6 +160,12 @@ impl Paths {
         self.blobs.iter().filter(move |(_, paths)| under(paths)).map(|(blob, paths)| (*blob, paths))
     }
 
+    /// Whether a blob is, or may be, wrapped under a key that lives in `ring`.
+    #[must_use]
+    pub fn lives(&self, ring: &Ring, blob: BlobId) -> bool {
+        self.blobs.get(&blob).is_some_and(|paths| paths.keys.keys().any(|key| ring.entry(*key).is_some()))
+    }
+
     /// What becomes of the blobs under `keys` once these are gone from `ring`. Another
     /// path counts if its key is live there, even if nobody knows whether the wrap was
     /// written: such a blob is neither certified as shredded nor deleted.
