@@ -243,6 +243,10 @@ pub struct Intent {
     /// Which certificate.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub certificate: Option<CertificateId>,
+    /// What was written down of a return to a customer: of one blob, or the manifest of
+    /// all.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub returned: Option<ReturnedRef>,
 }
 
 impl Intent {
@@ -263,6 +267,7 @@ impl Intent {
             order: None,
             hold: None,
             certificate: None,
+            returned: None,
         }
     }
 }
@@ -406,6 +411,15 @@ pub struct RingRef {
     /// SHA-256 of the stored object.
     #[serde(with = "hex_digest")]
     pub hash: [u8; 32],
+}
+
+/// What was written down of a return to a customer, where it was returned to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReturnedRef {
+    /// SHA-256 of it.
+    #[serde(with = "hex_digest")]
+    pub sha256: [u8; 32],
 }
 
 /// How an operation ended.

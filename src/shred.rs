@@ -34,9 +34,11 @@ pub mod epoch;
 mod holds;
 #[cfg(test)]
 mod model;
+pub mod offboard;
 mod orders;
 pub mod paths;
 mod plan;
+pub mod rekey;
 mod remains;
 mod sweep;
 

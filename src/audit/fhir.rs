@@ -22,7 +22,7 @@
 //! | `source` | the store (`site`) and the program (`observer`) |
 //! | `entity`, System Object | the blob, with the bytes sealed or released |
 //! | `entity`, Organization | the customer |
-//! | `entity`, Other | the keys, the ring version, and the order, hold and certificate |
+//! | `entity`, Other | the keys, the ring version, the order, hold and certificate, and what was returned |
 //! | `entity`, XrequestId | the request id, its cause, and the places in the log |
 //!
 //! # Types
@@ -231,6 +231,10 @@ fn entities(store: StoreId, operation: &Operation, pattern: &Pattern) -> Vec<Ent
         intent.hold.map(|id| Reference::to("urn:strongroom:hold", id.to_string())),
         intent.certificate.map(|id| Reference::to("urn:strongroom:certificate", id.to_string())),
     ];
+    if let Some(returned) = intent.returned {
+        let detail = vec![Detail::new("sha256", data_encoding::HEXLOWER.encode(&returned.sha256))];
+        entities.push(security_resource(None, detail));
+    }
     entities.extend(by.into_iter().flatten().map(|what| security_resource(Some(what), Vec::new())));
     entities.push(transaction(operation));
     entities

@@ -331,6 +331,12 @@ pub fn certificate_key_name(store: StoreId) -> KeyName {
     format!("strongroom/{store}/certificate").parse().expect("an id is the name of a key")
 }
 
+/// The name under which the log's key signs manifests of what was returned to a customer.
+#[must_use]
+pub fn manifest_key_name(store: StoreId) -> KeyName {
+    format!("strongroom/{store}/manifest").parse().expect("an id is the name of a key")
+}
+
 fn origin_text(store: StoreId, shard: u16) -> String {
     match shard {
         FIRST_SHARD => format!("strongroom/{store}"),

@@ -36,6 +36,7 @@
 //! | `order` | text, 26 characters of base32 | by which order of two people |
 //! | `hold` | the same | which legal hold |
 //! | `certificate` | the same | which certificate |
+//! | `returned` | `{"sha256": hexadecimal}` | what was written down of a return to the customer |
 //! | `outcome` | object or `null` | how it ended; `null` while it has not |
 //! | `outcome.time`, `.durable`, `.shard`, `.index`, `.seq`, `.writer` | as above | the same of the outcome |
 //! | `outcome.result` | text, as [`OutcomeResult::code`] | how it ended |
@@ -47,7 +48,7 @@ use std::collections::hash_map::Entry as Place;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Event, Intent, KeyRef, Outcome, OutcomeResult, Record, RingRef};
+use super::{Action, Event, Intent, KeyRef, Outcome, OutcomeResult, Record, ReturnedRef, RingRef};
 use crate::access::{Origin, Principal, Purpose};
 use crate::id::{BlobId, CertificateId, CustomerId, HoldId, KekId, OrderId, RequestId, WriterId};
 use crate::time::Timestamp;
@@ -213,6 +214,8 @@ pub struct OperationLine {
     pub hold: Option<HoldId>,
     /// Which certificate.
     pub certificate: Option<CertificateId>,
+    /// What was written down of a return to the customer.
+    pub returned: Option<ReturnedRef>,
     pub outcome: Option<OutcomeFields>,
 }
 
@@ -265,6 +268,7 @@ impl From<&Operation> for OperationLine {
             order: intent.order,
             hold: intent.hold,
             certificate: intent.certificate,
+            returned: intent.returned,
             outcome: ended.map(|(entry, outcome)| OutcomeFields {
                 time: entry.record.time,
                 durable: entry.time,
@@ -542,6 +546,7 @@ pub(crate) mod tests {
             "order": null,
             "hold": null,
             "certificate": null,
+            "returned": null,
             "outcome": {
                 "time": "2026-11-22T02:26:13.250000Z",
                 "durable": "2026-11-22T02:26:14.000000Z",

@@ -274,7 +274,7 @@ impl Strongroom {
         Ok(newest)
     }
 
-    async fn read_order(&self, id: OrderId, stage: OrderStage) -> Result<Option<SignedOrder>> {
+    pub(super) async fn read_order(&self, id: OrderId, stage: OrderStage) -> Result<Option<SignedOrder>> {
         let Some(bytes) = papers::read(&self.log_reader(), Object::Order { id, stage }).await? else {
             return Ok(None);
         };
@@ -396,6 +396,7 @@ impl Strongroom {
                 };
                 self.by_order(asker, customer, order.id, Action::CustomerSet, &decide).await
             }
+            OrderKind::Offboard { .. } => self.close_customer(asker, customer, &approve).await,
             _ => Err(denied("the order is not one on a customer")),
         }
     }

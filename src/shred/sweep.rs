@@ -118,7 +118,12 @@ impl Strongroom {
     }
 
     /// Puts on the record that a customer's destruction was refused.
-    async fn note_refusal<T>(&self, asker: Asker<'_>, customer: CustomerId, done: Result<T>) -> Result<T> {
+    pub(super) async fn note_refusal<T>(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        done: Result<T>,
+    ) -> Result<T> {
         let Err(error) = done else { return done };
         let noted = async {
             let mut intent = Intent::new(self.0.log.request_id()?, asker.access, Action::ShredSweep);
