@@ -28,6 +28,12 @@
 //! | `ls --ids`, a line | `blob`, `stored_bytes`, `stored_at` |
 //! | `stat` | as `ls` |
 //! | `retention extend` | `blob`, `retain_until`, `changed` |
+//! | `rekey --kms` | `customer`, `kms_key`, `from`, `ring_version`, `keys`, `changed` |
+//! | `rekey --status` | `customer`, `kms_key`, `since`, `former`: objects of `kms_key`, `last_use`, `uses_since` |
+//! | `offboard status`, `reopen` | `customer`, `stage`, `order`, `active`, `pending`, `until`, `dropped`, `holds`, `kms_key` |
+//! | `offboard return` | `customer`, `order`, `return_to`, `manifest` and `list` (their SHA-256), `counts`: `returned`, `bytes`, `missing`, `unfinished`, `unlogged` |
+//! | `offboard destroy` | `customer`, `pended`, `until` |
+//! | `offboard finish` | `customer`, `keys`: objects of `kms_key`, `end`, `due` |
 //! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
 //! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
 //! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
@@ -92,11 +98,13 @@ mod key_file;
 mod keys;
 mod list;
 mod log_key;
+mod offboard;
 mod output;
 mod person;
 mod producer;
 mod publish;
 mod put;
+mod rekey;
 mod retention;
 mod signal;
 mod sink;
@@ -260,6 +268,8 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Stat(command) => list::stat(session, command).await,
         Command::Verify(command) => list::verify(session, command).await,
         Command::Retention(command) => retention::run(session, command).await,
+        Command::Rekey(command) => rekey::run(session, command).await,
+        Command::Offboard(command) => offboard::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
         Command::Person(command) => person::run(session, command).await,
         Command::Certificate(command) => certificate::run(session, command).await,

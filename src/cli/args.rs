@@ -30,11 +30,13 @@ use crate::tlog::{KeyName, VerifierKey};
 mod audit;
 mod certificate;
 mod epoch;
+mod offboard;
 mod retention;
 
 pub(super) use audit::*;
 pub(super) use certificate::*;
 pub(super) use epoch::*;
+pub(super) use offboard::*;
 pub(super) use retention::*;
 
 /// Keeps files and backups sealed under per-customer keys, with every use of a
@@ -151,6 +153,12 @@ pub(super) enum Command {
     /// How long blobs are kept
     #[command(subcommand)]
     Retention(Retention),
+    Rekey(Rekey),
+    /// Ends the agreement with a customer: returns its blobs, and destroys its keys
+    ///
+    /// It begins with an order of two people (`order request offboard`), which closes the customer.
+    #[command(subcommand)]
+    Offboard(Offboard),
     /// Reads the audit log
     #[command(subcommand)]
     Audit(Audit),

@@ -1,0 +1,185 @@
+//! `offboard`: what comes after the order that closes a customer.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::args::{Into, Offboard, OffboardDestroy, OffboardReturn};
+use super::failure::Failure;
+use super::output::{line, pairs, seconds};
+use super::{Answer, Session, log_key, options};
+use crate::config::LogKey;
+use crate::id::Label;
+use crate::room::{Customer, Strongroom};
+use crate::shred::offboard::{CustomerKeyEnd, Destination, OffboardStatus, Proof};
+use crate::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
+use crate::system::SystemClock;
+
+pub(super) async fn run(session: &Session, command: Offboard) -> Answer {
+    match command {
+        Offboard::Status { label } => status(session, &label).await,
+        Offboard::Return(command) => give_back(session, command).await,
+        Offboard::Destroy(command) => destroy(session, command).await,
+        Offboard::Reopen { label } => {
+            let customer = session.customer(&label).await?.id();
+            let reopened = session.room.reopen_customer(&session.access, customer).await;
+            reopened.map_err(|error| session.explain(error))?;
+            status(session, &label).await
+        }
+        Offboard::Finish { label } => finish(session, &label).await,
+    }
+}
+
+async fn status(session: &Session, label: &Label) -> Answer {
+    let customer = session.customer(label).await?.id();
+    let status = session.room.offboard_status(&session.access, customer).await;
+    let status = status.map_err(|error| session.explain(error))?;
+    Ok(if session.output.json { line(&to_json(&status)) } else { told(&status) })
+}
+
+fn to_json(status: &OffboardStatus) -> Value {
+    json!({
+        "customer": status.customer,
+        "stage": status.stage.as_str(),
+        "order": status.order,
+        "active": status.active,
+        "pending": status.pending,
+        "until": status.until,
+        "dropped": status.dropped,
+        "holds": status.holds,
+        "kms_key": status.kms_key,
+    })
+}
+
+fn told(status: &OffboardStatus) -> String {
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let holds: Vec<String> = status.holds.iter().map(ToString::to_string).collect();
+    let rows = [
+        ("customer", status.customer.to_string()),
+        ("stage", status.stage.as_str().to_owned()),
+        ("order", or_none(status.order.map(|order| order.to_string()))),
+        ("active keys", status.active.to_string()),
+        ("in the window", status.pending.to_string()),
+        ("until", or_none(status.until.map(seconds))),
+        ("dropped keys", status.dropped.to_string()),
+        ("legal holds", or_none((!holds.is_empty()).then(|| holds.join(", ")))),
+        ("KMS key", status.kms_key.to_string()),
+    ];
+    pairs(rows.map(|(name, value)| (name.to_owned(), value)))
+}
+
+async fn give_back(session: &Session, command: OffboardReturn) -> Answer {
+    let customer = session.customer(&command.label).await?.id();
+    let (destination, own) = destination(session, command.to.to, &command.to.into, CreateRoot::Yes).await?;
+    let returned = session.room.return_blobs(&session.access, customer, &destination).await;
+    close(own).await?;
+    let returned = returned.map_err(|error| session.explain(error))?;
+    let (body, counts) = (returned.manifest.body(), returned.manifest.body().counts);
+    if session.output.json {
+        return Ok(line(&json!({
+            "customer": customer,
+            "order": body.order,
+            "return_to": body.return_to,
+            "manifest": returned.manifest.digest(),
+            "list": body.list.sha256,
+            "counts": counts,
+        })));
+    }
+    let rows = [
+        ("returned", format!("{} blobs, {} bytes", counts.returned, counts.bytes)),
+        ("missing", counts.missing.to_string()),
+        ("unfinished", counts.unfinished.to_string()),
+        ("not in the log", counts.unlogged.to_string()),
+        ("signed", seconds(body.issued)),
+    ];
+    Ok(pairs(rows.map(|(name, value)| (name.to_owned(), value))))
+}
+
+async fn destroy(session: &Session, command: OffboardDestroy) -> Answer {
+    let customer = session.customer(&command.label).await?.id();
+    let opened = match command.to.to {
+        Some(url) => Some(destination(session, url, &command.to.into, CreateRoot::No).await?),
+        None => None,
+    };
+    let (destination, own) = opened.map_or((None, None), |(destination, own)| (Some(destination), own));
+    let proof = destination.as_ref().map(|destination| Proof { destination, missing: command.missing });
+    let destroying = session.room.destroy_customer(&session.access, customer, proof).await;
+    close(own).await?;
+    let destroying = destroying.map_err(|error| session.explain(error))?;
+    if session.output.json {
+        return Ok(line(&json!({
+            "customer": customer, "pended": destroying.pended, "until": destroying.until,
+        })));
+    }
+    let entered = destroying.pended.len();
+    Ok(match destroying.until {
+        Some(until) => format!("{entered} keys entered the window; the last ends at {}\n", seconds(until)),
+        None => "no key is left\n".to_owned(),
+    })
+}
+
+async fn finish(session: &Session, label: &Label) -> Answer {
+    let customer = session.customer(label).await?.id();
+    let destroyers = session.keys.destroyers();
+    let ends = session.room.finish_offboarding(&session.access, customer, &destroyers).await;
+    let ends = ends.map_err(|error| session.explain(error))?;
+    let due = |end: CustomerKeyEnd| match end {
+        CustomerKeyEnd::Scheduled(due) => due,
+        _ => None,
+    };
+    if session.output.json {
+        let keys = ends
+            .iter()
+            .map(|(kms_key, end)| json!({ "kms_key": kms_key, "end": end.as_str(), "due": due(*end) }));
+        return Ok(line(&json!({ "customer": customer, "keys": keys.collect::<Vec<_>>() })));
+    }
+    Ok(ends.iter().map(|(kms_key, end)| format!("{kms_key}  {}\n", meaning(*end))).collect())
+}
+
+fn meaning(end: CustomerKeyEnd) -> String {
+    match end {
+        CustomerKeyEnd::Shared => "stays: another customer or an epoch needs it".to_owned(),
+        CustomerKeyEnd::Theirs => "is denied to us: its owner ends it".to_owned(),
+        CustomerKeyEnd::Scheduled(Some(due)) => format!("will be destroyed at {} or later", seconds(due)),
+        CustomerKeyEnd::Scheduled(None) => "will be destroyed".to_owned(),
+        CustomerKeyEnd::Gone => "is gone, as the KMS says".to_owned(),
+    }
+}
+
+/// Where blobs are returned to; with a store of the customer's own, that store, which is
+/// closed in the end.
+async fn destination(
+    session: &Session,
+    url: StorageUrl,
+    into: &Into,
+    create: CreateRoot,
+) -> Result<(Destination, Option<Strongroom>), Failure> {
+    let storage = alone(url, create).await?;
+    let (Some(store), Some(key), Some(label)) = (&into.into_store, &into.into_log_key, &into.into_customer)
+    else {
+        return Ok((Destination::plaintext(storage), None));
+    };
+    let key = std::path::absolute(key).map_err(|error| Failure::input("a path cannot be used", &error))?;
+    let signer = log_key::load(&LogKey::File(key)).await?;
+    let storages =
+        Storages::open(&StorageUrls::new(store.clone()), CreateRoot::No, Arc::new(SystemClock)).await?;
+    let opened = Strongroom::open(storages, session.keys.registry(), options(&session.config, signer)?).await;
+    let room = opened.map_err(|error| session.explain(error))?;
+    let theirs = room.customer(label, session.access.clone()).await;
+    let theirs: Customer = theirs.map_err(|error| session.explain(error))?;
+    Ok((Destination::resealed(storage, theirs), Some(room)))
+}
+
+/// One storage by itself.
+async fn alone(url: StorageUrl, create: CreateRoot) -> Result<Arc<dyn object_store::ObjectStore>, Failure> {
+    let place = || Some(url.clone());
+    let urls = StorageUrls { blobs: place(), keys: place(), audit: place(), root: url.clone() };
+    Ok(Storages::open(&urls, create, Arc::new(SystemClock)).await?.blobs)
+}
+
+async fn close(room: Option<Strongroom>) -> Result<(), Failure> {
+    match room {
+        Some(room) => Ok(room.close().await?),
+        None => Ok(()),
+    }
+}
