@@ -27,6 +27,7 @@
 //! | `ls`, a line | `blob`, `name`, `content_type`, `meta`, `bytes`, `stored_bytes`, `sealed_at`, `retain_until`, `held`, `suite`, `kek`; or `blob`, `stored_bytes`, `error` |
 //! | `ls --ids`, a line | `blob`, `stored_bytes`, `stored_at` |
 //! | `stat` | as `ls` |
+//! | `retention show`, `set` | `policy` (the one for new blobs) and `policies` (all there were): objects of `number`, `since`, `retention`, `window`, `order` (null unless it shortened something) |
 //! | `retention extend` | `blob`, `retain_until`, `changed` |
 //! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
 //! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
