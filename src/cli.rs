@@ -27,6 +27,7 @@
 //! | `ls`, a line | `blob`, `name`, `content_type`, `meta`, `bytes`, `stored_bytes`, `sealed_at`, `retain_until`, `held`, `suite`, `kek`; or `blob`, `stored_bytes`, `error` |
 //! | `ls --ids`, a line | `blob`, `stored_bytes`, `stored_at` |
 //! | `stat` | as `ls` |
+//! | `retention show`, `set` | `policy` (the one for new blobs) and `policies` (all there were): objects of `number`, `since`, `retention`, `window`, `order` (null unless it shortened something) |
 //! | `retention extend` | `blob`, `retain_until`, `changed` |
 //! | `rekey --kms` | `customer`, `kms_key`, `from`, `ring_version`, `keys`, `changed` |
 //! | `rekey --status` | `customer`, `kms_key`, `since`, `former`: objects of `kms_key`, `last_use`, `uses_since` |

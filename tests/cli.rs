@@ -425,7 +425,7 @@ fn a_retention_is_lengthened_and_every_version_of_it_is_kept() {
     let until = kept(&id)["retain_until"].clone();
     let show = || home.run(&["--json", "retention", "show", "acme"]).ok().json();
     let policy = |policy: &Value| {
-        ["number", "period", "window", "order"].map(|field| policy[field].to_string()).join(" ")
+        ["number", "retention", "window", "order"].map(|field| policy[field].to_string()).join(" ")
     };
     let policies = |shown: &Value| shown["policies"].as_array().unwrap().iter().map(policy).collect();
     let first = show();

@@ -44,7 +44,7 @@ fn to_json(policy: &Policy) -> Value {
     json!({
         "number": policy.number,
         "since": policy.since,
-        "period": policy.period.to_string(),
+        "retention": policy.period.to_string(),
         "window": policy.window.to_string(),
         "order": policy.order,
     })

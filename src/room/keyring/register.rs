@@ -98,7 +98,11 @@ impl Keyring {
         if (sealed.store, sealed.version) != (self.store, version) {
             return Err(wrong("the store's register belongs to another store or version"));
         }
-        let epoch = self.epoch(asker, sealed.epoch).await?;
+        // Not that there is no register, which is what `NotFound` says of one.
+        let epoch = self.epoch(asker, sealed.epoch).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => wrong("the store's register names an epoch that is not there"),
+            _ => error,
+        })?;
         let register = sealed.open(&epoch.data_key);
         let register = Arc::new(register.map_err(|_| wrong("the store's register does not verify"))?);
         if pin.is_none_or(|pin| pin.version < version) {
