@@ -28,6 +28,19 @@
 //! | `ls --ids`, a line | `blob`, `stored_bytes`, `stored_at` |
 //! | `stat` | as `ls` |
 //! | `retention extend` | `blob`, `retain_until`, `changed` |
+//! | `retention show`, `set` | `customer`, `policies`: objects of `number`, `since`, `retention`, `window`, `order` (null unless two people shortened something) |
+//! | `hold place` | as `hold list`, and `ring_version` |
+//! | `hold list`, a line | `hold`, `scope` (`customer`, `day` or `blob`), `day`, `blob`, `placed`, `state` (`opening`, `complete` or `released`), `released_by`, `released_at` |
+//! | `shred plan`, a line | `customer`, `label`, `ring_version`, `kind` (`day`, `hold` or `names`), `day`, `key`, `blobs`, `uncertain` and `surviving` (how many), `bytes` (of the blobs), `verdict` (`pend`, `close`, `waits`, `drop` or `held`), `until`, `order`, `holds`, `why`; or `customer`, `error` |
+//! | `shred run`, a line | `customer`, `label`, `pended`, `dropped`, `held` and `waiting` (keys), `certificates`: objects of `certificate`, `stage`; with `--delete-ciphertext` `removed`: `days`, `objects`, `versions`, `delete_markers`, `bytes`, `locked` and `denied` (refused); or `customer`, `error` |
+//! | `shred status` | `customers`: objects of `customer`, `label`, `ring_version`, `window`: objects of `key`, `kind`, `day`, `until`, `order`, `held`; `unfinished`: objects of `certificate`, `stage`, `keys`, `dropped`, `order`, `epochs` (waited for); `holds`: as `hold list`; and `orders`: as `order list`. Before it, a line for each customer that failed: `customer`, `error` |
+//! | `shred cancel` | `customer`, `ring_version`, `cancelled` (keys) |
+//! | `order request`, `shred request`, `hold release`, `order submit` of one signature | `order`, `what`, `customer`, `requested_by`, `expires`, `approve` (the command to type) |
+//! | `order approve`, `shred approve`, `order submit` of two signatures | `order`, `done`: `before`; or `pended` with `keys`, `until`, `waiting_for` (blobs); or `ring` with `ring_version`; or `register` with `register_version` |
+//! | `order list`, a line | `order`, `state` (`requested`, `approved`, `done` or `expired`), `what` (as in the [order](crate::order#the-text)), `customer`, `ring`, `requested_by`, `requested_at`, `not_before`, `expires` |
+//! | `order show` | as `order list`, and `signatures`: objects of `by`, `standing` (`good`, `left`, `unknown` or `false`) |
+//! | `order draft` | nothing but the text of the order |
+//! | `order sign`, `order show --note` | nothing but the signed note |
 //! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
 //! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
 //! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
@@ -83,17 +96,20 @@ mod doctor;
 mod exit;
 mod failure;
 mod get;
+mod hold;
 mod init;
 mod key_file;
 mod keys;
 mod list;
 mod log_key;
+mod order;
 mod output;
 mod person;
 mod producer;
 mod publish;
 mod put;
 mod retention;
+mod shred;
 mod signal;
 mod sink;
 mod witness;
@@ -146,6 +162,9 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
     }
     if let Command::Witness(command) = cli.command {
         return runtime()?.block_on(witness::run(command, output));
+    }
+    if let Command::Order(args::Order::Sign(command)) = &cli.command {
+        return order::sign(command, output);
     }
     if let Some(failure) = cli.misunderstood() {
         return Err(failure);
@@ -256,6 +275,9 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Stat(command) => list::stat(session, command).await,
         Command::Verify(command) => list::verify(session, command).await,
         Command::Retention(command) => retention::run(session, command).await,
+        Command::Hold(command) => hold::run(session, command).await,
+        Command::Shred(command) => shred::run(session, command).await,
+        Command::Order(command) => order::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
         Command::Person(command) => person::run(session, command).await,
         Command::Certificate(command) => certificate::run(session, command).await,

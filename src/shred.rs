@@ -37,12 +37,14 @@ mod orders;
 pub mod paths;
 mod plan;
 mod remains;
+mod status;
 mod sweep;
 
 pub use holds::{HoldPlaced, HoldTarget};
 pub use orders::{Executed, OrderState, OrderStatus, VALIDITY};
 pub use plan::{CustomerPlan, KeyPlan, Verdict};
 pub use remains::Remains;
+pub use status::{InWindow, ShredStatus, Unfinished};
 pub use sweep::{Sweep, Swept};
 
 use paths::Paths;

@@ -17,7 +17,7 @@ use crate::envelope::BlobName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CustomerId};
 use crate::retention::Period;
-use crate::ring::{EntryKind, Ring, UseError};
+use crate::ring::{EntryKind, Policy, Ring, UseError};
 use crate::store::{layout, store_error};
 use crate::suite::Suite;
 use crate::time::{Day, Timestamp};
@@ -104,6 +104,18 @@ impl Customer {
         };
         let changed = changed.await;
         Ok(CustomerInfo::of(&*close(open, changed).await?))
+    }
+
+    /// Every policy of retention that there was, in order: the last one is for what is
+    /// sealed from now on.
+    ///
+    /// # Errors
+    /// By [`ErrorKind`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written but records.
+    pub async fn policies(&self) -> Result<Vec<Policy>> {
+        Ok(self.room.0.keyring.fresh_ring(self.asker(), self.id).await?.policies.clone())
     }
 
     /// Seals all of `source` as a new blob.

@@ -667,8 +667,14 @@ pub(crate) async fn close<T>(open: OpenIntent, result: Result<T>) -> Result<T> {
 
 pub(crate) fn refused(refusal: RingRefusal) -> Error {
     let kind = match refusal {
-        RingRefusal::Shortened | RingRefusal::Held | RingRefusal::WindowOpen => ErrorKind::Denied,
-        RingRefusal::UnknownKey => ErrorKind::NotFound,
+        RingRefusal::Shortened
+        | RingRefusal::Held
+        | RingRefusal::WindowOpen
+        | RingRefusal::Released
+        | RingRefusal::WrongOrder
+        | RingRefusal::NotPermitted
+        | RingRefusal::Closed => ErrorKind::Denied,
+        RingRefusal::UnknownKey | RingRefusal::UnknownHold => ErrorKind::NotFound,
         _ => ErrorKind::Integrity,
     };
     Error::new(kind, "the ring was not changed").with_source(refusal)

@@ -144,9 +144,10 @@ impl Strongroom {
         for order in orders.unused_of(&ring, time) {
             match self.execute(asker, order, time).await {
                 Ok(_) => {}
-                // What is refused now may be allowed later: a hold may be released. It is
-                // on the record, and the order expires by itself.
-                Err(error) if error.kind() == ErrorKind::Denied => {}
+                // What is refused now may be allowed later: a hold may be released. And two
+                // orders may ask for the same: the second one finds nothing to do. Either
+                // is on the record, and the order expires by itself.
+                Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NotFound) => {}
                 Err(error) => return Err(error),
             }
         }
