@@ -35,6 +35,18 @@
 //! | `offboard return` | `customer`, `order`, `return_to`, `manifest` and `list` (their SHA-256), `counts`: `returned`, `bytes`, `missing`, `unfinished`, `unlogged` |
 //! | `offboard destroy` | `customer`, `pended`, `until` |
 //! | `offboard finish` | `customer`, `keys`: objects of `kms_key`, `end`, `due` |
+//! | `hold place` | as `hold list`, and `ring_version` |
+//! | `hold list`, a line | `hold`, `scope` (`customer`, `day` or `blob`), `day`, `blob`, `placed`, `state` (`opening`, `complete` or `released`), `released_by`, `released_at` |
+//! | `shred plan`, a line | `customer`, `label`, `ring_version`, `kind` (`day`, `hold` or `names`), `day`, `key`, `blobs`, `uncertain` and `surviving` (how many), `bytes` (of the blobs), `verdict` (`pend`, `close`, `waits`, `drop` or `held`), `until`, `order`, `holds`, `why`; or `customer`, `error` |
+//! | `shred run`, a line | `customer`, `label`, `pended`, `dropped`, `held` and `waiting` (keys), `certificates`: objects of `certificate`, `stage`; with `--delete-ciphertext` `removed`: `days`, `objects`, `versions`, `delete_markers`, `bytes`, `locked` and `denied` (refused); or `customer`, `error` |
+//! | `shred status` | `customers`: objects of `customer`, `label`, `ring_version`, `window`: objects of `key`, `kind`, `day`, `until`, `order`, `held`; `unfinished`: objects of `certificate`, `stage`, `keys`, `dropped`, `order`, `epochs` (waited for); `holds`: as `hold list`; and `orders`: as `order list`. Before it, a line for each customer that failed: `customer`, `error` |
+//! | `shred cancel` | `customer`, `ring_version`, `cancelled` (keys) |
+//! | `order request`, `shred request`, `hold release`, `order submit` of one signature | `order`, `what`, `customer`, `requested_by`, `expires`, `approve` (the command to type) |
+//! | `order approve`, `shred approve`, `order submit` of two signatures | `order`, `done`: `before`; or `pended` with `keys`, `until`, `waiting_for` (blobs); or `ring` with `ring_version`; or `register` with `register_version` |
+//! | `order list`, a line | `order`, `state` (`requested`, `approved`, `done` or `expired`), `what` (as in the [order](crate::order#the-text)), `customer`, `ring`, `requested_by`, `requested_at`, `not_before`, `expires` |
+//! | `order show` | as `order list`, and `signatures`: objects of `by`, `standing` (`good`, `left`, `unknown` or `false`) |
+//! | `order draft` | nothing but the text of the order |
+//! | `order sign`, `order show --note` | nothing but the signed note |
 //! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
 //! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
 //! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
@@ -94,12 +106,14 @@ mod epoch;
 mod exit;
 mod failure;
 mod get;
+mod hold;
 mod init;
 mod key_file;
 mod keys;
 mod list;
 mod log_key;
 mod offboard;
+mod order;
 mod output;
 mod person;
 mod producer;
@@ -107,6 +121,7 @@ mod publish;
 mod put;
 mod rekey;
 mod retention;
+mod shred;
 mod signal;
 mod sink;
 mod witness;
@@ -159,6 +174,9 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
     }
     if let Command::Witness(command) = cli.command {
         return runtime()?.block_on(witness::run(command, output));
+    }
+    if let Command::Order(args::Order::Sign(command)) = &cli.command {
+        return order::sign(command, output);
     }
     if let Some(failure) = cli.misunderstood() {
         return Err(failure);
@@ -271,6 +289,9 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Retention(command) => retention::run(session, command).await,
         Command::Rekey(command) => rekey::run(session, command).await,
         Command::Offboard(command) => offboard::run(session, command).await,
+        Command::Hold(command) => hold::run(session, command).await,
+        Command::Shred(command) => shred::run(session, command).await,
+        Command::Order(command) => order::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
         Command::Person(command) => person::run(session, command).await,
         Command::Certificate(command) => certificate::run(session, command).await,

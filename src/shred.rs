@@ -40,12 +40,14 @@ pub mod paths;
 mod plan;
 pub mod rekey;
 mod remains;
+mod status;
 mod sweep;
 
 pub use holds::{HoldPlaced, HoldTarget};
 pub use orders::{Executed, OrderState, OrderStatus, VALIDITY};
 pub use plan::{CustomerPlan, KeyPlan, Verdict};
 pub use remains::Remains;
+pub use status::{InWindow, ShredStatus, Unfinished};
 pub use sweep::{Sweep, Swept};
 
 use paths::Paths;

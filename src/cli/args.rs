@@ -29,12 +29,14 @@ use crate::tlog::{KeyName, VerifierKey};
 
 mod audit;
 mod certificate;
+mod destruction;
 mod epoch;
 mod offboard;
 mod retention;
 
 pub(super) use audit::*;
 pub(super) use certificate::*;
+pub(super) use destruction::*;
 pub(super) use epoch::*;
 pub(super) use offboard::*;
 pub(super) use retention::*;
@@ -159,6 +161,15 @@ pub(super) enum Command {
     /// It begins with an order of two people (`order request offboard`), which closes the customer.
     #[command(subcommand)]
     Offboard(Offboard),
+    /// Places, lists and releases legal holds
+    #[command(subcommand)]
+    Hold(Hold),
+    /// Destroys what is over, by destroying its keys
+    #[command(subcommand)]
+    Shred(Shred),
+    /// Asks for what takes two people, and approves it
+    #[command(subcommand)]
+    Order(Order),
     /// Reads the audit log
     #[command(subcommand)]
     Audit(Audit),
@@ -675,6 +686,23 @@ mod tests {
             "audit check-proof FILE --key JANE",
             "audit check-proof FILE --witness JANE",
             "audit check-proof FILE --quorum JANE",
+            "shred plan --customer acme JANE",
+            "shred cancel --customer acme --key JANE",
+            "shred cancel --customer acme --day JANE",
+            "shred request --customer acme --blob JANE --sign-with FILE",
+            "shred request --customer acme --day 2026-01-01 --sign-with FILE --valid JANE",
+            "shred approve JANE --sign-with FILE",
+            "hold place --customer acme --blob JANE",
+            "hold place --customer acme --name JANE --all",
+            "hold release --customer acme JANE --sign-with FILE",
+            "order show JANE",
+            "order request JANE",
+            "order request set-clock --at JANE",
+            "order request set-people --add JANE",
+            "order request set-people --remove JANE",
+            "order draft offboard --customer acme --return JANE",
+            "order sign FILE JANE",
+            "retention set --customer acme --retention JANE",
             "JANE",
             "customer JANE",
         ] {

@@ -66,6 +66,12 @@ async fn open(customer: &Customer, which: &OneBlob, range: Option<ByteRange>) ->
     }
 }
 
+/// The newest blob of a name. It is looked at, so that it is one that is there.
+pub(super) async fn newest(customer: &Customer, name: &BlobName) -> Result<BlobId, Error> {
+    let customer = customer.only_named(name);
+    by_name(&customer, name, 1, async |blob| customer.stat(blob).await.map(|info| info.id)).await
+}
+
 /// Does `work` on the `nth` newest blob of a name.
 pub(super) async fn by_name<T>(
     customer: &Customer,

@@ -43,7 +43,7 @@ use crate::time::Timestamp;
 const SLACK: Duration = Duration::from_hours(26);
 
 /// The certificates that are kept, each with its newest stage.
-type Kept = BTreeMap<CertificateId, CertificateStage>;
+pub(super) type Kept = BTreeMap<CertificateId, CertificateStage>;
 
 /// Whether a certificate of this ring is missing that can be made.
 pub(super) fn is_wanting(ring: &Ring, kept: &Kept, register: &Register) -> bool {
@@ -57,7 +57,7 @@ pub(super) fn is_wanting(ring: &Ring, kept: &Kept, register: &Register) -> bool 
 }
 
 /// The keys that were dropped, by the ring version that no longer had them.
-fn drops(ring: &Ring) -> BTreeMap<u64, Vec<&Dropped>> {
+pub(super) fn drops(ring: &Ring) -> BTreeMap<u64, Vec<&Dropped>> {
     let mut drops = BTreeMap::<u64, Vec<&Dropped>>::new();
     for gone in &ring.dropped {
         drops.entry(gone.version).or_default().push(gone);

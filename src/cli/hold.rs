@@ -1,0 +1,127 @@
+//! `hold place`, `list` and `release`.
+
+use serde_json::{Value, json};
+
+use super::args::{self, PlaceHold, ReleaseHold};
+use super::failure::Failure;
+use super::output::{Column, line, seconds, table};
+use super::{Answer, Session, get, order};
+use crate::error::{Error, ErrorKind};
+use crate::id::HoldId;
+use crate::ring::{Hold, HoldScope, HoldState};
+use crate::room::Customer;
+use crate::shred::HoldTarget;
+
+pub(super) async fn run(session: &Session, command: args::Hold) -> Answer {
+    match command {
+        args::Hold::Place(command) => place(session, command).await,
+        args::Hold::List(of) => {
+            let holds = session.customer(&of.customer).await?.holds().await;
+            Ok(list(session, &holds.map_err(|error| session.explain(error))?))
+        }
+        args::Hold::Release(command) => release(session, command).await,
+    }
+}
+
+async fn place(session: &Session, command: PlaceHold) -> Answer {
+    let customer = session.customer(&command.customer.customer).await?;
+    let explain = |error| session.explain(error);
+    let (blob, named) = match &command.name {
+        Some(name) => {
+            let blob = get::newest(&customer, name).await.map_err(explain)?;
+            (Some(blob), customer.only_named(name))
+        }
+        None => (command.blob, customer),
+    };
+    let target = match (blob, command.day) {
+        (Some(blob), _) => HoldTarget::Blob(blob),
+        (None, Some(day)) => HoldTarget::Day(day),
+        (None, None) => HoldTarget::Customer,
+    };
+    let placed = named.place_hold(target).await.map_err(explain)?;
+    if session.output.json {
+        let mut value = to_json(&placed.hold);
+        value["ring_version"] = placed.ring_version.into();
+        return Ok(line(&value));
+    }
+    Ok(format!("{}  {} {}\n", placed.hold.id, scope(&placed.hold.scope), state(&placed.hold)))
+}
+
+async fn release(session: &Session, command: ReleaseHold) -> Answer {
+    let signer = order::Signer::load(&command.key.file)?;
+    let customer = session.customer(&command.which.customer.customer).await?;
+    let what = releasing(session, &customer, command.which.hold).await?;
+    order::request(session, &signer, command.valid.valid, what).await
+}
+
+/// What an order asks for that releases a hold. That the hold stands is looked at now:
+/// nobody has to sign for one that does not.
+pub(super) async fn releasing(
+    session: &Session,
+    customer: &Customer,
+    id: HoldId,
+) -> Result<order::Wanted, Failure> {
+    let holds = customer.holds().await.map_err(|error| session.explain(error))?;
+    match holds.iter().find(|hold| hold.id == id) {
+        Some(hold) if hold.is_live() => {
+            Ok((crate::order::OrderKind::ReleaseHold { hold: id }, Some(customer.id())))
+        }
+        Some(_) => Err(Error::new(ErrorKind::Denied, "the hold was released already").into()),
+        None => Err(Failure::from(Error::new(ErrorKind::NotFound, "the customer has no such hold"))
+            .hint("`strongroom hold list` shows all")),
+    }
+}
+
+/// What it is on.
+pub(super) fn scope(scope: &HoldScope) -> String {
+    match scope {
+        HoldScope::Customer => "all".to_owned(),
+        HoldScope::Day(day) => day.to_string(),
+        HoldScope::Blob { blob, .. } => blob.to_string(),
+    }
+}
+
+fn state(hold: &Hold) -> &'static str {
+    match hold.state {
+        HoldState::Opening => "opening",
+        HoldState::Complete => "complete",
+        HoldState::Released { .. } => "released",
+    }
+}
+
+pub(super) fn to_json(hold: &Hold) -> Value {
+    let (on, day, blob) = match hold.scope {
+        HoldScope::Customer => ("customer", None, None),
+        HoldScope::Day(day) => ("day", Some(day), None),
+        HoldScope::Blob { blob, .. } => ("blob", None, Some(blob)),
+    };
+    let (order, at) = match hold.state {
+        HoldState::Released { order, at } => (Some(order), Some(at)),
+        HoldState::Opening | HoldState::Complete => (None, None),
+    };
+    json!({
+        "hold": hold.id,
+        "scope": on,
+        "day": day,
+        "blob": blob,
+        "placed": hold.placed,
+        "state": state(hold),
+        "released_by": order,
+        "released_at": at,
+    })
+}
+
+fn list(session: &Session, holds: &[Hold]) -> String {
+    if session.output.json {
+        return holds.iter().map(|hold| line(&to_json(hold))).collect();
+    }
+    let rows = holds.iter().map(|hold| {
+        let released_by = match hold.state {
+            HoldState::Released { order, .. } => order.to_string(),
+            HoldState::Opening | HoldState::Complete => "-".to_owned(),
+        };
+        let state = state(hold).to_owned();
+        vec![hold.id.to_string(), scope(&hold.scope), seconds(hold.placed), state, released_by]
+    });
+    table(&["HOLD", "ON", "PLACED", "STATE", "RELEASED BY ORDER"].map(|name| (name, Column::Whole)), rows)
+}

@@ -1,0 +1,150 @@
+//! `shred status`.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::super::failure::Failure;
+use super::super::order::shown;
+use super::super::output::{Column, seconds, table};
+use super::super::{Answer, Session, hold};
+use super::{Labels, chosen, day, end, kind, told};
+use crate::error::{Error, ErrorKind};
+use crate::id::{CustomerId, Label};
+use crate::shred::{InWindow, OrderState, OrderStatus, ShredStatus, Unfinished};
+
+pub(super) async fn run(session: &Session, label: Option<&Label>) -> Answer {
+    let explain = |error| session.explain(error);
+    let customers = chosen(session, label).await?;
+    let found = session.room.shred_status(&session.access, &customers).await.map_err(explain)?;
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
+    for (customer, status) in found {
+        match status {
+            Ok(status) => all.push(status),
+            Err(error) => failed.push(told(session, customer, error)?),
+        }
+    }
+    let mut orders = session.room.orders(&session.access).await.map_err(explain)?;
+    orders.retain(|order| is_open(order) && (label.is_none() || of(order, &customers)));
+    if session.output.json {
+        session.output.print_json(&json!({
+            "customers": all.iter().map(to_json).collect::<Vec<_>>(),
+            "orders": orders.iter().map(shown::to_json).collect::<Vec<_>>(),
+        }))?;
+        return end(failed);
+    }
+    let text = [window(&all), unfinished(&all), holds(&all), open(session, &orders).await].concat();
+    session.output.print(if text.is_empty() { "nothing is under way\n" } else { &text })?;
+    end(failed)
+}
+
+/// That of one customer.
+pub(super) async fn of_one(session: &Session, customer: CustomerId) -> Result<ShredStatus, Failure> {
+    let explain = |error| session.explain(error);
+    let asked = BTreeSet::from([customer]);
+    let mut found = session.room.shred_status(&session.access, &asked).await.map_err(explain)?;
+    let missing = || Err(Error::new(ErrorKind::NotFound, "there is no such customer"));
+    found.remove(&customer).unwrap_or_else(missing).map_err(explain)
+}
+
+fn is_open(order: &OrderStatus) -> bool {
+    matches!(order.state, OrderState::Requested | OrderState::Approved)
+}
+
+fn of(order: &OrderStatus, customers: &BTreeSet<CustomerId>) -> bool {
+    order.signed.order().customer.is_some_and(|customer| customers.contains(&customer))
+}
+
+fn to_json(status: &ShredStatus) -> Value {
+    let window = status.window.iter().map(|key| {
+        let (kind, day) = kind(key.kind);
+        json!({
+            "key": key.key,
+            "kind": kind,
+            "day": day,
+            "until": key.until,
+            "order": key.order,
+            "held": key.held,
+        })
+    });
+    let unfinished = status.unfinished.iter().map(|dropped| {
+        json!({
+            "certificate": dropped.certificate,
+            "stage": dropped.stage.map(|stage| stage.as_str()),
+            "keys": dropped.keys,
+            "dropped": dropped.at,
+            "order": dropped.order,
+            "epochs": dropped.epochs,
+        })
+    });
+    json!({
+        "customer": status.customer,
+        "label": status.label.as_str(),
+        "ring_version": status.ring_version,
+        "window": window.collect::<Vec<_>>(),
+        "unfinished": unfinished.collect::<Vec<_>>(),
+        "holds": status.holds.iter().map(hold::to_json).collect::<Vec<_>>(),
+    })
+}
+
+/// A table with a heading of its own, or nothing for no rows.
+fn part<const N: usize>(columns: [&str; N], rows: Vec<Vec<String>>) -> String {
+    match rows.is_empty() {
+        true => String::new(),
+        false => table(&columns.map(|name| (name, Column::Whole)), rows),
+    }
+}
+
+fn window(all: &[ShredStatus]) -> String {
+    let row = |status: &ShredStatus, key: &InWindow| {
+        let order = key.order.map_or_else(|| "its time is over".to_owned(), |order| format!("order {order}"));
+        let held = if key.held { ", and held" } else { "" };
+        vec![
+            status.label.to_string(),
+            day(key.kind),
+            key.key.to_string(),
+            seconds(key.until),
+            format!("{order}{held}"),
+        ]
+    };
+    let rows = all.iter().flat_map(|status| status.window.iter().map(move |key| row(status, key)));
+    part(["IN THE WINDOW", "DAY", "KEY", "UNTIL", "WHY"], rows.collect())
+}
+
+fn unfinished(all: &[ShredStatus]) -> String {
+    let row = |status: &ShredStatus, dropped: &Unfinished| {
+        let epochs: Vec<String> = dropped.epochs.iter().map(ToString::to_string).collect();
+        let waits_for = match epochs.is_empty() {
+            true => "the next run".to_owned(),
+            false => format!("the end of epoch {}", epochs.join(", ")),
+        };
+        vec![
+            status.label.to_string(),
+            dropped.certificate.to_string(),
+            dropped.stage.map_or("none yet", |stage| stage.as_str()).to_owned(),
+            seconds(dropped.at),
+            dropped.keys.len().to_string(),
+            waits_for,
+        ]
+    };
+    let rows =
+        all.iter().flat_map(|status| status.unfinished.iter().map(move |dropped| row(status, dropped)));
+    part(["NOT FINAL", "CERTIFICATE", "STAGE", "DROPPED", "KEYS", "WAITS FOR"], rows.collect())
+}
+
+fn holds(all: &[ShredStatus]) -> String {
+    let rows = all.iter().flat_map(|status| {
+        status.holds.iter().map(move |hold| {
+            let on = hold::scope(&hold.scope);
+            vec![status.label.to_string(), hold.id.to_string(), on, seconds(hold.placed)]
+        })
+    });
+    part(["HELD", "HOLD", "ON", "PLACED"], rows.collect())
+}
+
+async fn open(session: &Session, orders: &[OrderStatus]) -> String {
+    match orders.is_empty() {
+        true => String::new(),
+        false => shown::rows(orders, &Labels::of(session).await),
+    }
+}
