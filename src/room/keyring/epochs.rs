@@ -5,8 +5,10 @@
 //! keys storage could put a record of their own there. Rotation takes up none that was
 //! made without the directory key, which the epoch before has under its seal.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutPayload};
 
@@ -113,6 +115,25 @@ impl Keyring {
     pub(crate) async fn epoch(&self, asker: Asker<'_>, number: u32) -> Result<Arc<Epoch>> {
         let cell = Arc::clone(lock(&self.epochs).entry(number).or_default());
         cell.get(&*self.clock, self.limits, self.load_epoch(asker, number)).await
+    }
+
+    /// The KMS keys of all epoch records that there are.
+    pub(crate) async fn epoch_kms_keys(&self) -> Result<BTreeSet<KmsKeyId>> {
+        let failed = |error| store_error(error, "read the epoch records");
+        let mut objects = self.storage.list(Some(&layout::epochs()));
+        let mut keys = BTreeSet::new();
+        while let Some(object) = objects.try_next().await.map_err(failed)? {
+            let path = object.location;
+            // Whatever else lies there is not ours.
+            if layout::read_epoch(&path).is_none() {
+                continue;
+            }
+            let bytes = self.storage.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)?;
+            let record =
+                EpochRecord::from_bytes(&bytes).map_err(|error| unreadable(error, "epoch record"))?;
+            keys.insert(record.kms_key);
+        }
+        Ok(keys)
     }
 
     /// Drops every epoch from the cache: what is opened from now on, a KMS key can open

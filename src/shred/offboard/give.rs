@@ -23,7 +23,6 @@ use crate::ring::Ring;
 use crate::room::keyring::{Asker, close};
 use crate::room::{Customer, Strongroom, open};
 use crate::shred::paths::{Certainty, Paths};
-use crate::time::Timestamp;
 
 /// How many blobs are returned at once.
 const AT_ONCE: usize = 4;
@@ -246,8 +245,7 @@ impl Strongroom {
     }
 
     async fn all_paths(&self, customer: CustomerId) -> Result<Paths> {
-        let beginning = Timestamp::from_micros(0).expect("the beginning of time is a time");
-        Paths::read(&self.log_reader(), customer, beginning).await
+        Paths::of_customer(&self.log_reader(), customer).await
     }
 
     async fn recorded_returns(&self, customer: CustomerId) -> Result<Recorded> {
