@@ -60,8 +60,8 @@ impl Strongroom {
     /// was returned before is read back and not opened again.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] if the customer is not closed; [`ErrorKind::Integrity`] if
-    /// something else stands where a blob was returned to; as
+    /// [`ErrorKind::Denied`] if the customer is not closed, or the order asks for another
+    /// form; [`ErrorKind::Integrity`] if something else stands where a blob was returned to; as
     /// [`Customer::open`](crate::room::Customer::open) for what another run may open.
     /// There is no new manifest then, and what was returned stays.
     ///
@@ -76,6 +76,9 @@ impl Strongroom {
         let asker = Asker { access, cause: None };
         let ring = self.0.keyring.fresh_ring(asker, customer).await?;
         let order = closed(&ring)?;
+        if self.ordered_form(order).await? != destination.form() {
+            return Err(not_permitted("the order asks for a return in another form, or for none"));
+        }
         let from = Customer::new(self.clone(), customer, access.clone());
         destination.check(&from).await?;
         let (paths, recorded) = tokio::try_join!(self.all_paths(customer), self.recorded_returns(customer))?;
