@@ -215,7 +215,7 @@ pub struct OperationLine {
     /// Which certificate.
     pub certificate: Option<CertificateId>,
     /// What was written down of a return to the customer.
-    pub returned: Option<ReturnedRef>,
+    pub returned: Option<Box<ReturnedRef>>,
     pub outcome: Option<OutcomeFields>,
 }
 
@@ -268,7 +268,7 @@ impl From<&Operation> for OperationLine {
             order: intent.order,
             hold: intent.hold,
             certificate: intent.certificate,
-            returned: intent.returned,
+            returned: intent.returned.clone(),
             outcome: ended.map(|(entry, outcome)| OutcomeFields {
                 time: entry.record.time,
                 durable: entry.time,
