@@ -566,7 +566,7 @@ pub(crate) mod tests {
         let open = OperationLine::from(&paired(intent(id, &json!({})), None));
         let open: Value = serde_json::from_str(&open.to_line()).unwrap();
         assert_eq!((&open["outcome"], &open["blob"]), (&Value::Null, &Value::Null));
-        assert_eq!(open.as_object().unwrap().len(), 20);
+        assert_eq!(open.as_object().unwrap().len(), 21);
     }
 
     /// The lists are whole: a new variant has no place here until it is in them.
