@@ -246,7 +246,7 @@ pub struct Intent {
     /// What was written down of a return to a customer: of one blob, or the manifest of
     /// all.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub returned: Option<ReturnedRef>,
+    pub returned: Option<Box<ReturnedRef>>,
 }
 
 impl Intent {

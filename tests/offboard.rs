@@ -28,7 +28,7 @@ use strongroom::shred::offboard::manifest::{List, Manifest, NotReturned};
 use strongroom::shred::offboard::{CustomerKeyEnd, Destination, Proof, Returns, Stage};
 use strongroom::tlog::{NamedKey, SecretKey};
 use strongroom::{ErrorKind, Result};
-use world::{World, access, add, label, pairs, pattern, records};
+use world::{World, access, add, label, pairs, pattern, records, signer};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -571,6 +571,101 @@ impl Place {
     async fn node_that_finishes(&self) -> Result<()> {
         self.room.finish_offboarding(&access(), self.customer(), &self.destroyers()).await.map(drop)
     }
+}
+
+/// The commands on a store in a directory, by the clock of this machine.
+#[cfg(feature = "cli")]
+#[tokio::test]
+async fn the_commands_go_the_same_way() {
+    use std::process::Command;
+
+    use strongroom::kms::KmsRegistry;
+    use strongroom::kms::local::InsecureLocalKms;
+    use strongroom::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
+    use strongroom::system::{SystemClock, SystemEntropy};
+
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    let run_on = |store: &str, args: &[&str]| {
+        let (clean, json) = (args.contains(&"put"), !args.contains(&"put"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+        command.env_clear().args(args).args(json.then_some("--json")).arg("--store").arg(at(store));
+        command.arg("--local-kms").arg(at("kms")).arg("--log-key").arg(at(&format!("{store}.key")));
+        command.args(["--principal", "service:tests"]).args(clean.then_some("--quiet"));
+        let ran = command.output().unwrap();
+        let text = String::from_utf8(if ran.status.success() { ran.stdout } else { ran.stderr }).unwrap();
+        let said = text.lines().last().unwrap_or_default().to_owned();
+        (ran.status.code().unwrap(), said)
+    };
+    let run = |args: &[&str]| run_on("ours", args);
+    let json = |args: &[&str]| {
+        let (code, said) = run(args);
+        assert_eq!(code, 0, "{args:?}: {said}");
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()
+    };
+    signer::write_key(&at("ours.key"));
+    signer::write_key(&at("theirs.key"));
+    let [a, b] = people();
+    let (first, second) = (a.verifier().to_string(), b.verifier().to_string());
+    json(&["init", "--person", &first, "--person", &second]);
+    json(&["customer", "add", "acme", "--kms", "local"]);
+    std::fs::write(at("file"), b"text").unwrap();
+    let (code, blob) = run(&["put", "--customer", "acme", at("file").to_str().unwrap()]);
+    assert_eq!(code, 0, "{blob}");
+
+    let rekeyed = json(&["rekey", "acme", "--kms", "local"]);
+    assert_eq!(rekeyed["changed"], true);
+    let status = json(&["rekey", "acme", "--status"]);
+    assert_eq!((&status["kms_key"], &status["former"][0]["uses_since"]), (&rekeyed["kms_key"], &0.into()));
+    assert_eq!(status["former"][0]["kms_key"], rekeyed["from"]);
+    assert_eq!(run(&["rekey", "acme"]).0, 64);
+
+    assert_eq!(json(&["offboard", "status", "acme"])["stage"], "open");
+    let back = at("back").to_str().unwrap().to_owned();
+    assert_eq!(run(&["offboard", "return", "acme", "--to", &back]).0, 77);
+    let urls = StorageUrls::new(StorageUrl::directory(at("ours")).unwrap());
+    let storages = Storages::open(&urls, CreateRoot::No, Arc::new(SystemClock)).await.unwrap();
+    let kms = InsecureLocalKms::open(at("kms"), Arc::new(SystemClock), Arc::new(SystemEntropy)).unwrap();
+    let kms = KmsRegistry::new().with(Arc::new(kms));
+    let room = Strongroom::open(storages, kms, Options::new(signer::signer())).await.unwrap();
+    let customer = room.customer(&label("acme"), access()).await.unwrap().id();
+    let order = async |return_to| {
+        let what = OrderKind::Offboard { return_to };
+        let who = "person:a".parse().unwrap();
+        let order = room.draft_order(&access(), what, Some(customer), who, DAY * 10).await.unwrap();
+        let id = room.request_order(&access(), &order.sign(&a).unwrap()).await.unwrap();
+        room.approve_order(&access(), id, &b).await.unwrap();
+        room.log().flush().await.unwrap();
+        id
+    };
+    let id = order(ReturnTo::Plaintext).await;
+
+    let returned = json(&["offboard", "return", "acme", "--to", &back]);
+    assert_eq!((&returned["counts"]["returned"], &returned["order"]), (&1.into(), &id.to_string().into()));
+    assert_eq!(std::fs::read(at("back").join("blob").join(&blob)).unwrap(), b"text");
+    for args in [&["offboard", "destroy", "acme", "--to", &back][..], &["offboard", "finish", "acme"]] {
+        let (code, said) = run(args);
+        assert_eq!(code, 77, "{said}");
+        assert!(said.contains("less than a day ago") || said.contains("has keys yet"), "{said}");
+    }
+
+    // Sealed again, into a store of their own, by another order.
+    assert_eq!(json(&["offboard", "reopen", "acme"])["stage"], "open");
+    order(ReturnTo::Resealed).await;
+    assert_eq!(run(&["offboard", "return", "acme", "--to", &back]).0, 77);
+    for args in [&["init"][..], &["customer", "add", "we", "--kms", "local"]] {
+        assert_eq!(run_on("theirs", args).0, 0);
+    }
+    let (store, key) = (at("theirs"), at("theirs.key"));
+    let into = ["--into-store", store.to_str().unwrap(), "--into-log-key", key.to_str().unwrap()];
+    let again = at("again").to_str().unwrap().to_owned();
+    let to = ["offboard", "return", "acme", "--to", &again];
+    assert_eq!(run(&[&to[..], &into].concat()).0, 64, "whose");
+    let said = json(&[&to[..], &into, &["--into-customer", "we"]].concat());
+    assert_eq!((&said["return_to"], &said["counts"]["returned"]), (&"resealed".into(), &1.into()));
+    assert_eq!(run_on("theirs", &["verify", "--customer", "we", "--all"]).0, 0);
+
+    room.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -231,7 +231,7 @@ fn entities(store: StoreId, operation: &Operation, pattern: &Pattern) -> Vec<Ent
         intent.hold.map(|id| Reference::to("urn:strongroom:hold", id.to_string())),
         intent.certificate.map(|id| Reference::to("urn:strongroom:certificate", id.to_string())),
     ];
-    if let Some(returned) = intent.returned {
+    if let Some(returned) = &intent.returned {
         let detail = vec![Detail::new("sha256", data_encoding::HEXLOWER.encode(&returned.sha256))];
         entities.push(security_resource(None, detail));
     }

@@ -215,7 +215,7 @@ pub struct OperationLine {
     /// Which certificate.
     pub certificate: Option<CertificateId>,
     /// What was written down of a return to the customer.
-    pub returned: Option<ReturnedRef>,
+    pub returned: Option<Box<ReturnedRef>>,
     pub outcome: Option<OutcomeFields>,
 }
 
@@ -268,7 +268,7 @@ impl From<&Operation> for OperationLine {
             order: intent.order,
             hold: intent.hold,
             certificate: intent.certificate,
-            returned: intent.returned,
+            returned: intent.returned.clone(),
             outcome: ended.map(|(entry, outcome)| OutcomeFields {
                 time: entry.record.time,
                 durable: entry.time,
@@ -566,7 +566,7 @@ pub(crate) mod tests {
         let open = OperationLine::from(&paired(intent(id, &json!({})), None));
         let open: Value = serde_json::from_str(&open.to_line()).unwrap();
         assert_eq!((&open["outcome"], &open["blob"]), (&Value::Null, &Value::Null));
-        assert_eq!(open.as_object().unwrap().len(), 20);
+        assert_eq!(open.as_object().unwrap().len(), 21);
     }
 
     /// The lists are whole: a new variant has no place here until it is in them.

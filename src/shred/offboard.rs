@@ -272,10 +272,19 @@ impl Strongroom {
 
     /// The approved order as it is kept with the log.
     async fn stored_order(&self, access: &Access, id: OrderId, time: &TrustedTime) -> Result<ApprovedOrder> {
-        let missing = || not_permitted("the order by which the customer was closed is not with the log");
-        let order = self.read_order(id, OrderStage::Approved).await?.ok_or_else(missing)?;
+        let order = self.read_order(id, OrderStage::Approved).await?.ok_or_else(not_kept)?;
         let register = self.register(access).await?;
         Ok(order.approved(self.0.store, &register.people, time)?)
+    }
+
+    /// In which form the order that closed a customer asks for a return, whether or not it
+    /// is in force by now: nothing is destroyed by that.
+    async fn ordered_form(&self, id: OrderId) -> Result<ReturnTo> {
+        let order = self.read_order(id, OrderStage::Approved).await?.ok_or_else(not_kept)?;
+        match order.order().what {
+            OrderKind::Offboard { return_to } => Ok(return_to),
+            _ => Err(not_permitted("the order is not about offboarding")),
+        }
     }
 
     /// That the closing is known to every node by now.
@@ -340,6 +349,10 @@ fn last_window(ring: &Ring) -> Option<Timestamp> {
         EntryState::Active => None,
     };
     ring.entries.iter().filter_map(|entry| until(entry.state)).max()
+}
+
+fn not_kept() -> Error {
+    not_permitted("the order by which the customer was closed is not with the log")
 }
 
 fn not_permitted(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -95,7 +95,10 @@ impl Strongroom {
     /// The KMS keys that other customers and the epochs need.
     async fn needed_keys(&self, asker: Asker<'_>, but: CustomerId) -> Result<BTreeSet<KmsKeyId>> {
         let keyring = &self.0.keyring;
+        // By the register, and by a record that is about to be in it.
         let mut needed = keyring.epoch_kms_keys().await?;
+        let register = keyring.register(asker).await?;
+        needed.extend(register.epochs.iter().map(|epoch| epoch.kms_key.clone()));
         for customer in keyring.customers().await?.into_iter().filter(|customer| *customer != but) {
             let ring = keyring.fresh_ring(asker, customer).await?;
             // One that was offboarded as well needs none.

@@ -60,8 +60,8 @@ impl Strongroom {
     /// was returned before is read back and not opened again.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] if the customer is not closed; [`ErrorKind::Integrity`] if
-    /// something else stands where a blob was returned to; as
+    /// [`ErrorKind::Denied`] if the customer is not closed, or the order asks for another
+    /// form; [`ErrorKind::Integrity`] if something else stands where a blob was returned to; as
     /// [`Customer::open`](crate::room::Customer::open) for what another run may open.
     /// There is no new manifest then, and what was returned stays.
     ///
@@ -76,6 +76,9 @@ impl Strongroom {
         let asker = Asker { access, cause: None };
         let ring = self.0.keyring.fresh_ring(asker, customer).await?;
         let order = closed(&ring)?;
+        if self.ordered_form(order).await? != destination.form() {
+            return Err(not_permitted("the order asks for a return in another form, or for none"));
+        }
         let from = Customer::new(self.clone(), customer, access.clone());
         destination.check(&from).await?;
         let (paths, recorded) = tokio::try_join!(self.all_paths(customer), self.recorded_returns(customer))?;
@@ -99,15 +102,15 @@ impl Strongroom {
         recorded: &Recorded,
     ) -> Result<Line> {
         let unlogged = logged.is_none();
-        if let Some(line) = destination.line(blob).await?.filter(|line| recorded.has(line)) {
-            if let Some(returned) = line.returned.filter(|_| line.unlogged == unlogged) {
-                match destination.read_back(blob, &returned).await? {
-                    Stands::Same => return Ok(line),
-                    // Somebody removed a file: it is written once more. What was sealed again
-                    // would have another id.
-                    Stands::Absent if returned.resealed.is_none() => {}
-                    Stands::Other | Stands::Absent => return Err(altered(blob)),
-                }
+        let known = destination.line(blob).await?;
+        let known = known.filter(|line| recorded.has(line) && line.unlogged == unlogged);
+        if let Some((line, returned)) = known.and_then(|line| Some((line, line.returned?))) {
+            match destination.read_back(blob, &returned).await? {
+                Stands::Same => return Ok(line),
+                // Somebody removed a file: it is written once more. What was sealed again
+                // would have another id.
+                Stands::Absent if returned.resealed.is_none() => {}
+                Stands::Other | Stands::Absent => return Err(altered(blob)),
             }
         }
         let opened = match open::open(from, blob, None, Action::OffboardReturn).await {
@@ -127,7 +130,7 @@ impl Strongroom {
         let text = line.text();
         let mut intent = Intent::new(self.0.log.request_id()?, &from.access, Action::OffboardReturn);
         (intent.customer, intent.blob, intent.order) = (Some(from.id), Some(blob), Some(order));
-        intent.returned = Some(ReturnedRef { sha256: Digest::of(text.as_bytes()).0 });
+        intent.returned = Some(Box::new(ReturnedRef { sha256: Digest::of(text.as_bytes()).0 }));
         let (open, receipt) = self.0.log.begin(intent).await?;
         // The key was used above, under a record of its own.
         drop(receipt);
@@ -180,7 +183,7 @@ impl Strongroom {
         // If we stop here, nothing says that the list is complete.
         let mut intent = Intent::new(room.log.request_id()?, asker.access, Action::OffboardReturn);
         (intent.customer, intent.order) = (Some(customer), Some(order));
-        intent.returned = Some(ReturnedRef { sha256: manifest.digest().0 });
+        intent.returned = Some(Box::new(ReturnedRef { sha256: manifest.digest().0 }));
         let (open, receipt) = room.log.begin(intent).await?;
         drop(receipt);
         // If we stop here, the log names a manifest that nobody has, and the next run
@@ -256,7 +259,7 @@ impl Strongroom {
         let mut recorded = Recorded::default();
         while let Some(operation) = found.try_next().await? {
             let intent = operation.intent();
-            let Some(ReturnedRef { sha256 }) = intent.returned else { continue };
+            let Some(ReturnedRef { sha256 }) = intent.returned.as_deref().copied() else { continue };
             match (intent.blob, intent.order) {
                 (Some(blob), _) => {
                     recorded.lines.entry(blob).or_default().insert(Digest(sha256));
