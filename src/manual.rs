@@ -2,6 +2,7 @@
 //!
 //! * [`format`](mod@format): paths, headers, payloads, byte by byte;
 //! * [`keys`]: key hierarchy, rings, key schedule, caching;
+//! * [`destruction`]: retention, holds, shredding, and why nothing shredded can be read;
 //! * [`audit`]: the log, its proofs, and what they prove;
 //! * [`vectors`]: a whole small store in hexadecimal;
 //! * [`threat`]: who is trusted for what;
@@ -18,6 +19,10 @@ pub mod format {
 
 pub mod keys {
     #![doc = include_str!("manual/keys.md")]
+}
+
+pub mod destruction {
+    #![doc = include_str!("manual/destruction.md")]
 }
 
 pub mod audit {

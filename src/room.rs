@@ -62,7 +62,7 @@ pub use wraps::Extended;
 use keyring::{Asker, Keyring, close};
 
 /// The longest that keys and rings may be cached: half of the shortest window.
-const MAX_TTL: Duration = Duration::from_hours(12);
+pub(crate) const MAX_TTL: Duration = Duration::from_hours(12);
 
 /// How a store is used on this node.
 #[derive(Clone, Debug)]

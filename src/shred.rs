@@ -71,14 +71,10 @@ impl Strongroom {
 
     /// The wrap paths of a customer's blobs that are or were under `keys`.
     pub(crate) async fn paths_of(&self, ring: &Ring, keys: &BTreeSet<KekId>) -> Result<Paths> {
-        let of = |id: &KekId| {
-            let dropped = ring.dropped(*id).map(|dropped| dropped.minted);
-            ring.entry(*id).map(|entry| entry.minted).or(dropped)
-        };
-        match keys.iter().filter_map(of).min() {
-            Some(since) => Paths::under_keys(&self.log_reader(), ring.customer, since, keys).await,
-            None => Ok(Paths::default()),
+        if keys.is_empty() {
+            return Ok(Paths::default());
         }
+        Paths::under_keys(&self.log_reader(), ring.customer, keys).await
     }
 
     /// The log, to read.

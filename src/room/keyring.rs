@@ -150,25 +150,6 @@ impl Keyring {
         }
     }
 
-    /// The KMS keys of all epoch records that there are.
-    pub(crate) async fn epoch_kms_keys(&self) -> Result<BTreeSet<KmsKeyId>> {
-        let failed = |error| store_error(error, "read the epoch records");
-        let mut objects = self.storage.list(Some(&layout::epochs()));
-        let mut keys = BTreeSet::new();
-        while let Some(object) = objects.next().await {
-            let path = object.map_err(failed)?.location;
-            // Whatever else lies there is not ours.
-            if layout::read_epoch(&path).is_none() {
-                continue;
-            }
-            let bytes = self.storage.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)?;
-            let record =
-                EpochRecord::from_bytes(&bytes).map_err(|error| unreadable(error, "epoch record"))?;
-            keys.insert(record.kms_key);
-        }
-        Ok(keys)
-    }
-
     /// Every customer that has a ring on the keys storage or a pin in the log. One that
     /// no label leads to is among them.
     pub(crate) async fn customers(&self) -> Result<BTreeSet<CustomerId>> {

@@ -34,8 +34,8 @@ use crate::order::SignedOrder;
 use crate::register::{EpochPhase, EpochState, Register};
 use crate::retention::clock::{ClockSource, TrustedTime};
 use crate::ring::{Dropped, EntryKind, Ring, certificate_id};
-use crate::room::Strongroom;
 use crate::room::keyring::{Asker, close};
+use crate::room::{MAX_TTL, Strongroom};
 use crate::store::{layout, store_error};
 use crate::time::Timestamp;
 
@@ -158,7 +158,7 @@ impl Strongroom {
         let ids: BTreeSet<KekId> = dropped.iter().map(|gone| gone.id).collect();
         let first = dropped.first().ok_or_else(|| lost("the dropped keys"))?;
         let paths = self.paths_of(ring, &ids).await?;
-        let scope = paths.scope(ring, &ids);
+        let scope = paths.scope(ring, version, &ids);
         let found = self.records_of(ring.customer, version, &ids, first).await?;
         let written = found.ring_write.ring.ok_or_else(|| lost("the writing of the ring"))?;
         self.read_back(ring.customer, written).await?;
@@ -168,7 +168,7 @@ impl Strongroom {
         };
         let evidence = self.evidence(&found.operations).await?;
         let assurance = self.assurance_of(asker, dropped).await?;
-        let survivors = survivors(ring, &paths, &scope);
+        let survivors = survivors(ring, version, &paths, &scope);
         let stage = CertificateStage::Interim;
         let policy = ring.policies.iter().rev().find(|policy| policy.since <= first.at);
         let policy = policy.unwrap_or_else(|| ring.policy());
@@ -223,7 +223,8 @@ impl Strongroom {
             }
         }
         let mut body = interim.body().clone();
-        let ttl = self.0.keyring.limits.ttl;
+        // The longest that any node may: it need not be set up as this one is.
+        let ttl = MAX_TTL;
         let over = body.issued.max(body.time.at).saturating_add(ttl);
         if time.at() < over {
             return Ok(None);
@@ -458,10 +459,15 @@ fn keys(dropped: &[&Dropped]) -> Vec<DroppedKey> {
 }
 
 /// Why the blobs live on that do.
-fn survivors(ring: &Ring, paths: &Paths, scope: &Scope) -> Vec<Survivors> {
+fn survivors(ring: &Ring, version: u64, paths: &Paths, scope: &Scope) -> Vec<Survivors> {
     let mut counts = BTreeMap::<SurvivorClass, u64>::new();
     for (blob, paths) in paths.blobs().filter(|(blob, _)| scope.surviving.contains(blob)) {
-        let kinds = || paths.keys.keys().filter_map(|key| ring.entry(*key)).map(|entry| entry.kind);
+        // As it was when the keys went, whatever went later.
+        let kind = |key: &KekId| {
+            let gone = ring.dropped(*key).filter(|gone| gone.version > version).map(|gone| gone.kind);
+            ring.entry(*key).map(|entry| entry.kind).or(gone)
+        };
+        let kinds = || paths.keys.keys().filter_map(kind);
         let class = if kinds().any(|kind| kind == EntryKind::Hold) {
             SurvivorClass::Held
         } else if kinds().any(|kind| matches!(kind, EntryKind::Day(day) if day > blob.day())) {

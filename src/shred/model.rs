@@ -443,7 +443,7 @@ impl World {
                 let change = Change::Drop { keys: due.drop.clone(), time: time.clone() };
                 if self.write(node, &ring, change) {
                     let ring = self.newest().clone();
-                    let scope = self.paths.scope(&ring, &due.drop);
+                    let scope = self.paths.scope(&ring, ring.version, &due.drop);
                     if !self.stops() {
                         // What is certified as shredded is deleted as well.
                         self.wraps.retain(|(blob, _)| !scope.shredded.contains(blob));

@@ -23,7 +23,6 @@ use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::error::Result;
 use crate::id::{BlobId, CustomerId, KekId};
 use crate::ring::Ring;
-use crate::time::Timestamp;
 
 /// How sure it is that a wrap is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,8 +64,9 @@ pub struct Scope {
 }
 
 impl Paths {
-    /// Reads the paths that the log has of the blobs under `keys`, since `since`, which is
-    /// when the oldest of these was made. What is kept in memory is those blobs.
+    /// Reads the paths that the log has of the blobs under `keys`. What is kept in memory
+    /// is those blobs. All of the customer's records are read: the times in them are of
+    /// many clocks, and none says where a key began.
     ///
     /// # Errors
     /// As [`crate::audit::query::query`].
@@ -76,12 +76,11 @@ impl Paths {
     pub async fn under_keys(
         reader: &LogReader,
         customer: CustomerId,
-        since: Timestamp,
         keys: &BTreeSet<KekId>,
     ) -> Result<Self> {
         let mut paths = Self::default();
         let mut late = BTreeSet::new();
-        let filter = Filter { customer: Some(customer), from: Some(since), ..Filter::default() };
+        let filter = Filter { customer: Some(customer), ..Filter::default() };
         let mut found = operations(reader, &filter, None);
         while let Some(operation) = found.try_next().await? {
             let Some((blob, key)) = wrap_of(operation.intent()) else { continue };
@@ -180,14 +179,16 @@ impl Paths {
         self.blobs.get(&blob).is_some_and(|paths| paths.keys.keys().any(|key| ring.entry(*key).is_some()))
     }
 
-    /// What becomes of the blobs under `keys` once these are gone from `ring`. Another
-    /// path counts if its key is live there, even if nobody knows whether the wrap was
-    /// written: such a blob is neither certified as shredded nor deleted.
+    /// What became of the blobs under `keys` when `version` of `ring` no longer had them,
+    /// or what becomes of them if they are dropped next. Another path counts if its key
+    /// was live then, even if nobody knows whether the wrap was written: such a blob is
+    /// neither certified as shredded nor deleted.
     #[must_use]
-    pub fn scope(&self, ring: &Ring, keys: &BTreeSet<KekId>) -> Scope {
+    pub fn scope(&self, ring: &Ring, version: u64, keys: &BTreeSet<KekId>) -> Scope {
         let mut scope = Scope::default();
         for (blob, paths) in self.under(keys) {
-            let lives = |key: &KekId| !keys.contains(key) && ring.entry(*key).is_some();
+            let outlived = |key: &KekId| ring.dropped(*key).is_some_and(|gone| gone.version > version);
+            let lives = |key: &KekId| !keys.contains(key) && (ring.entry(*key).is_some() || outlived(key));
             if paths.keys.keys().any(lives) {
                 scope.surviving.insert(blob);
             } else if paths.keys.values().any(|certainty| *certainty == Certainty::Certain) {

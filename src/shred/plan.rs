@@ -87,7 +87,7 @@ impl Strongroom {
                 key: entry.id,
                 kind: entry.kind,
                 verdict: verdict(&ring, entry, time.at()),
-                scope: paths.scope(&ring, &BTreeSet::from([entry.id])),
+                scope: paths.scope(&ring, ring.version, &BTreeSet::from([entry.id])),
             })
             .collect();
         keys.sort_by_key(|key| (key.kind, key.key));

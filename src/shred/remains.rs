@@ -54,7 +54,7 @@ impl Strongroom {
             return Ok(remains);
         }
         let gone: BTreeSet<KekId> = ring.dropped.iter().map(|dropped| dropped.id).collect();
-        let scope = self.paths_of(&ring, &gone).await?.scope(&ring, &gone);
+        let scope = self.paths_of(&ring, &gone).await?.scope(&ring, ring.version, &gone);
         // The wraps and names go before the blobs: while the blobs are there, their day is
         // looked at again.
         remains.purged += self.purge_names(customer, &over, &scope).await?;
