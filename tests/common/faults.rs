@@ -114,6 +114,12 @@ impl FaultStore {
         Self::new(Arc::new(object_store::memory::InMemory::new()))
     }
 
+    /// Another storage that fails with this one: their writes are counted together, so
+    /// that a fault can be the end of a process, which stops on all of them.
+    pub fn beside(&self, inner: Arc<dyn ObjectStore>) -> Self {
+        Self { inner, state: Arc::clone(&self.state) }
+    }
+
     /// The storage below, which has no faults: what an attacker writes to, and
     /// where a test looks for what is really there.
     pub fn inner(&self) -> Arc<dyn ObjectStore> {

@@ -143,6 +143,10 @@ async fn add(
         // Only now: whoever drops a key reads the log afterwards. If both keys are there
         // still, a later drop finds our intent and knows of the path.
         let newest = room.keyring.fresh_ring(asker, customer.id).await?;
+        if newest.is_withdrawn(blob) {
+            let message = "the blob was withdrawn by an order of two people, and nothing keeps it longer";
+            return Err(Error::new(ErrorKind::Denied, message));
+        }
         let takes = newest.entry(to.id).is_some_and(|entry| entry.state == EntryState::Active);
         if newest.entry(from.id).is_none() || !takes {
             let message = "a key of this blob went out of use meanwhile: look again";
