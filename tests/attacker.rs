@@ -64,8 +64,7 @@ impl Watched {
     }
 
     async fn rotate(&self) {
-        let rotated =
-            self.vault.room.rotate_epoch(&access(), KeyChoice::New("local".into())).await.unwrap();
+        let rotated = self.vault.room.rotate_epoch(&access(), KeyChoice::New("local".into())).await.unwrap();
         assert!(rotated.left_behind.is_empty(), "{:?}", rotated.left_behind);
     }
 

@@ -535,7 +535,9 @@ async fn nothing_dies_early_nothing_held_is_lost_and_nothing_final_lives() {
         }
     }
     // That it was no empty world.
-    for what in ["seal", "extend", "hold", "release", "drop", "order", "cancel", "rotate", "remove", "refused"] {
+    for what in
+        ["seal", "extend", "hold", "release", "drop", "order", "cancel", "rotate", "remove", "refused"]
+    {
         assert!(total.get(what).is_some_and(|count| *count >= 3), "{what}: {total:?}");
     }
 }

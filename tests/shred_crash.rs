@@ -195,7 +195,8 @@ async fn dropping_a_day_and_certifying_it() {
 async fn destroying_a_day_by_order() {
     let (vault, [one, two]) = scene(30, 0).await;
     let acme = vault.of(&vault.room, "acme").await.id();
-    let act = async |node: &Strongroom| order(node, acme, OrderKind::DestroyDays { days: vec![one.day()] }).await;
+    let act =
+        async |node: &Strongroom| order(node, acme, OrderKind::DestroyDays { days: vec![one.day()] }).await;
     let writes = stop_at_every_write(&vault, act, async |left| {
         let ordered = left.approve_rest().await;
         assert!(ordered || !left.done);

@@ -321,9 +321,8 @@ async fn a_cancellation_and_a_drop_in_one_moment() {
     for trial in 0..TRIALS {
         vault.clock.set(at);
         let arena = Arena::new(&vault, trial).await;
-        let cancel = async |node: u32| {
-            arena.nodes[node as usize].cancel_shred(&access(), acme.id(), &keys).await
-        };
+        let cancel =
+            async |node: u32| arena.nodes[node as usize].cancel_shred(&access(), acme.id(), &keys).await;
         let cancels = (0..NODES / 2).map(cancel);
         let sweeps = (NODES / 2..NODES).map(|node| arena.sweep(node));
         let (cancelled, _) = tokio::join!(join_all(cancels), join_all(sweeps));

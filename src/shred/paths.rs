@@ -132,23 +132,6 @@ impl Paths {
         Ok(paths)
     }
 
-    /// Reads the paths that the log has of all blobs of a customer.
-    ///
-    /// # Errors
-    /// As [`crate::audit::query::query`].
-    ///
-    /// # Cancel safety
-    /// Nothing is written.
-    pub async fn of_customer(reader: &LogReader, customer: CustomerId) -> Result<Self> {
-        let filter = Filter { customer: Some(customer), ..Filter::default() };
-        let mut found = operations(reader, &filter, None);
-        let mut paths = Self::default();
-        while let Some(operation) = found.try_next().await? {
-            paths.take_operation(&operation);
-        }
-        Ok(paths)
-    }
-
     fn take_operation(&mut self, operation: &Operation) {
         let outcome = operation.outcome();
         let result = outcome.map(|outcome| outcome.result);
