@@ -18,7 +18,7 @@
 //!   people, and stays in the list;
 //! * from `Pending` on a key wraps nothing new, and it is dropped when its window is
 //!   over and no sooner;
-//! * a policy, an order that was used and a blob that was withdrawn stay in their lists.
+//! * a policy and an order that was used stay in their lists.
 //!
 //! Who may corrupt it: the keys storage could withhold the newest version; the
 //! audit log pins version and hash, and an older ring is refused.
@@ -33,7 +33,7 @@ use crate::envelope::{self, Kek};
 use crate::id::{BlobId, CustomerId, DataKeyId, HoldId, KekId, KmsKeyId, Label, OrderId, StoreId};
 use crate::kms::{DataKey, WrappedDataKey};
 use crate::retention::{Period, Window};
-use crate::schedule::{self, Salt};
+use crate::schedule::{self, SALT_LEN, Salt};
 use crate::secret::Secret;
 use crate::suite::{AeadKey, KEY_LEN, OpenError, Suite, TAG_LEN};
 use crate::time::{Day, Timestamp};
@@ -79,7 +79,8 @@ pub struct Ring {
     /// Every legal hold there was, sorted by id.
     pub holds: Vec<Hold>,
     /// Blobs that were withdrawn by an order, sorted: they are not opened, though a
-    /// key of theirs may live for a while.
+    /// key of theirs may live for a while. Taking its keys back out of the window gives a
+    /// blob back.
     pub withdrawn: Vec<BlobId>,
     /// Orders that were used on this ring, sorted: none is used twice.
     pub orders: Vec<OrderId>,
@@ -257,7 +258,6 @@ impl Ring {
         let held = |hold: &Hold| next.hold(hold.id).is_some_and(|later| hold.may_become(later));
         if !self.dropped.iter().all(dropped)
             || !self.orders.iter().all(|order| next.orders.binary_search(order).is_ok())
-            || !self.withdrawn.iter().all(|blob| next.withdrawn.binary_search(blob).is_ok())
         {
             return Err(RingRefusal::Returned);
         }
@@ -273,6 +273,14 @@ impl Ring {
             return Err(RingRefusal::Inconsistent);
         }
         Ok(())
+    }
+
+    /// The same ring without what opens its keys: to compare later ones with.
+    #[must_use]
+    pub(crate) fn bare(&self) -> Self {
+        let bare =
+            |entry: &Entry| Entry { salt: [0; SALT_LEN], sealed: [0; KEY_LEN + TAG_LEN], ..entry.clone() };
+        Self { entries: self.entries.iter().map(bare).collect(), ..self.clone() }
     }
 
     /// The live key of this id.

@@ -259,9 +259,9 @@ impl Ring {
             _ => return Err(RingRefusal::Inconsistent),
         }
         // What it covers leaves the window, and gets a whole one when it is released.
-        for entry in self.entries.iter_mut().filter(|entry| hold.keeps_active(entry)) {
-            entry.state = EntryState::Active;
-        }
+        let covered: BTreeSet<KekId> =
+            self.entries.iter().filter(|entry| hold.keeps_active(entry)).map(|entry| entry.id).collect();
+        self.take_back(&covered);
         Ok(())
     }
 
@@ -344,13 +344,25 @@ impl Ring {
 
     fn cancel(&mut self, keys: &BTreeSet<KekId>) -> Result<(), RingRefusal> {
         for id in keys {
-            let entry = self.entry_mut(*id)?;
-            if entry.state == EntryState::Active {
+            if self.entry(*id).ok_or(RingRefusal::UnknownKey)?.state == EntryState::Active {
                 return Err(RingRefusal::WindowOpen);
+            }
+        }
+        self.take_back(keys);
+        Ok(())
+    }
+
+    /// Takes keys back out of the window. The blobs of their days that were withdrawn, to
+    /// be destroyed with them, are so no longer.
+    fn take_back(&mut self, keys: &BTreeSet<KekId>) {
+        let mut days = BTreeSet::new();
+        for entry in self.entries.iter_mut().filter(|entry| keys.contains(&entry.id)) {
+            if let (EntryKind::Day(day), EntryState::Pending { .. }) = (entry.kind, entry.state) {
+                days.insert(day);
             }
             entry.state = EntryState::Active;
         }
-        Ok(())
+        self.withdrawn.retain(|blob| !days.contains(&blob.day()));
     }
 
     fn drop_keys(&mut self, keys: &BTreeSet<KekId>, at: Timestamp, last: u32) -> Result<(), RingRefusal> {
@@ -414,9 +426,8 @@ impl Ring {
         if self.closed.take().is_none() || self.name_key().is_none() {
             return Err(RingRefusal::Inconsistent);
         }
-        for entry in &mut self.entries {
-            entry.state = EntryState::Active;
-        }
+        let all = self.entries.iter().map(|entry| entry.id).collect();
+        self.take_back(&all);
         Ok(())
     }
 
@@ -429,6 +440,8 @@ impl Ring {
     fn use_order(&mut self, id: OrderId) -> Result<OrderId, RingRefusal> {
         match self.orders.binary_search(&id) {
             Ok(_) if self.closed == Some(id) => Ok(id),
+            // A blob may have got another path while its keys entered the window.
+            Ok(_) if self.entries.iter().any(|entry| entry.order() == Some(&id)) => Ok(id),
             Ok(_) => Err(RingRefusal::Returned),
             Err(at) => {
                 self.orders.insert(at, id);

@@ -343,6 +343,10 @@ impl Keyring {
     ) -> Result<Arc<Ring>> {
         let keys = self.customer(customer);
         let _own_turn = keys.change.lock().await;
+        if matches!(want, Want::Policy { .. }) {
+            // "Nothing changes" must be said of the newest policy.
+            keys.ring.clear().await;
+        }
         for attempt in 0..MAX_ATTEMPTS {
             let ring = self.ring(asker, customer).await?;
             let Some(change) = self.plan(asker, &ring, want).await? else { return Ok(ring) };
@@ -549,6 +553,10 @@ impl CustomerKeys {
 
     /// Takes note of a version that was read or written.
     fn accept(&self, ring: Arc<Ring>) -> Result<()> {
+        // It stays for as long as the program runs, and so must not hold what opens keys
+        // that are dropped meanwhile. That the bytes are those that the log names was
+        // checked before.
+        let ring = Arc::new(ring.bare());
         let mut newest = lock(&self.newest);
         if let Some(known) = newest.as_ref() {
             let same = known.version == ring.version;

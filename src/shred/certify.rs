@@ -83,26 +83,48 @@ impl Strongroom {
         (kept, register): (&Kept, &Register),
         time: &TrustedTime,
     ) -> Result<Kept> {
-        let mut made = Kept::new();
+        let (mut made, mut failed) = (Kept::new(), None);
         for (version, keys) in drops(ring) {
-            let id = certificate_id(ring.store, ring.customer, version);
-            let interim = match kept.get(&id) {
-                Some(CertificateStage::Final) => continue,
-                Some(CertificateStage::Interim) if !are_gone(&keys, register) => continue,
-                _ => self.certificate(id, CertificateStage::Interim).await?,
-            };
-            let interim = match interim {
-                Some(interim) => interim,
-                None => {
-                    let body = self.interim(asker, ring, version, &keys, time).await?;
-                    made.insert(id, CertificateStage::Interim);
-                    self.keep_certificate(asker, body).await?
+            // One that cannot be made must not keep the others from it.
+            let of_version = self.certify_drop(asker, ring, (version, &keys), (kept, register), time);
+            match of_version.await {
+                Ok(stage) => {
+                    let id = certificate_id(ring.store, ring.customer, version);
+                    made.extend(stage.map(|stage| (id, stage)));
                 }
-            };
-            if let Some(body) = self.finality(&interim, &keys, register, time).await? {
-                self.keep_certificate(asker, body).await?;
-                made.insert(id, CertificateStage::Final);
+                Err(error) => failed = failed.or(Some(error)),
             }
+        }
+        failed.map_or(Ok(made), Err)
+    }
+
+    /// The certificates of one drop: the newest stage that was made, if any was.
+    async fn certify_drop(
+        &self,
+        asker: Asker<'_>,
+        ring: &Arc<Ring>,
+        (version, keys): (u64, &[&Dropped]),
+        (kept, register): (&Kept, &Register),
+        time: &TrustedTime,
+    ) -> Result<Option<CertificateStage>> {
+        let id = certificate_id(ring.store, ring.customer, version);
+        let mut made = None;
+        let interim = match kept.get(&id) {
+            Some(CertificateStage::Final) => return Ok(None),
+            Some(CertificateStage::Interim) if !are_gone(keys, register) => return Ok(None),
+            _ => self.certificate(id, CertificateStage::Interim).await?,
+        };
+        let interim = match interim {
+            Some(interim) => interim,
+            None => {
+                let body = self.interim(asker, ring, version, keys, time).await?;
+                made = Some(CertificateStage::Interim);
+                self.keep_certificate(asker, body).await?
+            }
+        };
+        if let Some(body) = self.finality(&interim, keys, register, time).await? {
+            self.keep_certificate(asker, body).await?;
+            made = Some(CertificateStage::Final);
         }
         Ok(made)
     }

@@ -12,7 +12,7 @@ use super::paths::{BlobPaths, Certainty, Paths};
 use crate::audit::Action;
 use crate::error::{ErrorKind, Result};
 use crate::id::{BlobId, KekId};
-use crate::ring::{EntryKind, EntryState, Ring};
+use crate::ring::{EntryKind, Ring};
 use crate::room::keyring::{Asker, Want};
 use crate::room::wraps::{Reason, rewrap};
 use crate::room::{Customer, Strongroom};
@@ -23,7 +23,7 @@ use crate::time::Day;
 pub(super) struct Neighbours {
     /// Those that have another path for as long as they are kept.
     pub(super) safe: BTreeSet<BlobId>,
-    /// Those that are not on the storage: their writers never ended, or it lost them.
+    /// Those whose writers never ended, and that are not on the storage.
     pub(super) missing: BTreeSet<BlobId>,
     /// Those that are not safe yet.
     pub(super) unsafe_yet: BTreeSet<BlobId>,
@@ -61,7 +61,14 @@ impl Strongroom {
             } else {
                 match self.rewrap_neighbour(asker, &customer, other, promised(ring, other, paths)).await {
                     Ok(()) => neighbours.safe.insert(other),
-                    Err(error) if error.kind() == ErrorKind::NotFound => neighbours.missing.insert(other),
+                    // Its writer never ended. One that is known to have been there may come
+                    // back, and is not given up while its day lasts.
+                    Err(error)
+                        if error.kind() == ErrorKind::NotFound
+                            && paths.keys.values().all(|certainty| *certainty == Certainty::Possible) =>
+                    {
+                        neighbours.missing.insert(other)
+                    }
                     // A key that cannot be used now, or a storage that does not answer.
                     Err(_) => neighbours.unsafe_yet.insert(other),
                 };
@@ -106,9 +113,9 @@ fn promised(ring: &Ring, blob: BlobId, paths: &BlobPaths) -> Day {
 fn is_safe(ring: &Ring, keys: &BTreeSet<KekId>, blob: BlobId, paths: &BlobPaths) -> bool {
     let until = promised(ring, blob, paths);
     paths.keys.iter().any(|(key, certainty)| {
-        let outlives = ring.entry(*key).is_some_and(|entry| {
-            matches!(entry.kind, EntryKind::Day(day) if day >= until) && entry.state == EntryState::Active
-        });
+        // One in the window has a guard of its own against being dropped early.
+        let outlives =
+            ring.entry(*key).is_some_and(|entry| matches!(entry.kind, EntryKind::Day(day) if day >= until));
         *certainty == Certainty::Certain && !keys.contains(key) && outlives
     })
 }

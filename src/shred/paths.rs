@@ -79,20 +79,30 @@ impl Paths {
         keys: &BTreeSet<KekId>,
     ) -> Result<Self> {
         let mut paths = Self::default();
-        let mut late = BTreeSet::new();
+        // Shards have clocks of their own, so that a blob's extension may be met before its
+        // seal: what is passed over, but for seals, is kept aside.
+        let (mut late, mut aside) = (BTreeSet::new(), Vec::new());
         let filter = Filter { customer: Some(customer), ..Filter::default() };
         let mut found = operations(reader, &filter, None);
         while let Some(operation) = found.try_next().await? {
             let Some((blob, key)) = wrap_of(operation.intent()) else { continue };
-            let known = paths.blobs.contains_key(&blob);
+            let (known, seals) = (paths.blobs.contains_key(&blob), operation.intent().action == Action::Seal);
             if !known && !keys.contains(&key) {
+                if !seals {
+                    aside.push((blob, operation));
+                }
                 continue;
             }
-            if !known && operation.intent().action != Action::Seal {
+            if !known && !seals {
                 // It came under one of the keys later: its other paths were passed over.
                 late.insert(blob);
             }
             paths.take_operation(&operation);
+        }
+        for (_, operation) in
+            aside.iter().filter(|(blob, _)| paths.blobs.contains_key(blob)).collect::<Vec<_>>()
+        {
+            paths.take_operation(operation);
         }
         for blob in late {
             let of_blob = Self::of_blob(reader, customer, blob).await?;
@@ -143,12 +153,15 @@ impl Paths {
         let Some((blob, key)) = wrap_of(intent) else { return };
         let certainty = match result {
             Some(OutcomeResult::Ok) => Certainty::Certain,
-            // The storage may have taken it although nobody was told.
-            None | Some(OutcomeResult::Unknown | OutcomeResult::Unavailable | OutcomeResult::Aborted) => {
-                Certainty::Possible
-            }
-            // It was given up before anything could be seen.
-            Some(_) => return,
+            // It was given up before anything was written.
+            Some(
+                OutcomeResult::Denied
+                | OutcomeResult::Conflict
+                | OutcomeResult::KeyUnavailable
+                | OutcomeResult::KeyDestroyed,
+            ) => return,
+            // The storage may have taken it, whatever the writer was told.
+            _ => Certainty::Possible,
         };
         let paths = self.blobs.entry(blob).or_default();
         paths.open |= result.is_none();

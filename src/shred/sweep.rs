@@ -13,7 +13,7 @@ use crate::audit::{Action, Intent, papers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CertificateId, CustomerId, KekId, OrderId};
 use crate::retention::clock::TrustedTime;
-use crate::ring::{Change, Ring};
+use crate::ring::{Change, EntryKind, Ring};
 use crate::room::Strongroom;
 use crate::room::keyring::Asker;
 
@@ -43,6 +43,9 @@ pub struct Swept {
     /// Certificates that were made.
     pub certificates: BTreeMap<CertificateId, CertificateStage>,
 }
+
+/// The most keys that one ring version drops.
+const KEYS_AT_ONCE: usize = 64;
 
 /// Keys that are dropped together, by the order that they go back to.
 type ByOrder = BTreeMap<Option<OrderId>, BTreeSet<KekId>>;
@@ -148,20 +151,22 @@ impl Strongroom {
         let ring = self.0.keyring.fresh_ring(asker, customer).await?;
         for order in orders.unused_of(&ring, time) {
             match self.execute(asker, order, time).await {
+                Ok(_) => {}
                 Err(error) if error.kind().is_retryable() => return Err(error),
                 // What is refused now may be allowed later: a hold may be released. The
                 // order expires by itself, and stops nothing else until then.
-                _ => {}
+                Err(error) => drop(self.note_refusal::<()>(asker, customer, Err(error)).await),
             }
         }
-        for _ in 0..ATTEMPTS {
+        let mut lost = 0;
+        while lost < ATTEMPTS {
             let ring = self.0.keyring.fresh_ring(asker, customer).await?;
             let due = ring.due(time.at());
             swept.held.clone_from(&due.held);
             // A customer key is needed for that: what cannot be done now stays blocked,
             // and blocks only the key that the blob is under.
             self.go_on_with_holds(asker, &ring, &due.opening).await;
-            let (ready, waiting) = self.droppable(asker, &ring, &due.drop, orders).await?;
+            let (ready, waiting) = self.droppable(asker, &ring, (&due.drop, time), orders).await?;
             swept.waiting = waiting;
             if let Some((order, keys)) = ready.into_iter().next() {
                 let intents = self.intents(asker, Action::ShredDrop, &ring, &keys, order)?;
@@ -169,15 +174,17 @@ impl Strongroom {
                 // certificate: whoever adds a path records it first, and then looks
                 // whether the key is there still.
                 let change = Change::Drop { keys: keys.clone(), time: time.clone() };
-                if self.step(asker, &ring, intents, change).await?.is_some() {
-                    swept.dropped.extend(keys);
+                match self.step(asker, &ring, intents, change).await? {
+                    Some(_) => swept.dropped.extend(keys),
+                    None => lost += 1,
                 }
             } else if !due.pend.is_empty() {
                 let intents = self.intents(asker, Action::ShredPend, &ring, &due.pend, None)?;
                 let keys = due.pend.clone();
                 let change = Change::Pend { keys, permit: routine(time)?, withdraw: None };
-                if self.step(asker, &ring, intents, change).await?.is_some() {
-                    swept.pended.extend(due.pend);
+                match self.step(asker, &ring, intents, change).await? {
+                    Some(_) => swept.pended.extend(due.pend),
+                    None => lost += 1,
                 }
             } else {
                 return Ok(swept);
@@ -193,7 +200,7 @@ impl Strongroom {
         &self,
         asker: Asker<'_>,
         ring: &Arc<Ring>,
-        due: &BTreeSet<KekId>,
+        (due, time): (&BTreeSet<KekId>, &TrustedTime),
         orders: &Orders,
     ) -> Result<(ByOrder, BTreeSet<KekId>)> {
         let mut by_order = ByOrder::new();
@@ -203,13 +210,37 @@ impl Strongroom {
         }
         let mut waiting = BTreeSet::new();
         for order in by_order.keys().copied().flatten().collect::<Vec<_>>() {
-            let Some(blob) = orders.blob_of(order)? else { continue };
             let keys = by_order[&Some(order)].clone();
-            if !self.make_neighbours_safe(asker, ring, &keys, blob).await?.is_safe() {
+            // Nobody is promised anything by a key whose day is over, nor by one of a
+            // customer who leaves.
+            let promises = |id: &KekId| ring.entry(*id).is_some_and(|entry| !ring.is_over(entry, time.at()));
+            if ring.closed.is_some() || !keys.iter().any(promises) {
+                continue;
+            }
+            let safe = match orders.blob_of(order) {
+                Ok(None) => true,
+                Ok(Some(blob)) => self.make_neighbours_safe(asker, ring, &keys, blob).await?.is_safe(),
+                // Nobody knows what was ordered: its keys wait, and `audit verify` tells.
+                Err(_) => false,
+            };
+            if !safe {
                 waiting.extend(keys);
                 by_order.remove(&Some(order));
             }
         }
+        for keys in by_order.values_mut() {
+            // A certificate has a proof for each key, and is not to grow without bound.
+            *keys = keys.iter().copied().take(KEYS_AT_ONCE).collect();
+        }
+        // The name key goes when nothing else is there: until then, closing can be taken
+        // back.
+        let is_name = |id: &KekId| ring.entry(*id).is_some_and(|entry| entry.kind == EntryKind::Name);
+        if ring.entries.iter().any(|entry| entry.kind != EntryKind::Name) {
+            for keys in by_order.values_mut() {
+                keys.retain(|id| !is_name(id));
+            }
+        }
+        by_order.retain(|_, keys| !keys.is_empty());
         Ok((by_order, waiting))
     }
 }
