@@ -244,3 +244,27 @@ async fn a_day_of_one_blob_and_of_many_cost_the_same_key_operations() {
     // One drop, and two ring versions: the next day's key enters the window as well.
     assert_eq!(costs[0][..2], [1, 2]);
 }
+
+#[tokio::test]
+async fn two_orders_for_the_same_stop_no_sweep() {
+    let vault = Vault::new().await;
+    let acme = vault.customer("acme", 3).await;
+    let blob = seal(&acme, "kept for 3 days").await;
+    let hold = acme.place_hold(HoldTarget::Customer).await.unwrap().hold.id;
+    for what in [
+        || OrderKind::DestroyDays { days: vec!["2026-11-25".parse().unwrap()] },
+        || OrderKind::DestroyDays { days: vec!["2026-11-25".parse().unwrap()] },
+    ] {
+        let id = vault.request(what(), Some(&acme)).await;
+        let error = vault.room.approve_order(&access(), id, &key("b")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "it is held: {error:?}");
+    }
+    let first = vault.request(OrderKind::ReleaseHold { hold }, Some(&acme)).await;
+    let second = vault.request(OrderKind::ReleaseHold { hold }, Some(&acme)).await;
+    vault.room.approve_order(&access(), first, &key("b")).await.unwrap();
+    let error = vault.room.approve_order(&access(), second, &key("b")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "it was released: {error:?}");
+    // The second of each finds nothing to do, and what is due goes on.
+    vault.days(12).await;
+    assert_eq!(refused(&acme, blob).await.kind(), ErrorKind::KeyDestroyed);
+}

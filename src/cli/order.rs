@@ -256,7 +256,7 @@ async fn wanted(session: &Session, what: What) -> Result<Wanted, Failure> {
             let customer = session.customer(&customer.customer).await?;
             Ok((OrderKind::ShortenRetention { period }, Some(customer.id())))
         }
-        What::SetClock { at } => Ok((OrderKind::SetClock { at }, None)),
+        What::SetClock { at } => Ok((OrderKind::SetClock { at: at.0 }, None)),
         What::SetPeople(people) => {
             let (mut add, remove) = (people.add, BTreeSet::from_iter(people.remove));
             add.sort_by(|a, b| a.principal().cmp(b.principal()));

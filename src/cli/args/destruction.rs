@@ -229,9 +229,9 @@ pub(in crate::cli) enum What {
     },
     /// Says which time it is, when it is in doubt
     SetClock {
-        /// The time (RFC 3339, UTC)
+        /// The time it is about now, as in 2026-11-22T02:26:13Z
         #[arg(long, value_name = "TIME")]
-        at: Timestamp,
+        at: Instant,
     },
     SetPeople(SetPeople),
     /// Ends the agreement with a customer: everything is returned, then destroyed
@@ -318,6 +318,21 @@ impl FromStr for Validity {
     }
 }
 
+/// A time to the second or finer (RFC 3339).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Instant(pub(in crate::cli) Timestamp);
+
+impl FromStr for Instant {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "not a time as in 2026-11-22T02:26:13Z";
+        let time: jiff::Timestamp = text.parse().map_err(|_| wrong)?;
+        let micros = u64::try_from(time.as_microsecond()).map_err(|_| wrong)?;
+        Timestamp::from_micros(micros).map(Self).map_err(|_| wrong)
+    }
+}
+
 /// In which form a customer's blobs are returned.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(in crate::cli) enum ReturnForm {
@@ -351,6 +366,16 @@ mod tests {
         for bad in ["", "d", "0d", "14", "-1d", "+1d", "1.5d", "366d", "8761h", "1w", "18446744073709551615d"]
         {
             assert!(bad.parse::<Validity>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_needs_no_fraction() {
+        let at = "2026-11-22T02:26:13.000000Z".parse().unwrap();
+        assert_eq!("2026-11-22T02:26:13Z".parse(), Ok(Instant(at)));
+        assert_eq!(at.to_string().parse(), Ok(Instant(at)));
+        for bad in ["", "2026-11-22", "02:26:13", "1900-01-01T00:00:00Z"] {
+            assert!(bad.parse::<Instant>().is_err(), "{bad}");
         }
     }
 }
