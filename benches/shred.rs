@@ -89,7 +89,9 @@ async fn sweep(what: &str, vault: &Vault, requests: &FaultStore) -> Result {
     let sum = |count: fn(&strongroom::shred::Swept) -> usize| swept.values().map(count).sum::<usize>();
     let (pended, dropped) = (sum(|swept| swept.pended.len()), sum(|swept| swept.dropped.len()));
     let certificates = sum(|swept| swept.certificates.len());
-    say(&format!("sweep that {what}: {took:.2} s, {pended} pended, {dropped} dropped, {certificates} certified"))?;
+    say(&format!(
+        "sweep that {what}: {took:.2} s, {pended} pended, {dropped} dropped, {certificates} certified"
+    ))?;
     say(&format!("  requests: {calls:?}, {} bytes read", requests.bytes_fetched()))?;
     say(&format!("  records: {:?}", actions(&vault.room, from).await))
 }

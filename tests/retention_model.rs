@@ -197,7 +197,8 @@ impl World {
                     ErrorKind::KeyUnavailable,
                 ];
                 let kind = error.kind();
-                let expected = fine.contains(&kind) || crashed;
+                // A machine that is busy misses the short deadline of these nodes.
+                let expected = fine.contains(&kind) || kind.is_retryable() || crashed;
                 assert!(expected, "{}: {what}: {}", self.what, error.chain());
                 self.count("refused");
                 None
@@ -479,6 +480,7 @@ impl World {
         let last = last.max().unwrap_or(self.today()).max(self.today()).plus(4);
         while self.today() <= last {
             self.vault.clock.pass(DAY);
+            self.vault.room.maintain_log().await.unwrap();
             self.vault.sweep().await;
         }
         self.check(true).await;
@@ -535,7 +537,9 @@ async fn nothing_dies_early_nothing_held_is_lost_and_nothing_final_lives() {
         }
     }
     // That it was no empty world.
-    for what in ["seal", "extend", "hold", "release", "drop", "order", "cancel", "rotate", "remove", "refused"] {
+    for what in
+        ["seal", "extend", "hold", "release", "drop", "order", "cancel", "rotate", "remove", "refused"]
+    {
         assert!(total.get(what).is_some_and(|count| *count >= 3), "{what}: {total:?}");
     }
 }
