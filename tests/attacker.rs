@@ -21,6 +21,7 @@ use attacker::Attacker;
 use common::{Raw, objects, write};
 use destroy::{DAY, Vault, access, day, opens, refused};
 use faults::FaultStore;
+use object_store::memory::InMemory;
 use strongroom::ErrorKind;
 use strongroom::audit::layout::CertificateStage;
 use strongroom::id::BlobId;
@@ -198,6 +199,29 @@ fn assert_recovered(stories: &[Story], loot: &BTreeMap<BlobId, Vec<u8>>, recover
     assert!(known, "{when}: a blob that no story has");
 }
 
+/// That a store opens nothing and destroys nothing over these keys and this log.
+async fn assert_restored_in_vain(
+    vault: &Vault,
+    stories: &[Story],
+    (keys, audit): (Arc<InMemory>, Arc<InMemory>),
+    kind: ErrorKind,
+) {
+    let storages = Storages::from_parts(vault.raw.blobs.clone(), keys, audit);
+    let room = vault.node_over(storages).await;
+    for story in stories {
+        let label = story.customer.info().await.unwrap().label;
+        for blob in story.blobs.keys() {
+            let error = match room.customer(&label, access()).await {
+                Ok(customer) => refused(&customer, *blob).await,
+                Err(error) => error,
+            };
+            assert_eq!(error.kind(), kind, "{}", error.chain());
+        }
+    }
+    let error = room.sweep(&access()).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), kind, "{}", error.chain());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_kept_everything_recovers_nothing_that_is_final() {
     use Fate::{First, Lives, Second};
@@ -218,6 +242,10 @@ async fn whoever_kept_everything_recovers_nothing_that_is_final() {
     for story in &stories {
         story.check(&vault.room, vault, &[First]).await;
     }
+
+    // The keys come back from a backup, while their epoch lives: the log knows better.
+    let alone = (Arc::new(old_keys.fork()), vault.raw.audit.clone());
+    assert_restored_in_vain(vault, &stories, alone, ErrorKind::Integrity).await;
 
     // The attack works: nobody can open those blobs any longer, and an old ring can.
     assert_recovered(&stories, &watched.attack().await, &[First, Second, Lives], "before the epoch's end");
@@ -276,24 +304,11 @@ async fn whoever_kept_everything_recovers_nothing_that_is_final() {
         }
     }
 
-    // The keys come back, alone: that is seen. With the log: they open no longer.
-    let old_keys = Arc::new(old_keys);
-    let Raw { blobs, audit, .. } = vault.raw.clone();
-    let both = Storages::from_parts(blobs.clone(), old_keys.clone(), Arc::new(old_audit));
-    let alone = Storages::from_parts(blobs, old_keys, audit);
-    for (storages, kind) in [(alone, ErrorKind::Integrity), (both, ErrorKind::KeyDestroyed)] {
-        let room = vault.node_over(storages).await;
-        for story in &stories {
-            let label = story.customer.info().await.unwrap().label;
-            let error = match room.customer(&label, access()).await {
-                Ok(customer) => refused(&customer, *story.blobs.keys().next().unwrap()).await,
-                Err(error) => error,
-            };
-            assert_eq!(error.kind(), kind, "{}", error.chain());
-        }
-        let error = room.sweep(&access()).await.map(drop).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::Integrity | ErrorKind::KeyDestroyed), "{}", error.chain());
-    }
+    // The keys come back, and the log with them: they open no longer.
+    let both = (Arc::new(old_keys.fork()), Arc::new(old_audit));
+    assert_restored_in_vain(vault, &stories, both, ErrorKind::KeyDestroyed).await;
+    let alone = (Arc::new(old_keys), vault.raw.audit.clone());
+    assert_restored_in_vain(vault, &stories, alone, ErrorKind::KeyDestroyed).await;
     vault.clock.pass(DAY);
     vault.sweep().await;
     let report = vault.room.verify_log().await.unwrap();

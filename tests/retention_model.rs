@@ -197,7 +197,8 @@ impl World {
                     ErrorKind::KeyUnavailable,
                 ];
                 let kind = error.kind();
-                let expected = fine.contains(&kind) || crashed;
+                // A machine that is busy misses the short deadline of these nodes.
+                let expected = fine.contains(&kind) || kind.is_retryable() || crashed;
                 assert!(expected, "{}: {what}: {}", self.what, error.chain());
                 self.count("refused");
                 None
@@ -479,6 +480,7 @@ impl World {
         let last = last.max().unwrap_or(self.today()).max(self.today()).plus(4);
         while self.today() <= last {
             self.vault.clock.pass(DAY);
+            self.vault.room.maintain_log().await.unwrap();
             self.vault.sweep().await;
         }
         self.check(true).await;

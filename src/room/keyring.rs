@@ -232,6 +232,15 @@ impl Keyring {
                 None => Error::new(ErrorKind::NotFound, format!("there is no customer {customer}")),
             });
         };
+        // Each version is pinned before the next is written: a log that does not know of
+        // the version before this one has lost more than that.
+        let is_behind = |pin: &Option<RingRef>| pin.map_or(0, |pin| pin.version).saturating_add(1) < version;
+        // Pinned after we looked, perhaps.
+        let pinned = if is_behind(&pin) { self.log.ring_pin(customer).await? } else { pin };
+        if is_behind(&pinned) {
+            let message = format!("the log is older than the ring of customer {customer}");
+            return Err(Error::new(ErrorKind::Integrity, message));
+        }
         let stored = self.storage.get(&layout::ring(customer, version)).await;
         let stored = stored.map_err(|error| store_error(error, "read a ring"))?;
         let bytes = stored.bytes().await.map_err(|error| store_error(error, "read a ring"))?;

@@ -13,8 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use object_store::ObjectStoreExt;
-use sha2::{Digest, Sha256};
 
 use super::paths::{Paths, Scope};
 use crate::audit::layout::{CertificateStage, Object, OrderStage};
@@ -36,7 +34,6 @@ use crate::retention::clock::{ClockSource, TrustedTime};
 use crate::ring::{Dropped, EntryKind, Ring, certificate_id};
 use crate::room::keyring::{Asker, close};
 use crate::room::{MAX_TTL, Strongroom};
-use crate::store::{layout, store_error};
 use crate::time::Timestamp;
 
 /// How far a record's time may be from the trusted time of the same act.
@@ -183,7 +180,6 @@ impl Strongroom {
         let scope = paths.scope(ring, version, &ids);
         let found = self.records_of(ring.customer, version, &ids, first).await?;
         let written = found.ring_write.ring.ok_or_else(|| lost("the writing of the ring"))?;
-        self.read_back(ring.customer, written).await?;
         let authority = match first.order {
             None => Authority::Routine,
             Some(order) => Authority::Order(Box::new(self.signed_paper(asker, order).await?)),
@@ -310,7 +306,15 @@ impl Strongroom {
             entries.push(operation.intent_entry().clone());
             entries.extend(operation.outcome_entry().cloned());
         }
-        let mut proofs = prove_all(&self.log_reader(), &entries).await?.into_iter();
+        let proofs = match prove_all(&self.log_reader(), &entries).await {
+            // Another node has recorded its part since this one published.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.publish_log().await?;
+                prove_all(&self.log_reader(), &entries).await
+            }
+            proofs => proofs,
+        };
+        let mut proofs = proofs?.into_iter();
         let mut next = || proofs.next().ok_or_else(|| lost("a proof"));
         let mut evidence = Vec::new();
         for operation in operations {
@@ -322,7 +326,9 @@ impl Strongroom {
         Ok(evidence)
     }
 
-    /// The records of one drop: its tombstones, and the writing of the ring version.
+    /// The records of one drop: its tombstones, and the writing of the ring version, which
+    /// is read back. Nodes that lost a race for it may have begun the same and never said
+    /// how it ended: what stands on the storage tells whose it is.
     async fn records_of(
         &self,
         customer: CustomerId,
@@ -336,8 +342,10 @@ impl Strongroom {
             until: Some(first.at.saturating_add(SLACK)),
             ..Filter::default()
         };
+        let hash = self.hash_of(customer, version).await?;
         let mut found = operations(&self.log_reader(), &filter, None);
         let (mut tombstones, mut ring_write) = (BTreeMap::<KekId, Operation>::new(), None);
+        let mut of_another = false;
         while let Some(operation) = found.try_next().await? {
             let intent = operation.intent();
             match (intent.action, intent.key.clone()) {
@@ -346,40 +354,28 @@ impl Strongroom {
                         KeyRef::Kek { id, .. } | KeyRef::HoldKey { id } | KeyRef::NameKey { id } => id,
                         _ => continue,
                     };
-                    if keys.contains(&id) {
+                    let is_known = tombstones.get(&id).is_some_and(ended_well);
+                    if keys.contains(&id) && (ended_well(&operation) || !is_known) {
                         tombstones.insert(id, operation);
                     }
                 }
-                (Action::RingWrite, _)
-                    if intent.ring.is_some_and(|ring| ring.version == version)
-                        && may_have_ended_well(&operation) =>
-                {
-                    ring_write = Some(operation);
-                }
+                (Action::RingWrite, _) if may_have_ended_well(&operation) => match intent.ring {
+                    Some(ring) if ring == (RingRef { version, hash }) => ring_write = Some(operation),
+                    ring => of_another |= ring.is_some_and(|ring| ring.version == version),
+                },
                 _ => {}
             }
         }
-        let ring_write = ring_write.ok_or_else(|| lost("the writing of the ring"))?;
+        let ring_write = ring_write.ok_or_else(|| match of_another {
+            true => not_what_was_written(customer, version),
+            false => lost("the writing of the ring"),
+        })?;
         if tombstones.len() != keys.len() {
             return Err(lost("the drop of a key"));
         }
         let written = ring_write.intent().clone();
         let operations = tombstones.into_values().chain([ring_write]).collect();
         Ok(Found { operations, ring_write: written })
-    }
-
-    /// Reads a ring version back, and compares it with what the log says was written.
-    async fn read_back(&self, customer: CustomerId, written: RingRef) -> Result<()> {
-        let path = layout::ring(customer, written.version);
-        let failed = |error| store_error(error, "read a ring back");
-        let stored = self.0.storages.keys.get(&path).await.map_err(failed)?;
-        let bytes = stored.bytes().await.map_err(failed)?;
-        if <[u8; 32]>::from(Sha256::digest(&bytes)) == written.hash {
-            return Ok(());
-        }
-        let message =
-            format!("ring version {} of customer {customer} is not what was written", written.version);
-        Err(Error::new(ErrorKind::Integrity, message))
     }
 
     /// The order as it stands in a certificate.
@@ -441,6 +437,11 @@ fn may_have_ended_well(operation: &Operation) -> bool {
 fn earlier(at: Timestamp) -> Timestamp {
     let micros = u64::try_from(SLACK.as_micros()).unwrap_or(u64::MAX);
     Timestamp::from_micros(at.micros().saturating_sub(micros)).unwrap_or(at)
+}
+
+fn not_what_was_written(customer: CustomerId, version: u64) -> Error {
+    let message = format!("ring version {version} of customer {customer} is not what was written");
+    Error::new(ErrorKind::Integrity, message)
 }
 
 fn lost(what: &'static str) -> Error {

@@ -502,7 +502,8 @@ impl Strongroom {
         Err(denied("the signers saw another ring than the customer's"))
     }
 
-    async fn hash_of(&self, customer: CustomerId, version: u64) -> Result<[u8; 32]> {
+    /// SHA-256 of a ring version, as it stands on the storage.
+    pub(super) async fn hash_of(&self, customer: CustomerId, version: u64) -> Result<[u8; 32]> {
         let failed = |error| store_error(error, "read a ring");
         let stored = self.0.storages.keys.get(&layout::ring(customer, version)).await.map_err(failed)?;
         Ok(Sha256::digest(stored.bytes().await.map_err(failed)?).into())
