@@ -11,6 +11,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::ATTEMPTS;
 use crate::audit::{Action, Intent};
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
@@ -107,9 +108,17 @@ impl Customer {
     /// The first step of a hold on one blob: the key that leads to it now is kept.
     async fn open_hold(&self, asker: Asker<'_>, hold: HoldId, blob: BlobId) -> Result<Arc<Ring>> {
         let keyring = &self.room.0.keyring;
-        let ring = keyring.fresh_ring(asker, self.id).await?;
-        let from: KekId = wraps::live_key(self, asker, &ring, blob).await?;
-        keyring.ensure(asker, self.id, &Want::BlobHold { hold, blob, from }).await
+        let mut ring = keyring.fresh_ring(asker, self.id).await?;
+        for _ in 0..ATTEMPTS {
+            let from: KekId = wraps::live_key(self, asker, &ring, blob).await?;
+            let opened = keyring.ensure(asker, self.id, &Want::BlobHold { hold, blob, from }).await;
+            ring = keyring.fresh_ring(asker, self.id).await?;
+            // If it was dropped since we looked, the blob may have another path.
+            if opened.is_ok() || ring.entry(from).is_some() {
+                return opened;
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, format!("the ring of customer {} changes too often", self.id)))
     }
 }
 
