@@ -110,13 +110,13 @@ struct Story {
 }
 
 impl Story {
-    async fn begin(vault: &Vault, strict: bool, suite: Suite) -> Self {
-        let label = format!("{}-{}", if strict { "strict" } else { "plain" }, suite.id());
+    async fn begin(vault: &Vault, strict: bool) -> Self {
+        let label = if strict { "strict" } else { "plain" };
         let mut new = NewCustomer::new(label.parse().unwrap(), KeyChoice::New("local".into()));
         (new.period, new.window) = ("P3D".parse().unwrap(), Window::new(2).unwrap());
-        (new.strict, new.suite) = (strict, suite);
+        new.strict = strict;
         vault.room.add_customer(&access(), new).await.unwrap();
-        let customer = vault.of(&vault.room, &label).await;
+        let customer = vault.of(&vault.room, label).await;
         let mut story = Self { customer, blobs: BTreeMap::new() };
 
         story.seal("expired", None, Fate::First).await;
@@ -149,7 +149,9 @@ impl Story {
 
     async fn seal(&mut self, text: &str, until: Option<Day>, fate: Fate) -> BlobId {
         let text = format!("{text}, of {}", self.customer.id());
-        let mut options = SealOptions::new();
+        // Under both suites by turns.
+        let suites = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+        let mut options = SealOptions::new().suite(suites[self.blobs.len() % 2]);
         if let Some(day) = until {
             options = options.retain_until(day);
         }
@@ -218,8 +220,10 @@ async fn assert_restored_in_vain(
             assert_eq!(error.kind(), kind, "{}", error.chain());
         }
     }
+    // The register is older than the log says, or opens no longer.
     let error = room.sweep(&access()).await.map(drop).unwrap_err();
-    assert_eq!(error.kind(), kind, "{}", error.chain());
+    let kinds = [ErrorKind::Integrity, ErrorKind::KeyDestroyed];
+    assert!(kinds.contains(&error.kind()), "{}", error.chain());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,13 +232,8 @@ async fn whoever_kept_everything_recovers_nothing_that_is_final() {
     let watched = Watched::new().await;
     let vault = &watched.vault;
     let mut stories = Vec::new();
-    for (strict, suite) in [
-        (false, Suite::Aes256Gcm),
-        (true, Suite::Aes256Gcm),
-        (false, Suite::ChaCha20Poly1305),
-        (true, Suite::ChaCha20Poly1305),
-    ] {
-        stories.push(Story::begin(vault, strict, suite).await);
+    for strict in [false, true] {
+        stories.push(Story::begin(vault, strict).await);
     }
     vault.days(1).await;
     let (old_keys, old_audit) = (vault.raw.keys.fork(), vault.raw.audit.fork());
