@@ -22,8 +22,9 @@ use destroy::{DAY, Vault, access, count, key, person, seal};
 use faults::FaultStore;
 use strongroom::id::{BlobId, CustomerId};
 use strongroom::order::OrderKind;
+use strongroom::retention::Window;
 use strongroom::ring::{EntryKind, EntryState, HoldState, Ring};
-use strongroom::room::{Customer, Strongroom};
+use strongroom::room::{Customer, KeyChoice, NewCustomer, Strongroom};
 use strongroom::shred::{HoldTarget, OrderState, Swept, VALIDITY};
 use strongroom::store::Storages;
 use strongroom::time::Clock;
@@ -131,10 +132,13 @@ async fn stop_at_every_write(
     unreachable!("it ends")
 }
 
-/// A customer with two blobs of a day, `days` sweeps later.
+/// A customer with two blobs of a day and a window of two days, `days` sweeps later.
 async fn scene(kept: u32, days: u32) -> (Vault, [BlobId; 2]) {
     let vault = Vault::new().await;
-    let acme = vault.customer("acme", kept).await;
+    let mut new = NewCustomer::new("acme".parse().unwrap(), KeyChoice::New("local".into()));
+    (new.period, new.window) = (format!("P{kept}D").parse().unwrap(), Window::new(2).unwrap());
+    vault.room.add_customer(&access(), new).await.unwrap();
+    let acme = vault.of(&vault.room, "acme").await;
     let blobs = [seal(&acme, "one").await, seal(&acme, "two").await];
     vault.days(days).await;
     vault.room.log().flush().await.unwrap();
@@ -175,7 +179,7 @@ async fn putting_a_day_into_the_window() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_a_day_and_certifying_it() {
-    let (vault, [one, two]) = scene(3, 10).await;
+    let (vault, [one, two]) = scene(3, 5).await;
     vault.clock.pass(DAY);
     let writes = stop_at_every_write(&vault, sweep, async |left| {
         left.sweep().await;
@@ -202,7 +206,7 @@ async fn destroying_a_day_by_order() {
     let writes = stop_at_every_write(&vault, act, async |left| {
         let ordered = left.approve_rest().await;
         assert!(ordered || !left.done);
-        left.days(8).await;
+        left.days(4).await;
         for (blob, text) in [(one, "one"), (two, "two")] {
             assert_eq!(alive(&left.acme().await, blob, text).await, !ordered, "{}", left.what);
         }
@@ -219,7 +223,7 @@ async fn destroying_one_blob_by_order() {
     let writes = stop_at_every_write(&vault, act, async |left| {
         let ordered = left.approve_rest().await;
         assert!(ordered || !left.done);
-        left.days(8).await;
+        left.days(4).await;
         assert_eq!(alive(&left.acme().await, one, "one").await, !ordered, "{}", left.what);
         assert!(alive(&left.acme().await, two, "two").await, "{}", left.what);
         left.assert_used(usize::from(ordered)).await;
@@ -236,10 +240,11 @@ async fn dropping_one_blob_whose_neighbours_are_not_safe_yet() {
     stale.info().await.unwrap();
     vault.order(OrderKind::DestroyBlob { blob: one }, Some(&acme)).await;
     let late = seal(&stale, "late").await;
-    vault.days(6).await;
+    vault.days(1).await;
     vault.clock.pass(DAY);
     vault.room.log().flush().await.unwrap();
     let writes = stop_at_every_write(&vault, sweep, async |left| {
+        left.next.maintain_log().await.unwrap();
         left.sweep().await;
         assert!(!alive(&left.acme().await, one, "one").await, "{}", left.what);
         for (blob, text) in [(two, "two"), (late, "late")] {
@@ -261,7 +266,7 @@ async fn placing_a_hold_on_one_blob() {
         let ring = left.newest_ring().await;
         assert!(ring.holds.len() <= 1 && (ring.holds.len() == 1 || !left.done), "{}", left.what);
         assert!(ring.holds.iter().all(|hold| hold.state == HoldState::Complete), "{}", left.what);
-        left.days(12).await;
+        left.days(6).await;
         let held = !ring.holds.is_empty();
         assert_eq!(alive(&left.acme().await, one, "one").await, held, "{}", left.what);
         assert!(!alive(&left.acme().await, two, "two").await, "{}", left.what);
@@ -274,13 +279,13 @@ async fn releasing_a_hold_by_order() {
     let (vault, [one, _]) = scene(3, 2).await;
     let acme = vault.of(&vault.room, "acme").await;
     let hold = acme.place_hold(HoldTarget::Blob(one)).await.unwrap().hold.id;
-    vault.days(12).await;
+    vault.days(6).await;
     vault.room.log().flush().await.unwrap();
     let act = async |node: &Strongroom| order(node, acme.id(), OrderKind::ReleaseHold { hold }).await;
     let writes = stop_at_every_write(&vault, act, async |left| {
         let ordered = left.approve_rest().await;
         assert!(ordered || !left.done);
-        left.days(9).await;
+        left.days(4).await;
         assert_eq!(alive(&left.acme().await, one, "one").await, !ordered, "{}", left.what);
         left.assert_used(usize::from(ordered)).await;
     });
@@ -292,7 +297,7 @@ async fn removing_what_is_left() {
     let (vault, [one, _]) = scene(3, 2).await;
     let acme = vault.of(&vault.room, "acme").await;
     acme.extend(one, one.day().plus(90)).await.unwrap();
-    vault.days(12).await;
+    vault.days(6).await;
     // What a backup brought back.
     write(&vault.raw.blobs, &"blob/other".into(), b"not ours".to_vec()).await;
     vault.room.log().flush().await.unwrap();

@@ -381,3 +381,44 @@ async fn a_rotation_among_all_of_them() {
         assert!(rings.last().unwrap().epoch >= 2);
     }
 }
+
+/// An extension whose record comes after the log was read for an order, and whose ring
+/// was read before the order's version was written.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_does_not_slip_past_the_order_for_its_blob() {
+    let vault = Vault::new().await;
+    let acme = vault.customer("acme", 30).await;
+    let blob = seal(&acme, "by mistake").await;
+    let order = vault.request(OrderKind::DestroyBlob { blob }, Some(&acme)).await;
+    // Its last write, the ring's, takes long.
+    let slow = Slow { keys: Duration::from_millis(600), ..Slow::default() };
+    let node = vault.node_over(slow.storages(&vault.raw)).await;
+    // Warm, so that it does not write the trusted time when it is asked.
+    node.sweep(&access()).await.unwrap();
+    let (by, key) = (access(), destroy::key("b"));
+    let approve = node.approve_order(&by, order, &key);
+    // Each to another day, so that each is a path of its own.
+    let extend = async {
+        let mut tries = Vec::new();
+        for days in 1..=30 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            tries.push(acme.extend(blob, blob.day().plus(days)).await);
+        }
+        tries
+    };
+    let (executed, tries) = tokio::join!(approve, extend);
+    let executed = executed.unwrap();
+    assert!(matches!(executed, Executed::Pended { .. }));
+    let extended = tries.iter().filter(|tried| tried.as_ref().is_ok_and(|done| done.changed)).count();
+    vault.days(8).await;
+    // Whichever was first: it was certified as destroyed and is, or the order never took it.
+    let error = refused(&acme, blob).await;
+    let newest = aftermath::newest_ring(&vault, &vault.raw, &acme).await;
+    let paths = common::objects(&vault.raw.blobs).await;
+    let live = paths.iter().filter_map(|(path, _)| {
+        let (_, of, kek) = strongroom::store::layout::read_wrap(path)?;
+        (of == blob).then_some(kek)
+    });
+    let live: Vec<KekId> = live.filter(|kek| newest.entry(*kek).is_some()).collect();
+    assert_eq!((error.kind(), live), (ErrorKind::KeyDestroyed, vec![]), "{extended} extensions were made");
+}
