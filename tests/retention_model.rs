@@ -43,7 +43,7 @@ use strongroom::{ErrorKind, Result};
 
 /// How many worlds there are, and how many steps are taken in each.
 const WORLDS: u64 = 4;
-const STEPS: u32 = 500;
+const STEPS: u32 = 300;
 /// After how many steps everything is looked at, and not only one blob.
 const THOROUGH: u32 = 40;
 const HOUR: Duration = Duration::from_hours(1);
@@ -493,6 +493,7 @@ impl World {
         self.vault.room.rotate_epoch(&access(), KeyChoice::New("local".into())).await.unwrap();
         for _ in 0..12 {
             self.vault.clock.pass(DAY);
+            self.vault.room.maintain_log().await.unwrap();
             self.vault.sweep().await;
             let options = FinishOptions::default();
             let steps =
@@ -516,7 +517,7 @@ impl World {
         let loot = attacker::Attacker::at(&self.vault.raw, &self.vault.local).await.blobs().await;
         assert!(loot.is_empty(), "{}: {} blobs are recovered", self.what, loot.len());
         aftermath::certificates(&self.vault, &self.vault.raw, &self.vault.room).await;
-        self.vault.room.log().flush().await.unwrap();
+        self.vault.room.maintain_log().await.unwrap();
         aftermath::verify(&self.vault.room).await;
     }
 }
