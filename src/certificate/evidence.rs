@@ -143,8 +143,15 @@ pub(super) fn show(
         let fits = outcome_of(&outcome.record.event).is_some_and(|outcome| {
             outcome.request == intent.request
                 && outcome.customer == intent.customer
-                // A writer that died: another closed its intent.
-                && matches!(outcome.result, OutcomeResult::Ok | OutcomeResult::Unknown)
+                // Or nobody knows: a writer that died, or did not learn how it ended. The
+                // hash of what stands is in the certificate.
+                && matches!(
+                    outcome.result,
+                    OutcomeResult::Ok
+                        | OutcomeResult::Unknown
+                        | OutcomeResult::Unavailable
+                        | OutcomeResult::Aborted
+                )
         });
         if !fits {
             return Err(CertificateError::OtherRecord.into());

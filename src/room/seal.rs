@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, RequestId};
 use crate::payload::{SealError, Sealer};
 use crate::ring::Entry;
+use crate::room::MAX_TTL;
 use crate::store::{layout, store_error, upload::BlobWriter};
 use crate::suite::Suite;
 use crate::time::Day;
@@ -80,7 +81,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     let room = &*customer.room.0;
     let request = room.log.request_id()?;
     let asker = Asker { access: &customer.access, cause: Some(request) };
-    let now = room.clock.now();
+    let (now, asked) = (room.clock.now(), room.clock.uptime());
     let mut ring = room.keyring.ring(asker, customer.id).await?;
     if ring.closed.is_some() {
         return Err(Error::new(ErrorKind::Denied, "the customer is closed: nothing new is sealed for it"));
@@ -159,6 +160,15 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
                 return Err(error);
             }
         };
+        if room.clock.uptime().saturating_sub(asked) > MAX_TTL {
+            // Far longer than the window before a destruction is sure to last.
+            let newest = room.keyring.fresh_ring(asker, customer.id).await?;
+            if newest.entry(entry.id).is_none() {
+                let _ = writer.abort().await;
+                let message = "the key of the blob was destroyed while it was being sealed";
+                return Err(Error::new(ErrorKind::Conflict, message));
+            }
+        }
         // If we stop after this, the blob is there and the log has an intent
         // without outcome, which retention counts as a blob.
         let stored_bytes = writer.finish().await?;

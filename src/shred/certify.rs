@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::TryStreamExt;
 
@@ -35,9 +34,6 @@ use crate::ring::{Dropped, EntryKind, Ring, certificate_id};
 use crate::room::keyring::{Asker, close};
 use crate::room::{MAX_TTL, Strongroom};
 use crate::time::Timestamp;
-
-/// How far a record's time may be from the trusted time of the same act.
-const SLACK: Duration = Duration::from_hours(26);
 
 /// The certificates that are kept, each with its newest stage.
 pub(super) type Kept = BTreeMap<CertificateId, CertificateStage>;
@@ -178,7 +174,7 @@ impl Strongroom {
         let first = dropped.first().ok_or_else(|| lost("the dropped keys"))?;
         let paths = self.paths_of(ring, &ids).await?;
         let scope = paths.scope(ring, version, &ids);
-        let found = self.records_of(ring.customer, version, &ids, first).await?;
+        let found = self.records_of(ring.customer, version, &ids).await?;
         let written = found.ring_write.ring.ok_or_else(|| lost("the writing of the ring"))?;
         let authority = match first.order {
             None => Authority::Routine,
@@ -196,7 +192,8 @@ impl Strongroom {
             certificate: certificate_id(ring.store, ring.customer, version),
             store: ring.store,
             customer: ring.customer,
-            issued: self.0.clock.now().max(time.at()),
+            // Not before anything that it shows, by whatever clock that was recorded.
+            issued: self.0.clock.now().max(time.at()).max(found.latest),
             method: Method::new(stage, assurance),
             scope: paper::Scope {
                 keys: keys(dropped),
@@ -261,7 +258,12 @@ impl Strongroom {
             });
         }
         let ended: Vec<Operation> = ended.into_values().flatten().collect();
-        let evidence = self.evidence(&ended).await?;
+        // That they ended well is what the register says; the intents are enough to find them
+        // by, and a key may have lived through many epochs.
+        let mut evidence = self.evidence(&ended).await?;
+        for one in &mut evidence {
+            one.outcome = None;
+        }
         body.stage = CertificateStage::Final;
         body.issued = self.0.clock.now().max(time.at());
         body.method = Method::new(body.stage, body.method.assurance);
@@ -329,19 +331,9 @@ impl Strongroom {
     /// The records of one drop: its tombstones, and the writing of the ring version, which
     /// is read back. Nodes that lost a race for it may have begun the same and never said
     /// how it ended: what stands on the storage tells whose it is.
-    async fn records_of(
-        &self,
-        customer: CustomerId,
-        version: u64,
-        keys: &BTreeSet<KekId>,
-        first: &Dropped,
-    ) -> Result<Found> {
-        let filter = Filter {
-            customer: Some(customer),
-            from: Some(earlier(first.at)),
-            until: Some(first.at.saturating_add(SLACK)),
-            ..Filter::default()
-        };
+    async fn records_of(&self, customer: CustomerId, version: u64, keys: &BTreeSet<KekId>) -> Result<Found> {
+        // Whatever the times of its writers: the hash of what stands tells which it was.
+        let filter = Filter { customer: Some(customer), ..Filter::default() };
         let hash = self.hash_of(customer, version).await?;
         let mut found = operations(&self.log_reader(), &filter, None);
         let (mut tombstones, mut ring_write) = (BTreeMap::<KekId, Operation>::new(), None);
@@ -366,16 +358,21 @@ impl Strongroom {
                 _ => {}
             }
         }
-        let ring_write = ring_write.ok_or_else(|| match of_another {
+        let ring_write: Operation = ring_write.ok_or_else(|| match of_another {
             true => not_what_was_written(customer, version),
             false => lost("the writing of the ring"),
         })?;
         if tombstones.len() != keys.len() {
             return Err(lost("the drop of a key"));
         }
-        let written = ring_write.intent().clone();
-        let operations = tombstones.into_values().chain([ring_write]).collect();
-        Ok(Found { operations, ring_write: written })
+        let (written, written_at) = (ring_write.intent().clone(), ring_write.intent_entry().record.time);
+        let operations: Vec<Operation> = tombstones.into_values().chain([ring_write]).collect();
+        let times = operations.iter().flat_map(|operation| {
+            let outcome = operation.outcome_entry().map(|entry| entry.record.time);
+            [Some(operation.intent_entry().record.time), outcome]
+        });
+        let latest = times.flatten().max().unwrap_or(written_at);
+        Ok(Found { operations, ring_write: written, latest })
     }
 
     /// The order as it stands in a certificate.
@@ -421,22 +418,23 @@ impl Strongroom {
 struct Found {
     operations: Vec<Operation>,
     ring_write: Intent,
+    /// The latest time in them.
+    latest: Timestamp,
 }
 
 fn ended_well(operation: &Operation) -> bool {
     operation.outcome().is_some_and(|outcome| outcome.result == OutcomeResult::Ok)
 }
 
-/// It did, or its writer died before it could say so; what was written then tells.
+/// It did, or nobody knows: its writer died or did not learn how it ended. What stands
+/// then tells.
 fn may_have_ended_well(operation: &Operation) -> bool {
-    operation
-        .outcome()
-        .is_none_or(|outcome| matches!(outcome.result, OutcomeResult::Ok | OutcomeResult::Unknown))
-}
-
-fn earlier(at: Timestamp) -> Timestamp {
-    let micros = u64::try_from(SLACK.as_micros()).unwrap_or(u64::MAX);
-    Timestamp::from_micros(at.micros().saturating_sub(micros)).unwrap_or(at)
+    operation.outcome().is_none_or(|outcome| {
+        matches!(
+            outcome.result,
+            OutcomeResult::Ok | OutcomeResult::Unknown | OutcomeResult::Unavailable | OutcomeResult::Aborted
+        )
+    })
 }
 
 fn not_what_was_written(customer: CustomerId, version: u64) -> Error {

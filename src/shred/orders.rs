@@ -159,7 +159,8 @@ impl Strongroom {
         self.recorded(access, Action::OrderRequest, order, &order.requested_by, async |asker| {
             let register = self.0.keyring.register(asker).await?;
             let signers = self.signers(signed, &register, asker).await?;
-            if !signers.contains(&order.requested_by) {
+            // A stranger's line would go into certificates.
+            if !signers.contains(&order.requested_by) || signed.note().signatures().len() != 1 {
                 return Err(denied("an order is signed by the registered person who asks for it"));
             }
             self.keep_order(signed, OrderStage::Request).await
@@ -205,7 +206,11 @@ impl Strongroom {
         self.recorded(access, Action::OrderApprove, signed.order(), &approver, async |asker| {
             let register = self.0.keyring.register(asker).await?;
             let signers = self.signers(signed, &register, asker).await?;
-            if signers.len() != 2 || !signers.contains(&approver) || approver == signed.order().requested_by {
+            if signers.len() != 2
+                || signed.note().signatures().len() != 2
+                || !signers.contains(&approver)
+                || approver == signed.order().requested_by
+            {
                 return Err(denied("an order is approved by a registered person who did not ask for it"));
             }
             self.keep_order(signed, OrderStage::Approved).await
@@ -429,11 +434,10 @@ impl Strongroom {
         approve: &(dyn Fn() -> Result<ApprovedOrder> + Send + Sync),
         time: &TrustedTime,
     ) -> Result<Executed> {
+        let mut pended: Option<Executed> = None;
         for _ in 0..ATTEMPTS {
             let ring = self.0.keyring.fresh_ring(asker, customer).await?;
-            if ring.orders.binary_search(&order.id).is_ok() {
-                return Ok(Executed::Before);
-            }
+            let used = ring.orders.binary_search(&order.id).is_ok();
             let (keys, blob) = match &order.what {
                 OrderKind::DestroyBlob { blob } => (self.keys_of(&ring, *blob).await?, Some(*blob)),
                 OrderKind::DestroyDays { days } => {
@@ -448,7 +452,12 @@ impl Strongroom {
             // What is in the window already dies by itself.
             let keys: BTreeSet<KekId> = keys.into_iter().filter(is_active).collect();
             if keys.is_empty() {
-                return Err(Error::new(ErrorKind::NotFound, "there is nothing that the order could destroy"));
+                let nothing =
+                    || Error::new(ErrorKind::NotFound, "there is nothing that the order could destroy");
+                return pended.ok_or_else(nothing);
+            }
+            if used && pended.is_none() {
+                return Ok(Executed::Before);
             }
             let permit = permit_ordered(&approve()?, time)
                 .map_err(|error| denied("the order destroys nothing").with_source(error))?;
@@ -462,10 +471,18 @@ impl Strongroom {
                     Some(blob) => self.make_neighbours_safe(asker, &ring, &keys, blob).await?.unsafe_yet,
                     None => BTreeSet::new(),
                 };
-                return Ok(Executed::Pended { keys, until, waiting_for });
+                let all = keys.into_iter().chain(pended.iter().flat_map(pended_keys)).collect();
+                pended = Some(Executed::Pended { keys: all, until, waiting_for });
+                if blob.is_none() {
+                    break;
+                }
+                // Somebody may have made another path to the blob while its keys entered the
+                // window, and is told that it stands: it goes by the same order.
             }
         }
-        Err(Error::new(ErrorKind::Conflict, format!("the ring of customer {customer} changes too often")))
+        pended.ok_or_else(|| {
+            Error::new(ErrorKind::Conflict, format!("the ring of customer {customer} changes too often"))
+        })
     }
 
     /// Takes keys back out of the window. One person may: it destroys nothing.
@@ -507,6 +524,13 @@ impl Strongroom {
         let failed = |error| store_error(error, "read a ring");
         let stored = self.0.storages.keys.get(&layout::ring(customer, version)).await.map_err(failed)?;
         Ok(Sha256::digest(stored.bytes().await.map_err(failed)?).into())
+    }
+}
+
+fn pended_keys(executed: &Executed) -> BTreeSet<KekId> {
+    match executed {
+        Executed::Pended { keys, .. } => keys.clone(),
+        _ => BTreeSet::new(),
     }
 }
 

@@ -61,16 +61,21 @@ pub(crate) async fn extend(customer: &Customer, blob: BlobId, until: Day) -> Res
     let is_active = |path: &&Live| {
         !path.is_hold && ring.entry(path.kek).is_some_and(|entry| entry.state == EntryState::Active)
     };
+    let reason = Reason { action: Action::Extend, hold: None };
     if let Some(stands) =
-        paths.iter().filter(is_active).map(|path| path.day).max().filter(|day| *day >= until)
+        paths.iter().filter(is_active).max_by_key(|path| path.day).filter(|path| path.day >= until)
     {
-        return Ok(Extended { id: blob, retain_until: stands, changed: false });
+        if let Some(to) = ring.entry(stands.kek).filter(|_| stands.kek != header.binding.kek) {
+            // Its writer may have been told that it failed, and the log too. What a drop
+            // destroys goes by the log: so it says once more that the path is there.
+            add(customer, (request, &ring), &header, to, reason).await?;
+        }
+        return Ok(Extended { id: blob, retain_until: stands.day, changed: false });
     }
     let ring = customer.room.0.keyring.ensure(asker, customer.id, &Want::DayKeys(until)).await?;
     let to = ring
         .day_key(until)
         .ok_or_else(|| Error::new(ErrorKind::Integrity, "the ring has no key for this day"))?;
-    let reason = Reason { action: Action::Extend, hold: None };
     let wrap = add(customer, (request, &ring), &header, to, reason).await?;
     Ok(Extended { id: blob, retain_until: wrap.day, changed: true })
 }
