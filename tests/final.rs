@@ -250,7 +250,7 @@ async fn old_rings_that_come_back_into_the_store_are_refused() {
     let raw = Raw { keys: story.backup.fork().keys, ..story.vault.raw.fork() };
     let old = story.node(&raw).await;
     let error = old.customer(&"acme".parse().unwrap(), access()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Integrity, "{}", error.chain());
+    assert_eq!(error.kind(), ErrorKind::KeyDestroyed, "{}", error.chain());
 
     // The newest ring versions are lost, and those before are there as ever.
     let raw = story.vault.raw.fork();
