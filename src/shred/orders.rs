@@ -26,7 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CustomerId, KekId, OrderId};
 use crate::order::{ApprovedOrder, Order, OrderKind, SeenRing, SignedOrder};
 use crate::register::Register;
-use crate::retention::clock::TrustedTime;
+use crate::retention::clock::{AGREEMENT, TrustedTime};
 use crate::retention::permit::permit_ordered;
 use crate::ring::{Change, EntryKind, EntryState, Ring};
 use crate::room::Strongroom;
@@ -37,6 +37,11 @@ use crate::tlog::NamedKey;
 
 /// How long an order is good for, unless its requester says otherwise: 14 days.
 pub const VALIDITY: Duration = Duration::from_hours(14 * 24);
+
+/// How far the clock of the machine where an order is drafted can be ahead of the time that
+/// another acts by: each is as far from the storage's as is allowed. An order that began
+/// at its drafter's time could not be approved until the other has come there.
+const CLOCKS_APART: Duration = AGREEMENT.saturating_mul(2);
 
 /// How far an order has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +136,7 @@ impl Strongroom {
     ) -> Result<Order> {
         let id = OrderId::from_bytes(random(&*self.0.entropy)?);
         let now = self.0.clock.now();
-        let within = (now, now.saturating_add(validity));
+        let within = (begin(now), now.saturating_add(validity));
         let order = Order::new((id, self.0.store), what, requester, now, within);
         match (order.what.concerns_customer(), customer) {
             (true, Some(customer)) => {
@@ -537,6 +542,12 @@ fn pended_keys(executed: &Executed) -> BTreeSet<KekId> {
 fn principal_of(key: &NamedKey) -> Result<Principal> {
     let name = key.verifier().name().as_str().parse();
     name.map_err(|_| denied("only a person signs an order, with a key that bears the person's name"))
+}
+
+/// When an order begins that is drafted at `now`.
+fn begin(now: Timestamp) -> Timestamp {
+    let apart = u64::try_from(CLOCKS_APART.as_micros()).expect("minutes are few microseconds");
+    Timestamp::from_micros(now.micros().saturating_sub(apart)).unwrap_or(now)
 }
 
 fn denied(sentence: &'static str) -> Error {

@@ -2,7 +2,6 @@
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use object_store::memory::InMemory;
 use strongroom::access::{Access, Principal, Purpose};
 use strongroom::id::{BlobId, CustomerId, KekId, OrderId};
 use strongroom::kms::local::InsecureLocalKms;
-use strongroom::kms::{DestroyerRegistry, KmsRegistry};
+use strongroom::kms::{DestroyerRegistry, KmsAdmin, KmsDestroyer, KmsRegistry};
 use strongroom::order::{NewPerson, OrderKind};
 use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, SealOptions, Strongroom};
 use strongroom::secret::Secret;
@@ -29,6 +28,8 @@ pub struct Vault {
     pub room: Strongroom,
     pub kms: KmsRegistry,
     pub destroyers: DestroyerRegistry,
+    /// The prefix of the provider of its keys.
+    pub provider: &'static str,
     pub local: InsecureLocalKms,
     pub clock: Arc<TestClock>,
     pub directory: tempfile::TempDir,
@@ -49,26 +50,36 @@ pub fn person(name: &str) -> Principal {
     Principal::person(name).unwrap()
 }
 
-fn people() -> Vec<NewPerson> {
+pub fn people() -> Vec<NewPerson> {
     ["a", "b", "c"].map(|name| NewPerson::try_from(key(name).verifier()).unwrap()).to_vec()
 }
 
 impl Vault {
     pub async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        Self::at(Raw::default(), directory.path().join("kms"), directory).await
+        Self::over("2026-11-22T02:26:13.000000Z", Arc::new).await
     }
 
-    async fn at(raw: Raw, keys: PathBuf, directory: tempfile::TempDir) -> Self {
-        let clock = TestClock::at("2026-11-22T02:26:13.000000Z");
+    /// A store whose keys are of the provider that `make` makes, perhaps out of the local
+    /// one, from the time `begin` on.
+    pub async fn over<K: KmsAdmin + KmsDestroyer + 'static>(
+        begin: &str,
+        make: impl FnOnce(InsecureLocalKms) -> Arc<K>,
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let raw = Raw::default();
+        let clock = TestClock::at(begin);
+        let keys = directory.path().join("kms");
         let local = InsecureLocalKms::open(keys, clock.clone(), Arc::new(SystemEntropy)).unwrap();
-        let kms = KmsRegistry::new().with(Arc::new(local.clone()));
-        let destroyers = DestroyerRegistry::new().with(Arc::new(local.clone()));
-        let options = Self::options(&clock);
-        let local_key = KeyChoice::New("local".into());
+        let provider = make(local.clone());
+        let name = provider.provider();
+        let kms = KmsRegistry::new().with(provider.clone());
+        let destroyers = DestroyerRegistry::new().with(provider);
+        let epoch_key = KeyChoice::New(name.into());
         let (room, _) =
-            Strongroom::init(raw.storages(), kms.clone(), local_key, &access(), options).await.unwrap();
-        Self { raw, room, kms, destroyers, local, clock, directory }
+            Strongroom::init(raw.storages(), kms.clone(), epoch_key, &access(), Self::options(&clock))
+                .await
+                .unwrap();
+        Self { raw, room, kms, destroyers, provider: name, local, clock, directory }
     }
 
     fn options(clock: &Arc<TestClock>) -> Options {
@@ -88,7 +99,7 @@ impl Vault {
 
     /// A customer whose blobs are kept for so many days.
     pub async fn customer(&self, label: &str, days: u32) -> Customer {
-        let mut new = NewCustomer::new(label.parse().unwrap(), KeyChoice::New("local".into()));
+        let mut new = NewCustomer::new(label.parse().unwrap(), KeyChoice::New(self.provider.into()));
         new.period = format!("P{days}D").parse().unwrap();
         self.room.add_customer(&access(), new).await.unwrap();
         self.of(&self.room, label).await
@@ -114,17 +125,27 @@ impl Vault {
 
     /// Asks for something in the name of `person:a`.
     pub async fn request(&self, what: OrderKind, customer: Option<&Customer>) -> OrderId {
-        let of = customer.map(Customer::id);
-        let order = self.room.draft_order(&access(), what, of, person("a"), VALIDITY).await.unwrap();
-        let signed = order.sign(&key("a")).unwrap();
-        self.room.request_order(&access(), &signed).await.unwrap()
+        request(&self.room, what, customer).await
     }
 
     /// The same, approved by `person:b`.
     pub async fn order(&self, what: OrderKind, customer: Option<&Customer>) -> Executed {
-        let id = self.request(what, customer).await;
-        self.room.approve_order(&access(), id, &key("b")).await.unwrap()
+        order(&self.room, what, customer).await
     }
+}
+
+/// Asks for something in the name of `person:a`.
+pub async fn request(room: &Strongroom, what: OrderKind, customer: Option<&Customer>) -> OrderId {
+    let of = customer.map(Customer::id);
+    let order = room.draft_order(&access(), what, of, person("a"), VALIDITY).await.unwrap();
+    let signed = order.sign(&key("a")).unwrap();
+    room.request_order(&access(), &signed).await.unwrap()
+}
+
+/// The same, approved by `person:b`.
+pub async fn order(room: &Strongroom, what: OrderKind, customer: Option<&Customer>) -> Executed {
+    let id = request(room, what, customer).await;
+    room.approve_order(&access(), id, &key("b")).await.unwrap()
 }
 
 pub async fn seal(customer: &Customer, text: &str) -> BlobId {
