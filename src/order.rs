@@ -47,6 +47,7 @@
 //! are ([`People`]).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -67,6 +68,10 @@ pub use people::{NOTICE, NewPerson, NotAPerson, People, PeopleRefusal, Person};
 
 /// What the text of an order begins with.
 pub const FORMAT: &str = "strongroom/order/v1";
+
+/// How far the time that an order sets may be from the one at which it is requested: an
+/// hour. It says which time it is, and is not to say which it shall be.
+pub const CLOCK_ORDER: Duration = Duration::from_hours(1);
 
 /// What is to be done, to whom and within which time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,7 +147,7 @@ pub enum OrderKind {
     },
     /// Says which time it is.
     SetClock {
-        /// The time, about when the order was requested.
+        /// The time, within [`CLOCK_ORDER`] of when the order was requested.
         at: Timestamp,
     },
     /// Changes who may sign orders.
@@ -201,6 +206,12 @@ pub enum OrderError {
     /// The fields do not belong together.
     #[error("its fields do not belong together")]
     Fields,
+    /// It sets the clock to another time than about the one at which it is requested.
+    #[error(
+        "a set-clock order says which time it is while it is requested, within an hour: correct the clock of the \
+         machine where it is drafted first"
+    )]
+    Clock,
     /// The key is not the requester's.
     #[error("an order is signed first by the person who requests it")]
     NotTheRequester,
@@ -293,7 +304,18 @@ impl Order {
             && ring_fits
             && self.not_before < self.expires
             && self.requested_at < self.expires;
-        if fits { Ok(()) } else { Err(OrderError::Fields) }
+        if !fits {
+            return Err(OrderError::Fields);
+        }
+        match self.what {
+            OrderKind::SetClock { at }
+                if at > self.requested_at.saturating_add(CLOCK_ORDER)
+                    || self.requested_at > at.saturating_add(CLOCK_ORDER) =>
+            {
+                Err(OrderError::Clock)
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -34,14 +34,20 @@ pub(crate) fn keys() -> [NamedKey; 3] {
 
 pub(crate) fn people() -> People {
     let new = keys().map(|key| NewPerson::try_from(key.verifier()).unwrap());
-    People::found(&new, at("2026-01-01T00:00:00.000000Z")).unwrap()
+    People::found(&new, at("2000-01-01T00:00:00.000000Z")).unwrap()
 }
 
-/// An order by `person:a`, good on 22 November 2026 from 6 to 18 o'clock.
+/// An order by `person:a`, good on 22 November 2026 from 6 to 18 o'clock; one that sets the
+/// clock, for six hours before and after that time.
 pub(crate) fn order(id: u8, what: OrderKind) -> Order {
+    const SIX_HOURS: u64 = 6 * 3_600_000_000;
     let ids = (OrderId::from_bytes([id; 16]), STORE);
-    let within = (at("2026-11-22T06:00:00.000000Z"), at("2026-11-22T18:00:00.000000Z"));
-    let requested_at = at("2026-11-22T05:00:00.000000Z");
+    let (middle, requested_at) = match what {
+        OrderKind::SetClock { at } => (at, at),
+        _ => (noon(), at("2026-11-22T05:00:00.000000Z")),
+    };
+    let time = |micros: u64| Timestamp::from_micros(micros).unwrap();
+    let within = (time(middle.micros() - SIX_HOURS), time(middle.micros() + SIX_HOURS));
     let concerned = what.concerns_customer();
     let order = Order::new(ids, what, "person:a".parse().unwrap(), requested_at, within);
     if concerned { order.concerning(CUSTOMER, RING) } else { order }
@@ -65,5 +71,9 @@ pub(crate) fn approved_as(id: u8, what: OrderKind) -> ApprovedOrder {
 }
 
 pub(crate) fn approved_by(id: OrderId, what: OrderKind) -> ApprovedOrder {
-    signed(Order { id, ..order(0, what) }).approved(STORE, &people(), &trusted_at(noon())).unwrap()
+    let time = match what {
+        OrderKind::SetClock { at } => at,
+        _ => noon(),
+    };
+    signed(Order { id, ..order(0, what) }).approved(STORE, &people(), &trusted_at(time)).unwrap()
 }

@@ -105,6 +105,24 @@ fn fields_that_do_not_belong_together_are_not_signed() {
 }
 
 #[test]
+fn a_clock_is_set_to_about_when_it_is_asked_for() {
+    let [a, ..] = keys();
+    let hours = |hours| noon().saturating_add(Duration::from_hours(hours));
+    let set = |at, requested_at| Order { requested_at, ..order(1, OrderKind::SetClock { at }) };
+    let beyond = Duration::from_micros(1);
+    for (at, requested_at) in [(hours(1), noon()), (noon(), hours(1))] {
+        set(at, requested_at).sign(&a).unwrap();
+    }
+    for (at, requested_at) in
+        [(hours(1).saturating_add(beyond), noon()), (noon(), hours(1).saturating_add(beyond))]
+    {
+        let far = set(at, requested_at);
+        assert_eq!(Order::parse(&far.text()).unwrap_err(), OrderError::Clock);
+        assert_eq!(far.sign(&a).unwrap_err(), OrderError::Clock);
+    }
+}
+
+#[test]
 fn two_people_approve_in_any_order_and_a_third_may_join() {
     let [a, b, c] = keys();
     let both = signed(order(1, days()));
