@@ -154,9 +154,9 @@ async fn a_new_store_has_a_register_with_its_people() {
     // They may sign at once.
     let change = OrderKind::SetPeople { add: vec![new_people(3)[2].clone()], remove: vec![] };
     let order = place.signed(&room, 1, change);
-    let people = room.set_people(&access(), &order, None).await.unwrap();
+    let people = room.set_people(&access(), &order).await.unwrap();
     assert_eq!(people.iter().count(), 3);
-    let error = room.set_people(&access(), &order, None).await.unwrap_err();
+    let error = room.set_people(&access(), &order).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{}", error.chain());
 
     let other = place.node().await;
@@ -276,7 +276,7 @@ async fn daily_sweeps_go_on_and_a_jump_is_refused_until_two_people_set_the_clock
     // Nor two about something else, while the time is in doubt.
     let people = OrderKind::SetPeople { add: vec![new_people(3)[2].clone()], remove: vec![] };
     let people = place.signed(&room, 2, people);
-    refused(room.set_people(&access(), &people, None).await, "two people");
+    refused(room.set_people(&access(), &people).await, "two people");
     refused(room.set_clock(&access(), &people).await, "not about the time");
 
     let order = place.signed(&room, 3, clock);
@@ -359,23 +359,23 @@ async fn an_order_cures_a_commit_from_a_wrong_future() {
 async fn people_who_are_founded_later_wait_a_week() {
     let place = Place::new();
     let room = place.init(0).await.unwrap();
-    let error = room.found_people(&access(), &new_people(1), None).await.unwrap_err();
+    let error = room.found_people(&access(), &new_people(1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{}", error.chain());
-    let founded = room.found_people(&access(), &new_people(2), None).await.unwrap();
+    let founded = room.found_people(&access(), &new_people(2)).await.unwrap();
     let since = place.wall.now().saturating_add(NOTICE);
     assert!(founded.iter().all(|person| person.since == since));
-    let error = place.node().await.found_people(&access(), &new_people(3), None).await.unwrap_err();
+    let error = place.node().await.found_people(&access(), &new_people(3)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{}", error.chain());
 
     let change = || OrderKind::SetPeople { add: vec![new_people(3)[2].clone()], remove: vec![] };
     for day in 1..=7 {
         let order = place.signed(&room, day, change());
-        refused(room.set_people(&access(), &order, None).await, "not signed by its requester");
+        refused(room.set_people(&access(), &order).await, "not signed by its requester");
         place.wall.forward(DAY);
         alone(&room).await.unwrap();
     }
     let order = place.signed(&room, 8, change());
-    assert_eq!(room.set_people(&access(), &order, None).await.unwrap().iter().count(), 3);
+    assert_eq!(room.set_people(&access(), &order).await.unwrap().iter().count(), 3);
 }
 
 #[tokio::test]
@@ -385,7 +385,7 @@ async fn in_an_idle_store_people_are_founded_and_wait_by_the_log() {
     place.wall.forward(90 * DAY);
     let room = place.node().await;
     refused(alone(&room).await, "two people");
-    room.found_people(&access(), &new_people(2), None).await.unwrap();
+    room.found_people(&access(), &new_people(2)).await.unwrap();
 
     // Setting the clock on at once is not waiting.
     let clock = |place: &Place| OrderKind::SetClock { at: place.wall.now() };
@@ -398,7 +398,7 @@ async fn in_an_idle_store_people_are_founded_and_wait_by_the_log() {
     place.init(0).await.unwrap().close().await.unwrap();
     place.wall.forward(90 * DAY);
     let room = place.node().await;
-    room.found_people(&access(), &new_people(2), None).await.unwrap();
+    room.found_people(&access(), &new_people(2)).await.unwrap();
     for day in 1..=7 {
         place.wall.forward(DAY);
         let order = place.signed(&room, day, clock(&place));
@@ -424,7 +424,7 @@ async fn of_many_nodes_one_uses_an_order_and_all_agree_on_the_time() {
     let change = OrderKind::SetPeople { add: vec![new_people(3)[2].clone()], remove: vec![] };
     let order = place.signed(&room, 1, change);
     let access = access();
-    let used = nodes.iter().map(|node| node.set_people(&access, &order, None));
+    let used = nodes.iter().map(|node| node.set_people(&access, &order));
     let used = futures_util::future::join_all(used).await;
     assert_eq!(used.iter().filter(|used| used.is_ok()).count(), 1);
     let lost = used.into_iter().filter_map(Result::err);

@@ -37,7 +37,7 @@ pub(super) async fn run(session: &Session, command: Person) -> Answer {
     let explain = |error| session.explain(error);
     match command {
         Person::Found(PersonFound { people }) => {
-            let people = session.room.found_people(&session.access, &people, None).await.map_err(explain)?;
+            let people = session.room.found_people(&session.access, &people).await.map_err(explain)?;
             Ok(list(session.output, &people))
         }
         Person::List => {

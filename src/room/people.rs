@@ -45,8 +45,7 @@ impl Strongroom {
     /// Registers the first people of a store that has none. They may sign orders after
     /// [`NOTICE`](crate::order::NOTICE), so that a lone administrator's founding is
     /// noticed; whoever is named when the store is made may at once
-    /// ([`Options::people`](super::Options::people)). `storage` as for
-    /// [`Strongroom::trusted_time`].
+    /// ([`Options::people`](super::Options::people)).
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if there are people, or one of them is named twice;
@@ -55,12 +54,7 @@ impl Strongroom {
     ///
     /// # Cancel safety
     /// They are registered or not; look at the register.
-    pub async fn found_people(
-        &self,
-        access: &Access,
-        people: &[NewPerson],
-        storage: Option<Timestamp>,
-    ) -> Result<People> {
+    pub async fn found_people(&self, access: &Access, people: &[NewPerson]) -> Result<People> {
         let room = &*self.0;
         let intent = Intent::new(room.log.request_id()?, access, Action::PeopleSet);
         let (open, receipt) = room.log.begin(intent).await?;
@@ -68,7 +62,7 @@ impl Strongroom {
         // No key is used but the epoch's, which has a record of its own.
         drop(receipt);
         let found = async {
-            let host = room.clock.now();
+            let (host, storage) = (room.clock.now(), room.storages.clock().await?);
             let now = match room.keyring.trusted_time(asker, storage).await {
                 Ok(time) => time.bounds().latest,
                 // With one clock and an idle store, it takes people to believe the
@@ -94,12 +88,7 @@ impl Strongroom {
     ///
     /// # Cancel safety
     /// It is done or not; the register says whether the order was used.
-    pub async fn set_people(
-        &self,
-        access: &Access,
-        order: &SignedOrder,
-        storage: Option<Timestamp>,
-    ) -> Result<People> {
+    pub async fn set_people(&self, access: &Access, order: &SignedOrder) -> Result<People> {
         let room = &*self.0;
         let mut intent = Intent::new(room.log.request_id()?, access, Action::PeopleSet);
         intent.order = Some(order.order().id);
@@ -107,7 +96,7 @@ impl Strongroom {
         let asker = Asker { access, cause: Some(open.request()) };
         drop(receipt);
         let set = async {
-            let time = room.keyring.trusted_time(asker, storage).await?;
+            let time = room.keyring.trusted_time(asker, room.storages.clock().await?).await?;
             let set = |register: &Register| {
                 let approved = order.approved(register.store, &register.people, &time)?;
                 Ok(Some(RegisterChange::SetPeople(approved)))

@@ -161,16 +161,13 @@ impl Strongroom {
     /// It is kept or not; call it again.
     pub async fn request_order(&self, access: &Access, signed: &SignedOrder) -> Result<OrderId> {
         let order = signed.order();
-        self.recorded(access, Action::OrderRequest, order, &order.requested_by, async |asker| {
-            let register = self.0.keyring.register(asker).await?;
-            let signers = self.signers(signed, &register, asker).await?;
-            // A stranger's line would go into certificates.
-            if !signers.contains(&order.requested_by) || signed.note().signatures().len() != 1 {
-                return Err(denied("an order is signed by the registered person who asks for it"));
-            }
-            self.keep_order(signed, OrderStage::Request).await
-        })
-        .await?;
+        // A stranger's line would go into certificates.
+        let is_asked = |signers: &[Principal]| match signers.contains(&order.requested_by) {
+            true if signed.note().signatures().len() == 1 => Ok(()),
+            _ => Err(denied("an order is signed by the registered person who asks for it")),
+        };
+        let what = (Action::OrderRequest, OrderStage::Request);
+        self.record_signed(access, what, signed, &order.requested_by, is_asked).await?;
         Ok(order.id)
     }
 
@@ -208,19 +205,16 @@ impl Strongroom {
         signed: &SignedOrder,
         approver: Principal,
     ) -> Result<Executed> {
-        self.recorded(access, Action::OrderApprove, signed.order(), &approver, async |asker| {
-            let register = self.0.keyring.register(asker).await?;
-            let signers = self.signers(signed, &register, asker).await?;
-            if signers.len() != 2
-                || signed.note().signatures().len() != 2
-                || !signers.contains(&approver)
-                || approver == signed.order().requested_by
-            {
-                return Err(denied("an order is approved by a registered person who did not ask for it"));
+        let asked_by = &signed.order().requested_by;
+        let is_approved = |signers: &[Principal]| {
+            let two = signers.len() == 2 && signed.note().signatures().len() == 2;
+            match two && signers.contains(&approver) && approver != *asked_by {
+                true => Ok(()),
+                false => Err(denied("an order is approved by a registered person who did not ask for it")),
             }
-            self.keep_order(signed, OrderStage::Approved).await
-        })
-        .await?;
+        };
+        let what = (Action::OrderApprove, OrderStage::Approved);
+        self.record_signed(access, what, signed, &approver, is_approved).await?;
         // If we stop here, the next sweep does it.
         self.execute_now(access, signed).await
     }
@@ -333,34 +327,44 @@ impl Strongroom {
         Ok(signed.signers(&register.people, &bounds)?)
     }
 
-    /// Does `work` between the intent and the outcome of somebody's signature.
-    async fn recorded(
+    /// Keeps an order on the record of who signed it, once `check` has nothing against its
+    /// signers. Before that nobody has signed anything: it is refused on the record of who
+    /// brought it.
+    async fn record_signed(
         &self,
         access: &Access,
-        action: Action,
-        order: &Order,
+        (action, stage): (Action, OrderStage),
+        signed: &SignedOrder,
         by: &Principal,
-        work: impl AsyncFnOnce(Asker<'_>) -> Result<()>,
+        check: impl FnOnce(&[Principal]) -> Result<()>,
     ) -> Result<()> {
+        let asker = Asker { access, cause: None };
+        let verified = async {
+            let register = self.0.keyring.register(asker).await?;
+            check(&self.signers(signed, &register, asker).await?)
+        };
+        let verified = verified.await;
+        let by = if verified.is_ok() { by } else { &access.principal };
         let access = Access { principal: by.clone(), ..access.clone() };
         let mut intent = Intent::new(self.0.log.request_id()?, &access, action);
-        (intent.customer, intent.order) = (order.customer, Some(order.id));
+        (intent.customer, intent.order) = (signed.order().customer, Some(signed.order().id));
         let (open, receipt) = self.0.log.begin(intent).await?;
         drop(receipt);
-        let asker = Asker { access: &access, cause: Some(open.request()) };
-        let done = work(asker).await;
-        close(open, done).await
+        let kept = match verified {
+            Ok(()) => self.keep_order(signed, stage).await,
+            Err(error) => Err(error),
+        };
+        close(open, kept).await
     }
 
     async fn execute_now(&self, access: &Access, signed: &SignedOrder) -> Result<Executed> {
-        let storage = self.0.storages.clock().await?;
         match &signed.order().what {
             OrderKind::SetClock { .. } => {
                 self.set_clock(access, signed).await?;
                 Ok(Executed::Register(self.register(access).await?.version))
             }
             OrderKind::SetPeople { .. } => {
-                self.set_people(access, signed, storage).await?;
+                self.set_people(access, signed).await?;
                 Ok(Executed::Register(self.register(access).await?.version))
             }
             _ => {
