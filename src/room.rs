@@ -11,6 +11,7 @@
 //! aborted. Call [`Strongroom::close`] before the runtime ends, so that the last
 //! such records are durable.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Weak};
@@ -499,6 +500,19 @@ impl Strongroom {
         let mut infos: Vec<_> = infos.try_collect().await?;
         infos.sort_by(|a, b| a.label.cmp(&b.label));
         Ok(infos)
+    }
+
+    /// The ids of all customers: of every ring there is, and every one that the log names.
+    /// No ring is read for it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::AuditUnavailable`] if a storage cannot be
+    /// listed.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
+    pub async fn customer_ids(&self) -> Result<BTreeSet<CustomerId>> {
+        self.0.keyring.customers().await
     }
 
     /// The ring that a label leads to. It was written before the label.

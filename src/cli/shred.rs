@@ -61,8 +61,8 @@ async fn chosen(session: &Session, label: Option<&Label>) -> Result<BTreeSet<Cus
     if let Some(label) = label {
         return Ok(BTreeSet::from([session.customer(label).await?.id()]));
     }
-    let infos = session.room.customers(&session.access).await.map_err(|error| session.explain(error))?;
-    Ok(infos.into_iter().map(|info| info.id).collect())
+    // One whose ring cannot be read is to be told of, and to stop no other.
+    session.room.customer_ids().await.map_err(|error| session.explain(error))
 }
 
 /// The end of a command on several customers of which some failed: with the first.
