@@ -98,10 +98,12 @@ impl World {
     }
 
     async fn ends_epochs(&mut self) {
+        // What concerns the store is in the chain of its own id.
+        let customer = Some(CustomerId::from_bytes(*STORE.as_bytes()));
         for epoch in EPOCHS {
             for action in [Action::EpochDisable, Action::EpochDelete] {
                 let key = Some(KeyRef::Epoch { kms_key: epoch_key(epoch), epoch });
-                self.does("service:keeper", action, |intent| Intent { key, ..intent }).await;
+                self.does("service:keeper", action, |intent| Intent { customer, key, ..intent }).await;
             }
         }
     }

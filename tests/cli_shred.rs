@@ -261,16 +261,16 @@ fn a_key_signs_where_the_store_is_not() {
     home.write("changed", &fs::read_to_string(home.0.path().join("signed")).unwrap().replace("P20D", "P10D"));
     let changed = home.line("order submit changed");
     assert!(matches!(changed.code, 65 | 77), "{}: {}", changed.code, changed.err);
-    assert_eq!(home.json("retention show --customer acme")["policies"].as_array().unwrap().len(), 1);
+    assert_eq!(home.json("retention show acme")["policies"].as_array().unwrap().len(), 1);
     assert_eq!(text(&home.line("--json order submit signed").ok().json()["done"]), "ring");
-    let policies = home.json("retention show --customer acme")["policies"].clone();
+    let policies = home.json("retention show acme")["policies"].clone();
     assert_eq!(policies.as_array().unwrap().len(), 2);
     assert_eq!((text(&policies[0]["retention"]), &policies[0]["order"]), ("P30D".into(), &Value::Null));
     assert_eq!((text(&policies[1]["retention"]), text(&policies[1]["order"])), ("P20D".into(), order));
-    home.line("retention show --customer acme").ok().says("BY ORDER").says("P20D");
+    home.line("retention show acme").ok().says("ORDER").says("P20D");
     // One person makes it longer, and no shorter.
-    home.line("retention set --customer acme --retention P40D").ok().says("P40D");
-    home.line("retention set --customer acme --retention P5D").fails(77).says("shorten-retention");
+    home.line("retention set acme --period P40D").ok().says("P40D");
+    home.line("retention set acme --period P5D").fails(77).says("shorten-retention");
 }
 
 #[test]
@@ -287,10 +287,11 @@ fn people_change_by_an_order() {
     let signed = home.line(&format!("order show {order}")).ok();
     signed.says("person:a (a person who has left)").says("person:b (a registered person)");
     home.line("person list").ok().says("person:d");
-    home.line("order request set-clock --at 2020-01-01T00:00:00Z --sign-with a.key")
-        .fails(77)
-        .says("person list");
+    home.line("order request set-clock --at 2020-01-01T00:00:00Z --sign-with b.key")
+        .fails(64)
+        .says("within an hour");
     let now = SystemClock.now();
+    home.line(&format!("order request set-clock --at {now} --sign-with a.key")).fails(77).says("person list");
     let asked = home.json(&format!("order request set-clock --at {now} --sign-with b.key"));
     let done = home.json(&format!("order approve {} --sign-with d.key", text(&asked["order"])));
     assert_eq!(text(&done["done"]), "register");

@@ -102,6 +102,16 @@ async fn stop_at_every_write(
     act: impl AsyncFn(&Strongroom) -> strongroom::Result<()>,
     check: impl AsyncFn(&Left<'_>),
 ) -> u64 {
+    fail_at_every_write(vault, FaultStore::fail_from, act, check).await
+}
+
+/// The same where the `n`-th write goes wrong in the way of `fault`.
+async fn fail_at_every_write(
+    vault: &Vault,
+    fault: fn(&FaultStore, u64),
+    act: impl AsyncFn(&Strongroom) -> strongroom::Result<()>,
+    check: impl AsyncFn(&Left<'_>),
+) -> u64 {
     let begins = vault.clock.now();
     for write in 1.. {
         vault.clock.set(begins);
@@ -112,7 +122,7 @@ async fn stop_at_every_write(
         let mut options = common::options(&vault.clock);
         options.log_deadline = Duration::from_millis(400);
         let node = Strongroom::open(storages, vault.kms.clone(), options).await.unwrap();
-        blobs.fail_from(write);
+        fault(&blobs, write);
         let acted = act(&node).await;
         let _: strongroom::Result<()> = node.close().await;
         let reached = blobs.writes() >= write;
@@ -193,6 +203,24 @@ async fn dropping_a_day_and_certifying_it() {
         assert_eq!((certificates.len(), body.scope.blobs.certain), (1, 2), "{}", left.what);
         // Nothing is done twice.
         assert!(left.sweep().await.values().all(|swept| swept.certificates.is_empty()), "{}", left.what);
+    });
+    assert!(writes.await >= 8);
+}
+
+/// What a writer was told is one thing, what stands is another: it is certified once, and
+/// by what stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn dropping_a_day_while_the_answer_to_a_write_is_lost() {
+    let (vault, [one, two]) = scene(3, 5).await;
+    vault.clock.pass(DAY);
+    let writes = fail_at_every_write(&vault, FaultStore::lose_answer, sweep, async |left| {
+        left.sweep().await;
+        for (blob, text) in [(one, "one"), (two, "two")] {
+            assert!(!alive(&left.acme().await, blob, text).await, "{}", left.what);
+        }
+        let certificates = aftermath::certificates(left.vault, &left.raw, &left.next).await;
+        let body = certificates.values().next().unwrap();
+        assert_eq!((certificates.len(), body.scope.blobs.certain), (1, 2), "{}", left.what);
     });
     assert!(writes.await >= 8);
 }

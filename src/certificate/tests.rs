@@ -518,7 +518,7 @@ fn records_say_what_the_certificate_says() {
 
     let with = |evidence: Vec<Evidence>| move |body: &mut CertificateBody| body.evidence = evidence;
     refused(&good, OtherLog, with(log(StoreId::from_bytes([8; 16]), 9, &last(), OutcomeResult::Ok)));
-    for result in [OutcomeResult::Conflict, OutcomeResult::Unavailable, OutcomeResult::Denied] {
+    for result in [OutcomeResult::Conflict, OutcomeResult::KeyUnavailable, OutcomeResult::Denied] {
         refused(&good, OtherRecord, with(log(STORE, 9, &last(), result)));
     }
     let mut foreign = last();
@@ -540,10 +540,13 @@ fn records_say_what_the_certificate_says() {
     altered.evidence[1].intent = intent.replace(&extra(intent), &extra(&other[1].intent));
     assert_eq!(check::check(&altered, &key, &[], 0).unwrap_err().kind(), ErrorKind::Integrity);
 
-    // A writer that died, and an outcome that is not there yet, are no contradiction.
-    altered.evidence = log(STORE, 9, &last(), OutcomeResult::Unknown);
-    altered.evidence[0].outcome = None;
-    check::check(&altered, &key, &[], 0).unwrap();
+    // A writer that died or did not learn how it ended, and an outcome that is not there
+    // yet, are no contradiction.
+    for result in [OutcomeResult::Unknown, OutcomeResult::Unavailable, OutcomeResult::Aborted] {
+        altered.evidence = log(STORE, 9, &last(), result);
+        altered.evidence[0].outcome = None;
+        check::check(&altered, &key, &[], 0).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -89,6 +89,7 @@ struct State {
     fail_from: Option<u64>,
     hang_writes: bool,
     hang_reads: bool,
+    no_reads_from: Option<u64>,
     deny: bool,
     full: bool,
     down: bool,
@@ -156,6 +157,12 @@ impl FaultStore {
         self.state().hang_reads = true;
     }
 
+    /// Once there was a write, reads and listings fail.
+    pub fn fail_reads_after_a_write(&self) {
+        let mut state = self.state();
+        state.no_reads_from = Some(state.writes + 1);
+    }
+
     /// Everything is denied.
     pub fn deny_all(&self) {
         self.state().deny = true;
@@ -180,7 +187,7 @@ impl FaultStore {
     pub fn heal(&self) {
         let mut state = self.state();
         state.on_write.clear();
-        state.fail_from = None;
+        (state.fail_from, state.no_reads_from) = (None, None);
         (state.hang_writes, state.hang_reads, state.deny) = (false, false, false);
         (state.full, state.down) = (false, false);
         state.on_read = OnRead::Intact;
@@ -258,7 +265,8 @@ impl FaultStore {
         self.enter(call);
         let (hang, deny, down) = {
             let state = self.state();
-            (state.hang_reads, state.deny, state.down)
+            let down = state.down || state.no_reads_from.is_some_and(|from| state.writes >= from);
+            (state.hang_reads, state.deny, down)
         };
         hang_or_deny(hang, deny).await?;
         if down { Err(injected("the storage is down")) } else { Ok(()) }

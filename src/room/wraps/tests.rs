@@ -232,14 +232,17 @@ async fn an_extended_blob_outlives_its_day_key_and_its_neighbour_does_not() {
 async fn extending_again_or_to_less_changes_nothing() {
     let f = Fixture::new().await;
     let blob = f.seal().await;
-    f.extend(blob, 400).await;
+    let path = layout::wrap(f.acme.id, blob, f.extend(blob, 400).await);
+    let stands = f.read(&path).await;
     let writes = f.intents().await.iter().filter(|intent| intent.action == Action::Extend).count();
     assert_eq!(writes, 1);
     for days in [400, 399, 0] {
         let again = f.acme.extend(blob, blob.day().plus(days)).await.unwrap();
         assert_eq!(again, Extended { id: blob, retain_until: blob.day().plus(400), changed: false });
     }
-    assert_eq!(f.intents().await.iter().filter(|intent| intent.action == Action::Extend).count(), 1);
+    // What the log has of it is said again, for whoever was told that it failed.
+    assert_eq!(f.intents().await.iter().filter(|intent| intent.action == Action::Extend).count(), 4);
+    assert_eq!(f.read(&path).await, stands);
     let other = f.seal().await;
     assert!(!f.acme.extend(other, other.day()).await.unwrap().changed);
     let missing = BlobId::new(blob.day(), [1; 13]).unwrap();
