@@ -478,6 +478,37 @@ fn the_help() {
     assert_eq!(home.names(), [] as [&str; 0], "nothing is made");
 }
 
+/// What README and manual tell people to type: each command with all its options is there.
+#[test]
+fn what_the_documents_tell_to_type_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manual = fs::read_dir(root.join("src/manual")).unwrap().map(|entry| entry.unwrap().path());
+    let home = Home::empty();
+    let mut seen = 0;
+    for file in manual.chain([root.join("README.md")]) {
+        let text = fs::read_to_string(&file).unwrap().replace("\\\n", " ");
+        let mut in_shell = false;
+        for line in text.lines().map(str::trim) {
+            if line.starts_with("```") {
+                in_shell = line == "```sh";
+            }
+            let command = line.split([';', '|', '>']).next().unwrap().split(" #").next().unwrap();
+            let Some(words) = command.strip_prefix("strongroom ").filter(|_| in_shell) else { continue };
+            // The shell takes the quotes away, and what follows is a program of somebody else's.
+            let words = words.split(" -- ").next().unwrap();
+            let told =
+                Command::new("sh").args(["-fc", &format!("printf '%s\\n' {words} --help")]).output().unwrap();
+            let told = String::from_utf8(told.stdout).unwrap();
+            let ran = home.run(&told.lines().collect::<Vec<_>>());
+            // A word in the place of an id is none.
+            let exists = ran.code == 0 || ran.code == 64 && ran.err.contains(">: ");
+            assert!(exists, "{}: {line}: {}", file.display(), ran.err);
+            seen += 1;
+        }
+    }
+    assert!(seen > 60, "{seen} commands were found");
+}
+
 #[test]
 fn bad_input_is_told_apart() {
     let home = Home::new();
