@@ -28,7 +28,7 @@ use strongroom::shred::offboard::manifest::{List, Manifest, NotReturned};
 use strongroom::shred::offboard::{CustomerKeyEnd, Destination, Proof, Returns, Stage};
 use strongroom::tlog::{NamedKey, SecretKey};
 use strongroom::{ErrorKind, Result};
-use world::{World, access, add, label, pairs, pattern, records, signer};
+use world::{World, access, add, label, pairs, pattern, records};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -583,6 +583,7 @@ async fn the_commands_go_the_same_way() {
     use strongroom::kms::local::InsecureLocalKms;
     use strongroom::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
     use strongroom::system::{SystemClock, SystemEntropy};
+    use world::signer;
 
     let home = tempfile::tempdir().unwrap();
     let at = |name: &str| home.path().join(name);
