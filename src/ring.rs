@@ -98,6 +98,42 @@ pub struct Settings {
     /// Strict accountability: each blob's DEK is under the customer's KMS key too, so
     /// that each opening is a call there.
     pub strict: bool,
+    /// Whether the blobs hold protected health information. Once it is said that they do,
+    /// it stays so.
+    pub phi: bool,
+    /// Whose hand is on the keys.
+    pub tenancy: Tenancy,
+}
+
+/// Whose hand is on a customer's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Tenancy {
+    /// Ours: nodes use them as the policy allows, and each use is on record.
+    Held,
+    /// The customer's: nodes seal, and open within a session that the customer can end.
+    Customer,
+}
+
+impl Tenancy {
+    /// The number that stands for it in a ring.
+    #[must_use]
+    pub const fn id(self) -> u8 {
+        match self {
+            Self::Held => 1,
+            Self::Customer => 2,
+        }
+    }
+
+    /// The tenancy of a number.
+    #[must_use]
+    pub const fn from_id(id: u8) -> Option<Self> {
+        match id {
+            1 => Some(Self::Held),
+            2 => Some(Self::Customer),
+            _ => None,
+        }
+    }
 }
 
 /// How long blobs are kept, and how long a key waits for its destruction.

@@ -34,7 +34,7 @@ use crate::id::{CustomerId, KmsKeyId, Label, StoreId};
 use crate::kms::{EncryptionContext, KmsRegistry};
 use crate::order::{NewPerson, People};
 use crate::retention::{Period, Window};
-use crate::ring::{Ring, Settings};
+use crate::ring::{Ring, Settings, Tenancy};
 use crate::store::marker::Marker;
 use crate::store::{Storages, layout, store_error, within};
 use crate::suite::Suite;
@@ -165,6 +165,9 @@ pub struct NewCustomer {
     pub suite: Suite,
     /// Strict accountability: each opening is a call to the customer's KMS key.
     pub strict: bool,
+    /// Whether its blobs hold protected health information: they do, unless it is known
+    /// that they do not.
+    pub phi: bool,
 }
 
 impl NewCustomer {
@@ -172,7 +175,7 @@ impl NewCustomer {
     #[must_use]
     pub fn new(label: Label, kms_key: KeyChoice) -> Self {
         let (period, window) = (Period::DEFAULT, Window::DEFAULT);
-        Self { label, kms_key, period, window, suite: Suite::Aes256Gcm, strict: false }
+        Self { label, kms_key, period, window, suite: Suite::Aes256Gcm, strict: false, phi: true }
     }
 }
 
@@ -193,6 +196,8 @@ pub struct CustomerInfo {
     pub suite: Suite,
     /// Strict accountability: each opening is a call to the customer's KMS key.
     pub strict: bool,
+    /// Whether its blobs hold protected health information.
+    pub phi: bool,
     /// Whether everything is under a legal hold.
     pub held: bool,
     /// The version of the ring.
@@ -214,6 +219,7 @@ impl CustomerInfo {
             window: ring.policy().window,
             suite: settings.suite,
             strict: settings.strict,
+            phi: settings.phi,
             held: ring.is_customer_held(),
             ring_version: ring.version,
             epoch: ring.epoch,
@@ -422,7 +428,8 @@ impl Strongroom {
         }
         let tags = EncryptionContext::new_customer(room.store, id);
         let kms_key = room.keyring.kms_key(new.kms_key, &tags).await?;
-        let settings = Settings { label: new.label, kms_key, suite: new.suite, strict: new.strict };
+        let NewCustomer { label, suite, strict, phi, .. } = new;
+        let settings = Settings { label, kms_key, suite, strict, phi, tenancy: Tenancy::Held };
         let ring = room.keyring.create_ring(asker, id, settings, (new.period, new.window)).await?;
         // If we stop here, there is a ring that no label leads to: nobody uses
         // it, and adding the customer again makes another one.

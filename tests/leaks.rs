@@ -28,7 +28,7 @@ use strongroom::id::{BlobId, CustomerId, DataKeyId, KekId, KmsKeyId, Label};
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::kms::{DataKey, KmsDestroyer};
 use strongroom::retention::{Period, Window};
-use strongroom::ring::{Change, DirectoryKey, Entry, EntryKind, Ring, Settings};
+use strongroom::ring::{Change, DirectoryKey, Entry, EntryKind, Ring, Settings, Tenancy};
 use strongroom::room::{
     ByteRange, Customer, KeyChoice, NewCustomer, Options, SealOptions, Source, Strongroom,
 };
@@ -495,6 +495,8 @@ async fn use_it(c: &mut Corpus, acme: &Customer) -> Vec<BlobId> {
         kms_key: "local:x".parse().unwrap(),
         suite: Suite::Aes256Gcm,
         strict: false,
+        phi: true,
+        tenancy: Tenancy::Held,
     };
     let since = "2026-11-22T02:26:13.000000Z".parse().unwrap();
     let owner = (c.room.store_id(), acme.id());

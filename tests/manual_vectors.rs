@@ -33,7 +33,7 @@ use strongroom::retention::{Period, Window};
 use strongroom::ring::sealed::EpochRecord;
 use strongroom::ring::{
     DirectoryKey, Dropped, Entry, EntryKind, Hold, HoldScope, HoldState, Policy, Ring, RingDataKey, Settings,
-    certificate_id,
+    Tenancy, certificate_id,
 };
 use strongroom::schedule::{self, Salt};
 
@@ -162,6 +162,8 @@ async fn vectors() -> Value {
         kms_key: kms.keys[1].clone(),
         suite: Suite::Aes256Gcm,
         strict: false,
+        phi: true,
+        tenancy: Tenancy::Held,
     };
     let data_key =
         RingDataKey { id: DATA_KEY, kms_key: kms.keys[1].clone(), wrapped: customer_key.wrapped.clone() };

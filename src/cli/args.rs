@@ -268,6 +268,9 @@ pub(super) struct CustomerAdd {
     /// Strict accountability: each opening is a call to the customer's KMS key
     #[arg(long)]
     pub(super) strict: bool,
+    /// Its blobs hold no protected health information. It stays so until somebody says that they do
+    #[arg(long)]
+    pub(super) no_phi: bool,
     /// The algorithm suite of its blobs: aes-256-gcm or chacha20-poly1305
     #[arg(long, default_value_t = Suite::Aes256Gcm)]
     pub(super) suite: Suite,

@@ -18,6 +18,7 @@ pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
                 window: command.window,
                 suite: command.suite,
                 strict: command.strict,
+                phi: !command.no_phi,
             };
             let info = session.room.add_customer(&session.access, new).await.map_err(explain)?;
             Ok(one(session, &info))
@@ -48,6 +49,7 @@ fn to_json(info: &CustomerInfo) -> Value {
         "window": info.window.to_string(),
         "suite": info.suite.as_str(),
         "strict": info.strict,
+        "phi": info.phi,
         "held": info.held,
         "ring_version": info.ring_version,
         "epoch": info.epoch,
@@ -67,6 +69,7 @@ fn one(session: &Session, info: &CustomerInfo) -> String {
         ("window", info.window.to_string()),
         ("suite", info.suite.to_string()),
         ("strict", if info.strict { "yes" } else { "no" }.to_owned()),
+        ("PHI", if info.phi { "yes" } else { "no" }.to_owned()),
         ("legal hold", if info.held { "yes" } else { "no" }.to_owned()),
         ("ring", format!("version {}, epoch {}, {} keys", info.ring_version, info.epoch, info.keys)),
     ];

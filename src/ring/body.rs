@@ -11,6 +11,7 @@ use crate::time::{Day, Timestamp};
 
 use super::{
     Dropped, Entry, EntryKind, EntryState, Hold, HoldScope, HoldState, Policy, Ring, RingDataKey, Settings,
+    Tenancy,
 };
 
 /// The body of a ring; the prefix holds the rest.
@@ -48,7 +49,7 @@ impl Encode for Settings {
     fn encode(&self, out: &mut Writer) {
         out.bytes(self.label.as_str().as_bytes());
         out.bytes(self.kms_key.as_str().as_bytes());
-        out.u16(self.suite.id()).u8(u8::from(self.strict));
+        out.u16(self.suite.id()).u8(u8::from(self.strict)).u8(u8::from(self.phi)).u8(self.tenancy.id());
     }
 }
 
@@ -58,7 +59,9 @@ impl Decode for Settings {
         let label = label.parse().map_err(|_| DecodeError::Invalid("label"))?;
         let kms_key = decode_kms_key(from)?;
         let suite = Suite::from_id(from.u16()?).ok_or(DecodeError::Invalid("suite"))?;
-        Ok(Self { label, kms_key, suite, strict: decode_flag(from)? })
+        let (strict, phi) = (decode_flag(from)?, decode_flag(from)?);
+        let tenancy = Tenancy::from_id(from.u8()?).ok_or(DecodeError::Invalid("tenancy"))?;
+        Ok(Self { label, kms_key, suite, strict, phi, tenancy })
     }
 }
 

@@ -206,7 +206,9 @@ impl Ring {
     fn set(&mut self, settings: Settings) {
         // A label is what the directory names; another KMS key takes a rekey.
         let (label, kms_key) = (self.settings.label.clone(), self.settings.kms_key.clone());
-        self.settings = Settings { label, kms_key, ..settings };
+        // What is guarded as PHI stays so, and whose hand is on the keys was agreed upon.
+        let (phi, tenancy) = (self.settings.phi || settings.phi, self.settings.tenancy);
+        self.settings = Settings { label, kms_key, phi, tenancy, ..settings };
     }
 
     fn govern(

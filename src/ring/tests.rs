@@ -52,6 +52,8 @@ fn settings() -> Settings {
         kms_key: "local:k1".parse().unwrap(),
         suite: Suite::Aes256Gcm,
         strict: false,
+        phi: true,
+        tenancy: Tenancy::Held,
     }
 }
 
@@ -354,9 +356,16 @@ fn a_policy_is_lengthened_by_one_and_shortened_by_two() {
     assert_eq!(longer.apply(policy("P18M", 6, order())), Err(RingRefusal::WrongOrder), "not what was signed");
     let shorter = longer.apply(policy("P18M", 7, order())).unwrap();
     assert!(shorter.policy().order.is_some());
-    let other = Settings { label: "other".parse().unwrap(), strict: true, ..settings() };
-    let set = longer.apply(Change::Settings(other)).unwrap();
-    assert_eq!((set.settings.label.as_str(), set.settings.strict), ("acme", true));
+    let other = Settings {
+        label: "other".parse().unwrap(),
+        strict: true,
+        phi: false,
+        tenancy: Tenancy::Customer,
+        ..settings()
+    };
+    let set = longer.apply(Change::Settings(other)).unwrap().settings;
+    assert_eq!((set.label.as_str(), set.strict), ("acme", true));
+    assert_eq!((set.phi, set.tenancy), (true, Tenancy::Held), "neither is taken back by one person");
 }
 
 #[test]

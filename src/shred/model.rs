@@ -28,7 +28,7 @@ use crate::retention::clock::{AcceptedTime, Clocks, TrustedTime, bridge, trust};
 use crate::retention::permit::permit_ordered;
 use crate::retention::{Period, Window};
 use crate::ring::{
-    Change, Entry, EntryKind, EntryState, Hold, HoldScope, HoldState, Ring, RingDataKey, Settings,
+    Change, Entry, EntryKind, EntryState, Hold, HoldScope, HoldState, Ring, RingDataKey, Settings, Tenancy,
 };
 use crate::secret::Secret;
 use crate::suite::Suite;
@@ -127,6 +127,8 @@ impl World {
             kms_key: "local:k".parse().unwrap(),
             suite: Suite::Aes256Gcm,
             strict: false,
+            phi: true,
+            tenancy: Tenancy::Held,
         };
         let first = DataKeyId::from_bytes([3; 16]);
         let data_key = RingDataKey {

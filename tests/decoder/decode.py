@@ -460,6 +460,8 @@ class Ring:
         body.kms_key()
         require(body.number(2) in SUITES, "an unknown suite")
         body.flag()
+        body.flag()
+        require(body.number(1) in (1, 2), "an unknown tenancy")
         policies = body.list(self.read_policy)
         closed = body.option(read_id)
         data_keys = body.list(lambda r: (r.raw(16), r.kms_key(), r.bytes(6144)))
