@@ -10,8 +10,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::SessionId;
+
+pub mod policy;
 pub(crate) mod principal;
 
+pub use policy::RuleId;
 pub use principal::{ParseAccessError, Principal, PrincipalId};
 
 /// From where the request came.
@@ -127,19 +131,38 @@ pub struct Access {
     pub origin: Origin,
     /// Why.
     pub purpose: Purpose,
+    /// The rule of the policy that allowed it, where there was one to ask.
+    pub rule: Option<RuleId>,
+    /// Within which session, where the customer opens one.
+    pub session: Option<SessionId>,
 }
 
 impl Access {
     /// Access by `principal` within this process, for `purpose`.
     #[must_use]
     pub fn new(principal: Principal, purpose: Purpose) -> Self {
-        Self { principal, origin: Origin::Process(std::process::id()), purpose }
+        let origin = Origin::Process(std::process::id());
+        Self { principal, origin, purpose, rule: None, session: None }
     }
 
     /// The same access on behalf of a peer.
     #[must_use]
     pub fn from_origin(mut self, origin: Origin) -> Self {
         self.origin = origin;
+        self
+    }
+
+    /// The same access, allowed by a rule.
+    #[must_use]
+    pub fn by_rule(mut self, rule: RuleId) -> Self {
+        self.rule = Some(rule);
+        self
+    }
+
+    /// The same access, within a session.
+    #[must_use]
+    pub fn within(mut self, session: SessionId) -> Self {
+        self.session = Some(session);
         self
     }
 }

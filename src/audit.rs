@@ -10,10 +10,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Access, Origin, Principal, Purpose};
+use crate::access::{Access, Origin, Principal, Purpose, RuleId};
 use crate::error::ErrorKind;
 use crate::id::{
-    BlobId, CertificateId, CustomerId, DataKeyId, HoldId, KekId, KmsKeyId, OrderId, RequestId, WriterId,
+    BlobId, CertificateId, CustomerId, DataKeyId, HoldId, KekId, KmsKeyId, OrderId, RequestId, SessionId,
+    WriterId,
 };
 use crate::merkle::{Hash, TreeHead};
 use crate::time::{Day, Timestamp};
@@ -243,6 +244,12 @@ pub struct Intent {
     /// Which certificate.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub certificate: Option<CertificateId>,
+    /// The rule of the policy that allowed it, or did not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rule: Option<RuleId>,
+    /// Within which session of the customer's.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub session: Option<SessionId>,
     /// What was written down of a return to a customer: of one blob, or the manifest of
     /// all.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -267,6 +274,8 @@ impl Intent {
             order: None,
             hold: None,
             certificate: None,
+            rule: access.rule.clone(),
+            session: access.session,
             returned: None,
         }
     }
@@ -351,6 +360,13 @@ pub enum Action {
     OffboardClose,
     /// The deletion of a customer's KMS key is scheduled.
     CustomerKeyDelete,
+    /// Somebody asks to be let in. Recorded where it is refused, and nothing else says
+    /// what was asked for.
+    Admit,
+    /// What is kept about a customer is read: settings, policies, holds, certificates.
+    CustomerRead,
+    /// The log is asked.
+    AuditRead,
 }
 
 /// Which key is used.

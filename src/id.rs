@@ -131,6 +131,8 @@ identifiers! {
     HoldId, "hold id";
     /// One order of two people, which it is also the nonce of.
     OrderId, "order id";
+    /// One session in which a customer lets its blobs be opened.
+    SessionId, "session id";
     /// One certificate of destruction, interim and final.
     CertificateId, "certificate id";
     /// One key of the local key provider: what follows `local:` in its name.

@@ -3,6 +3,7 @@
 //! * [`format`](mod@format): paths, headers, payloads, byte by byte;
 //! * [`keys`]: key hierarchy, rings, key schedule, caching;
 //! * [`destruction`]: retention, holds, shredding, and why nothing shredded can be read;
+//! * [`access`]: who may do what;
 //! * [`audit`]: the log, its proofs, and what they prove;
 //! * [`vectors`]: a whole small store in hexadecimal;
 //! * [`threat`]: who is trusted for what;
@@ -23,6 +24,10 @@ pub mod keys {
 
 pub mod destruction {
     #![doc = include_str!("manual/destruction.md")]
+}
+
+pub mod access {
+    #![doc = include_str!("manual/access.md")]
 }
 
 pub mod audit {

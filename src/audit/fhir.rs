@@ -22,7 +22,7 @@
 //! | `source` | the store (`site`) and the program (`observer`) |
 //! | `entity`, System Object | the blob, with the bytes sealed or released |
 //! | `entity`, Organization | the customer |
-//! | `entity`, Other | the keys, the ring version, the order, hold and certificate, and what was returned |
+//! | `entity`, Other | the keys, the ring version, the order, hold, certificate, rule and session, and what was returned |
 //! | `entity`, XrequestId | the request id, its cause, and the places in the log |
 //!
 //! # Types
@@ -230,6 +230,8 @@ fn entities(store: StoreId, operation: &Operation, pattern: &Pattern) -> Vec<Ent
         intent.order.map(|id| Reference::to("urn:strongroom:order", id.to_string())),
         intent.hold.map(|id| Reference::to("urn:strongroom:hold", id.to_string())),
         intent.certificate.map(|id| Reference::to("urn:strongroom:certificate", id.to_string())),
+        intent.rule.as_ref().map(|id| Reference::to("urn:strongroom:rule", id.to_string())),
+        intent.session.map(|id| Reference::to("urn:strongroom:session", id.to_string())),
     ];
     if let Some(returned) = &intent.returned {
         let detail = vec![Detail::new("sha256", data_encoding::HEXLOWER.encode(&returned.sha256))];

@@ -36,6 +36,8 @@
 //! | `order` | text, 26 characters of base32 | by which order of two people |
 //! | `hold` | the same | which legal hold |
 //! | `certificate` | the same | which certificate |
+//! | `rule` | text, 1 to 64 of `a-z 0-9 . _ -` | the rule of the policy that allowed it, or did not |
+//! | `session` | text, 26 characters of base32 | within which session |
 //! | `returned` | `{"sha256": hexadecimal}` | what was written down of a return to the customer |
 //! | `outcome` | object or `null` | how it ended; `null` while it has not |
 //! | `outcome.time`, `.durable`, `.shard`, `.index`, `.seq`, `.writer` | as above | the same of the outcome |
@@ -49,8 +51,8 @@ use std::collections::hash_map::Entry as Place;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Event, Intent, KeyRef, Outcome, OutcomeResult, Record, ReturnedRef, RingRef};
-use crate::access::{Origin, Principal, Purpose};
-use crate::id::{BlobId, CertificateId, CustomerId, HoldId, KekId, OrderId, RequestId, WriterId};
+use crate::access::{Origin, Principal, Purpose, RuleId};
+use crate::id::{BlobId, CertificateId, CustomerId, HoldId, KekId, OrderId, RequestId, SessionId, WriterId};
 use crate::time::Timestamp;
 
 /// One record with its place in the log.
@@ -214,6 +216,10 @@ pub struct OperationLine {
     pub hold: Option<HoldId>,
     /// Which certificate.
     pub certificate: Option<CertificateId>,
+    /// The rule of the policy that allowed it, or did not.
+    pub rule: Option<RuleId>,
+    /// Within which session.
+    pub session: Option<SessionId>,
     /// What was written down of a return to the customer.
     pub returned: Option<Box<ReturnedRef>>,
     pub outcome: Option<OutcomeFields>,
@@ -268,6 +274,8 @@ impl From<&Operation> for OperationLine {
             order: intent.order,
             hold: intent.hold,
             certificate: intent.certificate,
+            rule: intent.rule.clone(),
+            session: intent.session,
             returned: intent.returned.clone(),
             outcome: ended.map(|(entry, outcome)| OutcomeFields {
                 time: entry.record.time,
@@ -286,7 +294,7 @@ impl From<&Operation> for OperationLine {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 40] = [
         Self::Init,
         Self::CustomerAdd,
         Self::CustomerSet,
@@ -324,6 +332,9 @@ impl Action {
         Self::OffboardReturn,
         Self::OffboardClose,
         Self::CustomerKeyDelete,
+        Self::Admit,
+        Self::CustomerRead,
+        Self::AuditRead,
     ];
 
     /// What the log and the exports call it.
@@ -367,6 +378,9 @@ impl Action {
             Self::OffboardReturn => "offboard-return",
             Self::OffboardClose => "offboard-close",
             Self::CustomerKeyDelete => "customer-key-delete",
+            Self::Admit => "admit",
+            Self::CustomerRead => "customer-read",
+            Self::AuditRead => "audit-read",
         }
     }
 }
@@ -546,6 +560,8 @@ pub(crate) mod tests {
             "order": null,
             "hold": null,
             "certificate": null,
+            "rule": null,
+            "session": null,
             "returned": null,
             "outcome": {
                 "time": "2026-11-22T02:26:13.250000Z",
@@ -566,7 +582,7 @@ pub(crate) mod tests {
         let open = OperationLine::from(&paired(intent(id, &json!({})), None));
         let open: Value = serde_json::from_str(&open.to_line()).unwrap();
         assert_eq!((&open["outcome"], &open["blob"]), (&Value::Null, &Value::Null));
-        assert_eq!(open.as_object().unwrap().len(), 21);
+        assert_eq!(open.as_object().unwrap().len(), 23);
     }
 
     /// The lists are whole: a new variant has no place here until it is in them.
@@ -611,6 +627,9 @@ pub(crate) mod tests {
                 Action::OffboardReturn => 34,
                 Action::OffboardClose => 35,
                 Action::CustomerKeyDelete => 36,
+                Action::Admit => 37,
+                Action::CustomerRead => 38,
+                Action::AuditRead => 39,
             };
             assert_eq!(place, expected);
             assert_eq!(serde_json::to_value(action).unwrap(), action.code());

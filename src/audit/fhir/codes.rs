@@ -54,6 +54,9 @@ pub(super) const X_REQUEST_ID: Coding = Coding {
 
 const REST: Coding =
     coding("http://terminology.hl7.org/CodeSystem/audit-event-type", "rest", "RESTful Operation");
+const AUDIT_LOG: Coding = coding(DCM, "110101", "Audit Log Used");
+const USER_AUTHENTICATION: Coding = coding(DCM, "110114", "User Authentication");
+const LOGIN: Coding = coding(DCM, "110122", "Login");
 const APPLICATION_ACTIVITY: Coding = coding(DCM, "110100", "Application Activity");
 const VERIFY: Coding = coding(
     "http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle",
@@ -175,6 +178,19 @@ const fn key_use(action: &'static str) -> Pattern {
     }
 }
 
+/// Somebody who was to be let in.
+const ADMISSION: Pattern = Pattern {
+    kind: USER_AUTHENTICATION,
+    subtype: Some(LOGIN),
+    action: "E",
+    lifecycle: None,
+    roles: INWARD,
+    profile: None,
+};
+
+const AUDIT_LOG_USED: Pattern =
+    Pattern { kind: AUDIT_LOG, subtype: None, action: "R", lifecycle: None, roles: OUTWARD, profile: None };
+
 pub(super) fn pattern(action: Action) -> Pattern {
     match action {
         Action::Seal => BALP_CREATE,
@@ -204,6 +220,9 @@ pub(super) fn pattern(action: Action) -> Pattern {
         }
         Action::KmsGenerateDataKey | Action::KmsDecrypt | Action::ShredSweep => key_use("E"),
         Action::KeysRead => key_use("R"),
+        Action::Admit => ADMISSION,
+        Action::CustomerRead => configuration("R"),
+        Action::AuditRead => AUDIT_LOG_USED,
     }
 }
 

@@ -24,7 +24,7 @@ fn codes(codings: &Value) -> Vec<&str> {
 /// The table as it is meant, written a second time by hand.
 #[test]
 fn every_action_has_its_type_subtypes_and_letter() {
-    let expected: [(&str, &str, &[&str], &str); 37] = [
+    let expected: [(&str, &str, &[&str], &str); 40] = [
         ("init", "110100", &["110129", "init"], "C"),
         ("customer-add", "110100", &["110129", "customer-add"], "C"),
         ("customer-set", "110100", &["110129", "customer-set"], "U"),
@@ -62,6 +62,9 @@ fn every_action_has_its_type_subtypes_and_letter() {
         ("offboard-return", "rest", &["read", "offboard-return"], "R"),
         ("offboard-close", "110100", &["110129", "offboard-close"], "D"),
         ("customer-key-delete", "110100", &["110132", "customer-key-delete"], "D"),
+        ("admit", "110114", &["110122", "admit"], "E"),
+        ("customer-read", "110100", &["110129", "customer-read"], "R"),
+        ("audit-read", "110101", &["audit-read"], "R"),
     ];
     assert_eq!(expected.map(|row| row.0), Action::ALL.map(Action::code));
     for (action, kind, subtypes, letter) in expected {
@@ -226,6 +229,8 @@ fn there_is_no_room_for_text() {
                     "order": RequestId::from_bytes([9; 16]),
                     "hold": RequestId::from_bytes([10; 16]),
                     "certificate": RequestId::from_bytes([11; 16]),
+                    "rule": "role.reader",
+                    "session": RequestId::from_bytes([12; 16]),
                 });
                 let end = result.map(|result| json!({ "result": result, "bytes": u64::MAX, "key": kek }));
                 strings(&event(&fields, end.as_ref()), "", &mut free);
@@ -300,6 +305,7 @@ fn allowed(element: &str, text: &str) -> bool {
                 || text.parse::<crate::access::Principal>().is_ok()
                 || text.parse::<crate::id::KmsKeyId>().is_ok()
                 || text == "ab".repeat(32)
+                || text == "role.reader"
         }
         _ => false,
     }
