@@ -22,6 +22,8 @@ pub mod cli;
 pub mod codec;
 #[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 pub mod doctor;
 pub mod entropy;
 pub mod envelope;
