@@ -29,6 +29,8 @@ pub mod entropy;
 pub mod envelope;
 pub mod error;
 pub mod id;
+#[cfg(feature = "cli")]
+mod json;
 pub mod kms;
 pub mod manual;
 pub mod merkle;

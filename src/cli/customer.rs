@@ -1,10 +1,11 @@
 //! `customer add`, `list`, `show` and `set`.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args;
 use super::output::{Column, line, pairs, table};
 use super::{Answer, Session};
+use crate::json;
 use crate::room::{CustomerInfo, NewCustomer};
 
 pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
@@ -40,26 +41,9 @@ pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
     }
 }
 
-fn to_json(info: &CustomerInfo) -> Value {
-    json!({
-        "label": info.label.as_str(),
-        "customer": info.id,
-        "kms_key": info.kms_key,
-        "retention": info.period.to_string(),
-        "window": info.window.to_string(),
-        "suite": info.suite.as_str(),
-        "strict": info.strict,
-        "phi": info.phi,
-        "held": info.held,
-        "ring_version": info.ring_version,
-        "epoch": info.epoch,
-        "keys": info.keys,
-    })
-}
-
 fn one(session: &Session, info: &CustomerInfo) -> String {
     if session.output.json {
-        return line(&to_json(info));
+        return line(&json::customer(info));
     }
     let rows = [
         ("label", info.label.to_string()),
@@ -78,7 +62,7 @@ fn one(session: &Session, info: &CustomerInfo) -> String {
 
 fn all(session: &Session, infos: &[CustomerInfo]) -> String {
     if session.output.json {
-        return line(&json!({ "customers": infos.iter().map(to_json).collect::<Vec<_>>() }));
+        return line(&json!({ "customers": infos.iter().map(json::customer).collect::<Vec<_>>() }));
     }
     let rows = infos.iter().map(|info| {
         vec![

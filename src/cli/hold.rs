@@ -1,13 +1,12 @@
 //! `hold place`, `list` and `release`.
 
-use serde_json::{Value, json};
-
 use super::args::{self, PlaceHold, ReleaseHold};
 use super::failure::Failure;
 use super::output::{Column, line, seconds, table};
 use super::{Answer, Session, get, order};
 use crate::error::{Error, ErrorKind};
 use crate::id::HoldId;
+use crate::json;
 use crate::ring::{Hold, HoldScope, HoldState};
 use crate::room::Customer;
 use crate::shred::HoldTarget;
@@ -40,11 +39,11 @@ async fn place(session: &Session, command: PlaceHold) -> Answer {
     };
     let placed = named.place_hold(target).await.map_err(explain)?;
     if session.output.json {
-        let mut value = to_json(&placed.hold);
+        let mut value = json::hold(&placed.hold);
         value["ring_version"] = placed.ring_version.into();
         return Ok(line(&value));
     }
-    Ok(format!("{}  {} {}\n", placed.hold.id, scope(&placed.hold.scope), state(&placed.hold)))
+    Ok(format!("{}  {} {}\n", placed.hold.id, scope(&placed.hold.scope), json::hold_state(&placed.hold)))
 }
 
 async fn release(session: &Session, command: ReleaseHold) -> Answer {
@@ -81,46 +80,16 @@ pub(super) fn scope(scope: &HoldScope) -> String {
     }
 }
 
-fn state(hold: &Hold) -> &'static str {
-    match hold.state {
-        HoldState::Opening => "opening",
-        HoldState::Complete => "complete",
-        HoldState::Released { .. } => "released",
-    }
-}
-
-pub(super) fn to_json(hold: &Hold) -> Value {
-    let (on, day, blob) = match hold.scope {
-        HoldScope::Customer => ("customer", None, None),
-        HoldScope::Day(day) => ("day", Some(day), None),
-        HoldScope::Blob { blob, .. } => ("blob", None, Some(blob)),
-    };
-    let (order, at) = match hold.state {
-        HoldState::Released { order, at } => (Some(order), Some(at)),
-        HoldState::Opening | HoldState::Complete => (None, None),
-    };
-    json!({
-        "hold": hold.id,
-        "scope": on,
-        "day": day,
-        "blob": blob,
-        "placed": hold.placed,
-        "state": state(hold),
-        "released_by": order,
-        "released_at": at,
-    })
-}
-
 fn list(session: &Session, holds: &[Hold]) -> String {
     if session.output.json {
-        return holds.iter().map(|hold| line(&to_json(hold))).collect();
+        return holds.iter().map(|hold| line(&json::hold(hold))).collect();
     }
     let rows = holds.iter().map(|hold| {
         let released_by = match hold.state {
             HoldState::Released { order, .. } => order.to_string(),
             HoldState::Opening | HoldState::Complete => "-".to_owned(),
         };
-        let state = state(hold).to_owned();
+        let state = json::hold_state(hold).to_owned();
         vec![hold.id.to_string(), scope(&hold.scope), seconds(hold.placed), state, released_by]
     });
     table(&["HOLD", "ON", "PLACED", "STATE", "RELEASED BY ORDER"].map(|name| (name, Column::Whole)), rows)

@@ -1,7 +1,7 @@
 //! `ls`, `stat` and `verify`.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::{Ls, Stat, Verify};
 use super::exit::Exit;
@@ -11,6 +11,7 @@ use super::output::{Column, line, pairs, seconds, table};
 use super::{Answer, Session};
 use crate::error::{Error, ErrorKind};
 use crate::id::BlobId;
+use crate::json;
 use crate::room::{BlobInfo, Listed};
 
 /// How many blobs are looked at at once.
@@ -52,7 +53,7 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
         if session.output.json {
             let value = match &row {
                 Ok(_) if command.ids => json!({ "blob": listed.id }),
-                Ok(info) => to_json(info),
+                Ok(info) => json::blob(info),
                 Err(failure) if command.name.is_some() => {
                     json!({ "blob": listed.id, "error": failure.to_json() })
                 }
@@ -143,7 +144,7 @@ pub(super) async fn stat(session: &Session, command: Stat) -> Answer {
     };
     let info = info.map_err(|error| session.explain(error))?;
     if session.output.json {
-        return Ok(line(&to_json(&info)));
+        return Ok(line(&json::blob(&info)));
     }
     let mut rows = vec![
         ("id".to_owned(), info.id.to_string()),
@@ -159,24 +160,6 @@ pub(super) async fn stat(session: &Session, command: Stat) -> Answer {
     ];
     rows.extend(info.metadata.pairs().map(|(key, value)| (format!("meta {key}"), value.to_owned())));
     Ok(pairs(rows))
-}
-
-fn to_json(info: &BlobInfo) -> Value {
-    let meta: serde_json::Map<_, _> =
-        info.metadata.pairs().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
-    json!({
-        "blob": info.id,
-        "name": info.metadata.name().map(|name| name.as_str()),
-        "content_type": info.metadata.content_type(),
-        "meta": meta,
-        "bytes": info.bytes,
-        "stored_bytes": info.stored_bytes,
-        "sealed_at": info.sealed_at,
-        "retain_until": info.retain_until,
-        "held": info.held,
-        "suite": info.suite.as_str(),
-        "kek": info.kek,
-    })
 }
 
 pub(super) async fn verify(session: &Session, command: Verify) -> Answer {

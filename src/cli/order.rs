@@ -120,16 +120,7 @@ pub(super) async fn approve(session: &Session, command: &ApproveOrder) -> Answer
 
 fn done(output: Output, id: OrderId, executed: &Executed) -> String {
     if output.json {
-        let mut value = match executed {
-            Executed::Before => json!({ "done": "before" }),
-            Executed::Pended { keys, until, waiting_for } => {
-                json!({ "done": "pended", "keys": keys, "until": until, "waiting_for": waiting_for })
-            }
-            Executed::Ring(version) => json!({ "done": "ring", "ring_version": version }),
-            Executed::Register(version) => json!({ "done": "register", "register_version": version }),
-        };
-        value["order"] = json!(id);
-        return line(&value);
+        return line(&crate::json::executed(id, executed));
     }
     match executed {
         Executed::Before => format!("{id}  was done before\n"),

@@ -138,8 +138,7 @@ pub(super) fn pairs(pairs: impl IntoIterator<Item = (String, String)>) -> String
 
 /// A moment for people: to the second.
 pub(super) fn seconds(at: Timestamp) -> String {
-    let text = at.to_string();
-    text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
+    crate::json::seconds(at)
 }
 
 #[cfg(test)]

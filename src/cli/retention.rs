@@ -1,6 +1,6 @@
 //! `retention show`, `set` and `extend`.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::{Extend, Retention, RetentionSet};
 use super::failure::Failure;
@@ -8,6 +8,7 @@ use super::get::by_name;
 use super::output::{Column, Output, line, pairs, seconds, table};
 use super::{Answer, Session};
 use crate::error::{Error, ErrorKind};
+use crate::json;
 use crate::ring::{Policy, RingRefusal};
 
 pub(super) async fn run(session: &Session, command: Retention) -> Answer {
@@ -40,23 +41,10 @@ pub(super) fn shortening(session: &Session, error: Error) -> Failure {
     }
 }
 
-fn to_json(policy: &Policy) -> Value {
-    json!({
-        "number": policy.number,
-        "since": policy.since,
-        "retention": policy.period.to_string(),
-        "window": policy.window.to_string(),
-        "order": policy.order,
-    })
-}
-
 /// The policy that applies, and all there were.
 fn all(output: Output, policies: &[Policy]) -> String {
     if output.json {
-        return line(&json!({
-            "policy": policies.last().map(to_json),
-            "policies": policies.iter().map(to_json).collect::<Vec<_>>(),
-        }));
+        return line(&json::policies(policies));
     }
     let now = policies.last().map(|policy| {
         [

@@ -10,10 +10,10 @@ use super::failure::Failure;
 use super::output::{Column, Output, line, seconds, table};
 use super::{Answer, Session, order};
 use crate::error::{Error, ErrorKind};
-use crate::id::{CustomerId, Label, OrderId};
+use crate::id::{CustomerId, Label};
+use crate::json;
 use crate::ring::EntryKind;
-use crate::shred::{CustomerPlan, KeyPlan, Remains, Swept, Verdict};
-use crate::time::Day;
+use crate::shred::{CustomerPlan, KeyPlan, Remains, Swept};
 
 mod status;
 
@@ -74,17 +74,9 @@ fn end(failed: Vec<Failure>) -> Answer {
     }
 }
 
-fn kind(kind: EntryKind) -> (&'static str, Option<Day>) {
-    match kind {
-        EntryKind::Day(day) => ("day", Some(day)),
-        EntryKind::Hold => ("hold", None),
-        EntryKind::Name => ("names", None),
-    }
-}
-
 /// The day of a key, or what else it is for.
 fn day(of: EntryKind) -> String {
-    let (kind, day) = kind(of);
+    let (kind, day) = json::kind(of);
     day.map_or_else(|| kind.to_owned(), |day| day.to_string())
 }
 
@@ -96,7 +88,7 @@ async fn plan(session: &Session, command: PlanShred) -> Answer {
         match session.room.plan_customer(&session.access, customer, &time).await {
             Ok(plan) if session.output.json => {
                 for key in &plan.keys {
-                    session.output.print_json(&plan_json(&plan, key))?;
+                    session.output.print_json(&json::key_plan(&plan, key))?;
                 }
             }
             Ok(plan) => rows.extend(plan.keys.iter().map(|key| plan_row(&plan, key))),
@@ -139,59 +131,8 @@ fn plan_row(plan: &CustomerPlan, key: &KeyPlan) -> Vec<String> {
         key.scope.uncertain.len().to_string(),
         key.scope.surviving.len().to_string(),
         key.scope.bytes.to_string(),
-        sentence(key),
+        json::why(key),
     ]
-}
-
-fn plan_json(plan: &CustomerPlan, key: &KeyPlan) -> Value {
-    let (kind, day) = kind(key.kind);
-    let (verdict, until, order, holds) = match &key.verdict {
-        Verdict::Pend => ("pend", None, None, None),
-        Verdict::Close(order) => ("close", None, Some(*order), None),
-        Verdict::Waits(until, order) => ("waits", Some(*until), *order, None),
-        Verdict::Drop(order) => ("drop", None, *order, None),
-        Verdict::Held(holds) => ("held", None, None, Some(holds)),
-    };
-    json!({
-        "customer": plan.customer,
-        "label": plan.label.as_str(),
-        "ring_version": plan.ring_version,
-        "kind": kind,
-        "day": day,
-        "key": key.key,
-        "blobs": key.scope.shredded.len(),
-        "uncertain": key.scope.uncertain.len(),
-        "surviving": key.scope.surviving.len(),
-        "bytes": key.scope.bytes,
-        "verdict": verdict,
-        "until": until,
-        "order": order,
-        "holds": holds,
-        "why": sentence(key),
-    })
-}
-
-/// What would be done with a key, and why that is allowed.
-fn sentence(key: &KeyPlan) -> String {
-    let over = match key.kind {
-        EntryKind::Day(_) => "its day is over",
-        EntryKind::Hold => "its hold was released",
-        EntryKind::Name => "the customer was closed",
-    };
-    let why = |order: &Option<OrderId>| match order {
-        Some(order) => format!("by order {order}"),
-        None => over.to_owned(),
-    };
-    match &key.verdict {
-        Verdict::Pend => format!("enters the window: {over}"),
-        Verdict::Close(order) => format!("enters the window: the customer was closed by order {order}"),
-        Verdict::Waits(until, order) => format!("in the window until {}: {}", seconds(*until), why(order)),
-        Verdict::Drop(order) => format!("dropped now: the window is over; {}", why(order)),
-        Verdict::Held(holds) => {
-            let holds: Vec<String> = holds.iter().map(ToString::to_string).collect();
-            format!("kept by hold {}", holds.join(", "))
-        }
-    }
 }
 
 async fn sweep(session: &Session, command: &RunShred) -> Answer {

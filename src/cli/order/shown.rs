@@ -1,6 +1,6 @@
 //! Orders as people and programs read them.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::args::ShowOrder;
 use super::super::failure::Failure;
@@ -8,6 +8,7 @@ use super::super::output::{Column, line, pairs, seconds, table};
 use super::super::shred::Labels;
 use super::super::{Answer, Session};
 use crate::error::{Error, ErrorKind};
+use crate::json;
 use crate::order::{OrderKind, People, ReturnTo};
 use crate::shred::{OrderState, OrderStatus};
 use crate::tlog::VerifierKey;
@@ -17,7 +18,7 @@ pub(super) async fn list(session: &Session) -> Answer {
     let mut orders = session.room.orders(&session.access).await.map_err(|error| session.explain(error))?;
     orders.sort_by_key(|order| order.signed.order().expires);
     if session.output.json {
-        return Ok(orders.iter().map(|order| line(&to_json(order))).collect());
+        return Ok(orders.iter().map(|order| line(&json::order(order))).collect());
     }
     Ok(rows(&orders, &Labels::of(session).await))
 }
@@ -28,7 +29,7 @@ pub(in crate::cli) fn rows(orders: &[OrderStatus], labels: &Labels) -> String {
         let order = status.signed.order();
         vec![
             order.id.to_string(),
-            state(status.state).to_owned(),
+            json::order_state(status.state).to_owned(),
             seconds(order.expires),
             order.requested_by.to_string(),
             order.customer.map_or_else(|| "-".to_owned(), |customer| labels.name(customer)),
@@ -61,7 +62,7 @@ pub(super) async fn show(session: &Session, command: &ShowOrder) -> Answer {
     let people = session.room.register(&session.access).await.map_err(explain)?.people;
     let signatures = signatures(&status, &people);
     if session.output.json {
-        let mut value = to_json(&status);
+        let mut value = json::order(&status);
         value["signatures"] = signatures
             .iter()
             .map(|(by, standing)| json!({ "by": by, "standing": standing.as_str() }))
@@ -71,7 +72,7 @@ pub(super) async fn show(session: &Session, command: &ShowOrder) -> Answer {
     let order = status.signed.order();
     let mut told = vec![
         ("order", order.id.to_string()),
-        ("state", state(status.state).to_owned()),
+        ("state", json::order_state(status.state).to_owned()),
         ("asks to", sentence(&order.what)),
     ];
     if let Some(customer) = order.customer {
@@ -143,31 +144,6 @@ fn signatures(status: &OrderStatus, people: &People) -> Vec<(String, Standing)> 
             (name.to_owned(), standing(name, signature.id()))
         })
         .collect()
-}
-
-/// An order as one object.
-pub(in crate::cli) fn to_json(status: &OrderStatus) -> Value {
-    let order = status.signed.order();
-    json!({
-        "order": order.id,
-        "state": state(status.state),
-        "what": order.what,
-        "customer": order.customer,
-        "ring": order.ring,
-        "requested_by": order.requested_by,
-        "requested_at": order.requested_at,
-        "not_before": order.not_before,
-        "expires": order.expires,
-    })
-}
-
-fn state(state: OrderState) -> &'static str {
-    match state {
-        OrderState::Requested => "requested",
-        OrderState::Approved => "approved",
-        OrderState::Done => "done",
-        OrderState::Expired => "expired",
-    }
 }
 
 /// What an order asks for, behind "to".

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::failure::Failure;
 use super::super::order::shown;
 use super::super::output::{Column, seconds, table};
 use super::super::{Answer, Session, hold};
-use super::{Labels, chosen, day, end, kind, told};
+use super::{Labels, chosen, day, end, told};
 use crate::error::{Error, ErrorKind};
 use crate::id::{CustomerId, Label};
+use crate::json;
 use crate::shred::{InWindow, OrderState, OrderStatus, ShredStatus, Unfinished};
 
 pub(super) async fn run(session: &Session, label: Option<&Label>) -> Answer {
@@ -28,8 +29,8 @@ pub(super) async fn run(session: &Session, label: Option<&Label>) -> Answer {
     orders.retain(|order| is_open(order) && (label.is_none() || of(order, &customers)));
     if session.output.json {
         session.output.print_json(&json!({
-            "customers": all.iter().map(to_json).collect::<Vec<_>>(),
-            "orders": orders.iter().map(shown::to_json).collect::<Vec<_>>(),
+            "customers": all.iter().map(json::shred_status).collect::<Vec<_>>(),
+            "orders": orders.iter().map(json::order).collect::<Vec<_>>(),
         }))?;
         return end(failed);
     }
@@ -53,38 +54,6 @@ fn is_open(order: &OrderStatus) -> bool {
 
 fn of(order: &OrderStatus, customers: &BTreeSet<CustomerId>) -> bool {
     order.signed.order().customer.is_some_and(|customer| customers.contains(&customer))
-}
-
-fn to_json(status: &ShredStatus) -> Value {
-    let window = status.window.iter().map(|key| {
-        let (kind, day) = kind(key.kind);
-        json!({
-            "key": key.key,
-            "kind": kind,
-            "day": day,
-            "until": key.until,
-            "order": key.order,
-            "held": key.held,
-        })
-    });
-    let unfinished = status.unfinished.iter().map(|dropped| {
-        json!({
-            "certificate": dropped.certificate,
-            "stage": dropped.stage.map(|stage| stage.as_str()),
-            "keys": dropped.keys,
-            "dropped": dropped.at,
-            "order": dropped.order,
-            "epochs": dropped.epochs,
-        })
-    });
-    json!({
-        "customer": status.customer,
-        "label": status.label.as_str(),
-        "ring_version": status.ring_version,
-        "window": window.collect::<Vec<_>>(),
-        "unfinished": unfinished.collect::<Vec<_>>(),
-        "holds": status.holds.iter().map(hold::to_json).collect::<Vec<_>>(),
-    })
 }
 
 /// A table with a heading of its own, or nothing for no rows.
