@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::SessionId;
+use crate::id::{RequestId, SessionId};
 
 pub mod policy;
 pub(crate) mod principal;
@@ -135,6 +135,8 @@ pub struct Access {
     pub rule: Option<RuleId>,
     /// Within which session, where the customer opens one.
     pub session: Option<SessionId>,
+    /// The request of a client that it is done for: the cause of what is recorded.
+    pub request: Option<RequestId>,
 }
 
 impl Access {
@@ -142,7 +144,7 @@ impl Access {
     #[must_use]
     pub fn new(principal: Principal, purpose: Purpose) -> Self {
         let origin = Origin::Process(std::process::id());
-        Self { principal, origin, purpose, rule: None, session: None }
+        Self { principal, origin, purpose, rule: None, session: None, request: None }
     }
 
     /// The same access on behalf of a peer.
@@ -156,6 +158,13 @@ impl Access {
     #[must_use]
     pub fn by_rule(mut self, rule: RuleId) -> Self {
         self.rule = Some(rule);
+        self
+    }
+
+    /// The same access, for a client's request.
+    #[must_use]
+    pub fn for_request(mut self, request: RequestId) -> Self {
+        self.request = Some(request);
         self
     }
 

@@ -262,7 +262,7 @@ impl Intent {
     pub fn new(request: RequestId, access: &Access, action: Action) -> Self {
         Self {
             request,
-            cause: None,
+            cause: access.request,
             principal: access.principal.clone(),
             origin: access.origin,
             purpose: access.purpose,

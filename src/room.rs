@@ -474,7 +474,7 @@ impl Strongroom {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none.
     pub async fn customer(&self, label: &Label, access: Access) -> Result<Customer> {
-        let asker = Asker { access: &access, cause: None };
+        let asker = Asker::of(&access);
         let epoch = self.0.keyring.current_epoch(asker).await?;
         let path = layout::label(&epoch.directory.label_tag(label));
         let id = self.read_label(&path).await.map_err(|error| match error.kind() {
@@ -489,6 +489,26 @@ impl Strongroom {
         Ok(Customer::new(self.clone(), id, access))
     }
 
+    /// The customer of this id, for what `access` says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none.
+    ///
+    /// # Cancel safety
+    /// Nothing is written but records.
+    pub async fn customer_by_id(&self, id: CustomerId, access: Access) -> Result<Customer> {
+        let none = || Error::new(ErrorKind::NotFound, "there is no customer of this id");
+        // The register is pinned under the store's own id.
+        if id.as_bytes() == self.0.store.as_bytes() {
+            return Err(none());
+        }
+        let ring = self.0.keyring.ring(Asker::of(&access), id).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => none(),
+            _ => error,
+        })?;
+        Ok(Customer::new(self.clone(), ring.customer, access))
+    }
+
     /// All customers, sorted by label.
     ///
     /// # Errors
@@ -500,7 +520,7 @@ impl Strongroom {
             .try_filter(|object| std::future::ready(layout::read_label(&object.location).is_some()))
             .map(|object| async move {
                 let id = self.read_label(&object?.location).await?;
-                let ring = self.labelled_ring(Asker { access, cause: None }, id).await?;
+                let ring = self.labelled_ring(Asker::of(access), id).await?;
                 Ok::<_, Error>(CustomerInfo::of(&ring))
             })
             .buffer_unordered(16);

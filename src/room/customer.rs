@@ -64,7 +64,7 @@ impl Customer {
     }
 
     pub(crate) fn asker(&self) -> Asker<'_> {
-        Asker { access: &self.access, cause: None }
+        Asker::of(&self.access)
     }
 
     pub(crate) async fn ring(&self) -> Result<Arc<Ring>> {

@@ -53,7 +53,7 @@ impl Strongroom {
                 Ok(id) => id,
                 Err(error) => return Ok((None, Err(error))),
             };
-            let ring = self.labelled_ring(Asker { access, cause: None }, id).await;
+            let ring = self.labelled_ring(Asker::of(access), id).await;
             Ok((Some(id), ring.map(|ring| CustomerKeys::of(&ring))))
         });
         rings.try_buffer_unordered(16).try_collect().await

@@ -56,6 +56,13 @@ pub(crate) struct Asker<'a> {
     pub(crate) cause: Option<RequestId>,
 }
 
+impl<'a> Asker<'a> {
+    /// Whoever asks by themselves, or for a client's request.
+    pub(crate) fn of(access: &'a Access) -> Self {
+        Self { access, cause: access.request }
+    }
+}
+
 /// What a caller wants a ring to have.
 pub(crate) enum Want<'a> {
     /// A key for each of the days from this one on.

@@ -24,7 +24,7 @@ impl Strongroom {
     /// # Cancel safety
     /// Nothing is written but records.
     pub async fn register(&self, access: &Access) -> Result<Register> {
-        let register = self.0.keyring.register(Asker { access, cause: None }).await?;
+        let register = self.0.keyring.register(Asker::of(access)).await?;
         Ok((*register).clone())
     }
 
@@ -39,7 +39,7 @@ impl Strongroom {
     /// # Cancel safety
     /// Call it again.
     pub async fn trusted_time(&self, access: &Access, storage: Option<Timestamp>) -> Result<TrustedTime> {
-        self.0.keyring.trusted_time(Asker { access, cause: None }, storage).await
+        self.0.keyring.trusted_time(Asker::of(access), storage).await
     }
 
     /// Registers the first people of a store that has none. They may sign orders after

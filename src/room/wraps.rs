@@ -198,7 +198,8 @@ fn intent(
     key: KeyRef,
 ) -> Result<Intent> {
     let mut intent = Intent::new(customer.room.0.log.request_id()?, &customer.access, action);
-    (intent.cause, intent.customer, intent.blob) = (cause, Some(customer.id), Some(blob));
+    (intent.cause, intent.customer, intent.blob) =
+        (cause.or(customer.access.request), Some(customer.id), Some(blob));
     (intent.key, intent.hold) = (Some(key), hold);
     Ok(intent)
 }

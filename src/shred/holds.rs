@@ -91,7 +91,7 @@ impl Customer {
     /// # Cancel safety
     /// Nothing is written but records.
     pub async fn holds(&self) -> Result<Vec<Hold>> {
-        let asker = Asker { access: &self.access, cause: None };
+        let asker = Asker::of(&self.access);
         Ok(self.room.0.keyring.fresh_ring(asker, self.id).await?.holds.clone())
     }
 

@@ -159,7 +159,7 @@ impl Strongroom {
     /// # Cancel safety
     /// It is done or not: call it again.
     pub async fn reopen_customer(&self, access: &Access, customer: CustomerId) -> Result<Arc<Ring>> {
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         for _ in 0..ATTEMPTS {
             let ring = self.0.keyring.fresh_ring(asker, customer).await?;
             let Some(order) = ring.closed else { return Ok(ring) };
@@ -199,7 +199,7 @@ impl Strongroom {
         customer: CustomerId,
         proof: Option<Proof<'_>>,
     ) -> Result<Destroying> {
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         let destroying = self.destroy(asker, customer, proof).await;
         self.note_refusal(asker, customer, destroying).await
     }
@@ -247,7 +247,7 @@ impl Strongroom {
     /// # Cancel safety
     /// Nothing is written but records.
     pub async fn offboard_status(&self, access: &Access, customer: CustomerId) -> Result<OffboardStatus> {
-        let ring = self.0.keyring.fresh_ring(Asker { access, cause: None }, customer).await?;
+        let ring = self.0.keyring.fresh_ring(Asker::of(access), customer).await?;
         let pending = ring.entries.iter().filter(|entry| entry.state != EntryState::Active).count();
         let stage = match ring.closed {
             None => Stage::Open,

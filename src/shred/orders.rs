@@ -140,7 +140,7 @@ impl Strongroom {
         let order = Order::new((id, self.0.store), what, requester, now, within);
         match (order.what.concerns_customer(), customer) {
             (true, Some(customer)) => {
-                let asker = Asker { access, cause: None };
+                let asker = Asker::of(access);
                 let ring = self.0.keyring.fresh_ring(asker, customer).await?;
                 let sha256 = self.hash_of(customer, ring.version).await?;
                 Ok(order.concerning(customer, SeenRing { version: ring.version, sha256 }))
@@ -227,7 +227,7 @@ impl Strongroom {
     /// # Cancel safety
     /// Nothing is written but records.
     pub async fn orders(&self, access: &Access) -> Result<Vec<OrderStatus>> {
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         let register = self.0.keyring.register(asker).await?;
         let mut all = Vec::new();
         for (id, stage) in self.order_stages().await? {
@@ -338,7 +338,7 @@ impl Strongroom {
         by: &Principal,
         check: impl FnOnce(&[Principal]) -> Result<()>,
     ) -> Result<()> {
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         let verified = async {
             let register = self.0.keyring.register(asker).await?;
             check(&self.signers(signed, &register, asker).await?)
@@ -369,7 +369,7 @@ impl Strongroom {
             }
             _ => {
                 let time = self.destruction_time(access).await?;
-                self.execute(Asker { access, cause: None }, signed, &time).await
+                self.execute(Asker::of(access), signed, &time).await
             }
         }
     }
@@ -508,7 +508,7 @@ impl Strongroom {
         customer: CustomerId,
         keys: &BTreeSet<KekId>,
     ) -> Result<Arc<Ring>> {
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         for _ in 0..ATTEMPTS {
             let ring = self.0.keyring.fresh_ring(asker, customer).await?;
             let intents = self.intents(asker, Action::ShredCancel, &ring, keys, None)?;

@@ -70,7 +70,7 @@ impl Strongroom {
         customer: CustomerId,
         time: &TrustedTime,
     ) -> Result<CustomerPlan> {
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         let ring = self.0.keyring.fresh_ring(asker, customer).await?;
         let due = ring.due(time.at());
         let all: BTreeSet<KekId> = (due.pend.iter())

@@ -45,7 +45,7 @@ impl Strongroom {
     /// # Cancel safety
     /// What was removed is gone; call it again for the rest.
     pub async fn remove_remains(&self, access: &Access, customer: CustomerId) -> Result<Remains> {
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         let ring = self.0.keyring.fresh_ring(asker, customer).await?;
         let present: BTreeSet<Day> = self.0.storages.list_days(customer).await?.into_iter().collect();
         let mut remains = Remains::default();

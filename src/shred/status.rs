@@ -86,7 +86,7 @@ impl Strongroom {
         access: &Access,
         customers: &BTreeSet<CustomerId>,
     ) -> Result<BTreeMap<CustomerId, Result<ShredStatus>>> {
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         let kept = papers::certificates(&self.log_reader()).await?;
         let register = self.0.keyring.register(asker).await?;
         let looked_at = futures_util::stream::iter(customers.iter().copied()).map(|customer| {

@@ -62,7 +62,7 @@ impl Strongroom {
     /// # Cancel safety
     /// What was done stands; call it again.
     pub async fn sweep(&self, access: &Access) -> Result<Sweep> {
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         let time = self.destruction_time(access).await?;
         let customers = self.0.keyring.customers().await?;
         let orders = self.approved_orders().await?;

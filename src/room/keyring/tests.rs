@@ -40,7 +40,7 @@ async fn keys_that_nobody_asks_for_leave_memory_when_their_term_is_over() {
     let acme = room.customer(&"acme".parse().unwrap(), access.clone()).await.unwrap();
 
     let keyring = &room.0.keyring;
-    let asker = Asker { access: &access, cause: None };
+    let asker = Asker::of(&access);
     let epoch = Arc::downgrade(&keyring.current_epoch(asker).await.unwrap());
     let ring = acme.ring().await.unwrap();
     let entry = ring.entries.iter().find(|entry| entry.kind == EntryKind::Name).unwrap();

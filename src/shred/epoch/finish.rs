@@ -149,7 +149,7 @@ impl Strongroom {
         options: FinishOptions,
     ) -> Result<Vec<EpochStep>> {
         options.check(self.0.keyring.limits.ttl)?;
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         let time = &self.destruction_time(access).await?;
         let run = Run { asker, destroyers, options, time };
         let register = self.0.keyring.register(asker).await?;

@@ -80,7 +80,7 @@ impl Strongroom {
     /// # Cancel safety
     /// Nothing is changed.
     pub async fn epoch_status(&self, access: &Access) -> Result<EpochStatus> {
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         let keyring = &self.0.keyring;
         let survey = self.survey(asker).await?;
         let register = keyring.register(asker).await?;

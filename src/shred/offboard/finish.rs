@@ -71,7 +71,7 @@ impl Strongroom {
         customer: CustomerId,
         destroyers: &DestroyerRegistry,
     ) -> Result<Vec<(KmsKeyId, CustomerKeyEnd)>> {
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         let ring = self.0.keyring.fresh_ring(asker, customer).await?;
         closed(&ring)?;
         if !ring.entries.is_empty() {

@@ -73,7 +73,7 @@ impl Strongroom {
         customer: CustomerId,
         destination: &Destination,
     ) -> Result<Returns> {
-        let asker = Asker { access, cause: None };
+        let asker = Asker::of(access);
         let ring = self.0.keyring.fresh_ring(asker, customer).await?;
         let order = closed(&ring)?;
         if self.ordered_form(order).await? != destination.form() {
