@@ -6,3 +6,8 @@
 //!
 //! There is no plaintext on the network: TLS with client certificates on TCP, and a Unix
 //! socket with the peer's credentials for jobs on the same host.
+
+pub mod api;
+pub mod endpoints;
+pub mod openapi;
+pub mod problem;

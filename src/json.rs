@@ -6,8 +6,11 @@
 use serde_json::{Map, Value, json};
 
 use crate::id::OrderId;
+use crate::kms::KeyState;
+use crate::register::EpochPhase;
 use crate::ring::{EntryKind, Hold, HoldScope, HoldState, Policy};
 use crate::room::{BlobInfo, CustomerInfo};
+use crate::shred::epoch::{EpochReport, Head, KmsSays, LeftBehind, NextStep};
 use crate::shred::{
     CustomerPlan, Executed, InWindow, KeyPlan, OrderState, OrderStatus, ShredStatus, Unfinished, Verdict,
 };
@@ -226,6 +229,58 @@ fn unfinished(dropped: &Unfinished) -> Value {
         "order": dropped.order,
         "epochs": dropped.epochs,
     })
+}
+
+pub(crate) fn epoch(epoch: &EpochReport) -> Value {
+    let (phase, since) = phase(epoch);
+    json!({
+        "epoch": epoch.number, "kms_key": epoch.kms_key, "began": epoch.began, "state": phase, "since": since,
+        "kms": kms(epoch.kms), "rings": epoch.rings, "register": epoch.register, "next": next(epoch.next),
+        "not_before": epoch.not_before,
+    })
+}
+
+/// Where an epoch stands, and since when.
+pub(crate) fn phase(epoch: &EpochReport) -> (&'static str, Timestamp) {
+    match epoch.phase {
+        EpochPhase::Current => ("current", epoch.began),
+        EpochPhase::Retired { at } => ("retired", at),
+        EpochPhase::Disabled { at } => ("disabled", at),
+        EpochPhase::PendingDeletion { scheduled_at, .. } => ("pending-deletion", scheduled_at),
+        EpochPhase::Gone { seen_at } => ("gone", seen_at),
+    }
+}
+
+pub(crate) fn kms(says: KmsSays) -> &'static str {
+    match says {
+        KmsSays::State(KeyState::Enabled) => "enabled",
+        KmsSays::State(KeyState::Disabled) => "disabled",
+        KmsSays::State(KeyState::PendingDeletion(_)) => "pending-deletion",
+        KmsSays::State(KeyState::Unavailable) => "unavailable",
+        KmsSays::Gone => "gone",
+        KmsSays::Nothing(_) => "unknown",
+    }
+}
+
+pub(crate) fn next(step: NextStep) -> &'static str {
+    match step {
+        NextStep::Rotate => "rotate",
+        NextStep::CompleteRotation => "complete-rotation",
+        NextStep::Disable => "disable",
+        NextStep::Schedule => "schedule",
+        NextStep::SeeGone => "see-gone",
+        NextStep::Look => "look",
+        NextStep::Nothing => "nothing",
+    }
+}
+
+/// Who is left behind.
+pub(crate) fn heads(left: &[LeftBehind]) -> Value {
+    let one = |LeftBehind { head, why }: &LeftBehind| {
+        let customer = if let Head::Ring(customer) = head { Some(customer) } else { None };
+        json!({ "customer": customer, "why": why.to_string() })
+    };
+    left.iter().map(one).collect()
 }
 
 /// A time to the second, as people read it.

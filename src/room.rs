@@ -198,6 +198,8 @@ pub struct CustomerInfo {
     pub strict: bool,
     /// Whether its blobs hold protected health information.
     pub phi: bool,
+    /// Whose hand is on the keys.
+    pub tenancy: Tenancy,
     /// Whether everything is under a legal hold.
     pub held: bool,
     /// The version of the ring.
@@ -220,6 +222,7 @@ impl CustomerInfo {
             suite: settings.suite,
             strict: settings.strict,
             phi: settings.phi,
+            tenancy: settings.tenancy,
             held: ring.is_customer_held(),
             ring_version: ring.version,
             epoch: ring.epoch,

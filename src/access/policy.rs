@@ -171,6 +171,8 @@ codes! {
     Extend = "extend",
     /// To see which customers there are.
     CustomerList = "customer-list",
+    /// To learn the id of the customer of a label.
+    CustomerFind = "customer-find",
     /// To see a customer's settings, policies and holds.
     CustomerRead = "customer-read",
     /// To add a customer.
@@ -226,6 +228,7 @@ impl Operation {
         matches!(
             self,
             Self::CustomerList
+                | Self::CustomerFind
                 | Self::CustomerAdd
                 | Self::ShredRun
                 | Self::EpochRead
@@ -276,6 +279,8 @@ pub struct Subject {
 pub enum Target {
     /// The store, and no customer. Or all customers: then [`Reach::All`] it takes.
     Store,
+    /// Every customer whom they are there for: whoever answers leaves out the others.
+    Covered,
     /// One customer.
     Customer {
         /// Which.

@@ -12,14 +12,9 @@ use super::failure::Failure;
 use super::output::{Column, line, pairs, seconds, table};
 use super::{Answer, Session};
 use crate::error::ErrorKind;
-use crate::kms::KeyState;
-use crate::register::EpochPhase;
+use crate::json::{epoch as report, heads, kms, next, phase};
 use crate::room::KeyChoice;
-use crate::shred::epoch::{
-    EpochReport, EpochStatus, EpochStep, FinishOptions, Head, KmsSays, LeftBehind, NextStep, Rotated,
-    StepTaken,
-};
-use crate::time::Timestamp;
+use crate::shred::epoch::{EpochStatus, EpochStep, FinishOptions, LeftBehind, Rotated, StepTaken};
 
 pub(super) async fn run(session: &Session, command: Epoch) -> Answer {
     match command {
@@ -195,56 +190,6 @@ fn into(object: &mut Value, taken: &StepTaken) {
     };
     object["step"] = step.into();
     object["not_before"] = json!(at);
-}
-
-fn report(epoch: &EpochReport) -> Value {
-    let (phase, since) = phase(epoch);
-    json!({
-        "epoch": epoch.number, "kms_key": epoch.kms_key, "began": epoch.began, "state": phase, "since": since,
-        "kms": kms(epoch.kms), "rings": epoch.rings, "register": epoch.register, "next": next(epoch.next),
-        "not_before": epoch.not_before,
-    })
-}
-
-fn phase(epoch: &EpochReport) -> (&'static str, Timestamp) {
-    match epoch.phase {
-        EpochPhase::Current => ("current", epoch.began),
-        EpochPhase::Retired { at } => ("retired", at),
-        EpochPhase::Disabled { at } => ("disabled", at),
-        EpochPhase::PendingDeletion { scheduled_at, .. } => ("pending-deletion", scheduled_at),
-        EpochPhase::Gone { seen_at } => ("gone", seen_at),
-    }
-}
-
-fn kms(says: KmsSays) -> &'static str {
-    match says {
-        KmsSays::State(KeyState::Enabled) => "enabled",
-        KmsSays::State(KeyState::Disabled) => "disabled",
-        KmsSays::State(KeyState::PendingDeletion(_)) => "pending-deletion",
-        KmsSays::State(KeyState::Unavailable) => "unavailable",
-        KmsSays::Gone => "gone",
-        KmsSays::Nothing(_) => "unknown",
-    }
-}
-
-fn next(step: NextStep) -> &'static str {
-    match step {
-        NextStep::Rotate => "rotate",
-        NextStep::CompleteRotation => "complete-rotation",
-        NextStep::Disable => "disable",
-        NextStep::Schedule => "schedule",
-        NextStep::SeeGone => "see-gone",
-        NextStep::Look => "look",
-        NextStep::Nothing => "nothing",
-    }
-}
-
-fn heads(left: &[LeftBehind]) -> Value {
-    let one = |LeftBehind { head, why }: &LeftBehind| {
-        let customer = if let Head::Ring(customer) = head { Some(customer) } else { None };
-        json!({ "customer": customer, "why": why.to_string() })
-    };
-    left.iter().map(one).collect()
 }
 
 fn left(left: &[LeftBehind]) -> String {

@@ -49,6 +49,12 @@ impl Customer {
         Self { room, id, access, name: None }
     }
 
+    /// Who it is for, and why.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// The opaque id of this customer.
     #[must_use]
     pub fn id(&self) -> CustomerId {

@@ -12,6 +12,10 @@ impl RoleMatrix {
     #[must_use]
     pub const fn allows(role: Role, operation: Operation) -> bool {
         use Operation as Op;
+        // Whoever is there for a customer may know which it is.
+        if matches!(operation, Op::CustomerFind) {
+            return true;
+        }
         match role {
             Role::Writer => matches!(operation, Op::Seal | Op::Extend),
             Role::Reader => {
@@ -134,14 +138,19 @@ impl Policy for RoleMatrix {
             }
             Target::Store => Decision::Allowed(by(*role)),
             Target::Customer { id, .. } if !subject.reach.covers(id) => Decision::Denied(OTHER_CUSTOMER),
-            Target::Customer { phi: true, .. } if !subject.phi => Decision::Denied(OTHER_SEGMENT),
-            Target::Customer { phi: true, .. } if subject.trained_until.is_none_or(|until| until < today) => {
+            // One of them may have PHI.
+            Target::Customer { phi: true, .. } | Target::Covered if !subject.phi => {
+                Decision::Denied(OTHER_SEGMENT)
+            }
+            Target::Customer { phi: true, .. } | Target::Covered
+                if subject.trained_until.is_none_or(|until| until < today) =>
+            {
                 Decision::Denied(UNTRAINED)
             }
             Target::Customer { sessions: true, session: None, .. } if operation.sees_content() => {
                 Decision::Denied(NO_SESSION)
             }
-            Target::Customer { .. } => Decision::Allowed(by(*role)),
+            Target::Customer { .. } | Target::Covered => Decision::Allowed(by(*role)),
         }
     }
 }

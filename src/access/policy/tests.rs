@@ -100,8 +100,16 @@ fn what_concerns_all_customers_is_for_who_is_there_for_all() {
     assert_eq!(rule(&some, Operation::AuditRead, Target::Store), "deny.customer");
     assert_eq!(rule(&some, Operation::AuditRead, customer(OURS)), "role.auditor");
     assert_eq!(rule(&some, Operation::EpochRead, Target::Store), "role.auditor");
-    let all = Subject { reach: Reach::All, ..some };
+    let all = Subject { reach: Reach::All, ..some.clone() };
     assert_eq!(rule(&all, Operation::AuditRead, Target::Store), "role.auditor");
+    // What is left out for them may have been PHI.
+    assert_eq!(rule(&some, Operation::OrderRead, Target::Covered), "role.auditor");
+    assert_eq!(
+        rule(&Subject { phi: false, ..some.clone() }, Operation::OrderRead, Target::Covered),
+        "deny.segment"
+    );
+    let untrained = Subject { trained_until: None, ..some };
+    assert_eq!(rule(&untrained, Operation::OrderRead, Target::Covered), "deny.training");
 }
 
 /// What no role, and no two roles that one may have, are to do together.
@@ -115,6 +123,7 @@ fn duties_are_separated() {
             let reads = matches!(
                 operation,
                 Operation::CustomerList
+                    | Operation::CustomerFind
                     | Operation::CustomerRead
                     | Operation::ShredRead
                     | Operation::OrderRead

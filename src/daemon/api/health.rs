@@ -1,0 +1,91 @@
+//! Whether the daemon is well, and what it counted.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use super::super::endpoints::Endpoint;
+use super::super::problem::Problem;
+use super::{Ask, Shared};
+
+/// What is counted. Nothing in it names anybody.
+#[derive(Debug)]
+pub struct Figures {
+    registry: Registry,
+    requests: Family<Status, Counter<u64, AtomicU64>>,
+    seconds: Histogram,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Status {
+    status: u16,
+}
+
+impl Default for Figures {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("strongroom");
+        let requests = Family::default();
+        let bounds = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0];
+        let seconds = Histogram::new(bounds);
+        registry.register("requests", "Requests that were answered, by status", requests.clone());
+        registry.register(
+            "request_seconds",
+            "How long it took until the head of the answer was there",
+            seconds.clone(),
+        );
+        Self { registry, requests, seconds }
+    }
+}
+
+impl Figures {
+    pub(super) fn count(&self, status: StatusCode, took: Duration) {
+        self.requests.get_or_create(&Status { status: status.as_u16() }).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+}
+
+/// What is open to whoever was let in at all.
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/v1/health", routing::get(health))
+        .route("/v1/ready", routing::get(ready))
+        .route("/v1/openapi.json", routing::get(document))
+}
+
+async fn health() -> Json<Value> {
+    Json(json!({ "status": "alive", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+/// Whether the log can be written, without which nothing is done.
+async fn ready(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, Problem> {
+    shared.room.log().flush().await?;
+    Ok(Json(json!({ "status": "ready", "store": shared.room.store_id() })))
+}
+
+async fn document() -> Json<Value> {
+    Json(super::super::openapi::document())
+}
+
+pub(super) async fn metrics(ask: Ask) -> Result<Response, Problem> {
+    ask.store(Endpoint::Metrics).await?;
+    let mut figures = String::new();
+    text::encode(&mut figures, &ask.shared().figures.registry).map_err(|_| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "configuration", "the figures could not be written")
+    })?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, kind)], figures).into_response())
+}

@@ -1,0 +1,524 @@
+//! The daemon's answers, from the router in memory: what each endpoint does, and for whom.
+#![cfg(feature = "daemon")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, RANGE};
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::{Extension, Router};
+use common::{Raw, TestClock, options, pattern, records_since};
+use serde_json::{Value, json};
+use strongroom::access::policy::{Operation, Policy, Question, Reach, Role, RoleMatrix, Subject, Target};
+use strongroom::access::{Access, Origin, Principal, Purpose};
+use strongroom::audit::{Action, Event, OutcomeResult};
+use strongroom::daemon::api::{Caller, Figures, REQUEST_ID, Shared, router};
+use strongroom::daemon::endpoints::{Endpoint, Row, TABLE};
+use strongroom::daemon::openapi;
+use strongroom::id::{CustomerId, RequestId};
+use strongroom::kms::KmsRegistry;
+use strongroom::kms::local::InsecureLocalKms;
+use strongroom::room::{Customer, KeyChoice, NewCustomer, SealOptions, Strongroom};
+use strongroom::system::SystemEntropy;
+use strongroom::time::{Clock, Day};
+use tower::ServiceExt;
+
+const FROM: Origin = Origin::Address(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
+
+struct Place {
+    room: Strongroom,
+    shared: Arc<Shared>,
+    clock: Arc<TestClock>,
+    acme: Customer,
+    zenith: Customer,
+    _directory: tempfile::TempDir,
+}
+
+fn own() -> Access {
+    Access::new(Principal::service("daemon").unwrap(), Purpose::SystemAdministration)
+}
+
+async fn customer(room: &Strongroom, label: &str, phi: bool) -> Customer {
+    let mut new = NewCustomer::new(label.parse().unwrap(), KeyChoice::New("local".into()));
+    new.phi = phi;
+    room.add_customer(&own(), new).await.unwrap();
+    room.customer(&label.parse().unwrap(), own()).await.unwrap()
+}
+
+impl Place {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (raw, clock) = (Raw::default(), TestClock::at("2026-11-22T02:26:13.000000Z"));
+        let keys = directory.path().join("kms");
+        let local = InsecureLocalKms::open(keys, clock.clone(), Arc::new(SystemEntropy)).unwrap();
+        let kms = KmsRegistry::new().with(Arc::new(local));
+        let epoch = KeyChoice::New("local".into());
+        let (room, _) = Strongroom::init(raw.storages(), kms, epoch, &own(), options(&clock)).await.unwrap();
+        let (acme, zenith) = (customer(&room, "acme", true).await, customer(&room, "zenith", true).await);
+        let shared = Arc::new(Shared {
+            room: room.clone(),
+            policy: Arc::new(RoleMatrix),
+            clock: clock.clone(),
+            body_idle: Duration::from_secs(60),
+            figures: Figures::default(),
+            own: own(),
+        });
+        Self { room, shared, clock, acme, zenith, _directory: directory }
+    }
+
+    fn today(&self) -> Day {
+        self.clock.now().day()
+    }
+
+    /// Somebody there for acme alone, of the PHI segment, trained until today.
+    fn subject(&self, roles: &[Role]) -> Subject {
+        Subject {
+            principal: Principal::service("client").unwrap(),
+            roles: roles.iter().copied().collect(),
+            reach: Reach::These([self.acme.id()].into()),
+            phi: true,
+            trained_until: Some(self.today()),
+        }
+    }
+
+    fn app(&self, subject: Option<Subject>) -> Router {
+        let caller = Caller { subject: subject.map(Arc::new), origin: FROM };
+        router(Arc::clone(&self.shared)).layer(Extension(caller))
+    }
+
+    async fn ask(&self, roles: &[Role], request: Request<Body>) -> Answer {
+        let subject = Subject { reach: Reach::All, ..self.subject(roles) };
+        answer(self.app(Some(subject)), request).await
+    }
+
+    /// What was denied since `from`: action, outcome, rule, customer.
+    async fn denials(&self, from: u64) -> Vec<(Action, String, Option<CustomerId>, Principal, Origin)> {
+        let records = records_since(&self.room, from).await;
+        let ended: BTreeSet<RequestId> = (records.iter())
+            .filter_map(|record| match &record.event {
+                Event::Outcome(outcome) if outcome.result == OutcomeResult::Denied => Some(outcome.request),
+                _ => None,
+            })
+            .collect();
+        let intents = records.iter().filter_map(|record| match &record.event {
+            Event::Intent(intent) if ended.contains(&intent.request) => Some(intent),
+            _ => None,
+        });
+        intents
+            .map(|intent| {
+                let rule = intent.rule.as_ref().map_or_else(String::new, ToString::to_string);
+                (intent.action, rule, intent.customer, intent.principal.clone(), intent.origin)
+            })
+            .collect()
+    }
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Result<Bytes, axum::Error>,
+}
+
+impl Answer {
+    #[track_caller]
+    fn bytes(&self) -> &Bytes {
+        self.body.as_ref().unwrap()
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_slice(self.bytes()).unwrap()
+    }
+
+    #[track_caller]
+    fn is(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{:?}", self.body);
+        self
+    }
+
+    #[track_caller]
+    fn code(&self) -> String {
+        assert_eq!(self.headers[CONTENT_TYPE], "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status.as_u16());
+        problem["code"].as_str().unwrap().to_owned()
+    }
+}
+
+async fn answer(app: Router, request: Request<Body>) -> Answer {
+    let response = app.oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, 1 << 26).await;
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(Body::empty()).unwrap()
+}
+
+fn post(path: &str, value: &Value) -> Request<Body> {
+    let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+    request.body(Body::from(value.to_string())).unwrap()
+}
+
+/// A request that fits an endpoint.
+fn request(row: &Row, customer: CustomerId, blob: &str) -> Request<Body> {
+    let path = row.path.replace("{customer}", &customer.to_string()).replace("{blob}", blob);
+    let missing = RequestId::from_bytes([9; 16]).to_string();
+    let path = path.replace("{order}", &missing).replace("{certificate}", &missing);
+    let body = match row.endpoint {
+        Endpoint::FindBlobs => json!({ "name": "a" }),
+        Endpoint::ExtendBlob => json!({ "until": "2026-11-30" }),
+        Endpoint::AddCustomer => json!({ "label": "acme", "kms_key": "local" }),
+        Endpoint::FindCustomer => json!({ "label": "acme" }),
+        Endpoint::SetCustomer => json!({}),
+        Endpoint::PlaceHold => json!({ "day": "2028-05-22" }),
+        Endpoint::ShredCancel => json!({ "keys": [] }),
+        Endpoint::DraftOrder => json!({
+            "what": { "destroy-days": { "days": ["2028-05-22"] } }, "customer": customer, "requested_by": "person:a",
+        }),
+        Endpoint::QueryAudit => json!({ "customer": customer, "limit": 1 }),
+        Endpoint::RotateEpoch => json!({ "kms_key": "nonsense" }),
+        _ => Value::Null,
+    };
+    let request = Request::builder().method(row.method.clone()).uri(path);
+    match body {
+        Value::Null => request.body(Body::empty()).unwrap(),
+        body => request.header(CONTENT_TYPE, "application/json").body(Body::from(body.to_string())).unwrap(),
+    }
+}
+
+/// What a request for an endpoint concerns, as the policy sees it. `None`: it cannot be said
+/// before more is known, and is asked about elsewhere.
+fn target(row: &Row, id: CustomerId) -> Option<Target> {
+    let customer = Target::Customer { id, phi: true, sessions: false, session: None };
+    match row.endpoint {
+        // Of a note that nobody signed, and of what is not there.
+        Endpoint::RequestOrder | Endpoint::ApproveOrder | Endpoint::FindCustomer => None,
+        Endpoint::ListOrders
+        | Endpoint::ShowOrder
+        | Endpoint::ListCertificates
+        | Endpoint::ShowCertificate => Some(Target::Covered),
+        Endpoint::DraftOrder | Endpoint::QueryAudit => Some(customer),
+        _ if row.path.contains("{customer}") => Some(customer),
+        _ => Some(Target::Store),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_answers_every_role_as_the_matrix_has_it() {
+    let place = Place::new().await;
+    let sealed = place.acme.seal(b"a".to_vec(), SealOptions::new()).await.unwrap().id.to_string();
+    let today = place.today();
+    let mut asked = 0;
+    for row in TABLE {
+        for role in Role::ALL {
+            for (own_customer, phi, trained) in
+                (0..8).map(|bits| (bits & 1 == 0, bits & 2 == 0, bits & 4 == 0))
+            {
+                let id = if own_customer { place.acme.id() } else { place.zenith.id() };
+                let Some(target) = target(row, id) else { continue };
+                let trained_until = if trained { today } else { Day::from_number(today.number() - 1) };
+                let subject = Subject { phi, trained_until: Some(trained_until), ..place.subject(&[*role]) };
+                let question = Question { subject: &subject, operation: row.operation, target, today };
+                let expected = RoleMatrix.decide(&question);
+                let from = place.room.log().head().next();
+                let answer = answer(place.app(Some(subject.clone())), request(row, id, &sealed)).await;
+                let what =
+                    format!("{:?} by {role}, own {own_customer}, phi {phi}, trained {trained}", row.endpoint);
+                let denials = place.denials(from).await;
+                if expected.is_allowed() {
+                    assert!(![401, 403].contains(&answer.status.as_u16()), "{what}: {:?}", answer.body);
+                    assert_ne!(answer.status, 500, "{what}: {:?}", answer.body);
+                    assert!(denials.is_empty(), "{what}: {denials:?}");
+                } else {
+                    assert_eq!(answer.status, 403, "{what}");
+                    if row.method != Method::HEAD {
+                        assert_eq!(
+                            (answer.code(), answer.json()["rule"].as_str()),
+                            ("denied".into(), Some(expected.rule().as_str())),
+                            "{what}"
+                        );
+                    }
+                    let customer = matches!(target, Target::Customer { .. }).then_some(id);
+                    let rule = expected.rule().to_string();
+                    let recorded = (row.action, rule, customer, subject.principal, FROM);
+                    assert_eq!(denials, [recorded], "{what}");
+                }
+                asked += 1;
+            }
+        }
+    }
+    assert_eq!(asked, (TABLE.len() - 3) * Role::ALL.len() * 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_whom_nobody_knows_is_told_nothing_and_recorded() {
+    let place = Place::new().await;
+    for row in TABLE {
+        let from = place.room.log().head().next();
+        let answer = answer(place.app(None), request(row, place.acme.id(), "0")).await;
+        if matches!(row.endpoint, Endpoint::RequestOrder | Endpoint::ApproveOrder)
+            || row.path.contains("{blob}")
+        {
+            assert!([400, 404].contains(&answer.status.as_u16()), "{:?}", row.endpoint);
+            continue;
+        }
+        assert_eq!(answer.status, 401, "{:?}", row.endpoint);
+        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+        let denials = place.denials(from).await;
+        assert_eq!(denials.len(), 1);
+        assert_eq!((denials[0].0, &denials[0].3), (row.action, &Principal::service("unknown").unwrap()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_goes_in_and_comes_out_as_it_was() {
+    let place = Place::new().await;
+    let blobs = format!("/v1/customers/{}/blobs", place.acme.id());
+    let bytes = pattern(3_000_000);
+    let pieces: Vec<Result<Bytes, std::io::Error>> =
+        bytes.chunks(70_001).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+    let sealing = Request::post(&blobs)
+        .header("strongroom-name", "scans%2Fgr%C3%B6%C3%9Fe")
+        .header("strongroom-meta", "ward=7")
+        .header("strongroom-meta", "unit=a%3Db")
+        .header("strongroom-retain-until", "2040-01-01")
+        .header("strongroom-expect-bytes", bytes.len())
+        .header("strongroom-purpose", "TREAT")
+        .header(CONTENT_TYPE, "application/dicom")
+        .body(Body::from_stream(futures_util::stream::iter(pieces)))
+        .unwrap();
+    let from = place.room.log().head().next();
+    let sealed = place.ask(&[Role::Writer], sealing).await.is(201);
+    let blob = sealed.json()["blob"].as_str().unwrap().to_owned();
+    assert_eq!(sealed.headers[LOCATION], format!("{blobs}/{blob}"));
+    assert_eq!(sealed.json()["retain_until"], "2040-01-01");
+    // The request, its purpose and its rule reach the log.
+    let named: RequestId = sealed.headers[REQUEST_ID].to_str().unwrap().parse().unwrap();
+    let records = records_since(&place.room, from).await;
+    let intent = records.iter().find_map(|record| match &record.event {
+        Event::Intent(intent) if intent.action == Action::Seal => Some(intent.clone()),
+        _ => None,
+    });
+    let intent = intent.unwrap();
+    assert_eq!((intent.cause, intent.purpose, intent.origin), (Some(named), Purpose::Treatment, FROM));
+    assert_eq!(intent.rule.unwrap().as_str(), "role.writer");
+
+    let path = format!("{blobs}/{blob}");
+    let whole = place.ask(&[Role::Reader], get(&path)).await.is(200);
+    assert_eq!(*whole.bytes(), bytes);
+    assert_eq!(whole.headers[CONTENT_TYPE], "application/dicom");
+    assert_eq!(whole.headers["strongroom-name"], "scans/gr%C3%B6%C3%9Fe");
+    let pairs: Vec<_> = whole.headers.get_all("strongroom-meta").iter().collect();
+    assert_eq!(pairs, ["unit=a%3Db", "ward=7"]);
+    for (range, from, to) in
+        [("bytes=0-0", 0, 1), ("bytes=16383-16384", 16_383, 16_385), ("bytes=-5", 2_999_995, 3_000_000)]
+    {
+        let mut part = get(&path);
+        part.headers_mut().insert(RANGE, range.parse().unwrap());
+        let part = place.ask(&[Role::Reader], part).await.is(206);
+        assert_eq!(*part.bytes(), bytes[from..to]);
+        assert_eq!(part.headers["content-range"], format!("bytes {from}-{}/3000000", to - 1));
+    }
+    let mut beyond = get(&path);
+    beyond.headers_mut().insert(RANGE, "bytes=3000000-".parse().unwrap());
+    let beyond = place.ask(&[Role::Reader], beyond).await.is(416);
+    assert_eq!(beyond.headers["content-range"], "bytes */3000000");
+    let mut again = get(&path);
+    again.headers_mut().insert(IF_NONE_MATCH, whole.headers[ETAG].clone());
+    assert!(place.ask(&[Role::Reader], again).await.is(304).bytes().is_empty());
+    let head = place.ask(&[Role::BackupJob], Request::head(&path).body(Body::empty()).unwrap()).await.is(200);
+    assert_eq!((head.headers["content-length"].to_str().unwrap(), head.bytes().len()), ("3000000", 0));
+
+    let stat = place.ask(&[Role::Reader], get(&format!("{path}/metadata"))).await.is(200).json();
+    assert_eq!((&stat["name"], &stat["meta"]["ward"]), (&json!("scans/größe"), &json!("7")));
+    let verified = place
+        .ask(&[Role::BackupJob], post(&format!("{path}/verification"), &Value::Null))
+        .await
+        .is(200)
+        .json();
+    assert_eq!((&verified["ok"], &verified["bytes"]), (&json!(true), &json!(3_000_000)));
+    let longer = place
+        .ask(&[Role::Writer], post(&format!("{path}/extension"), &json!({ "until": "2041-01-01" })))
+        .await;
+    assert_eq!(longer.is(200).json()["retain_until"], "2041-01-01");
+    let found =
+        place.ask(&[Role::Reader], post(&format!("{blobs}/find"), &json!({ "name": "scans/größe" }))).await;
+    assert_eq!(found.is(200).json()["blobs"][0]["blob"], blob);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_breaks_off_or_is_of_another_length_leaves_nothing() {
+    let place = Place::new().await;
+    let blobs = format!("/v1/customers/{}/blobs", place.acme.id());
+    let broken = futures_util::stream::iter([Ok(pattern(100_000)), Err(std::io::Error::other("gone"))]);
+    let request = Request::post(&blobs).body(Body::from_stream(broken)).unwrap();
+    assert_eq!(place.ask(&[Role::Writer], request).await.is(400).code(), "io");
+    for expected in ["3", "5"] {
+        let request = Request::post(&blobs)
+            .header("strongroom-expect-bytes", expected)
+            .body(Body::from("four"))
+            .unwrap();
+        assert_eq!(place.ask(&[Role::Writer], request).await.is(400).code(), "io");
+    }
+    let listed = place.ask(&[Role::Reader], get(&blobs)).await.is(200).json();
+    assert_eq!(listed, json!({ "blobs": [], "next": null }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_are_listed_in_pages() {
+    let place = Place::new().await;
+    let blobs = format!("/v1/customers/{}/blobs", place.acme.id());
+    let mut all = BTreeSet::new();
+    for _ in 0..5 {
+        let sealed = place.acme.seal(b"a".to_vec(), SealOptions::new()).await.unwrap();
+        all.insert(sealed.id.to_string());
+    }
+    let (mut seen, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = place.ask(&[Role::Reader], get(&format!("{blobs}?limit=2{after}"))).await.is(200).json();
+        seen.extend(
+            page["blobs"].as_array().unwrap().iter().map(|row| row["blob"].as_str().unwrap().to_owned()),
+        );
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, all.into_iter().collect::<Vec<_>>());
+    for bad in ["limit=0", "limit=1001", "limit=x", "after=x", "other=1"] {
+        let refused = place.ask(&[Role::Reader], get(&format!("{blobs}?{bad}"))).await;
+        assert_eq!(refused.is(400).code(), "invalid-input", "{bad}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_are_told_apart_and_nothing_of_them_is_repeated() {
+    let place = Place::new().await;
+    let acme = place.acme.id();
+    let (blobs, missing) = (format!("/v1/customers/{acme}/blobs"), RequestId::from_bytes([9; 16]));
+    let with = |request: Request<Body>, name: &'static str, value: &'static str| {
+        let (mut parts, body) = request.into_parts();
+        parts.headers.insert(name, value.parse().unwrap());
+        Request::from_parts(parts, body)
+    };
+    for (request, status, code) in [
+        (get("/v1/Jane-Doe"), 404, "no-such-endpoint"),
+        (get("/v1/customers/..%2f..%2fetc/blobs"), 404, "not-found"),
+        (get("/v1/customers/Jane-Doe/blobs"), 404, "not-found"),
+        (get(&format!("/v1/customers/{missing}/blobs")), 404, "not-found"),
+        (get(&format!("{blobs}/{missing}")), 404, "not-found"),
+        (Request::delete(&blobs).body(Body::empty()).unwrap(), 405, "no-such-method"),
+        (with(get(&blobs), "strongroom-purpose", "Jane Doe"), 400, "invalid-input"),
+        (with(get(&blobs), "strongroom-request", "Jane Doe"), 400, "invalid-input"),
+        (with(get(&blobs), "strongroom-session", "Jane Doe"), 400, "invalid-input"),
+        (post(&format!("{blobs}/find"), &json!({ "name": "a", "Jane": "Doe" })), 400, "invalid-input"),
+        (
+            with(post(&format!("{blobs}/find"), &json!({})), "content-type", "text/plain"),
+            415,
+            "unsupported-media-type",
+        ),
+        (post(&format!("{blobs}/find"), &json!({ "name": "x".repeat(70_000) })), 413, "body-too-large"),
+        (
+            with(Request::post(&blobs).body(Body::from("x")).unwrap(), "strongroom-name", "%ff"),
+            400,
+            "invalid-input",
+        ),
+        (
+            with(Request::post(&blobs).body(Body::from("x")).unwrap(), "strongroom-meta", "Jane Doe"),
+            400,
+            "invalid-input",
+        ),
+        (
+            with(Request::post(&blobs).body(Body::from("x")).unwrap(), "strongroom-retain-until", "soon"),
+            400,
+            "invalid-input",
+        ),
+    ] {
+        let what = format!("{request:?}");
+        let answer = place.ask(&[Role::Reader, Role::Writer], request).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{what}");
+        let body = String::from_utf8(answer.bytes().to_vec()).unwrap();
+        assert!(!body.contains("Jane") && !body.contains("xxx"), "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn customers_are_found_by_label_by_whoever_is_there_for_them() {
+    let place = Place::new().await;
+    customer(&place.room, "open", false).await;
+    let find = |label: &str| post("/v1/customers/find", &json!({ "label": label }));
+    let own = answer(place.app(Some(place.subject(&[Role::Writer]))), find("acme")).await.is(200);
+    assert_eq!(own.json()["customer"], place.acme.id().to_string());
+    for label in ["zenith", "nobody"] {
+        let other = answer(place.app(Some(place.subject(&[Role::Writer]))), find(label)).await;
+        assert_eq!(other.is(404).code(), "not-found", "{label}");
+    }
+    // Who is of no PHI segment sees those without PHI.
+    let outside = Subject { phi: false, reach: Reach::All, ..place.subject(&[Role::KeyAdministrator]) };
+    let listed = answer(place.app(Some(outside)), get("/v1/customers")).await.is(200).json();
+    let labels: Vec<_> =
+        listed["customers"].as_array().unwrap().iter().map(|row| row["label"].clone()).collect();
+    assert_eq!(labels, ["open"]);
+    let added = place
+        .ask(
+            &[Role::KeyAdministrator],
+            post(
+                "/v1/customers",
+                &json!({
+                    "label": "new", "kms_key": "local", "retention": "P6Y", "window": "P14D", "phi": false,
+                }),
+            ),
+        )
+        .await
+        .is(201)
+        .json();
+    assert_eq!(
+        (&added["retention"], &added["window"], &added["phi"]),
+        (&json!("P72M"), &json!("P14D"), &json!(false))
+    );
+    let path = format!("/v1/customers/{}", added["customer"].as_str().unwrap());
+    let change = Request::patch(&path).header(CONTENT_TYPE, "application/json");
+    let change = change.body(Body::from(json!({ "retention": "P7Y" }).to_string())).unwrap();
+    assert_eq!(place.ask(&[Role::KeyAdministrator], change).await.is(200).json()["retention"], "P84M");
+    let policies = place.ask(&[Role::PrivacyOfficer], get(&format!("{path}/retention"))).await.is(200).json();
+    assert_eq!(policies["policies"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_asked_and_that_is_in_it() {
+    let place = Place::new().await;
+    place.acme.seal(b"a".to_vec(), SealOptions::new()).await.unwrap();
+    let asked = json!({ "customer": place.acme.id(), "action": "seal" });
+    let page = place.ask(&[Role::Auditor], post("/v1/audit/query", &asked)).await.is(200).json();
+    assert_eq!(page["operations"].as_array().unwrap().len(), 1);
+    assert_eq!(page["operations"][0]["outcome"]["result"], "ok");
+    let asked = json!({ "action": "audit-read" });
+    let page = place.ask(&[Role::Auditor], post("/v1/audit/query", &asked)).await.is(200).json();
+    assert_eq!(page["operations"][0]["rule"], "role.auditor");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_health_and_document_are_there() {
+    let place = Place::new().await;
+    assert_eq!(place.ask(&[], get("/v1/health")).await.is(200).json()["status"], "alive");
+    assert_eq!(place.ask(&[], get("/v1/ready")).await.is(200).json()["status"], "ready");
+    let figures = place.ask(&[Role::Operator], get("/metrics")).await.is(200);
+    let figures = String::from_utf8(figures.bytes().to_vec()).unwrap();
+    assert!(figures.contains("strongroom_requests_total{status=\"200\"} 2"), "{figures}");
+    let document = place.ask(&[], get("/v1/openapi.json")).await.is(200).json();
+    assert_eq!(document, openapi::document());
+    for row in TABLE {
+        let described = &document["paths"][row.path][row.method.as_str().to_lowercase()];
+        assert_eq!(described["operationId"], format!("{:?}", row.endpoint), "{:?}", row.endpoint);
+        assert_eq!(described["x-operation"], row.operation.code());
+    }
+    let judged: BTreeSet<Operation> = TABLE.iter().map(|row| row.operation).collect();
+    assert!(judged.contains(&Operation::Seal));
+}
