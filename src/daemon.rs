@@ -6,3 +6,9 @@
 //!
 //! There is no plaintext on the network: TLS with client certificates on TCP, and a Unix
 //! socket with the peer's credentials for jobs on the same host.
+
+pub mod directory;
+pub mod listen;
+pub mod oidc;
+pub mod peer;
+pub mod tls;
