@@ -121,6 +121,8 @@ mod publish;
 mod put;
 mod rekey;
 mod retention;
+#[cfg(feature = "daemon")]
+mod serve;
 mod shred;
 mod signal;
 mod sink;
@@ -180,6 +182,10 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
     }
     if let Some(failure) = cli.misunderstood() {
         return Err(failure);
+    }
+    #[cfg(feature = "daemon")]
+    if let Command::Serve(command) = &cli.command {
+        return serve::run(&cli.global, command, output);
     }
     let uid = rustix::process::getuid().as_raw();
     let config = Config::resolve(cli.global.given(), |name| std::env::var_os(name), uid)?;
@@ -298,6 +304,8 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Epoch(command) => epoch::run(session, command).await,
         // Done before a session was opened.
         Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
+        #[cfg(feature = "daemon")]
+        Command::Serve(_) => Ok(String::new()),
     }
 }
 

@@ -8,6 +8,13 @@
 //! socket with the peer's credentials for jobs on the same host.
 
 pub mod api;
+pub mod config;
+pub mod directory;
 pub mod endpoints;
+pub mod gate;
+pub mod listen;
+pub mod oidc;
 pub mod openapi;
+pub mod peer;
 pub mod problem;
+pub mod tls;

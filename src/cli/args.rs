@@ -185,11 +185,27 @@ pub(super) enum Command {
     #[command(subcommand)]
     Witness(Witness),
     Doctor(Doctor),
+    #[cfg(feature = "daemon")]
+    Serve(Serve),
     /// Prints a completion script for a shell
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Runs the daemon: the store over HTTPS with client certificates, and on a Unix socket
+///
+/// SIGHUP reads the principals and the TLS files anew. SIGTERM ends it in order, with exit code 0.
+#[cfg(feature = "daemon")]
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Its configuration, a TOML file. The manual has a sample
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// Only reads and checks the configuration, the principals and the TLS files
+    #[arg(long)]
+    pub(super) check: bool,
 }
 
 /// Makes a store

@@ -1,0 +1,319 @@
+//! `serve`: the daemon, from its configuration to its end.
+//!
+//! SIGHUP reads the principals and the TLS files anew, and keeps what it had where they cannot
+//! be used. SIGTERM and SIGINT end it in order: nothing more is accepted, what is under way is
+//! finished or cut when its time is over, the log is closed.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::middleware::from_fn_with_state;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use sd_notify::NotifyState;
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing_subscriber::filter::LevelFilter;
+
+use super::args::{Global, Serve};
+use super::exit::Exit;
+use super::failure::Failure;
+use super::keys::LocalKeys;
+use super::output::{Output, line};
+use super::{log_key, no_store, options};
+use crate::access::policy::RoleMatrix;
+use crate::access::{Access, Principal, Purpose};
+use crate::config::Config;
+use crate::daemon::api::{Figures, Shared, router};
+use crate::daemon::config::{DaemonConfig, LogFormat, LogLevel};
+use crate::daemon::directory::{ConfigError, Directory};
+use crate::daemon::gate::{Gate, admit};
+use crate::daemon::listen::{Activated, Listeners};
+use crate::daemon::oidc::Verifier;
+use crate::daemon::tls::ReloadingTls;
+use crate::error::Error;
+use crate::room::Strongroom;
+use crate::store::{CreateRoot, Storages};
+use crate::system::SystemClock;
+
+/// How long a file of configuration is at most, in bytes.
+const MAX_LEN: u64 = 4 * 1024 * 1024;
+
+/// Everything that files say, read and checked.
+struct Ready {
+    config: DaemonConfig,
+    tls: Option<Arc<ReloadingTls>>,
+    gate: Arc<Gate>,
+}
+
+pub(super) fn run(global: &Global, command: &Serve, output: Output) -> Result<(), Failure> {
+    harden();
+    let ready = read(command)?;
+    if command.check {
+        let listening = (ready.config.listen.tls, ready.config.listen.unix.as_ref());
+        return output.print(&match output.json {
+            true => line(&json!({ "ok": true, "tls": listening.0, "unix": listening.1 })),
+            false => "the configuration is good\n".to_owned(),
+        });
+    }
+    tell(&ready.config);
+    let runtime = super::runtime()?;
+    let served = runtime.block_on(serve(global, ready, output));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    served
+}
+
+/// No core dump and no debugger may see keys. What the system does not let us have is
+/// left: the manual says so.
+fn harden() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(Resource::Core, none);
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+fn read(command: &Serve) -> Result<Ready, Failure> {
+    let config = DaemonConfig::parse(&text(&command.config)?, &command.config)
+        .map_err(|error| unusable(&command.config, error))?;
+    let tls = config.tls_files().map(ReloadingTls::load).transpose()?.map(Arc::new);
+    let tokens = match config.issuer.is_empty() {
+        true => None,
+        false => Some(Verifier::new(config.issuer.clone(), Arc::new(SystemClock))?),
+    };
+    let gate = Arc::new(Gate::new(directory(&config.principals)?, tokens));
+    Ok(Ready { config, tls, gate })
+}
+
+fn directory(path: &Path) -> Result<Directory, Failure> {
+    Directory::parse(&text(path)?).map_err(|error| unusable(path, error))
+}
+
+fn unusable(path: &Path, error: ConfigError) -> Failure {
+    Failure::new(Exit::Configuration, "configuration", format!("{}, {error}", path.display()))
+}
+
+fn text(path: &Path) -> Result<String, Failure> {
+    let read = || -> io::Result<String> {
+        if fs::metadata(path)?.len() > MAX_LEN {
+            return Err(io::Error::other("it is too long"));
+        }
+        fs::read_to_string(path)
+    };
+    read().map_err(|error| {
+        let message = format!("{} cannot be read: {error}", path.display());
+        Failure::new(Exit::Configuration, "configuration", message)
+    })
+}
+
+/// Where its log goes: standard error, from where the service manager takes it.
+fn tell(config: &DaemonConfig) {
+    let level = match config.log.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(false);
+    // Whoever runs this in one process twice has the first one's.
+    let _ = match config.log.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+/// Where the store is: as the command line says, else the file, else as for every command.
+fn settle(global: &Global, ready: &DaemonConfig) -> Result<Config, Failure> {
+    let (mut given, store) = (global.given(), ready.store.clone());
+    let text = |given: Option<OsString>, here: Option<String>| given.or_else(|| here.map(OsString::from));
+    given.store = text(given.store, store.url);
+    given.blobs = text(given.blobs, store.blobs);
+    given.keys = text(given.keys, store.keys);
+    given.audit = text(given.audit, store.audit);
+    given.log_key = text(given.log_key, store.log_key);
+    given.local_kms = given.local_kms.or(store.local_kms);
+    if given.witnesses.is_empty() {
+        given.witnesses = store.witnesses;
+    }
+    let uid = rustix::process::getuid().as_raw();
+    Ok(Config::resolve(given, |name| std::env::var_os(name), uid)?)
+}
+
+async fn serve(global: &Global, ready: Ready, output: Output) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let config = settle(global, &ready.config)?;
+    let storages = Storages::open(&config.urls, CreateRoot::No, Arc::new(SystemClock))
+        .await
+        .map_err(|error| no_store(&config, error))?;
+    let keys = LocalKeys::new(config.local_kms.clone());
+    let signer = log_key::load(&config.log_key).await?;
+    let room = Strongroom::open(storages, keys.registry(), options(&config, signer)?)
+        .await
+        .map_err(|error| no_store(&config, error))?;
+    let listeners = listen(&ready).await?;
+    let addresses = listeners.addresses();
+
+    let own = Access::new(Principal::service("daemon").map_err(internal)?, Purpose::SystemAdministration);
+    let shared = Shared {
+        room: room.clone(),
+        policy: Arc::new(RoleMatrix),
+        clock: Arc::new(SystemClock),
+        body_idle: ready.config.body_idle(),
+        figures: Figures::default(),
+        own: own.clone(),
+    };
+    let app = router(Arc::new(shared)).layer(from_fn_with_state(Arc::clone(&ready.gate), admit));
+    let (end, ended) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    if let Some(every) = ready.config.tasks.sweep() {
+        tasks.spawn(sweeps(room.clone(), own, every));
+    }
+    if let Some(every) = ready.config.tasks.maintain() {
+        tasks.spawn(maintenance(room.clone(), every));
+    }
+    output.print(&match output.json {
+        true => line(&json!({ "store": room.store_id(), "tls": addresses, "unix": ready.config.listen.unix })),
+        false => addresses.iter().map(|address| format!("listening at https://{address}\n")).collect(),
+    })?;
+    notify(&[NotifyState::Ready]);
+    tracing::info!(store = %room.store_id(), "the daemon serves");
+
+    let serving = listeners.serve(app, ready.config.limits(), ended);
+    tokio::pin!(serving);
+    let drained = loop {
+        tokio::select! {
+            drained = &mut serving => break drained,
+            signal = signals.next() => if signal == Asked::Reload {
+                reload(&ready);
+            } else {
+                notify(&[NotifyState::Stopping]);
+                tracing::info!("the daemon ends when what is under way is done");
+                let _ = end.send(true);
+                break serving.await;
+            }
+        }
+    };
+    // What one of these is at goes on with the next run.
+    tasks.shutdown().await;
+    if drained.cut > 0 {
+        tracing::warn!(connections = drained.cut, "what was not done in time was cut");
+    }
+    Ok(room.close().await?)
+}
+
+fn internal(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Internal, "internal", error.to_string())
+}
+
+/// The sockets that were handed over, or else those of the configuration.
+async fn listen(ready: &Ready) -> Result<Listeners, Failure> {
+    let mut listeners = Listeners::new();
+    if listeners.adopt(Activated::from_environment(), ready.tls.as_ref())? > 0 {
+        return Ok(listeners);
+    }
+    if let (Some(address), Some(tls)) = (ready.config.listen.tls, &ready.tls) {
+        listeners.bind_tls(address, Arc::clone(tls)).await?;
+    }
+    if let Some(path) = &ready.config.listen.unix {
+        listeners.bind_unix(path).await?;
+    }
+    if listeners.is_empty() {
+        let message = "there is nothing to listen at";
+        return Err(Failure::new(Exit::Configuration, "configuration", message)
+            .hint("name an address (`tls`) or a Unix socket (`unix`) under [listen]"));
+    }
+    Ok(listeners)
+}
+
+fn reload(ready: &Ready) {
+    // Either is kept as it was where the new one cannot be used.
+    match directory(&ready.config.principals) {
+        Ok(directory) => {
+            ready.gate.replace(directory);
+            tracing::info!("the principals were read anew");
+        }
+        Err(failure) => tracing::error!(reason = failure.message(), "the principals are as they were"),
+    }
+    match ready.tls.as_ref().map(|tls| tls.reload()) {
+        Some(Ok(())) => tracing::info!("the TLS files were read anew"),
+        Some(Err(error)) => tracing::error!(reason = error.chain(), "the TLS files are as they were"),
+        None => {}
+    }
+}
+
+/// Does what is due, again and again. What fails is tried again the next time.
+async fn sweeps(room: Strongroom, own: Access, every: Duration) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match room.sweep(&own).await {
+            Ok(sweep) => {
+                for (customer, swept) in &sweep.customers {
+                    match swept {
+                        Ok(swept) if swept.dropped.is_empty() => {}
+                        Ok(swept) => tracing::info!(%customer, keys = swept.dropped.len(), "keys were dropped"),
+                        Err(error) => failed(error, "a customer's destruction was refused"),
+                    }
+                }
+            }
+            Err(error) => failed(&error, "destruction was refused"),
+        }
+    }
+}
+
+async fn maintenance(room: Strongroom, every: Duration) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = room.maintain_log().await {
+            failed(&error, "the log could not be maintained");
+        }
+    }
+}
+
+fn failed(error: &Error, what: &'static str) {
+    tracing::error!(kind = error.kind().as_str(), reason = error.chain(), "{what}");
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    // There may be nobody who listens.
+    let _ = sd_notify::notify(state);
+}
+
+/// What a signal asks for.
+#[derive(PartialEq, Eq)]
+enum Asked {
+    Reload,
+    End,
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(internal);
+        Ok(Self {
+            hangup: listen(SignalKind::hangup())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.terminate.recv() => Asked::End,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The daemon's configuration: one TOML file.
+//!
+//! Unknown keys are refused, and what is wrong is told with its line. Nothing of a file's
+//! content is repeated. Where the store is can be said here, or as for every other command.
+//!
+//! ```toml
+#![doc = include_str!("../../examples/strongroom.toml")]
+//! ```
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::directory::ConfigError;
+use super::listen::Limits;
+use super::oidc::IssuerConfig;
+use super::tls::TlsFiles;
+
+/// The file, as it is read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DaemonConfig {
+    /// The mapping of principals, a TOML file of its own ([`Directory`](super::directory::Directory)).
+    pub principals: PathBuf,
+    /// Where the store is, if not as for other commands.
+    #[serde(default)]
+    pub store: StoreConfig,
+    /// Where it listens.
+    #[serde(default)]
+    pub listen: ListenConfig,
+    /// Whose tokens are accepted.
+    #[serde(default)]
+    pub issuer: Vec<IssuerConfig>,
+    /// What clients may take.
+    #[serde(default)]
+    pub limits: LimitsConfig,
+    /// What it tells its operator.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// What it does by itself.
+    #[serde(default)]
+    pub tasks: TasksConfig,
+}
+
+/// Where the store is.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// A URL, or an absolute path.
+    pub url: Option<String>,
+    /// Its blobs, if elsewhere.
+    pub blobs: Option<String>,
+    /// Its keys, if elsewhere.
+    pub keys: Option<String>,
+    /// Its audit log, if elsewhere.
+    pub audit: Option<String>,
+    /// The directory of the local provider's keys.
+    pub local_kms: Option<PathBuf>,
+    /// The log's signing key: a file, or a key of a KMS.
+    pub log_key: Option<String>,
+    /// Witnesses, each a URL, a space and a key.
+    #[serde(default)]
+    pub witnesses: Vec<String>,
+}
+
+/// Where it listens. There is no TCP without TLS.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenConfig {
+    /// A TCP address, for TLS.
+    pub tls: Option<SocketAddr>,
+    /// The server's certificate and those between it and its CA, PEM.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<PathBuf>,
+    /// The CAs whose clients are let in, PEM.
+    pub client_ca: Option<PathBuf>,
+    /// Lists of revoked certificates, PEM.
+    pub crl: Option<PathBuf>,
+    /// A Unix socket, for jobs on this host.
+    pub unix: Option<PathBuf>,
+}
+
+/// What clients may take. What is not said is as in [`Limits::default`].
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// How many connections are open at a time, on each socket.
+    pub connections: Option<usize>,
+    /// How many of them are one peer's.
+    pub connections_per_peer: Option<usize>,
+    /// How long the next piece of a body may take, in seconds: 300 unless it is said.
+    pub body_idle_seconds: Option<u64>,
+    /// How long what is under way may take when the daemon ends, in seconds.
+    pub drain_seconds: Option<u64>,
+}
+
+/// What it tells its operator. It is not the audit log.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// How its lines look.
+    #[serde(default)]
+    pub format: LogFormat,
+    /// From which level on.
+    #[serde(default)]
+    pub level: LogLevel,
+}
+
+/// How the lines of its log look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// From which level on its log has lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "they are those of every log")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+}
+
+/// What it does by itself.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TasksConfig {
+    /// How often what is due is destroyed, in seconds. 0: never, as something else sees to it.
+    pub sweep_seconds: Option<u64>,
+    /// How often the log is maintained and published, in seconds. 0: never.
+    pub maintain_seconds: Option<u64>,
+}
+
+impl TasksConfig {
+    /// The sweep's, unless it is said: an hour.
+    #[must_use]
+    pub fn sweep(&self) -> Option<Duration> {
+        every(self.sweep_seconds, 3600)
+    }
+
+    /// The log's, unless it is said: an hour.
+    #[must_use]
+    pub fn maintain(&self) -> Option<Duration> {
+        every(self.maintain_seconds, 3600)
+    }
+}
+
+fn every(seconds: Option<u64>, unless: u64) -> Option<Duration> {
+    match seconds.unwrap_or(unless) {
+        0 => None,
+        seconds => Some(Duration::from_secs(seconds)),
+    }
+}
+
+impl DaemonConfig {
+    /// Reads a file's text. Paths in it that are not absolute are beside `file`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the line of what cannot be used.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start).min(text.len());
+            let line = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+            ConfigError::new(line, what(error.message()))
+        })?;
+        config.check(text)?;
+        let beside = file.parent().unwrap_or(Path::new("/")).to_owned();
+        let ListenConfig { certificate, key, client_ca, crl, unix, .. } = &mut config.listen;
+        let paths = [certificate, key, client_ca, crl, unix].into_iter().flatten();
+        for path in paths.chain([&mut config.principals]).chain(config.store.local_kms.as_mut()) {
+            *path = beside.join(&*path);
+        }
+        Ok(config)
+    }
+
+    fn check(&self, text: &str) -> Result<(), ConfigError> {
+        let line = |table: &str| {
+            let found = text.lines().position(|line| line.trim_start().starts_with(table));
+            found.map_or(1, |line| line + 1)
+        };
+        let listen = &self.listen;
+        let files = [&listen.certificate, &listen.key, &listen.client_ca];
+        let wrong = |what| Err(ConfigError::new(line("[listen]"), what));
+        if listen.tls.is_some() && files.iter().any(|file| file.is_none()) {
+            return wrong("TLS takes a certificate, its key, and the CA of the clients: name all three");
+        }
+        if listen.tls.is_none() && listen.crl.iter().chain(files.into_iter().flatten()).next().is_some() {
+            return wrong("the TLS files are for an address: say `tls = \"0.0.0.0:8443\"`, or leave them out");
+        }
+        let limits = self.limits;
+        let none = [limits.connections, limits.connections_per_peer].contains(&Some(0))
+            || [limits.body_idle_seconds, limits.drain_seconds].contains(&Some(0));
+        if none {
+            return Err(ConfigError::new(line("[limits]"), "a limit of 0 lets nothing through: leave it out, or say more"));
+        }
+        Ok(())
+    }
+
+    /// The TLS files, if it listens on TCP.
+    #[must_use]
+    pub fn tls_files(&self) -> Option<TlsFiles> {
+        let ListenConfig { certificate, key, client_ca, crl, .. } = self.listen.clone();
+        Some(TlsFiles { certificate: certificate?, key: key?, client_ca: client_ca?, crl })
+    }
+
+    /// What connections may take.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        limits.connections = self.limits.connections.unwrap_or(limits.connections);
+        limits.connections_per_peer = self.limits.connections_per_peer.unwrap_or(limits.connections_per_peer);
+        limits.grace = self.limits.drain_seconds.map_or(limits.grace, Duration::from_secs);
+        limits
+    }
+
+    /// How long the next piece of a body may take.
+    #[must_use]
+    pub fn body_idle(&self) -> Duration {
+        Duration::from_secs(self.limits.body_idle_seconds.unwrap_or(300))
+    }
+}
+
+/// A sentence of ours for one of the parser's, which may repeat what is in the file.
+fn what(message: &str) -> &'static str {
+    let kinds = [
+        ("unknown field", "there is no such key here: see the sample in the manual"),
+        ("unknown variant", "this key has a few values, and that is none of them: see the sample in the manual"),
+        ("missing field", "a key is missing: see the sample in the manual"),
+        ("duplicate", "a key is there twice: leave one out"),
+        ("invalid type", "a value of another kind belongs here: see the sample in the manual"),
+        ("invalid socket address", "that is no address and port, as in 0.0.0.0:8443"),
+    ];
+    let found = kinds.iter().find(|(begin, _)| message.starts_with(begin));
+    found.map_or("it is not TOML as it is meant here", |(_, sentence)| sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../../examples/strongroom.toml");
+
+    fn parse(text: &str) -> Result<DaemonConfig, ConfigError> {
+        DaemonConfig::parse(text, Path::new("/etc/strongroom/daemon.toml"))
+    }
+
+    #[test]
+    fn the_sample_is_good_and_its_paths_are_beside_it() {
+        let config = parse(SAMPLE).unwrap();
+        assert_eq!(config.principals, Path::new("/etc/strongroom/principals.toml"));
+        assert!(config.tls_files().is_some() && config.listen.unix.is_some());
+        assert!(!config.issuer.is_empty());
+        let least = parse("principals = \"/p.toml\"").unwrap();
+        assert_eq!(least.principals, Path::new("/p.toml"));
+        assert_eq!((least.tls_files(), least.limits(), least.body_idle().as_secs()), (None, Limits::default(), 300));
+        assert_eq!(least.tasks.sweep(), Some(Duration::from_secs(3600)));
+        let never = parse("principals = \"/p.toml\"\n[tasks]\nsweep_seconds = 0").unwrap();
+        assert_eq!(never.tasks.sweep(), None);
+    }
+
+    #[test]
+    fn each_kind_of_mistake_is_told_with_its_line() {
+        for (text, line, says) in [
+            ("principals = \"p\"\nJane = \"Doe\"", 2, "no such key"),
+            ("principals = \"p\"\n[listen]\nhttp = \"0.0.0.0:80\"", 3, "no such key"),
+            ("principals = \"p\"\n\n[log]\nformat = \"xml\"", 4, "none of them"),
+            ("[listen]\nunix = \"/s\"", 1, "missing"),
+            ("principals = \"p\"\nprincipals = \"q\"", 2, "twice"),
+            ("principals = 7", 1, "another kind"),
+            ("principals = \"p\"\n[listen]\ntls = \"Jane Doe\"", 3, "no address"),
+            ("principals = \"p\"\n[listen]\ntls = \"0.0.0.0:1\"\ncertificate = \"c\"", 2, "all three"),
+            ("principals = \"p\"\n[listen]\nkey = \"k\"", 2, "for an address"),
+            ("principals = \"p\"\n[limits]\nconnections = 0", 2, "limit of 0"),
+            ("principals = \"p\n", 1, "not TOML"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert_eq!(error.line(), line, "{text}: {error}");
+            assert!(error.to_string().contains(says), "{text}: {error}");
+            assert!(!error.to_string().contains("Jane") && !error.to_string().contains("Doe"));
+        }
+    }
+}
