@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -25,8 +25,9 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use sha2::{Digest, Sha256};
 use strongroom::access::Origin;
-use strongroom::daemon::directory::{Credential, Directory, Stranger};
+use strongroom::daemon::directory::{Credential, Directory};
 use strongroom::daemon::listen::{Activated, Drained, Limits, Listeners};
 use strongroom::daemon::peer::{Peer, PeerCredential};
 use strongroom::daemon::tls::{ReloadingTls, TlsFiles};
@@ -84,6 +85,8 @@ struct Server {
     /// How many requests to `/wait` have begun, and what lets them go on.
     waiting: Arc<AtomicUsize>,
     go_on: Arc<Notify>,
+    /// Whom the operator knows.
+    directory_file: Arc<RwLock<Directory>>,
 }
 
 /// Writes a file by renaming, for its owner only.
@@ -162,10 +165,19 @@ impl Server {
                 Body::from("done")
             }
         };
-        let app = Router::new().route("/who", get(who)).route("/wait", get(wait));
+        let directory_file = Arc::new(RwLock::new(Directory::parse("").unwrap()));
+        let mapping = Arc::clone(&directory_file);
+        let known = move |Extension(peer): Extension<Peer>| async move {
+            let mapping = mapping.read().unwrap();
+            match mapping.identify(&Credential::from(&peer)) {
+                Ok(subject) => subject.principal.to_string(),
+                Err(stranger) => format!("{stranger:?}"),
+            }
+        };
+        let app = Router::new().route("/who", get(who)).route("/wait", get(wait)).route("/known", get(known));
         let (stop, stopped) = watch::channel(false);
         let served = tokio::spawn(listeners.serve(app, limits, stopped));
-        Self { directory, ca, tls, address, stop, served, waiting, go_on }
+        Self { directory, ca, tls, address, stop, served, waiting, go_on, directory_file }
     }
 
     fn socket(&self) -> PathBuf {
@@ -326,8 +338,6 @@ async fn who_has_no_certificate_of_the_ca_is_not_let_in() {
         let key = KeyPair::generate().unwrap();
         Shown { certificate: client_params(name).self_signed(&key).unwrap().der().clone(), key }
     };
-    let mut without_key = server.client();
-    without_key.key = KeyPair::generate().unwrap();
     let blank = shown(&server.ca, &{
         let mut params = client_params(name);
         params.subject_alt_names = vec![SanType::URI("spiffe://clinic/a b".try_into().unwrap())];
@@ -352,12 +362,16 @@ async fn who_has_no_certificate_of_the_ca_is_not_let_in() {
     server.is_alive().await;
 }
 
-/// A ClientHello as clients before TLS 1.3 send it: RFC 5246 s7.4.1.2, without extensions.
+/// A ClientHello as clients before TLS 1.3 send it: RFC 5246 s7.4.1.2.
 fn client_hello(minor: u8) -> Vec<u8> {
     let mut hello = vec![3, minor];
     hello.extend([7; 32]);
-    // No session; ECDHE with ECDSA and RSA, AES-128, with GCM and CBC; no compression.
-    hello.extend([0, 0, 8, 0xc0, 0x2b, 0xc0, 0x2f, 0xc0, 0x09, 0xc0, 0x13, 1, 0]);
+    // No session; ECDHE with ECDSA and AES-128, with GCM and CBC; no compression.
+    hello.extend([0, 0, 4, 0xc0, 0x2b, 0xc0, 0x09, 1, 0]);
+    // P-256, its points uncompressed, ECDSA with SHA-256 on it, the extended master secret.
+    let extensions = [0, 10, 0, 4, 0, 2, 0, 23, 0, 11, 0, 2, 1, 0, 0, 13, 0, 4, 0, 2, 4, 3, 0, 23, 0, 0];
+    hello.extend([0, u8::try_from(extensions.len()).unwrap()]);
+    hello.extend(extensions);
     let len = u8::try_from(hello.len()).unwrap();
     let mut record = vec![22, 3, 1, 0, len + 4, 1, 0, 0, len];
     record.extend(hello);
@@ -366,17 +380,21 @@ fn client_hello(minor: u8) -> Vec<u8> {
 
 #[tokio::test]
 async fn older_versions_of_tls_are_refused() {
+    /// The types of records: RFC 8446 s5.1.
+    const ALERT: u8 = 21;
+    const HANDSHAKE: u8 = 22;
     /// RFC 8446 s6.2.
     const PROTOCOL_VERSION: u8 = 70;
     let server = Server::start(Limits::default()).await;
     for (minor, refused) in [(1, true), (2, true), (3, false)] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(&client_hello(minor)).await.unwrap();
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        // 1.2 fails as well, for its missing extensions, and not for its version.
-        assert_eq!(answer.first(), Some(&21), "an alert: {answer:?}");
-        assert_eq!(answer.get(6) == Some(&PROTOCOL_VERSION), refused, "1.{}: {answer:?}", minor - 1);
+        let mut answer = [0; 7];
+        timeout(LONG, stream.read_exact(&mut answer)).await.expect("in time").unwrap();
+        match refused {
+            true => assert_eq!((answer[0], answer[6]), (ALERT, PROTOCOL_VERSION), "1.{}", minor - 1),
+            false => assert_eq!(answer[0], HANDSHAKE, "1.{}: {answer:?}", minor - 1),
+        }
     }
 }
 
@@ -405,15 +423,28 @@ async fn a_revoked_certificate_is_not_let_in() {
 
 #[tokio::test]
 async fn revocation_by_mapping_counts_on_connections_that_stand() {
-    let client = shown(&ca(), &client_params("spiffe://clinic/backup"));
-    let proven = strongroom::daemon::peer::ClientCertificate::from_der(&client.certificate).unwrap();
+    let server = Server::start(Limits::default()).await;
+    let client = server.client();
     let entry = "[[principal]]\nid = \"service:a\"\nroles = [\"writer\"]\ncustomers = \"all\"\n\
                  certificate = [\"spiffe://clinic/backup\"]\n";
-    let before = Directory::parse(entry).unwrap();
-    let hex = data_encoding::HEXLOWER.encode(proven.fingerprint());
-    let after = Directory::parse(&format!("revoked_certificates = [\"{hex}\"]\n{entry}")).unwrap();
-    assert!(before.identify(&Credential::Certificate(&proven)).is_ok());
-    assert_eq!(after.identify(&Credential::Certificate(&proven)), Err(Stranger::Revoked));
+    let hex = data_encoding::HEXLOWER.encode(&Sha256::digest(&client.certificate));
+    let mut standing = server.connect(Some(&client)).await.unwrap();
+    for (mapping, expected) in [
+        (String::new(), "Unknown"),
+        (entry.to_owned(), "service:a"),
+        (format!("revoked_certificates = [\"{hex}\"]\n{entry}"), "Revoked"),
+        (entry.replace("spiffe://clinic/backup", "spiffe://clinic/other"), "Unknown"),
+    ] {
+        *server.directory_file.write().unwrap() = Directory::parse(&mapping).unwrap();
+        standing.write_all(b"GET /known HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with(expected) {
+            let mut some = [0; 1024];
+            let len = timeout(LONG, standing.read(&mut some)).await.expect("in time").unwrap();
+            assert_ne!(len, 0, "{expected}: {answer}");
+            answer.push_str(std::str::from_utf8(&some[..len]).unwrap());
+        }
+    }
 }
 
 #[tokio::test]
@@ -633,13 +664,14 @@ fn a_socket_that_was_handed_over_is_served() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let answer = runtime().block_on(timeout(LONG, async {
+    let answer = runtime().block_on(async {
         let mut stream = UnixStream::connect(&path).await.unwrap();
         stream.write_all(REQUEST).await.unwrap();
-        read(&mut stream).await.unwrap()
-    }));
+        timeout(LONG, read(&mut stream)).await
+    });
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(answer.expect("it answers in time").contains("\r\n\r\nuser "));
+    let answer = answer.expect("it answers in time").unwrap();
+    assert!(answer.contains("\r\n\r\nuser "), "{answer}");
     assert!(path.exists(), "it is not ours to take away");
 }
