@@ -176,7 +176,12 @@ impl Claims {
 
     #[cfg(test)]
     pub(super) fn for_test(issuer: &str, subject: &str, second_factor: bool) -> Self {
-        Self { issuer: issuer.to_owned(), subject: subject.to_owned(), expires: Timestamp::MAX, second_factor }
+        Self {
+            issuer: issuer.to_owned(),
+            subject: subject.to_owned(),
+            expires: Timestamp::MAX,
+            second_factor,
+        }
     }
 }
 

@@ -159,7 +159,9 @@ fn names(certificate: &X509Certificate<'_>) -> Option<(Vec<String>, Vec<String>)
     for name in &found.value.general_names {
         match name {
             GeneralName::URI(uri) => uris.push(is_uri(uri).then(|| (*uri).to_owned())?),
-            GeneralName::DNSName(name) => dns_names.push(is_dns_name(name).then(|| name.to_ascii_lowercase())?),
+            GeneralName::DNSName(name) => {
+                dns_names.push(is_dns_name(name).then(|| name.to_ascii_lowercase())?)
+            }
             GeneralName::Invalid(..) => return None,
             _ => {}
         }

@@ -184,7 +184,9 @@ fn config(files: &TlsFiles) -> Result<ServerConfig> {
             Some(path) => verifier.with_crls(lists(path)?).enforce_revocation_expiration(),
             None => verifier,
         };
-        verifier.build().map_err(|_| unfit("the client CAs or the lists of revoked certificates cannot be used"))?
+        verifier
+            .build()
+            .map_err(|_| unfit("the client CAs or the lists of revoked certificates cannot be used"))?
     };
     let chain = certificates(
         &files.certificate,
@@ -274,4 +276,172 @@ fn stamp(files: &TlsFiles) -> Stamp {
 
 fn unfit(message: &'static str) -> Error {
     Error::new(ErrorKind::Configuration, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa,
+        KeyIdMethod, KeyPair, KeyUsagePurpose, date_time_ymd,
+    };
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A directory with usable files, and the CA that has made them.
+    struct Files {
+        directory: TempDir,
+        ca: CertifiedIssuer<'static, KeyPair>,
+    }
+
+    impl Files {
+        fn new() -> Self {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+            let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+            let files = Self { directory: tempfile::tempdir().unwrap(), ca };
+            files.write("ca", &files.ca.pem());
+            files.renew();
+            files
+        }
+
+        /// A new certificate for a new key.
+        fn renew(&self) {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            self.write("certificate", &params.signed_by(&key, &self.ca).unwrap().pem());
+            self.write("key", &key.serialize_pem());
+        }
+
+        fn crl(&self) -> String {
+            let params = CertificateRevocationListParams {
+                this_update: date_time_ymd(2020, 1, 1),
+                next_update: date_time_ymd(2100, 1, 1),
+                crl_number: 1.into(),
+                issuing_distribution_point: None,
+                revoked_certs: vec![],
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            params.signed_by(&self.ca).unwrap().pem().unwrap()
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        /// By renaming, and for the owner only.
+        fn write(&self, name: &str, text: &str) {
+            let new = self.path("new");
+            fs::write(&new, text).unwrap();
+            fs::set_permissions(&new, Permissions::from_mode(0o600)).unwrap();
+            fs::rename(&new, self.path(name)).unwrap();
+        }
+
+        fn files(&self) -> TlsFiles {
+            TlsFiles {
+                certificate: self.path("certificate"),
+                key: self.path("key"),
+                client_ca: self.path("ca"),
+                crl: self.path("crl").exists().then(|| self.path("crl")),
+            }
+        }
+
+        fn load(&self) -> Result<ReloadingTls> {
+            ReloadingTls::load(self.files())
+        }
+    }
+
+    #[test]
+    fn nothing_is_resumed_and_both_protocols_are_offered() {
+        let config = Files::new().load().unwrap().current();
+        assert_eq!(config.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        assert_eq!((config.send_tls13_tickets, config.max_early_data_size), (0, 0));
+        assert!(!config.session_storage.can_cache());
+        assert!(!config.ticketer.enabled());
+        assert!(config.require_ems);
+    }
+
+    #[test]
+    fn a_key_is_for_its_owner() {
+        let files = Files::new();
+        for (mode, fit) in
+            [(0o600, true), (0o400, true), (0o640, true), (0o644, false), (0o660, false), (0o604, false)]
+        {
+            fs::set_permissions(files.path("key"), Permissions::from_mode(mode)).unwrap();
+            let loaded = files.load();
+            assert_eq!(loaded.is_ok(), fit, "{mode:o}");
+            if let Err(error) = loaded {
+                assert!(error.to_string().contains("0600"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_and_not_repeated() {
+        for (name, text) in [
+            ("certificate", ""),
+            ("certificate", "SECRET"),
+            ("certificate", "-----BEGIN CERTIFICATE-----\nSECRET\n-----END CERTIFICATE-----\n"),
+            ("key", ""),
+            ("key", "-----BEGIN PRIVATE KEY-----\nU0VDUkVU\n-----END PRIVATE KEY-----\n"),
+            ("ca", ""),
+            ("ca", "-----BEGIN CERTIFICATE-----\nU0VDUkVU\n-----END CERTIFICATE-----\n"),
+            ("crl", ""),
+            ("crl", "-----BEGIN X509 CRL-----\nU0VDUkVU\n-----END X509 CRL-----\n"),
+        ] {
+            let files = Files::new();
+            files.write(name, text);
+            let error = files.load().expect_err(name);
+            assert_eq!(error.kind(), ErrorKind::Configuration, "{name}");
+            assert!(
+                !error.chain().contains("SECRET") && !error.chain().contains("U0VD"),
+                "{}",
+                error.chain()
+            );
+        }
+        let files = Files::new();
+        files.write("key", &KeyPair::generate().unwrap().serialize_pem());
+        assert!(files.load().unwrap_err().to_string().contains("do not go together"));
+        fs::remove_file(files.path("key")).unwrap();
+        assert!(files.load().unwrap_err().to_string().contains("cannot be read"));
+        let files = Files::new();
+        files.write("crl", &files.crl());
+        assert!(files.load().is_ok());
+    }
+
+    #[test]
+    fn changed_files_are_taken_and_broken_ones_are_not() {
+        let files = Files::new();
+        let tls = files.load().unwrap();
+        let first = tls.current();
+        assert!(tls.reload_if_changed().is_none());
+        assert!(Arc::ptr_eq(&first, &tls.current()));
+
+        files.renew();
+        assert!(matches!(tls.reload_if_changed(), Some(Ok(()))));
+        let second = tls.current();
+        assert!(!Arc::ptr_eq(&first, &second));
+
+        // Half of a change: told once, and tried until it is whole.
+        let (certificate, key) = (fs::read(files.path("certificate")).unwrap(), KeyPair::generate().unwrap());
+        files.write("key", &key.serialize_pem());
+        assert!(matches!(tls.reload_if_changed(), Some(Err(_))));
+        assert!(tls.reload_if_changed().is_none());
+        assert!(tls.reload().is_err());
+        assert!(Arc::ptr_eq(&second, &tls.current()));
+        assert_eq!(fs::read(files.path("certificate")).unwrap(), certificate);
+        files.renew();
+        assert!(matches!(tls.reload_if_changed(), Some(Ok(()))));
+        assert!(!Arc::ptr_eq(&second, &tls.current()));
+
+        fs::remove_file(files.path("ca")).unwrap();
+        assert!(matches!(tls.reload_if_changed(), Some(Err(_))));
+        files.write("ca", &files.ca.pem());
+        assert!(matches!(tls.reload_if_changed(), Some(Ok(()))));
+        assert!(tls.reload().is_ok());
+    }
 }

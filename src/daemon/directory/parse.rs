@@ -115,12 +115,16 @@ pub(super) fn parse(toml: &str) -> Result<Directory, ConfigError> {
         }
         let credentials = entry.credentials(&subject.principal, &lines)?;
         if credentials.is_empty() {
-            return Err(lines.wrong(at, "a principal without `certificate`, `uid` and `token` can never be known"));
+            return Err(
+                lines.wrong(at, "a principal without `certificate`, `uid` and `token` can never be known")
+            );
         }
         let place = directory.subjects.len();
         for (key, span) in credentials {
             if directory.credentials.insert(key, place).is_some() {
-                return Err(lines.wrong(&span, "this credential is there twice: it can be of one principal, once"));
+                return Err(
+                    lines.wrong(&span, "this credential is there twice: it can be of one principal, once")
+                );
             }
         }
         directory.subjects.push(subject);
@@ -152,7 +156,13 @@ impl Entry {
                 Some(text.get_ref().parse::<Day>().map_err(|_| lines.wrong(&text.span(), wrong))?)
             }
         };
-        Ok(Subject { principal, roles: self.roles(lines)?, reach: self.reach(lines)?, phi: self.phi, trained_until })
+        Ok(Subject {
+            principal,
+            roles: self.roles(lines)?,
+            reach: self.reach(lines)?,
+            phi: self.phi,
+            trained_until,
+        })
     }
 
     fn roles(&self, lines: &Lines<'_>) -> Result<BTreeSet<Role>, ConfigError> {
@@ -165,14 +175,18 @@ impl Entry {
                 )
             })?;
             if !roles.iter().all(|other| RoleMatrix::go_together(role, *other)) {
-                return Err(wrong("this role does not go together with another one of theirs: give it to another"));
+                return Err(wrong(
+                    "this role does not go together with another one of theirs: give it to another",
+                ));
             }
             if !roles.insert(role) {
                 return Err(wrong("this role is there twice: take one out"));
             }
         }
         match roles.is_empty() {
-            true => Err(lines.wrong(&self.id.span(), "without a role a principal may do nothing: give them one")),
+            true => {
+                Err(lines.wrong(&self.id.span(), "without a role a principal may do nothing: give them one"))
+            }
             false => Ok(roles),
         }
     }
@@ -181,15 +195,19 @@ impl Entry {
         let list = match self.customers.get_ref() {
             Customers::Word(word) if word == "all" => return Ok(Reach::All),
             Customers::Word(_) => {
-                return Err(lines.wrong(&self.customers.span(), "`customers` is \"all\" or a list of customer ids"));
+                return Err(
+                    lines.wrong(&self.customers.span(), "`customers` is \"all\" or a list of customer ids")
+                );
             }
             Customers::List(list) => list,
         };
         let mut customers = BTreeSet::new();
         for text in list {
             let wrong = |what| lines.wrong(&text.span(), what);
-            let id: CustomerId =
-                text.get_ref().parse().map_err(|_| wrong("this is not the id of a customer, as `customer list` shows it"))?;
+            let id: CustomerId = text
+                .get_ref()
+                .parse()
+                .map_err(|_| wrong("this is not the id of a customer, as `customer list` shows it"))?;
             if !customers.insert(id) {
                 return Err(wrong("this customer is there twice: take one out"));
             }
@@ -211,7 +229,8 @@ impl Entry {
             let Token { issuer, subject } = token.get_ref();
             let fit = |text: &str| !text.is_empty() && text.len() <= MAX_TOKEN_NAME_LEN;
             if !fit(issuer) || !fit(subject) {
-                return Err(lines.wrong(&token.span(), "the issuer and the subject of a token are 1 to 255 bytes each"));
+                return Err(lines
+                    .wrong(&token.span(), "the issuer and the subject of a token are 1 to 255 bytes each"));
             }
             keys.push((Key::Token { issuer: issuer.clone(), subject: subject.clone() }, token.span()));
         }
@@ -219,7 +238,9 @@ impl Entry {
         if let Principal::Unix(uid) = principal {
             let own = Key::Uid(*uid);
             if let Some((_, span)) = keys.iter().find(|(key, _)| *key != own) {
-                return Err(lines.wrong(span, "a `unix:` principal is known by its own uid alone: name a service"));
+                return Err(
+                    lines.wrong(span, "a `unix:` principal is known by its own uid alone: name a service")
+                );
             }
         }
         Ok(keys)
@@ -261,7 +282,9 @@ impl Lines<'_> {
             match message {
                 "missing field `id`" => "this principal has no `id`",
                 "missing field `roles`" => "this principal has no `roles`",
-                "missing field `customers`" => "this principal has no `customers`: \"all\", or a list of their ids",
+                "missing field `customers`" => {
+                    "this principal has no `customers`: \"all\", or a list of their ids"
+                }
                 _ => "this token has no `issuer` or no `subject`",
             }
         } else if message.starts_with("invalid") {

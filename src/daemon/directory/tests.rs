@@ -128,8 +128,11 @@ fn a_certificate_may_be_known_by_its_fingerprint() {
 
 #[test]
 fn a_certificate_with_the_names_of_two_is_nobodys() {
-    let text =
-        format!("{}{}", with("certificate = [\"a.example\"]"), with("certificate = [\"b.example\"]").replace("service:a", "service:b"));
+    let text = format!(
+        "{}{}",
+        with("certificate = [\"a.example\"]"),
+        with("certificate = [\"b.example\"]").replace("service:a", "service:b")
+    );
     let directory = Directory::parse(&text).unwrap();
     let both = certificate(&["a.example", "b.example"]);
     assert_eq!(who(&directory, Credential::Certificate(&both)), Err(Stranger::Ambiguous));
@@ -161,7 +164,11 @@ fn what_is_wrong_is_told_by_its_line_and_not_repeated() {
         (with("uid = [1]").replace("\"reader\"", "\"reader\", \"reader\""), 3, "twice"),
         (with("uid = [1]").replace("\"reader\"", ""), 2, "without a role"),
         (with("uid = [1]").replace("\"reader\"", "\"reader\",\n\"auditor\""), 4, "does not go together"),
-        (with("uid = [1]").replace("\"reader\"", "\"key-administrator\", \"privacy-officer\""), 3, "go together"),
+        (
+            with("uid = [1]").replace("\"reader\"", "\"key-administrator\", \"privacy-officer\""),
+            3,
+            "go together",
+        ),
         (with("uid = [1]").replace("\"all\"", "\"SECRET\""), 4, "\"all\" or a list"),
         (with("uid = [1]").replace("\"all\"", "[\n\"SECRET\"]"), 5, "not the id of a customer"),
         (with("uid = [1]").replace("\"all\"", "7"), 4, "another kind"),

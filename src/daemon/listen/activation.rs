@@ -43,7 +43,9 @@ impl Activated {
         if let Ok(Some(listener)) = self.0.take_unix_listener(place) {
             listener.set_nonblocking(true).map_err(|error| unfit().with_source(error))?;
             let listener = tokio::net::UnixListener::from_std(listener);
-            return Ok(Socket::Unix(UnixSocket::handed_over(listener.map_err(|error| unfit().with_source(error))?)));
+            return Ok(Socket::Unix(UnixSocket::handed_over(
+                listener.map_err(|error| unfit().with_source(error))?,
+            )));
         }
         let listener = self.0.take_tcp_listener(place).ok().flatten().ok_or_else(unfit)?;
         let tls = tls.ok_or_else(|| {

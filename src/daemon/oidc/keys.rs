@@ -149,7 +149,8 @@ impl Keys {
                 if metadata.issuer != *issuer {
                     return Err("its metadata is of another issuer");
                 }
-                issuer_url(&metadata.jwks_uri, "").map_err(|_| "the URL of its keys is not one of https://")?
+                issuer_url(&metadata.jwks_uri, "")
+                    .map_err(|_| "the URL of its keys is not one of https://")?
             }
         };
         let set: KeySet = self.get(at).await?;
@@ -279,7 +280,8 @@ impl PublicKey {
 
     /// Verifies a token's signature.
     pub(super) fn verify(&self, token: &Token<'_>) -> Result<(), Refusal> {
-        let verified = jsonwebtoken::crypto::verify(token.signature, token.message, &self.key, token.algorithm);
+        let verified =
+            jsonwebtoken::crypto::verify(token.signature, token.message, &self.key, token.algorithm);
         if verified.unwrap_or(false) { Ok(()) } else { Err(Refusal::Signature) }
     }
 }

@@ -18,7 +18,13 @@ pub(super) struct Used(Mutex<HashMap<[u8; 32], Timestamp>>);
 
 impl Used {
     /// Uses a token of `issuer` up.
-    pub(super) fn use_up(&self, issuer: &str, id: &str, expires: Timestamp, now: Timestamp) -> Result<(), Refusal> {
+    pub(super) fn use_up(
+        &self,
+        issuer: &str,
+        id: &str,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let name = name(issuer, id);
         if used.get(&name).is_some_and(|until| *until > now) {

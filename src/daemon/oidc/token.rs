@@ -123,7 +123,8 @@ impl RawClaims {
 /// A NumericDate (RFC 7519 s2) in whole seconds. It may have a fraction, and is not before 1970.
 fn seconds(number: &Number) -> Result<u64, Refusal> {
     let whole = number.as_u64();
-    let fraction = || std::time::Duration::try_from_secs_f64(number.as_f64()?).ok().map(|span| span.as_secs());
+    let fraction =
+        || std::time::Duration::try_from_secs_f64(number.as_f64()?).ok().map(|span| span.as_secs());
     whole.or_else(fraction).ok_or(Refusal::Malformed)
 }
 
