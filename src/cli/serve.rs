@@ -176,7 +176,9 @@ async fn serve(global: &Global, ready: Ready, output: Output) -> Result<(), Fail
         tasks.spawn(maintenance(room.clone(), every));
     }
     output.print(&match output.json {
-        true => line(&json!({ "store": room.store_id(), "tls": addresses, "unix": ready.config.listen.unix })),
+        true => {
+            line(&json!({ "store": room.store_id(), "tls": addresses, "unix": ready.config.listen.unix }))
+        }
         false => addresses.iter().map(|address| format!("listening at https://{address}\n")).collect(),
     })?;
     notify(&[NotifyState::Ready]);
@@ -256,7 +258,9 @@ async fn sweeps(room: Strongroom, own: Access, every: Duration) {
                 for (customer, swept) in &sweep.customers {
                     match swept {
                         Ok(swept) if swept.dropped.is_empty() => {}
-                        Ok(swept) => tracing::info!(%customer, keys = swept.dropped.len(), "keys were dropped"),
+                        Ok(swept) => {
+                            tracing::info!(%customer, keys = swept.dropped.len(), "keys were dropped")
+                        }
                         Err(error) => failed(error, "a customer's destruction was refused"),
                     }
                 }

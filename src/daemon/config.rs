@@ -196,13 +196,18 @@ impl DaemonConfig {
             return wrong("TLS takes a certificate, its key, and the CA of the clients: name all three");
         }
         if listen.tls.is_none() && listen.crl.iter().chain(files.into_iter().flatten()).next().is_some() {
-            return wrong("the TLS files are for an address: say `tls = \"0.0.0.0:8443\"`, or leave them out");
+            return wrong(
+                "the TLS files are for an address: say `tls = \"0.0.0.0:8443\"`, or leave them out",
+            );
         }
         let limits = self.limits;
         let none = [limits.connections, limits.connections_per_peer].contains(&Some(0))
             || [limits.body_idle_seconds, limits.drain_seconds].contains(&Some(0));
         if none {
-            return Err(ConfigError::new(line("[limits]"), "a limit of 0 lets nothing through: leave it out, or say more"));
+            return Err(ConfigError::new(
+                line("[limits]"),
+                "a limit of 0 lets nothing through: leave it out, or say more",
+            ));
         }
         Ok(())
     }
@@ -235,7 +240,10 @@ impl DaemonConfig {
 fn what(message: &str) -> &'static str {
     let kinds = [
         ("unknown field", "there is no such key here: see the sample in the manual"),
-        ("unknown variant", "this key has a few values, and that is none of them: see the sample in the manual"),
+        (
+            "unknown variant",
+            "this key has a few values, and that is none of them: see the sample in the manual",
+        ),
         ("missing field", "a key is missing: see the sample in the manual"),
         ("duplicate", "a key is there twice: leave one out"),
         ("invalid type", "a value of another kind belongs here: see the sample in the manual"),
@@ -263,7 +271,10 @@ mod tests {
         assert!(!config.issuer.is_empty());
         let least = parse("principals = \"/p.toml\"").unwrap();
         assert_eq!(least.principals, Path::new("/p.toml"));
-        assert_eq!((least.tls_files(), least.limits(), least.body_idle().as_secs()), (None, Limits::default(), 300));
+        assert_eq!(
+            (least.tls_files(), least.limits(), least.body_idle().as_secs()),
+            (None, Limits::default(), 300)
+        );
         assert_eq!(least.tasks.sweep(), Some(Duration::from_secs(3600)));
         let never = parse("principals = \"/p.toml\"\n[tasks]\nsweep_seconds = 0").unwrap();
         assert_eq!(never.tasks.sweep(), None);
