@@ -200,7 +200,7 @@ impl Listeners {
         }
         let mut drained = Drained { cut: 0 };
         while let Some(ended) = loops.join_next().await {
-            drained.cut += ended.unwrap_or(0);
+            drained.cut += ended.expect("accepting neither panics nor is aborted");
         }
         drained
     }
@@ -245,7 +245,10 @@ async fn accept(socket: Socket, door: Arc<Door>, mut shutdown: watch::Receiver<b
                     });
                 }
                 // No file descriptors, or a client that went away at once.
-                Err(_) => sleep(ACCEPT_PAUSE).await,
+                Err(error) => {
+                    tracing::warn!(reason = %error.kind(), "a connection cannot be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
             },
         }
         while connections.try_join_next().is_some() {}
@@ -254,6 +257,7 @@ async fn accept(socket: Socket, door: Arc<Door>, mut shutdown: watch::Receiver<b
     drop(socket);
     let all = async { while connections.join_next().await.is_some() {} };
     let _ = timeout(door.limits().grace, all).await;
+    while connections.try_join_next().is_some() {}
     let cut = connections.len();
     connections.shutdown().await;
     cut

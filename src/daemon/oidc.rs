@@ -4,8 +4,8 @@
 //! by the exact text of its URL; its keys are fetched from it over TLS.
 //!
 //! Separate from the [`directory`](super::directory), which says whose a token is, and asks a
-//! person's for a second factor. Below it, [`token`] reads a token and asks nobody, [`keys`]
-//! fetches and keeps the issuers' keys, [`replay`] remembers what may be used once.
+//! person's for a second factor. Below it, `token` reads a token and asks nobody, `keys`
+//! fetches and keeps the issuers' keys, `replay` remembers what may be used once.
 //!
 //! Invariants: [`Claims`] are of a token whose signature was verified under an algorithm
 //! of a fixed list and a key of that algorithm, that is of a configured issuer, for us, and in

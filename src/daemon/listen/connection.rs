@@ -256,6 +256,7 @@ fn too_many() {
 mod tests {
     use super::*;
 
+    #[expect(clippy::disallowed_methods, reason = "the time that tokio has paused")]
     #[tokio::test(start_paused = true)]
     async fn idle_is_counted_from_the_end_of_the_last_request() {
         let activity = Activity::default();
