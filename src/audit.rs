@@ -128,6 +128,7 @@ pub struct Link {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "every other event is an intent")]
 pub enum Event {
     /// A key is about to be used, or a key storage about to be written.
     Intent(Intent),

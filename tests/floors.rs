@@ -31,7 +31,7 @@ const FLOORS: &[(&str, u8, u8)] = &[
     ("retention", 2, 2),
     ("tlog", 2, 2),
     ("witness", 2, 4), // the rules; state, client and server under them
-    ("access", 3, 3),
+    ("access", 3, 2),  // the decisions; who acts, under them
     ("audit", 3, 4),   // the contract and the records; the log under them
     ("cache", 3, 3),
     ("kms", 3, 4), // the contract; the providers under it

@@ -54,6 +54,8 @@ struct Ready {
 
 pub(super) fn run(global: &Global, command: &Serve, output: Output) -> Result<(), Failure> {
     harden();
+    // Before there are threads, which could be reading the environment.
+    let activated = Activated::from_environment();
     let ready = read(command)?;
     if command.check {
         let listening = (ready.config.listen.tls, ready.config.listen.unix.as_ref());
@@ -64,7 +66,7 @@ pub(super) fn run(global: &Global, command: &Serve, output: Output) -> Result<()
     }
     tell(&ready.config);
     let runtime = super::runtime()?;
-    let served = runtime.block_on(serve(global, ready, output));
+    let served = runtime.block_on(serve(global, ready, activated, output));
     runtime.shutdown_timeout(Duration::from_millis(200));
     served
 }
@@ -143,7 +145,7 @@ fn settle(global: &Global, ready: &DaemonConfig) -> Result<Config, Failure> {
     Ok(Config::resolve(given, |name| std::env::var_os(name), uid)?)
 }
 
-async fn serve(global: &Global, ready: Ready, output: Output) -> Result<(), Failure> {
+async fn serve(global: &Global, ready: Ready, activated: Activated, output: Output) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let config = settle(global, &ready.config)?;
     let storages = Storages::open(&config.urls, CreateRoot::No, Arc::new(SystemClock))
@@ -154,7 +156,7 @@ async fn serve(global: &Global, ready: Ready, output: Output) -> Result<(), Fail
     let room = Strongroom::open(storages, keys.registry(), options(&config, signer)?)
         .await
         .map_err(|error| no_store(&config, error))?;
-    let listeners = listen(&ready).await?;
+    let listeners = listen(&ready, activated).await?;
     let addresses = listeners.addresses();
 
     let own = Access::new(Principal::service("daemon").map_err(internal)?, Purpose::SystemAdministration);
@@ -212,9 +214,9 @@ fn internal(error: impl std::fmt::Display) -> Failure {
 }
 
 /// The sockets that were handed over, or else those of the configuration.
-async fn listen(ready: &Ready) -> Result<Listeners, Failure> {
+async fn listen(ready: &Ready, activated: Activated) -> Result<Listeners, Failure> {
     let mut listeners = Listeners::new();
-    if listeners.adopt(Activated::from_environment(), ready.tls.as_ref())? > 0 {
+    if listeners.adopt(activated, ready.tls.as_ref())? > 0 {
         return Ok(listeners);
     }
     if let (Some(address), Some(tls)) = (ready.config.listen.tls, &ready.tls) {
