@@ -96,6 +96,8 @@ use crate::tlog::VerifierKey;
 use crate::witness::client::Witness;
 use crate::witness::http::{HttpWitness, WitnessUrl};
 
+#[cfg(feature = "daemon")]
+mod access;
 mod args;
 mod audit;
 mod audit_only;
@@ -186,6 +188,10 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
     #[cfg(feature = "daemon")]
     if let Command::Serve(command) = &cli.command {
         return serve::run(&cli.global, command, output);
+    }
+    #[cfg(feature = "daemon")]
+    if let Command::Access(command) = cli.command {
+        return access::run(command, output);
     }
     let uid = rustix::process::getuid().as_raw();
     let config = Config::resolve(cli.global.given(), |name| std::env::var_os(name), uid)?;
@@ -305,7 +311,7 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         // Done before a session was opened.
         Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
         #[cfg(feature = "daemon")]
-        Command::Serve(_) => Ok(String::new()),
+        Command::Serve(_) | Command::Access(_) => Ok(String::new()),
     }
 }
 

@@ -509,3 +509,42 @@ fn the_configuration_is_checked_before_anything_is_done() {
     }
     assert!(Path::new(&home.path("daemon.toml")).exists());
 }
+
+#[test]
+fn the_policy_is_asked_without_a_daemon() {
+    let home = Home::new();
+    let ask = |more: &[&str]| {
+        let args =
+            [&["access", "test", "--principals", "principals.toml", "--customer", &home.customer], more]
+                .concat();
+        let output = home.command(&args).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let portal = ["--who", "service:portal", "--do", "open"];
+    assert_eq!(ask(&portal), (0, "allowed by role.reader\n".to_owned()));
+    assert_eq!(ask(&["--who", "service:backup", "--do", "open"]), (77, "denied by deny.role\n".to_owned()));
+    let later = [&portal[..], &["--customer-tenancy"]].concat();
+    assert_eq!(ask(&later), (77, "denied by deny.session\n".to_owned()));
+    assert_eq!(ask(&[&later[..], &["--in-session"]].concat()).0, 0);
+    assert_eq!(ask(&["--who", "service:nobody", "--do", "open"]).0, 66);
+    let roles = home.run(&["access", "roles"]);
+    let manual = include_str!("../src/manual/access.md");
+    assert!(manual.contains(&String::from_utf8(roles.stdout).unwrap()));
+}
+
+/// systemd's own judgement of the unit, where the tool is at hand.
+#[test]
+fn the_unit_is_hardened() {
+    if !Command::new("systemd-analyze").arg("--version").output().is_ok_and(|output| output.status.success())
+    {
+        eprintln!("NOT RUN: there is no systemd-analyze to judge the unit with");
+        return;
+    }
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/strongroom.service");
+    let output =
+        Command::new("systemd-analyze").args(["security", "--offline=true"]).arg(unit).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let level = told.lines().find_map(|line| line.split_once("exposure level for strongroom.service: "));
+    let level: f64 = level.unwrap().1.split(' ').next().unwrap().parse().unwrap();
+    assert!(level <= 1.5, "{told}");
+}

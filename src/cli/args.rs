@@ -18,7 +18,7 @@ use crate::access::{Principal, Purpose};
 use crate::config::Given;
 use crate::doctor::policy::Account;
 use crate::envelope::BlobName;
-use crate::id::{BlobId, Label};
+use crate::id::{BlobId, CustomerId, Label};
 use crate::order::NewPerson;
 use crate::retention::{Period, Window};
 use crate::room::{ByteRange, KeyChoice};
@@ -187,11 +187,55 @@ pub(super) enum Command {
     Doctor(Doctor),
     #[cfg(feature = "daemon")]
     Serve(Serve),
+    /// Says what the daemon's policy would say
+    #[cfg(feature = "daemon")]
+    #[command(subcommand)]
+    Access(Access),
     /// Prints a completion script for a shell
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+#[cfg(feature = "daemon")]
+#[derive(Debug, Subcommand)]
+pub(super) enum Access {
+    Test(AccessTest),
+    /// Prints the table of roles and what each may do
+    Roles,
+}
+
+/// Says whether somebody could do something, and by which rule
+///
+/// It asks the policy and nothing else: no store is needed. The exit code is 77 if it would be denied.
+#[cfg(feature = "daemon")]
+#[derive(Debug, Args)]
+pub(super) struct AccessTest {
+    /// The mapping of principals, as the daemon reads it
+    #[arg(long, value_name = "FILE")]
+    pub(super) principals: PathBuf,
+    /// Who
+    #[arg(long, value_name = "PRINCIPAL")]
+    pub(super) who: crate::access::Principal,
+    /// What: seal, open, hold-place, … (`access roles` prints all)
+    #[arg(long = "do", value_name = "OPERATION")]
+    pub(super) what: crate::access::policy::Operation,
+    /// To which customer, by id; without it, to the store
+    #[arg(long, value_name = "ID")]
+    pub(super) customer: Option<CustomerId>,
+    /// The customer's blobs hold no protected health information
+    #[arg(long, requires = "customer")]
+    pub(super) no_phi: bool,
+    /// The customer's keys are in its own hand
+    #[arg(long, requires = "customer")]
+    pub(super) customer_tenancy: bool,
+    /// A session of the customer's is open
+    #[arg(long, requires = "customer")]
+    pub(super) in_session: bool,
+    /// On this day (YYYY-MM-DD), if not today: training lapses
+    #[arg(long, value_name = "DAY")]
+    pub(super) date: Option<Day>,
 }
 
 /// Runs the daemon: the store over HTTPS with client certificates, and on a Unix socket

@@ -91,7 +91,7 @@ fn read(command: &Serve) -> Result<Ready, Failure> {
     Ok(Ready { config, tls, gate })
 }
 
-fn directory(path: &Path) -> Result<Directory, Failure> {
+pub(super) fn directory(path: &Path) -> Result<Directory, Failure> {
     Directory::parse(&text(path)?).map_err(|error| unusable(path, error))
 }
 
