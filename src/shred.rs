@@ -38,6 +38,7 @@ pub mod offboard;
 mod orders;
 pub mod paths;
 mod plan;
+mod records;
 pub mod rekey;
 mod remains;
 mod status;

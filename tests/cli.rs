@@ -461,6 +461,8 @@ fn a_retention_is_lengthened_and_every_version_of_it_is_kept() {
     home.verify_log();
 }
 
+// With all the commands that there are by default.
+#[cfg(feature = "daemon")]
 #[test]
 fn the_help() {
     let home = Home::empty();

@@ -11,14 +11,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use futures_util::TryStreamExt;
-
 use super::paths::{Paths, Scope};
+use super::records::{OfCustomer, Records, Write};
 use crate::audit::layout::{CertificateStage, Object, OrderStage};
 use crate::audit::operation::Operation;
 use crate::audit::proof::{ProvenOperation, prove_all};
-use crate::audit::query::{Filter, operations};
-use crate::audit::{Action, Intent, KeyRef, OutcomeResult, RingRef, papers};
+use crate::audit::{Action, Intent, RingRef, papers};
 use crate::certificate::{
     self as paper, Assurance, Authority, Blobs, Caches, Certificate, CertificateBody, CheckValue,
     ClockReading, DroppedKey, EpochEnd, Evidence, Format, GoneBy, KeyKind, Limit, Method, RingTransition,
@@ -66,6 +64,17 @@ fn are_gone(dropped: &[&Dropped], register: &Register) -> bool {
     dropped.iter().flat_map(|gone| gone.born..=gone.last).all(is_gone)
 }
 
+/// What is known before certificates are made: which there are, the register, and what the
+/// log has.
+pub(super) type Known<'a> = (&'a Kept, &'a Register, &'a Records);
+
+/// The drops of a ring that have no certificate.
+pub(super) fn uncertified(ring: &Ring, kept: &Kept) -> BTreeMap<u64, BTreeSet<KekId>> {
+    let has_none = |version: &u64| !kept.contains_key(&certificate_id(ring.store, ring.customer, *version));
+    let drops = drops(ring).into_iter().filter(|(version, _)| has_none(version));
+    drops.map(|(version, keys)| (version, keys.into_iter().map(|gone| gone.id).collect())).collect()
+}
+
 impl Strongroom {
     /// Makes the certificates that are missing of one customer, and the final ones that
     /// can be made now. The log has to be published up to the drops.
@@ -73,13 +82,14 @@ impl Strongroom {
         &self,
         asker: Asker<'_>,
         ring: &Arc<Ring>,
-        (kept, register): (&Kept, &Register),
+        (kept, register, records): Known<'_>,
         time: &TrustedTime,
     ) -> Result<Kept> {
         let (mut made, mut failed) = (Kept::new(), None);
         for (version, keys) in drops(ring) {
             // One that cannot be made must not keep the others from it.
-            let of_version = self.certify_drop(asker, ring, (version, &keys), (kept, register), time);
+            let of_version =
+                self.certify_drop(asker, ring, (version, &keys), (kept, register, records), time);
             match of_version.await {
                 Ok(stage) => {
                     let id = certificate_id(ring.store, ring.customer, version);
@@ -97,7 +107,7 @@ impl Strongroom {
         asker: Asker<'_>,
         ring: &Arc<Ring>,
         (version, keys): (u64, &[&Dropped]),
-        (kept, register): (&Kept, &Register),
+        (kept, register, records): Known<'_>,
         time: &TrustedTime,
     ) -> Result<Option<CertificateStage>> {
         let id = certificate_id(ring.store, ring.customer, version);
@@ -110,12 +120,12 @@ impl Strongroom {
         let interim = match interim {
             Some(interim) => interim,
             None => {
-                let body = self.interim(asker, ring, version, keys, time).await?;
+                let body = self.interim(asker, ring, (version, keys), records, time).await?;
                 made = Some(CertificateStage::Interim);
                 self.keep_certificate(asker, body).await?
             }
         };
-        if let Some(body) = self.finality(&interim, keys, register, time).await? {
+        if let Some(body) = self.finality(&interim, keys, (register, records), time).await? {
             self.keep_certificate(asker, body).await?;
             made = Some(CertificateStage::Final);
         }
@@ -166,15 +176,15 @@ impl Strongroom {
         &self,
         asker: Asker<'_>,
         ring: &Arc<Ring>,
-        version: u64,
-        dropped: &[&Dropped],
+        (version, dropped): (u64, &[&Dropped]),
+        records: &Records,
         time: &TrustedTime,
     ) -> Result<CertificateBody> {
         let ids: BTreeSet<KekId> = dropped.iter().map(|gone| gone.id).collect();
         let first = dropped.first().ok_or_else(|| lost("the dropped keys"))?;
-        let paths = self.paths_of(ring, &ids).await?;
-        let scope = paths.scope(ring, version, &ids);
-        let found = self.records_of(ring.customer, version, &ids).await?;
+        let of_customer = records.of(ring.customer).ok_or_else(|| lost("any record of the customer"))?;
+        let scope = of_customer.paths.scope(ring, version, &ids);
+        let found = self.records_of(of_customer, ring.customer, version, &ids).await?;
         let written = found.ring_write.ring.ok_or_else(|| lost("the writing of the ring"))?;
         let authority = match first.order {
             None => Authority::Routine,
@@ -182,7 +192,7 @@ impl Strongroom {
         };
         let evidence = self.evidence(&found.operations).await?;
         let assurance = self.assurance_of(asker, dropped).await?;
-        let survivors = survivors(ring, version, &paths, &scope);
+        let survivors = survivors(ring, version, &of_customer.paths, &scope);
         let stage = CertificateStage::Interim;
         let policy = ring.policies.iter().rev().find(|policy| policy.since <= first.at);
         let policy = policy.unwrap_or_else(|| ring.policy());
@@ -224,7 +234,7 @@ impl Strongroom {
         &self,
         interim: &Certificate,
         dropped: &[&Dropped],
-        register: &Register,
+        (register, records): (&Register, &Records),
         time: &TrustedTime,
     ) -> Result<Option<CertificateBody>> {
         let numbers: BTreeSet<u32> = dropped.iter().flat_map(|gone| gone.born..=gone.last).collect();
@@ -244,9 +254,10 @@ impl Strongroom {
         if time.at() < over {
             return Ok(None);
         }
-        let ended = self.ends_of_epochs(&numbers).await?;
+        let mut ended = Vec::new();
         for (epoch, kms_key, gone) in ends {
-            let [disable, delete] = ended.get(&epoch).ok_or_else(|| lost("the end of an epoch"))?;
+            let [disable, delete] = records.end_of_epoch(epoch).ok_or_else(|| lost("the end of an epoch"))?;
+            ended.extend([disable.clone(), delete.clone()]);
             let local = self.0.keyring.kms.get(&kms_key)?.assurance() == DestructionAssurance::BestEffort;
             body.epochs.push(EpochEnd {
                 epoch,
@@ -257,7 +268,6 @@ impl Strongroom {
                 seen: if local { GoneBy::FileRemoved } else { GoneBy::KmsReportsGone },
             });
         }
-        let ended: Vec<Operation> = ended.into_values().flatten().collect();
         // That they ended well is what the register says; the intents are enough to find them
         // by, and a key may have lived through many epochs.
         let mut evidence = self.evidence(&ended).await?;
@@ -272,33 +282,6 @@ impl Strongroom {
         body.limits = Limit::of(body.stage, body.method.assurance, &body.scope.survivors);
         body.evidence.extend(evidence);
         Ok(Some(body))
-    }
-
-    /// The records by which epochs' keys were disabled and their deletion scheduled: the
-    /// last of each that ended well.
-    async fn ends_of_epochs(&self, numbers: &BTreeSet<u32>) -> Result<BTreeMap<u32, [Operation; 2]>> {
-        // They are in the chain of the store itself, so that not all is read.
-        let store = CustomerId::from_bytes(*self.0.store.as_bytes());
-        let filter = Filter { customer: Some(store), ..Filter::default() };
-        let mut found = operations(&self.log_reader(), &filter, None);
-        let (mut disabled, mut deleted) = (BTreeMap::new(), BTreeMap::new());
-        while let Some(operation) = found.try_next().await? {
-            let Some(KeyRef::Epoch { epoch, .. }) = operation.intent().key else { continue };
-            let into = match operation.intent().action {
-                Action::EpochDisable => &mut disabled,
-                Action::EpochDelete => &mut deleted,
-                _ => continue,
-            };
-            // One that was left without an outcome counts where none ended well.
-            let better = ended_well(&operation) || !into.contains_key(&epoch);
-            if numbers.contains(&epoch) && may_have_ended_well(&operation) && better {
-                into.insert(epoch, operation);
-            }
-        }
-        let both = disabled
-            .into_iter()
-            .filter_map(|(epoch, disable)| deleted.remove(&epoch).map(|delete| (epoch, [disable, delete])));
-        Ok(both.collect())
     }
 
     /// Operations with their proofs, from what is published of the log.
@@ -329,44 +312,25 @@ impl Strongroom {
     }
 
     /// The records of one drop: its tombstones, and the writing of the ring version, which
-    /// is read back. Nodes that lost a race for it may have begun the same and never said
-    /// how it ended: what stands on the storage tells whose it is.
-    async fn records_of(&self, customer: CustomerId, version: u64, keys: &BTreeSet<KekId>) -> Result<Found> {
-        // Whatever the times of its writers: the hash of what stands tells which it was.
-        let filter = Filter { customer: Some(customer), ..Filter::default() };
+    /// is read back.
+    async fn records_of(
+        &self,
+        records: &OfCustomer,
+        customer: CustomerId,
+        version: u64,
+        keys: &BTreeSet<KekId>,
+    ) -> Result<Found> {
         let hash = self.hash_of(customer, version).await?;
-        let mut found = operations(&self.log_reader(), &filter, None);
-        let (mut tombstones, mut ring_write) = (BTreeMap::<KekId, Operation>::new(), None);
-        let mut of_another = false;
-        while let Some(operation) = found.try_next().await? {
-            let intent = operation.intent();
-            match (intent.action, intent.key.clone()) {
-                (Action::ShredDrop, Some(key)) if may_have_ended_well(&operation) => {
-                    let id = match key {
-                        KeyRef::Kek { id, .. } | KeyRef::HoldKey { id } | KeyRef::NameKey { id } => id,
-                        _ => continue,
-                    };
-                    let is_known = tombstones.get(&id).is_some_and(ended_well);
-                    if keys.contains(&id) && (ended_well(&operation) || !is_known) {
-                        tombstones.insert(id, operation);
-                    }
-                }
-                (Action::RingWrite, _) if may_have_ended_well(&operation) => match intent.ring {
-                    Some(ring) if ring == (RingRef { version, hash }) => ring_write = Some(operation),
-                    ring => of_another |= ring.is_some_and(|ring| ring.version == version),
-                },
-                _ => {}
-            }
-        }
-        let ring_write: Operation = ring_write.ok_or_else(|| match of_another {
-            true => not_what_was_written(customer, version),
-            false => lost("the writing of the ring"),
-        })?;
-        if tombstones.len() != keys.len() {
-            return Err(lost("the drop of a key"));
-        }
+        let ring_write = match records.write(RingRef { version, hash }) {
+            Write::By(write) => write.clone(),
+            Write::OfAnother => return Err(not_what_was_written(customer, version)),
+            Write::Unknown => return Err(lost("the writing of the ring")),
+        };
+        let tombstone =
+            |key: &KekId| records.tombstone(*key).cloned().ok_or_else(|| lost("the drop of a key"));
+        let tombstones: Vec<Operation> = keys.iter().map(tombstone).collect::<Result<_>>()?;
         let (written, written_at) = (ring_write.intent().clone(), ring_write.intent_entry().record.time);
-        let operations: Vec<Operation> = tombstones.into_values().chain([ring_write]).collect();
+        let operations: Vec<Operation> = tombstones.into_iter().chain([ring_write]).collect();
         let times = operations.iter().flat_map(|operation| {
             let outcome = operation.outcome_entry().map(|entry| entry.record.time);
             [Some(operation.intent_entry().record.time), outcome]
@@ -420,21 +384,6 @@ struct Found {
     ring_write: Intent,
     /// The latest time in them.
     latest: Timestamp,
-}
-
-fn ended_well(operation: &Operation) -> bool {
-    operation.outcome().is_some_and(|outcome| outcome.result == OutcomeResult::Ok)
-}
-
-/// It did, or nobody knows: its writer died or did not learn how it ended. What stands
-/// then tells.
-fn may_have_ended_well(operation: &Operation) -> bool {
-    operation.outcome().is_none_or(|outcome| {
-        matches!(
-            outcome.result,
-            OutcomeResult::Ok | OutcomeResult::Unknown | OutcomeResult::Unavailable | OutcomeResult::Aborted
-        )
-    })
 }
 
 fn not_what_was_written(customer: CustomerId, version: u64) -> Error {

@@ -78,37 +78,19 @@ impl Paths {
         customer: CustomerId,
         keys: &BTreeSet<KekId>,
     ) -> Result<Self> {
-        let mut paths = Self::default();
-        // Shards have clocks of their own, so that a blob's extension may be met before its
-        // seal: what is passed over, but for seals, is kept aside.
-        let (mut late, mut aside) = (BTreeSet::new(), Vec::new());
         let filter = Filter { customer: Some(customer), ..Filter::default() };
+        let mut under = UnderKeys::new(keys.clone());
         let mut found = operations(reader, &filter, None);
         while let Some(operation) = found.try_next().await? {
-            let Some((blob, key)) = wrap_of(operation.intent()) else { continue };
-            let (known, seals) = (paths.blobs.contains_key(&blob), operation.intent().action == Action::Seal);
-            if !known && !keys.contains(&key) {
-                if !seals {
-                    aside.push((blob, operation));
-                }
-                continue;
+            under.take(&operation);
+        }
+        if under.is_incomplete() {
+            let mut again = operations(reader, &filter, None);
+            while let Some(operation) = again.try_next().await? {
+                under.take_late(&operation);
             }
-            if !known && !seals {
-                // It came under one of the keys later: its other paths were passed over.
-                late.insert(blob);
-            }
-            paths.take_operation(&operation);
         }
-        for (_, operation) in
-            aside.iter().filter(|(blob, _)| paths.blobs.contains_key(blob)).collect::<Vec<_>>()
-        {
-            paths.take_operation(operation);
-        }
-        for blob in late {
-            let of_blob = Self::of_blob(reader, customer, blob).await?;
-            paths.blobs.extend(of_blob.blobs);
-        }
-        Ok(paths)
+        Ok(under.finish())
     }
 
     /// Reads the paths that the log has of all blobs of a customer.
@@ -212,6 +194,70 @@ impl Paths {
             }
         }
         scope
+    }
+}
+
+/// The paths of the blobs under some keys, as the operations of their customer come by.
+///
+/// Shards have clocks of their own, so that a blob's extension may be met before its seal:
+/// what is passed over, but for seals, is kept aside. A blob that came under one of the
+/// keys later is met by that; its seal was passed over, and is looked for once more.
+#[derive(Debug, Default)]
+pub(super) struct UnderKeys {
+    keys: BTreeSet<KekId>,
+    paths: Paths,
+    /// Blobs whose other paths were passed over.
+    late: BTreeSet<BlobId>,
+    /// Their paths.
+    late_paths: Paths,
+    aside: Vec<(BlobId, Operation)>,
+}
+
+impl UnderKeys {
+    pub(super) fn new(keys: BTreeSet<KekId>) -> Self {
+        Self { keys, ..Self::default() }
+    }
+
+    pub(super) fn keys(&self) -> &BTreeSet<KekId> {
+        &self.keys
+    }
+
+    /// Takes the next operation of the customer in.
+    pub(super) fn take(&mut self, operation: &Operation) {
+        let Some((blob, key)) = wrap_of(operation.intent()) else { return };
+        let known = self.paths.blobs.contains_key(&blob);
+        let seals = operation.intent().action == Action::Seal;
+        if !known && !self.keys.contains(&key) {
+            if !seals {
+                self.aside.push((blob, operation.clone()));
+            }
+            return;
+        }
+        if !known && !seals {
+            self.late.insert(blob);
+        }
+        self.paths.take_operation(operation);
+    }
+
+    /// Whether the operations have to come by once more, for [`UnderKeys::take_late`].
+    pub(super) fn is_incomplete(&self) -> bool {
+        !self.late.is_empty()
+    }
+
+    pub(super) fn take_late(&mut self, operation: &Operation) {
+        if operation.intent().blob.is_some_and(|blob| self.late.contains(&blob)) {
+            self.late_paths.take_operation(operation);
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Paths {
+        for (blob, operation) in &self.aside {
+            if self.paths.blobs.contains_key(blob) {
+                self.paths.take_operation(operation);
+            }
+        }
+        self.paths.blobs.extend(self.late_paths.blobs);
+        self.paths
     }
 }
 

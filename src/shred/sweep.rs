@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 
 use super::orders::Orders;
+use super::records::{Records, Wanted};
 use super::{AT_ONCE, ATTEMPTS, certify, routine};
 use crate::access::Access;
 use crate::audit::layout::CertificateStage;
@@ -103,10 +104,15 @@ impl Strongroom {
         // Proofs are of what is published.
         self.0.log.flush().await?;
         self.publish_log().await?;
+        let wanted: Wanted =
+            wanting.iter().map(|ring| (ring.customer, certify::uncertified(ring, &kept))).collect();
+        let wanted: Wanted = wanted.into_iter().filter(|(_, drops)| !drops.is_empty()).collect();
+        let store = CustomerId::from_bytes(*self.0.store.as_bytes());
+        let records = Records::read(&self.log_reader(), store, &wanted).await?;
         let made = futures_util::stream::iter(wanting).map(|ring| {
-            let (kept, register) = (&kept, &*register);
+            let known = (&kept, &*register, &records);
             async move {
-                let made = self.certify(asker, &ring, (kept, register), time).await;
+                let made = self.certify(asker, &ring, known, time).await;
                 (ring.customer, self.note_refusal(asker, ring.customer, made).await)
             }
         });
