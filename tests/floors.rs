@@ -32,11 +32,12 @@ const FLOORS: &[(&str, u8, u8)] = &[
     ("tlog", 2, 2),
     ("witness", 2, 4), // the rules; state, client and server under them
     ("access", 3, 3),
-    ("audit", 3, 4),   // the contract and the records; the log under them
+    ("audit", 3, 4), // the contract and the records; the log under them
     ("cache", 3, 3),
     ("kms", 3, 4), // the contract; the providers under it
     ("register", 3, 3),
     ("ring", 3, 3),
+    ("session", 3, 3),
     ("certificate", 4, 4),
     ("store", 4, 4),
     ("system", 4, 4), // the one place that asks the machine for time and randomness

@@ -19,6 +19,7 @@ pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
                 suite: command.suite,
                 strict: command.strict,
                 phi: !command.no_phi,
+                tenancy: command.tenancy,
             };
             let info = session.room.add_customer(&session.access, new).await.map_err(explain)?;
             Ok(one(session, &info))
@@ -50,6 +51,7 @@ fn to_json(info: &CustomerInfo) -> Value {
         "suite": info.suite.as_str(),
         "strict": info.strict,
         "phi": info.phi,
+        "tenancy": info.tenancy.as_str(),
         "held": info.held,
         "ring_version": info.ring_version,
         "epoch": info.epoch,
@@ -70,6 +72,7 @@ fn one(session: &Session, info: &CustomerInfo) -> String {
         ("suite", info.suite.to_string()),
         ("strict", if info.strict { "yes" } else { "no" }.to_owned()),
         ("PHI", if info.phi { "yes" } else { "no" }.to_owned()),
+        ("tenancy", info.tenancy.to_string()),
         ("legal hold", if info.held { "yes" } else { "no" }.to_owned()),
         ("ring", format!("version {}, epoch {}, {} keys", info.ring_version, info.epoch, info.keys)),
     ];

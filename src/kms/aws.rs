@@ -16,6 +16,8 @@
 //!   to seal and open; `kms:CreateKey` and `kms:TagResource` to make keys;
 //!   `kms:EnableKey`, `kms:DisableKey`, `kms:ScheduleKeyDeletion` and
 //!   `kms:CancelKeyDeletion` to end them, for credentials that nothing else has.
+//!   `kms:CreateGrant`, `kms:ListGrants` and `kms:RevokeGrant` for the customer's own
+//!   credentials, where sessions are opened ([`AwsKmsOptions::grantee`]).
 //! * **Gone for good** ([`KmsErrorKind::KeyDestroyed`]) is a key only where it was
 //!   looked for in the right place: its ARN names the account of our credentials
 //!   and the region that is configured. STS is asked for the former. Elsewhere
@@ -63,6 +65,7 @@ use crate::time::Timestamp;
 mod arn;
 mod failure;
 mod gone;
+mod grants;
 mod signer;
 
 pub use signer::AwsLogSigner;
@@ -93,11 +96,14 @@ pub struct AwsKmsOptions {
     pub endpoint: Option<String>,
     /// When a call ends at the latest, retries included. 10 s unless set.
     pub deadline: Duration,
+    /// Who may unwrap under a grant, by ARN: the role of the nodes that open. Unless set,
+    /// whose credentials make the grant.
+    pub grantee: Option<String>,
 }
 
 impl Default for AwsKmsOptions {
     fn default() -> Self {
-        Self { profile: None, region: None, endpoint: None, deadline: Duration::from_secs(10) }
+        Self { profile: None, region: None, endpoint: None, deadline: Duration::from_secs(10), grantee: None }
     }
 }
 

@@ -9,6 +9,8 @@
 //! | keys | `ring/<customer>/<version>` | one version of a customer's ring |
 //! | keys | `register/<version>` | one version of the store's register |
 //! | keys | `epoch/<number>` | one epoch |
+//! | keys | `session/<customer>/<session>/<paper>` | one paper of a session: `request`, `open`, `end` |
+//! | keys | `session/<customer>/<session>/use/<time>` | that a session was used |
 //! | keys | `label/<tag>` | which customer a label stands for |
 //! | keys | `store` | the marker of a store |
 //!
@@ -22,7 +24,8 @@
 
 use object_store::path::Path;
 
-use crate::id::{BlobId, CustomerId, KekId, base32};
+use crate::id::{BlobId, CustomerId, KekId, SessionId, base32};
+use crate::session::PaperKind;
 use crate::time::{Day, Timestamp};
 
 /// What a keyed hash made of a name or a label.
@@ -224,6 +227,54 @@ pub fn read_label(path: &Path) -> Option<Tag> {
 #[must_use]
 pub fn labels() -> Path {
     Path::from_iter(["label"])
+}
+
+/// Where a paper of a session lives.
+#[must_use]
+pub fn session_paper(customer: CustomerId, session: SessionId, paper: PaperKind) -> Path {
+    session_folder(customer, session).join(paper.as_str())
+}
+
+/// Where it is written that a session was used at `at`.
+#[must_use]
+pub fn session_use(customer: CustomerId, session: SessionId, at: Timestamp) -> Path {
+    session_folder(customer, session).join("use").join(format!("{:016x}", at.micros()))
+}
+
+/// What lies in a session's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfSession {
+    /// A paper.
+    Paper(PaperKind),
+    /// A use at this time.
+    Use(Timestamp),
+}
+
+/// The customer and the session of what lies at `path`, and which of its objects it is,
+/// if it is one.
+#[must_use]
+pub fn read_session(path: &Path) -> Option<(CustomerId, SessionId, OfSession)> {
+    if let Some(["session", customer, session, paper]) = parts(path) {
+        let (customer, session, paper) = (customer.parse().ok()?, session.parse().ok()?, paper.parse().ok()?);
+        let own = session_paper(customer, session, paper) == *path;
+        return own.then_some((customer, session, OfSession::Paper(paper)));
+    }
+    let ["session", customer, session, "use", at] = parts(path)? else { return None };
+    let (customer, session) = (customer.parse().ok()?, session.parse().ok()?);
+    let at = Timestamp::from_micros(u64::from_str_radix(at, 16).ok()?).ok()?;
+    (session_use(customer, session, at) == *path).then_some((customer, session, OfSession::Use(at)))
+}
+
+/// The prefix of all that there is of a session.
+#[must_use]
+pub fn session_folder(customer: CustomerId, session: SessionId) -> Path {
+    sessions_of(customer).join(session.to_string())
+}
+
+/// The prefix of all sessions of a customer.
+#[must_use]
+pub fn sessions_of(customer: CustomerId) -> Path {
+    Path::from_iter(["session", &customer.to_string()])
 }
 
 /// Where the marker of a store lives.
