@@ -174,8 +174,10 @@ impl World {
         });
         let raw = Raw::default();
         let epoch_key = KeyChoice::New("local".into());
-        let made = Strongroom::init(raw.storages(), registry(&kms), epoch_key, &access(), options(&clock));
-        let (room, _) = made.await.unwrap();
+        let (room, _) =
+            Strongroom::init(raw.storages(), registry(&kms), epoch_key, &access(), options(&clock))
+                .await
+                .unwrap();
         let mut new = NewCustomer::new("acme".parse().unwrap(), KeyChoice::New("local".into()));
         new.tenancy = Tenancy::Customer;
         change(&mut new);
