@@ -403,4 +403,22 @@ mod tests {
             assert_eq!(read_name(&prefix.clone().join(entry.clone()), &[7; 32]), None, "{entry}");
         }
     }
+
+    #[test]
+    fn what_is_a_sessions_reads_back_in_one_spelling() {
+        let session = SessionId::from_bytes([5; 16]);
+        let kinds = [PaperKind::Request, PaperKind::Open, PaperKind::End];
+        let papers = kinds.map(|kind| (session_paper(CUSTOMER, session, kind), OfSession::Paper(kind)));
+        let used = (session_use(CUSTOMER, session, at(7)), OfSession::Use(at(7)));
+        for (path, of) in papers.into_iter().chain([used]) {
+            assert_eq!(read_session(&path), Some((CUSTOMER, session, of)));
+            assert!(path.prefix_matches(&session_folder(CUSTOMER, session)));
+            assert_eq!(read_session(&Path::from(format!("{path}/x"))), None);
+            assert_eq!(read_session(&Path::from(path.as_ref().to_uppercase())), None);
+        }
+        let folder = session_folder(CUSTOMER, session);
+        for stray in ["opened", "use", "use/7", "use/00000000000000g7"] {
+            assert_eq!(read_session(&Path::from(format!("{folder}/{stray}"))), None, "{stray}");
+        }
+    }
 }

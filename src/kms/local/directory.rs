@@ -588,12 +588,24 @@ mod tests {
         bytes[50] ^= 1;
         std::fs::write(&file, &bytes).unwrap();
         assert_refused(&directory, "backup");
-        bytes[8..10].copy_from_slice(&[2, !2]);
+        bytes[8..10].copy_from_slice(&[3, !3]);
         std::fs::write(&file, &bytes).unwrap();
         assert_refused(&directory, "upgrade");
         // What cannot be read is not replaced.
         directory.change(ID, at(20_000), |_| Ok(State::Disabled)).unwrap_err();
         assert_eq!(std::fs::read(&file).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_key_that_takes_a_grant_stays_one() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = KeyDirectory::new(home.path().join("keys"));
+        directory.create(ID, &StoredKey { by_grant: true, ..stored() }).unwrap();
+        let bytes = std::fs::read(directory.path.join(key_file(ID))).unwrap();
+        assert_eq!(bytes[8..10], [2, !2], "a program that knows of no grants refuses it");
+        directory.change(ID, at(20_000), |_| Ok(State::Disabled)).unwrap();
+        directory.change(ID, at(20_000), |_| Ok(State::Enabled)).unwrap();
+        assert!(directory.load(ID, at(20_000)).unwrap().by_grant);
     }
 
     #[test]
