@@ -336,7 +336,8 @@ impl Strongroom {
         asker: Asker<'_>,
         customer: CustomerId,
     ) -> Result<std::sync::Arc<Ring>> {
-        let ring = self.0.keyring.ring(asker, customer).await?;
+        // The newest, as its KMS key may be another by now.
+        let ring = self.0.keyring.fresh_ring(asker, customer).await?;
         if ring.settings.tenancy == Tenancy::Customer {
             return Ok(ring);
         }
@@ -355,7 +356,7 @@ impl Strongroom {
             Err(_) => BTreeSet::new(),
         };
         let folders = self.folders(customer).await?;
-        let mut ended = BTreeSet::new();
+        let (mut ended, mut failed) = (BTreeSet::new(), None);
         for (id, folder) in &folders {
             // Of a KMS key that several customers have, the others' grants have no folder here.
             let to_look_at = !folder.has(PaperKind::End) || granted.contains(id);
@@ -370,16 +371,24 @@ impl Strongroom {
                     let opened = Opened { kms_key: kms_key.clone(), at, limits, only: None };
                     Standing { last_use: opened.at, opened, ended: true }
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    failed = failed.or(Some(error));
+                    continue;
+                }
             };
             let over = standing.opened.over(standing.last_use, keyring.session_time());
             if standing.ended || over.is_some() {
                 let why = over.unwrap_or(EndReason::Expired);
-                keyring.end_session(asker, ring, (*id, &standing.opened), why).await?;
-                ended.insert(*id);
+                // One that cannot be ended keeps no other from its end.
+                match keyring.end_session(asker, ring, (*id, &standing.opened), why).await {
+                    Ok(()) => {
+                        ended.insert(*id);
+                    }
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
         }
-        Ok(ended)
+        failed.map_or(Ok(ended), Err)
     }
 
     /// Every session's folder of a customer.

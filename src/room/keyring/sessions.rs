@@ -14,7 +14,7 @@
 //! over" of.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -40,6 +40,8 @@ pub(super) struct Known {
     used: AtomicU64,
     /// The last use that this node wrote down, in microseconds.
     marked: AtomicU64,
+    /// Whether this node saw that it is over, and did what there is to do.
+    seen_over: AtomicBool,
 }
 
 impl Known {
@@ -109,11 +111,13 @@ impl Keyring {
         let used = Timestamp::from_micros(known.used.load(Ordering::Relaxed)).unwrap_or(standing.last_use);
         let over = standing.opened.over(standing.last_use.max(used), now);
         if standing.ended || over.is_some() {
-            known.standing.clear().await;
-            Self::forget_keys(&keys);
-            if let (false, Some(why)) = (standing.ended, over) {
-                // It is over whether or not that can be written: the sweep tries again.
-                let _ = self.end_session(asker, ring, (id, &standing.opened), why).await;
+            // Once, or whoever shows it again and again costs the others their keys each time.
+            if !known.seen_over.swap(true, Ordering::Relaxed) {
+                Self::forget_keys(&keys);
+                if let (false, Some(why)) = (standing.ended, over) {
+                    // It is over whether or not that can be written: the sweep tries again.
+                    let _ = self.end_session(asker, ring, (id, &standing.opened), why).await;
+                }
             }
             return denied("the session is over");
         }
