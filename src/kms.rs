@@ -261,10 +261,10 @@ impl GrantId {
     /// The longest, in bytes.
     pub const MAX_LEN: usize = 128;
 
-    /// The id that a provider gave, if it is 1 to 128 of `A-Z a-z 0-9`.
+    /// The id that a provider gave, if it is 1 to 128 of `A-Z a-z 0-9 -`.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
-        let plain = text.bytes().all(|c| c.is_ascii_alphanumeric());
+        let plain = text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
         (plain && (1..=Self::MAX_LEN).contains(&text.len())).then(|| Self(text.to_owned()))
     }
 
