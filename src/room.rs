@@ -665,6 +665,16 @@ mod tests {
         is_send(|_, customer, _| async move { customer.set_policy(None, None).await });
         is_send(|room, customer, _| async move { room.customers(&customer.access).await });
         is_send(|room, customer, _| async move {
+            let limits = crate::session::SessionLimits::DEFAULT;
+            let session = room.open_session(&customer.access, customer.id, limits).await?;
+            room.end_session(&customer.access, customer.id, session.id).await?;
+            room.sessions(&customer.access, customer.id).await?;
+            let id = room.request_access(&customer.access, customer.id, limits).await?;
+            room.access_requests(&customer.access, customer.id).await?;
+            room.approve_access(&customer.access, customer.id, id).await?;
+            room.end_overdue_sessions(&customer.access).await
+        });
+        is_send(|room, customer, _| async move {
             let new = NewCustomer::new("x".parse()?, KeyChoice::New("local".into()));
             room.add_customer(&customer.access, new)
                 .await
