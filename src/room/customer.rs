@@ -137,10 +137,12 @@ impl Customer {
         close(open, changed).await
     }
 
-    /// Seals all of `source` as a new blob.
+    /// Seals all of `source` as a new blob. It takes no session: outside of one, a node
+    /// seals with keys that it made itself, where the customer's are in its own hand.
     ///
     /// # Errors
-    /// By [`ErrorKind`]; then no blob is visible, but for a failure to record
+    /// By [`ErrorKind`]; [`ErrorKind::Denied`] if the access names a session that is not
+    /// open. Then no blob is visible, but for a failure to record
     /// the outcome, whose message names the blob.
     ///
     /// # Cancel safety
