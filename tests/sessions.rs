@@ -297,11 +297,10 @@ async fn strict_accountability_seals_out_of_session_too() {
 async fn nothing_is_seen_outside_a_session_and_the_attempt_is_on_record() {
     let world = World::new().await;
     let blob = seal(&acme(&world.room, reader()).await, "x").await;
-    let other = Strongroom::end_session;
     let never = SessionId::from_bytes([9; 16]);
     let ended = world.session().await;
     let id = acme(&world.room, reader()).await.id();
-    other(&world.room, &officer(), id, ended.id).await.unwrap();
+    world.room.end_session(&officer(), id, ended.id).await.unwrap();
     let head = world.room.log().head().next();
     for access in [reader(), reader().within(never), reader().within(ended.id)] {
         let acme = acme(&world.room, access.clone()).await;
@@ -373,7 +372,7 @@ async fn a_session_opens_and_its_end_closes_at_the_kms_too() {
     let states: Vec<_> = listed.iter().map(|session| session.state).collect();
     assert_eq!(listed.len(), 2);
     assert!(states.contains(&SessionState::Open) && states.contains(&SessionState::Over(EndReason::Asked)));
-    assert!(listed.iter().any(|listed| *listed == second));
+    assert!(listed.contains(&second));
 }
 
 /// What a node believes is one thing, and what the KMS does another.
@@ -387,11 +386,9 @@ async fn the_kms_refuses_without_a_grant_whatever_a_node_believes() {
     let key = &world.key;
     let head = world.room.log().head().next();
     let receipt = || async {
-        let (intent, receipt) = {
-            let intent = Intent::new(world.room.log().request_id().unwrap(), &officer(), Action::SessionEnd);
-            world.room.log().begin(intent).await.unwrap()
-        };
-        intent.record(OutcomeResult::Ok, None);
+        let intent = Intent::new(world.room.log().request_id().unwrap(), &officer(), Action::SessionEnd);
+        let (open, receipt) = world.room.log().begin(intent).await.unwrap();
+        open.record(OutcomeResult::Ok, None);
         receipt
     };
     assert_eq!(grants.retire_grants(receipt().await, key, session.id).await.unwrap(), 1);
