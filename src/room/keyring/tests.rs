@@ -86,9 +86,10 @@ async fn keys_in_a_customers_own_hand_leave_memory_with_the_session_or_the_term(
     let keyring = &room.0.keyring;
     let outside = Asker { access: &access, cause: None };
     let ring = keyring.ring(outside, acme).await.unwrap();
-    let (entry, own) = keyring.own_entry(&ring, EntryKind::Name).unwrap();
-    let own = Arc::downgrade(&own);
-    let id = entry.data_key;
+    let (id, own) = {
+        let (entry, own) = keyring.own_entry(&ring, EntryKind::Name).unwrap();
+        (entry.data_key, Arc::downgrade(&own))
+    };
     assert_eq!(keyring.data_key(outside, &ring, id).await.unwrap_err().kind(), ErrorKind::Denied);
 
     let session = room.open_session(&access, acme, crate::session::SessionLimits::DEFAULT).await.unwrap();
