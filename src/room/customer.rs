@@ -225,6 +225,10 @@ impl Customer {
     /// it is. Who tries to see blobs without is on record, as `action`.
     async fn enter(&self, action: Action) -> Result<()> {
         let room = &*self.room.0;
+        if room.keyring.is_known_as_held(self.id) {
+            // As a list of ids uses no key, it needs no KMS either.
+            return Ok(());
+        }
         let ring = self.ring().await?;
         let Err(error) = room.keyring.admit(self.asker(), &ring).await else { return Ok(()) };
         let mut intent = Intent::new(room.log.request_id()?, &self.access, action);

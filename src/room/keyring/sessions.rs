@@ -126,6 +126,14 @@ impl Keyring {
         Ok(())
     }
 
+    /// Whether this node has seen a ring of the customer that says that its keys are in our
+    /// hand, which never changes.
+    pub(crate) fn is_known_as_held(&self, customer: CustomerId) -> bool {
+        let keys = self.customer(customer);
+        let newest = lock(&keys.newest);
+        newest.as_ref().is_some_and(|ring| ring.settings.tenancy == Tenancy::Held)
+    }
+
     /// Writes a use down, if the last that was is old. A use that is not written down makes
     /// the session end sooner for others, and never later.
     async fn mark(
