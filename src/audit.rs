@@ -368,6 +368,14 @@ pub enum Action {
     CustomerRead,
     /// The log is asked.
     AuditRead,
+    /// A session begins: its grant is made at the customer's KMS.
+    SessionOpen,
+    /// A session ends: its grant is retired.
+    SessionEnd,
+    /// Somebody asks a customer to be let in.
+    AccessRequest,
+    /// The customer lets them in: a session for them begins.
+    AccessApprove,
 }
 
 /// Which key is used.

@@ -26,6 +26,7 @@ pub(crate) fn customer(info: &CustomerInfo) -> Value {
         "suite": info.suite.as_str(),
         "strict": info.strict,
         "phi": info.phi,
+        "tenancy": info.tenancy.as_str(),
         "held": info.held,
         "ring_version": info.ring_version,
         "epoch": info.epoch,

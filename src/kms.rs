@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::audit::KeyUseReceipt;
 use crate::error::{Error, ErrorKind, Source};
-use crate::id::{BlobId, CustomerId, DataKeyId, KmsKeyId, StoreId};
+use crate::id::{BlobId, CustomerId, DataKeyId, KmsKeyId, SessionId, StoreId};
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
@@ -166,8 +166,117 @@ pub trait KmsDestroyer: Kms {
     async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError>;
 }
 
+/// The part of a KMS that lets a customer's key unwrap for the time of a session, and no
+/// longer: for a key that is in the customer's hand. While no grant stands, the KMS
+/// refuses to unwrap, whatever this program believes.
+///
+/// Give it credentials of the customer's, which the nodes that seal and open do not have:
+/// whoever may make grants may let themselves in.
+///
+/// # Contract
+/// * A key in the customer's hand unwraps what a grant covers while that grant stands:
+///   each pair of [`Grant::constraint`] is in the context of the call. Making data keys
+///   takes no grant.
+/// * `create_grant` is idempotent by the grant's session: asked again for the same one, it
+///   gives the one that stands.
+/// * `retire_grants` takes every grant of a session away, for every later call that starts
+///   after it took effect: at once, or where the provider says so within minutes. None is
+///   no error.
+/// * **Evidence**: each call that changes something takes the receipt of a durable intent
+///   by value.
+/// * **Retry**, **time** and **cancel safety** are those of [`Kms`]. A call that was given
+///   up may have been made: a grant is found again by its session.
+#[async_trait]
+pub trait KmsGrants: Kms {
+    /// Whether `key` can be in a customer's hand: as far as the provider can tell, it
+    /// unwraps under a grant only.
+    ///
+    /// # Errors
+    /// [`KmsError`]; [`KmsErrorKind::Invalid`] if it is known to unwrap without.
+    async fn check_fit(&self, key: &KmsKeyId) -> Result<(), KmsError>;
+
+    /// Lets `key` unwrap what `grant` covers, and returns what the provider calls it.
+    ///
+    /// # Errors
+    /// [`KmsError`], by what to do about it.
+    async fn create_grant(
+        &self,
+        receipt: KeyUseReceipt,
+        key: &KmsKeyId,
+        grant: &Grant,
+    ) -> Result<GrantId, KmsError>;
+
+    /// Takes every grant of `session` on `key` away, and returns how many there were.
+    ///
+    /// # Errors
+    /// [`KmsError`]; then some may stand.
+    async fn retire_grants(
+        &self,
+        receipt: KeyUseReceipt,
+        key: &KmsKeyId,
+        session: SessionId,
+    ) -> Result<usize, KmsError>;
+
+    /// The sessions that have a grant on `key`, sorted. Uses no key, and needs no receipt.
+    ///
+    /// # Errors
+    /// [`KmsError`].
+    async fn grants(&self, key: &KmsKeyId) -> Result<Vec<SessionId>, KmsError>;
+}
+
+/// What a grant lets be done: to unwrap the data keys of one customer of one store,
+/// within one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The store.
+    pub store: StoreId,
+    /// The customer.
+    pub customer: CustomerId,
+    /// The session that it is for, by which it is found again.
+    pub session: SessionId,
+}
+
+impl Grant {
+    /// The pairs that the context of a call must have.
+    #[must_use]
+    pub fn constraint(&self) -> EncryptionContext {
+        EncryptionContext(BTreeMap::from([
+            ("strongroom:store", self.store.to_string()),
+            ("strongroom:customer", self.customer.to_string()),
+        ]))
+    }
+
+    /// Whether it covers a call with this context.
+    #[must_use]
+    pub fn covers(&self, context: &EncryptionContext) -> bool {
+        self.constraint().0.iter().all(|(name, value)| context.0.get(name) == Some(value))
+    }
+}
+
+/// What a provider calls a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantId(String);
+
+impl GrantId {
+    /// The longest, in bytes.
+    pub const MAX_LEN: usize = 128;
+
+    /// The id that a provider gave, if it is 1 to 128 of `A-Z a-z 0-9 -`.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let plain = text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+        (plain && (1..=Self::MAX_LEN).contains(&text.len())).then(|| Self(text.to_owned()))
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// The providers of this program, by the prefix of their key ids. They seal, open
-/// and make keys.
+/// and make keys; some make grants, with credentials that may be others.
 ///
 /// A key cannot be ended with what a registry hands out:
 ///
@@ -192,7 +301,10 @@ pub trait KmsDestroyer: Kms {
 /// # }
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct KmsRegistry(Providers<dyn KmsAdmin>);
+pub struct KmsRegistry {
+    providers: Providers<dyn KmsAdmin>,
+    granters: Providers<dyn KmsGrants>,
+}
 
 impl KmsRegistry {
     /// A registry without providers.
@@ -204,8 +316,26 @@ impl KmsRegistry {
     /// The same registry with `provider`, in place of another of its prefix.
     #[must_use]
     pub fn with(mut self, provider: Arc<dyn KmsAdmin>) -> Self {
-        self.0.insert(provider.provider(), provider);
+        self.providers.insert(provider.provider(), provider);
         self
+    }
+
+    /// The same registry with `provider` to make and retire grants, in place of another of
+    /// its prefix.
+    #[must_use]
+    pub fn with_grants(mut self, provider: Arc<dyn KmsGrants>) -> Self {
+        self.granters.insert(provider.provider(), provider);
+        self
+    }
+
+    /// Who makes and retires the grants on `key`.
+    ///
+    /// # Errors
+    /// [`KmsErrorKind::Configuration`] if nobody here does: sessions are opened and ended
+    /// elsewhere.
+    pub fn granter(&self, key: &KmsKeyId) -> Result<&Arc<dyn KmsGrants>, KmsError> {
+        let none = "grants on this KMS key are not made here: no provider was set up for them";
+        self.granters.find(key.provider()).ok_or_else(|| KmsError::new(KmsErrorKind::Configuration, none))
     }
 
     /// The provider of `key`.
@@ -222,7 +352,7 @@ impl KmsRegistry {
     /// [`KmsErrorKind::Configuration`] if there is none: it was not registered,
     /// was not built in, or does not exist.
     pub fn provider(&self, prefix: &str) -> Result<&Arc<dyn KmsAdmin>, KmsError> {
-        self.0.get(prefix)
+        self.providers.get(prefix)
     }
 }
 
@@ -254,7 +384,7 @@ impl DestroyerRegistry {
     }
 }
 
-/// What both registries are.
+/// What the registries are made of.
 #[derive(Debug)]
 struct Providers<P: ?Sized>(BTreeMap<&'static str, Arc<P>>);
 
@@ -263,8 +393,12 @@ impl<P: ?Sized> Providers<P> {
         self.0.insert(prefix, provider);
     }
 
+    fn find(&self, prefix: &str) -> Option<&Arc<P>> {
+        self.0.get(prefix)
+    }
+
     fn get(&self, prefix: &str) -> Result<&Arc<P>, KmsError> {
-        self.0.get(prefix).ok_or_else(|| {
+        self.find(prefix).ok_or_else(|| {
             let message = match prefix {
                 "local" => "local keys are not set up here: name the key directory",
                 "aws-kms" if cfg!(feature = "aws") => "AWS KMS is not set up here",
@@ -334,6 +468,20 @@ impl EncryptionContext {
             ("strongroom:store", store.to_string()),
             ("strongroom:customer", customer.to_string()),
         ]))
+    }
+
+    /// The same tags for a key that is to be in the customer's hand: one that unwraps under
+    /// a grant only ([`KmsGrants`]), where the provider can see to that itself.
+    #[must_use]
+    pub fn in_customers_hand(mut self) -> Self {
+        self.0.insert("strongroom:tenancy", "customer".to_owned());
+        self
+    }
+
+    /// Whether they are the tags of a key that is to be in a customer's hand.
+    #[must_use]
+    pub fn is_in_customers_hand(&self) -> bool {
+        self.0.get("strongroom:tenancy").is_some_and(|value| value == "customer")
     }
 
     /// The context of a customer's data key.

@@ -42,6 +42,7 @@ pub mod ring;
 pub mod room;
 pub mod schedule;
 pub mod secret;
+pub mod session;
 pub mod shred;
 pub mod store;
 pub mod suite;

@@ -24,8 +24,11 @@
 //! audit log pins version and hash, and an older ring is refused.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
 
 use subtle::ConstantTimeEq;
+use thiserror::Error;
 
 use crate::audit::KeyUseReceipt;
 use crate::codec::{DecodeError, Encode, Writer, strictly_ascending};
@@ -125,6 +128,15 @@ impl Tenancy {
         }
     }
 
+    /// Its name, in JSON and on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Customer => "customer",
+        }
+    }
+
     /// The tenancy of a number.
     #[must_use]
     pub const fn from_id(id: u8) -> Option<Self> {
@@ -133,6 +145,26 @@ impl Tenancy {
             2 => Some(Self::Customer),
             _ => None,
         }
+    }
+}
+
+impl fmt::Display for Tenancy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Text that names no tenancy.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("not `held` or `customer`")]
+pub struct ParseTenancyError;
+
+impl FromStr for Tenancy {
+    type Err = ParseTenancyError;
+
+    fn from_str(text: &str) -> Result<Self, ParseTenancyError> {
+        let all = [Self::Held, Self::Customer];
+        all.into_iter().find(|tenancy| tenancy.as_str() == text).ok_or(ParseTenancyError)
     }
 }
 

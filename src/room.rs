@@ -49,6 +49,7 @@ pub(crate) mod keyring;
 pub(crate) mod open;
 mod people;
 mod seal;
+mod sessions;
 mod source;
 pub(crate) mod wraps;
 
@@ -57,6 +58,7 @@ pub use evidence::{CustomerView, Maintained};
 pub use health::CustomerKeys;
 pub use open::{BlobInfo, ByteRange, Opened};
 pub use seal::{SealOptions, Sealed};
+pub use sessions::{AccessRequest, Session, SessionState};
 pub use source::Source;
 pub use wraps::Extended;
 
@@ -64,6 +66,9 @@ use keyring::{Asker, Keyring, close};
 
 /// The longest that keys and rings may be cached: half of the shortest window.
 pub(crate) const MAX_TTL: Duration = Duration::from_hours(12);
+
+/// The longest that a node may go without looking whether a session is open.
+const MAX_SESSION_CHECK: Duration = Duration::from_mins(1);
 
 /// How a store is used on this node.
 #[derive(Clone, Debug)]
@@ -87,6 +92,12 @@ pub struct Options {
     pub people: Vec<NewPerson>,
     /// Who is asked to cosign what is published of the log: nobody.
     pub witnesses: Vec<Arc<dyn Witness>>,
+    /// How long a look at a customer's session is good for: 5 seconds, a minute at most. For
+    /// that long a node may go on after another one ended the session.
+    pub session_check: Duration,
+    /// How long this node seals with a data key of its own, for a customer whose keys are in
+    /// the customer's own hand, before it makes another: 12 hours, which is the most.
+    pub sealing_term: Duration,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of keys, salts and ids.
@@ -105,6 +116,8 @@ impl Options {
             own_shard: false,
             people: Vec::new(),
             witnesses: Vec::new(),
+            session_check: Duration::from_secs(5),
+            sealing_term: MAX_TTL,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
         }
@@ -168,6 +181,9 @@ pub struct NewCustomer {
     /// Whether its blobs hold protected health information: they do, unless it is known
     /// that they do not.
     pub phi: bool,
+    /// Whose hand is on the keys: ours, unless it is said to be the customer's. It never
+    /// changes.
+    pub tenancy: Tenancy,
 }
 
 impl NewCustomer {
@@ -175,7 +191,8 @@ impl NewCustomer {
     #[must_use]
     pub fn new(label: Label, kms_key: KeyChoice) -> Self {
         let (period, window) = (Period::DEFAULT, Window::DEFAULT);
-        Self { label, kms_key, period, window, suite: Suite::Aes256Gcm, strict: false, phi: true }
+        let (suite, tenancy) = (Suite::Aes256Gcm, Tenancy::Held);
+        Self { label, kms_key, period, window, suite, strict: false, phi: true, tenancy }
     }
 }
 
@@ -356,7 +373,11 @@ impl Strongroom {
             log.clone(),
             kms,
             (Arc::clone(&clock), Arc::clone(&entropy)),
-            Limits { ttl: options.key_ttl, uses: options.key_uses },
+            (
+                Limits { ttl: options.key_ttl, uses: options.key_uses },
+                options.session_check,
+                options.sealing_term,
+            ),
         );
         let publisher =
             Publisher::new(Arc::clone(&storages.audit), store, Arc::clone(&config.signer), config.deadline);
@@ -429,10 +450,10 @@ impl Strongroom {
             Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(store_error(error, "look the label up")),
         }
-        let tags = EncryptionContext::new_customer(room.store, id);
+        let tags = keyring::customer_tags((room.store, id), new.tenancy);
         let kms_key = room.keyring.kms_key(new.kms_key, &tags).await?;
-        let NewCustomer { label, suite, strict, phi, .. } = new;
-        let settings = Settings { label, kms_key, suite, strict, phi, tenancy: Tenancy::Held };
+        let NewCustomer { label, suite, strict, phi, tenancy, .. } = new;
+        let settings = Settings { label, kms_key, suite, strict, phi, tenancy };
         let ring = room.keyring.create_ring(asker, id, settings, (new.period, new.window)).await?;
         // If we stop here, there is a ring that no label leads to: nobody uses
         // it, and adding the customer again makes another one.
@@ -612,10 +633,17 @@ fn check_signer(marker: &Marker, options: &Options) -> Result<()> {
 /// That no node goes on with a ring for as long as the shortest window before a
 /// destruction: what a key is used for is known when its window ends.
 fn check_ttl(options: &Options) -> Result<()> {
-    if options.key_ttl <= MAX_TTL {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Configuration, "keys and rings may be cached for 12 hours at most"))
+    let message = match options {
+        Options { key_ttl, .. } if *key_ttl > MAX_TTL => "keys and rings may be cached for 12 hours at most",
+        Options { sealing_term, .. } if *sealing_term > MAX_TTL => {
+            "a node's own keys seal for 12 hours at most"
+        }
+        Options { session_check, .. } if *session_check > MAX_SESSION_CHECK => {
+            "a look at a session is good for a minute at most"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Configuration, message))
 }
 
 /// That the three storages carry this store's marker.
@@ -656,6 +684,16 @@ mod tests {
         is_send(|_, customer, _| async move { customer.set(None, None).await });
         is_send(|_, customer, _| async move { customer.set_policy(None, None).await });
         is_send(|room, customer, _| async move { room.customers(&customer.access).await });
+        is_send(|room, customer, _| async move {
+            let limits = crate::session::SessionLimits::DEFAULT;
+            let session = room.open_session(&customer.access, customer.id, limits).await?;
+            room.end_session(&customer.access, customer.id, session.id).await?;
+            room.sessions(&customer.access, customer.id).await?;
+            let id = room.request_access(&customer.access, customer.id, limits).await?;
+            room.access_requests(&customer.access, customer.id).await?;
+            room.approve_access(&customer.access, customer.id, id).await?;
+            room.end_overdue_sessions(&customer.access).await
+        });
         is_send(|room, customer, _| async move {
             let new = NewCustomer::new("x".parse()?, KeyChoice::New("local".into()));
             room.add_customer(&customer.access, new)

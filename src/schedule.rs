@@ -22,7 +22,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Sha256, Sha512};
 
-use crate::id::{BlobId, CustomerId, KekId, StoreId};
+use crate::id::{BlobId, CustomerId, KekId, SessionId, StoreId};
 use crate::secret::Secret;
 use crate::suite::{KEY_LEN, NONCE_LEN, Suite};
 
@@ -127,6 +127,21 @@ pub fn register_seal(
 ) -> Secret<KEY_LEN> {
     const LABEL: &[u8] = b"strongroom/v1/register\0";
     derive(epoch_key, &[LABEL, store.as_bytes(), &version.to_be_bytes(), salt])
+}
+
+/// The key of the seal of one paper of a session under an epoch data key. `paper` says
+/// which of the session's papers it is.
+#[must_use]
+pub fn session_seal(
+    epoch_key: &Secret<KEY_LEN>,
+    store: StoreId,
+    customer: CustomerId,
+    session: SessionId,
+    paper: u8,
+    salt: &Salt,
+) -> Secret<KEY_LEN> {
+    const LABEL: &[u8] = b"strongroom/v1/session\0";
+    derive(epoch_key, &[LABEL, store.as_bytes(), customer.as_bytes(), session.as_bytes(), &[paper], salt])
 }
 
 /// The key that seals the store's directory key into an epoch record.
@@ -241,6 +256,22 @@ mod tests {
             register_seal(&one, StoreId::from_bytes(id), 1, &salt),
             register_seal(&one, StoreId::from_bytes(id), 2, &salt),
             directory_seal(&one, StoreId::from_bytes(id), &salt),
+            session_seal(
+                &one,
+                StoreId::from_bytes(id),
+                CustomerId::from_bytes(id),
+                SessionId::from_bytes(id),
+                1,
+                &salt,
+            ),
+            session_seal(
+                &one,
+                StoreId::from_bytes(id),
+                CustomerId::from_bytes(id),
+                SessionId::from_bytes(id),
+                2,
+                &salt,
+            ),
             local_kms(&one, &salt),
             payload(&one, Suite::Aes256Gcm, &salt, &[]).key,
             payload(&one, Suite::ChaCha20Poly1305, &salt, &[]).key,

@@ -837,6 +837,27 @@ fn json_is_for_programs() {
 }
 
 #[test]
+fn keys_in_a_customers_own_hand_seal_and_do_not_open() {
+    let home = Home::new();
+    std::fs::write(home.path("file"), b"sealed").unwrap();
+    let held = home.run(&["customer", "show", "acme", "--json"]).ok().json();
+    assert_eq!(held["tenancy"], "held");
+    let added = home.run(&["customer", "add", "own", "--kms", "local", "--tenancy", "customer"]).ok();
+    let tenancy = added.text().lines().find(|line| line.starts_with("tenancy")).unwrap();
+    assert!(tenancy.ends_with("customer"), "{tenancy}");
+    assert_eq!(home.run(&["customer", "show", "own", "--json"]).ok().json()["tenancy"], "customer");
+    // Each run is a program of its own, which unwraps nothing.
+    let blob = home.run(&["put", "--customer", "own", "--name", "n", "file"]).ok();
+    home.run(&["put", "--customer", "own", "--name", "n", "file"]).ok();
+    home.run(&["get", "--customer", "own", blob.text().trim_end(), "-o", "-"]).fails(77).says("session");
+    home.run(&["get", "--customer", "own", "--name", "n", "-o", "-"]).fails(77).says("session");
+    home.run(&["ls", "--customer", "own"]).fails(77).says("session");
+    assert_eq!(home.run(&["customer", "add", "x", "--kms", "local", "--tenancy", "ours"]).code, 64);
+    let loose = held["kms_key"].as_str().unwrap();
+    home.run(&["customer", "add", "y", "--kms", loose, "--tenancy", "customer"]).fails(64).says("grant");
+}
+
+#[test]
 fn who_and_why_are_on_the_record() {
     let home = Home::new();
     let id = home.put(b"text");

@@ -37,6 +37,7 @@ const FLOORS: &[(&str, u8, u8)] = &[
     ("kms", 3, 4), // the contract; the providers under it
     ("register", 3, 3),
     ("ring", 3, 3),
+    ("session", 3, 3),
     ("certificate", 4, 4),
     ("store", 4, 4),
     ("system", 4, 4), // the one place that asks the machine for time and randomness

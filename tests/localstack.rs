@@ -17,8 +17,10 @@ use strongroom::audit::log::verify_chain;
 use strongroom::envelope::Metadata;
 use strongroom::id::{KmsKeyId, Label};
 use strongroom::kms::aws::AwsKms;
-use strongroom::kms::{KmsDestroyer, KmsRegistry};
+use strongroom::kms::{KmsDestroyer, KmsGrants, KmsRegistry};
+use strongroom::ring::Tenancy;
 use strongroom::room::{ByteRange, KeyChoice, NewCustomer, Options, SealOptions, Source, Strongroom};
+use strongroom::session::SessionLimits;
 use strongroom::store::purge::{Failed, Purged};
 use strongroom::store::{CreateRoot, StorageUrls, Storages};
 use strongroom::system::SystemClock;
@@ -177,6 +179,45 @@ async fn a_disabled_key_stops_its_own_customer_only() {
     assert!(globex.open(others.id).await.is_ok());
     kms.enable(&key).await.unwrap();
     assert_eq!(acme.open(theirs.id).await.unwrap().bytes(1000).await.unwrap(), vec![1; 1000]);
+    room.close().await.unwrap();
+}
+
+/// LocalStack makes, lists and ends grants, and refuses nothing without one: that the KMS
+/// enforces them is shown on the local provider (`tests/sessions.rs`).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_a_grant_on_the_customers_key() {
+    let Some(prepared) = localstack() else { return };
+    let storages = storages(&prepared, "sessions").await;
+    let kms = Arc::new(AwsKms::from_env());
+    let registry = KmsRegistry::new().with(kms.clone()).with_grants(kms.clone());
+    let epoch_key = KeyChoice::New("aws-kms".into());
+    let (room, _) =
+        Strongroom::init(storages, registry, epoch_key, &access(), Options::new(signer())).await.unwrap();
+    let mut new = NewCustomer::new(label("acme"), KeyChoice::New("aws-kms".into()));
+    new.tenancy = Tenancy::Customer;
+    let info = room.add_customer(&access(), new).await.unwrap();
+    let outside = room.customer(&label("acme"), access()).await.unwrap();
+    let blob = outside.seal(vec![1; 1000], SealOptions::new()).await.unwrap();
+    assert_eq!(outside.open(blob.id).await.unwrap_err().kind(), ErrorKind::Denied);
+
+    let session = room.open_session(&access(), info.id, SessionLimits::DEFAULT).await.unwrap();
+    assert_eq!(kms.grants(&info.kms_key).await.unwrap(), [session.id]);
+    let inside = room.customer(&label("acme"), access().within(session.id)).await.unwrap();
+    assert_eq!(inside.open(blob.id).await.unwrap().bytes(1000).await.unwrap(), vec![1; 1000]);
+    // More than one page of grants.
+    let mut sessions = vec![session.id];
+    for _ in 0..101 {
+        sessions.push(room.open_session(&access(), info.id, SessionLimits::DEFAULT).await.unwrap().id);
+    }
+    assert_eq!(kms.grants(&info.kms_key).await.unwrap().len(), sessions.len());
+    let last = sessions.pop().unwrap();
+    for ended in sessions {
+        room.end_session(&access(), info.id, ended).await.unwrap();
+    }
+    assert_eq!(kms.grants(&info.kms_key).await.unwrap(), [last]);
+    assert_eq!(inside.open(blob.id).await.unwrap_err().kind(), ErrorKind::Denied);
+    room.end_session(&access(), info.id, last).await.unwrap();
+    assert!(kms.grants(&info.kms_key).await.unwrap().is_empty());
     room.close().await.unwrap();
 }
 

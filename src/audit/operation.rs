@@ -294,7 +294,7 @@ impl From<&Operation> for OperationLine {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 44] = [
         Self::Init,
         Self::CustomerAdd,
         Self::CustomerSet,
@@ -335,6 +335,10 @@ impl Action {
         Self::Admit,
         Self::CustomerRead,
         Self::AuditRead,
+        Self::SessionOpen,
+        Self::SessionEnd,
+        Self::AccessRequest,
+        Self::AccessApprove,
     ];
 
     /// What the log and the exports call it.
@@ -381,6 +385,10 @@ impl Action {
             Self::Admit => "admit",
             Self::CustomerRead => "customer-read",
             Self::AuditRead => "audit-read",
+            Self::SessionOpen => "session-open",
+            Self::SessionEnd => "session-end",
+            Self::AccessRequest => "access-request",
+            Self::AccessApprove => "access-approve",
         }
     }
 }
@@ -630,6 +638,10 @@ pub(crate) mod tests {
                 Action::Admit => 37,
                 Action::CustomerRead => 38,
                 Action::AuditRead => 39,
+                Action::SessionOpen => 40,
+                Action::SessionEnd => 41,
+                Action::AccessRequest => 42,
+                Action::AccessApprove => 43,
             };
             assert_eq!(place, expected);
             assert_eq!(serde_json::to_value(action).unwrap(), action.code());

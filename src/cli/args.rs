@@ -21,6 +21,7 @@ use crate::envelope::BlobName;
 use crate::id::{BlobId, CustomerId, Label};
 use crate::order::NewPerson;
 use crate::retention::{Period, Window};
+use crate::ring::Tenancy;
 use crate::room::{ByteRange, KeyChoice};
 use crate::store::StorageUrl;
 use crate::suite::Suite;
@@ -331,6 +332,10 @@ pub(super) struct CustomerAdd {
     /// Its blobs hold no protected health information. It stays so until somebody says that they do
     #[arg(long)]
     pub(super) no_phi: bool,
+    /// Whose hand is on the keys: `held` (ours), or `customer`: nodes seal, and open within a session that
+    /// the customer opens and ends. It never changes
+    #[arg(long, default_value_t = Tenancy::Held)]
+    pub(super) tenancy: Tenancy,
     /// The algorithm suite of its blobs: aes-256-gcm or chacha20-poly1305
     #[arg(long, default_value_t = Suite::Aes256Gcm)]
     pub(super) suite: Suite,

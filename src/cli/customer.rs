@@ -20,6 +20,7 @@ pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
                 suite: command.suite,
                 strict: command.strict,
                 phi: !command.no_phi,
+                tenancy: command.tenancy,
             };
             let info = session.room.add_customer(&session.access, new).await.map_err(explain)?;
             Ok(one(session, &info))
@@ -54,6 +55,7 @@ fn one(session: &Session, info: &CustomerInfo) -> String {
         ("suite", info.suite.to_string()),
         ("strict", if info.strict { "yes" } else { "no" }.to_owned()),
         ("PHI", if info.phi { "yes" } else { "no" }.to_owned()),
+        ("tenancy", info.tenancy.to_string()),
         ("legal hold", if info.held { "yes" } else { "no" }.to_owned()),
         ("ring", format!("version {}, epoch {}, {} keys", info.ring_version, info.epoch, info.keys)),
     ];

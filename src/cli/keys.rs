@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 
 use crate::audit::KeyUseReceipt;
-use crate::id::KmsKeyId;
+use crate::id::{KmsKeyId, SessionId};
 use crate::kms::local::InsecureLocalKms;
 use crate::kms::{
-    DataKey, DestroyerRegistry, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms,
-    KmsAdmin, KmsDestroyer, KmsError, KmsErrorKind, KmsRegistry, WrappedDataKey,
+    DataKey, DestroyerRegistry, DestructionAssurance, EncryptionContext, GeneratedDataKey, Grant, GrantId,
+    KeyState, Kms, KmsAdmin, KmsDestroyer, KmsError, KmsErrorKind, KmsGrants, KmsRegistry, WrappedDataKey,
 };
 use crate::system::{SystemClock, SystemEntropy};
 use crate::time::Timestamp;
@@ -31,9 +31,12 @@ impl LocalKeys {
 
     /// These, and AWS KMS as the environment says.
     pub(super) fn registry(&self) -> KmsRegistry {
-        let registry = KmsRegistry::new().with(Arc::new(self.clone()));
+        let registry = KmsRegistry::new().with(Arc::new(self.clone())).with_grants(Arc::new(self.clone()));
         #[cfg(feature = "aws")]
-        let registry = registry.with(Arc::new(crate::kms::aws::AwsKms::from_env()));
+        let registry = {
+            let aws = Arc::new(crate::kms::aws::AwsKms::from_env());
+            registry.with(Arc::clone(&aws) as _).with_grants(aws)
+        };
         registry
     }
 
@@ -127,5 +130,34 @@ impl KmsDestroyer for LocalKeys {
 
     async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError> {
         self.noted(self.open()?.cancel_deletion(key).await)
+    }
+}
+
+#[async_trait]
+impl KmsGrants for LocalKeys {
+    async fn check_fit(&self, key: &KmsKeyId) -> Result<(), KmsError> {
+        self.noted(self.open()?.check_fit(key).await)
+    }
+
+    async fn create_grant(
+        &self,
+        receipt: KeyUseReceipt,
+        key: &KmsKeyId,
+        grant: &Grant,
+    ) -> Result<GrantId, KmsError> {
+        self.noted(self.open()?.create_grant(receipt, key, grant).await)
+    }
+
+    async fn retire_grants(
+        &self,
+        receipt: KeyUseReceipt,
+        key: &KmsKeyId,
+        session: SessionId,
+    ) -> Result<usize, KmsError> {
+        self.noted(self.open()?.retire_grants(receipt, key, session).await)
+    }
+
+    async fn grants(&self, key: &KmsKeyId) -> Result<Vec<SessionId>, KmsError> {
+        self.noted(self.open()?.grants(key).await)
     }
 }

@@ -396,6 +396,7 @@ mod tests {
             "key-policy-epoch",
             "key-policy-customer",
             "key-policy-customer-offboarding",
+            "key-policy-customer-own-hand",
         ] {
             let policy = named(&three_buckets(), name);
             for statement in policy["Statement"].as_array().unwrap() {
@@ -413,6 +414,18 @@ mod tests {
                         &statement["Condition"]["ForAllValues:StringEquals"]["kms:EncryptionContextKeys"];
                     assert!(names.as_array().unwrap().len() >= 3, "{statement}");
                 }
+            }
+        }
+        // In a customer's own hand it is a grant that lets a node unwrap, and nothing else.
+        let own_hand = named(&three_buckets(), "key-policy-customer-own-hand");
+        assert!(!actions(&own_hand, "Allow").contains(&"kms:Decrypt"));
+        for statement in own_hand["Statement"].as_array().unwrap() {
+            let grants = statement["Action"].to_string().contains("kms:CreateGrant");
+            let granter = statement["Principal"].to_string().contains("role/strongroom-granter");
+            assert_eq!(grants, granter, "{statement}");
+            if grants {
+                let operations = &statement["Condition"]["ForAllValues:StringEquals"]["kms:GrantOperations"];
+                assert_eq!(operations, &json!(["Decrypt"]));
             }
         }
         let customer = named(&three_buckets(), "key-policy-customer").to_string();
@@ -495,6 +508,7 @@ mod tests {
         assert_eq!(ends("key-policy-epoch"), 1);
         assert_eq!(ends("key-policy-customer"), 0);
         assert_eq!(ends("key-policy-customer-offboarding"), 1);
+        assert_eq!(ends("key-policy-customer-own-hand"), 0);
         assert_eq!(ends("key-policy-log"), 0);
     }
 

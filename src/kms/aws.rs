@@ -16,6 +16,8 @@
 //!   to seal and open; `kms:CreateKey` and `kms:TagResource` to make keys;
 //!   `kms:EnableKey`, `kms:DisableKey`, `kms:ScheduleKeyDeletion` and
 //!   `kms:CancelKeyDeletion` to end them, for credentials that nothing else has.
+//!   `kms:CreateGrant`, `kms:ListGrants` and `kms:RevokeGrant` for the customer's own
+//!   credentials, where sessions are opened ([`AwsKmsOptions::grantee`]).
 //! * **Gone for good** ([`KmsErrorKind::KeyDestroyed`]) is a key only where it was
 //!   looked for in the right place: its ARN names the account of our credentials
 //!   and the region that is configured. STS is asked for the former. Elsewhere
@@ -63,6 +65,7 @@ use crate::time::Timestamp;
 mod arn;
 mod failure;
 mod gone;
+mod grants;
 mod signer;
 
 pub use signer::AwsLogSigner;
@@ -93,11 +96,14 @@ pub struct AwsKmsOptions {
     pub endpoint: Option<String>,
     /// When a call ends at the latest, retries included. 10 s unless set.
     pub deadline: Duration,
+    /// Who may unwrap under a grant, by ARN: the role of the nodes that open. Unless set,
+    /// whose credentials make the grant.
+    pub grantee: Option<String>,
 }
 
 impl Default for AwsKmsOptions {
     fn default() -> Self {
-        Self { profile: None, region: None, endpoint: None, deadline: Duration::from_secs(10) }
+        Self { profile: None, region: None, endpoint: None, deadline: Duration::from_secs(10), grantee: None }
     }
 }
 
@@ -493,7 +499,9 @@ mod tests {
     use data_encoding::BASE64;
 
     use super::*;
+    use crate::id::{CustomerId, SessionId, StoreId};
     use crate::kms::contract::{assert_kind, context, localstack_is_there, receipt};
+    use crate::kms::{Grant, KmsGrants};
 
     const ARN: &str = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
     const OTHER: &str = "arn:aws:kms:eu-central-1:123456789012:key/00000000-12ab-34cd-56ef-1234567890ab";
@@ -684,6 +692,72 @@ mod tests {
         ] {
             assert_eq!(not_found(region, identity).await, kind, "{region:?} {identity:?}");
         }
+    }
+
+    fn grant() -> Grant {
+        Grant {
+            store: StoreId::from_bytes([1; 16]),
+            customer: CustomerId::from_bytes([2; 16]),
+            session: SessionId::from_bytes([3; 16]),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_grant_is_for_unwrapping_in_one_context_and_nothing_else() {
+        const GRANTEE: &str = "arn:aws:iam::123456789012:role/node";
+        let asked = Arc::new(Mutex::new(String::new()));
+        let heard = Arc::clone(&asked);
+        let server = Server::start(move |_, request| {
+            request.clone_into(&mut heard.lock().unwrap());
+            Answer::Say(200, r#"{"GrantId":"0c237476b39f8bc4","GrantToken":"AQ"}"#.to_owned())
+        });
+        let (kms, grantee) = (server.kms(AMPLE), Some(GRANTEE.to_owned()));
+        let options = AwsKmsOptions { grantee, ..kms.0.options.clone() };
+        let config = OnceCell::new_with(kms.0.config.get().cloned());
+        let kms = AwsKms(Arc::new(Inner { options, config, clients: Mutex::default() }));
+        let made = kms.create_grant(receipt(), &key(), &grant()).await.unwrap();
+        assert_eq!(made.as_str(), "0c237476b39f8bc4");
+        let asked = asked.lock().unwrap();
+        let (head, body) = asked.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("TrentService.CreateGrant"), "{head}");
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let subset = serde_json::json!({
+            "strongroom:store": grant().store.to_string(),
+            "strongroom:customer": grant().customer.to_string(),
+        });
+        let expected = serde_json::json!({
+            "KeyId": ARN,
+            "GranteePrincipal": GRANTEE,
+            "Operations": ["Decrypt"],
+            "Constraints": { "EncryptionContextSubset": subset },
+            "Name": format!("strongroom:session:{}", grant().session),
+        });
+        assert_eq!(body, expected);
+    }
+
+    /// It must not look as if the key was: a certificate could rest on that.
+    #[tokio::test]
+    async fn a_grant_that_is_gone_is_no_key_that_is_gone() {
+        let server = Server::start(|_, request| {
+            if request.contains("TrentService.ListGrants") {
+                let own = format!("strongroom:session:{}", grant().session);
+                let grants = serde_json::json!([
+                    { "GrantId": "a1", "Name": "somebody's" },
+                    { "GrantId": "a2" },
+                    { "GrantId": "a3", "Name": own },
+                ]);
+                return Answer::Say(
+                    200,
+                    serde_json::json!({ "Grants": grants, "Truncated": false }).to_string(),
+                );
+            }
+            assert!(request.contains("TrentService.RevokeGrant") && request.contains(r#""GrantId":"a3""#));
+            fault(400, "NotFoundException")
+        });
+        let kms = server.kms(AMPLE);
+        assert_eq!(kms.retire_grants(receipt(), &key(), grant().session).await.unwrap(), 0);
+        assert_eq!(server.requests(), 2);
+        assert_eq!(kms.grants(&key()).await.unwrap(), [grant().session]);
     }
 
     #[tokio::test]

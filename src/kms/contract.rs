@@ -1,4 +1,4 @@
-//! The contract of [`Kms`], [`KmsAdmin`] and [`KmsDestroyer`] as a test suite: every provider runs
+//! The contract of [`Kms`], [`KmsAdmin`], [`KmsDestroyer`] and [`KmsGrants`] as a test suite: every provider runs
 //! all of it.
 //!
 //! The local provider does so on a clock of its own. AWS KMS does so on
@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::audit::KeyUseReceipt;
-use crate::id::{CustomerId, DataKeyId, KmsKeyId, RequestId, StoreId};
+use crate::id::{CustomerId, DataKeyId, KmsKeyId, RequestId, SessionId, StoreId};
 use crate::kms::{
-    DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsAdmin, KmsDestroyer, KmsError, KmsErrorKind,
-    WrappedDataKey,
+    DataKey, EncryptionContext, GeneratedDataKey, Grant, KeyState, KmsAdmin, KmsDestroyer, KmsError,
+    KmsErrorKind, KmsGrants, WrappedDataKey,
 };
 use crate::time::{Clock, Timestamp};
 
@@ -50,6 +50,10 @@ pub(crate) struct Subject {
     pub(crate) kms: Arc<dyn KmsAdmin>,
     /// The same provider, as those have it who may end keys.
     pub(crate) destroyer: Arc<dyn KmsDestroyer>,
+    /// The same provider, as those have it who make grants.
+    pub(crate) granter: Arc<dyn KmsGrants>,
+    /// Whether a key in a customer's hand is refused without a grant. LocalStack lets all pass.
+    pub(crate) enforces_grants: bool,
     /// A well-formed id of a key that was never made.
     pub(crate) unknown: KmsKeyId,
     /// Flip one bit in this many bits of a ciphertext: 1 is every bit.
@@ -68,6 +72,10 @@ pub(crate) async fn contract(subject: &Subject) {
     a_deletion_is_scheduled_and_cancelled(subject).await;
     an_unknown_key_does_not_exist(subject).await;
     many_callers_share_a_key(subject).await;
+    grants_are_found_by_their_session(subject).await;
+    if subject.enforces_grants {
+        a_key_in_a_customers_hand_unwraps_under_a_grant_only(subject).await;
+    }
     if let Some(clock) = &subject.clock {
         a_key_is_destroyed_when_its_time_has_come(subject, clock).await;
     }
@@ -212,6 +220,68 @@ async fn many_callers_share_a_key(subject: &Subject) {
     assert_eq!(distinct.len(), 50);
 }
 
+async fn grants_are_found_by_their_session(subject: &Subject) {
+    let granter = &subject.granter;
+    let (key, other) = (subject.customers_key().await, subject.customers_key().await);
+    granter.check_fit(&key).await.unwrap();
+    assert_eq!(granter.grants(&key).await.unwrap(), []);
+    let first = granter.create_grant(receipt(), &key, &grant(1)).await.unwrap();
+    let again = granter.create_grant(receipt(), &key, &grant(1)).await.unwrap();
+    assert_eq!(first, again, "one session, one grant");
+    granter.create_grant(receipt(), &key, &grant(2)).await.unwrap();
+    let sessions = [grant(1).session, grant(2).session];
+    assert_eq!(granter.grants(&key).await.unwrap(), sessions);
+    assert_eq!(granter.grants(&other).await.unwrap(), []);
+    assert_eq!(granter.retire_grants(receipt(), &other, sessions[0]).await.unwrap(), 0);
+    assert_eq!(granter.retire_grants(receipt(), &key, sessions[0]).await.unwrap(), 1);
+    assert_eq!(granter.retire_grants(receipt(), &key, sessions[0]).await.unwrap(), 0, "none is no error");
+    assert_eq!(granter.grants(&key).await.unwrap(), [sessions[1]]);
+    let gone = KmsErrorKind::KeyDestroyed;
+    assert_kind(granter.create_grant(receipt(), &subject.unknown, &grant(1)).await, gone, "no key");
+    let foreign = KmsKeyId::new("elsewhere", key.name()).unwrap();
+    let wrong = KmsErrorKind::Invalid;
+    assert_kind(granter.create_grant(receipt(), &foreign, &grant(1)).await, wrong, "another provider's key");
+}
+
+async fn a_key_in_a_customers_hand_unwraps_under_a_grant_only(subject: &Subject) {
+    let granter = &subject.granter;
+    let key = subject.customers_key().await;
+    // Making takes none.
+    let made = subject.generate(&key).await.unwrap();
+    let refused = async |what: &str| {
+        assert_kind(subject.decrypt(&key, &made).await, KmsErrorKind::KeyUnavailable, what);
+    };
+    refused("no grant").await;
+    let elsewhere = [
+        Grant { store: StoreId::from_bytes([9; 16]), ..grant(1) },
+        Grant { customer: CustomerId::from_bytes([9; 16]), ..grant(2) },
+    ];
+    for grant in elsewhere {
+        granter.create_grant(receipt(), &key, &grant).await.unwrap();
+        refused("a grant that does not cover it").await;
+    }
+    let other = subject.customers_key().await;
+    granter.create_grant(receipt(), &other, &grant(3)).await.unwrap();
+    refused("a grant on another key").await;
+
+    granter.create_grant(receipt(), &key, &grant(4)).await.unwrap();
+    granter.create_grant(receipt(), &key, &grant(5)).await.unwrap();
+    subject.assert_unwraps(&key, &made).await;
+    // A grant lets nothing through that the key's state does not.
+    subject.destroyer.disable(&key).await.unwrap();
+    subject.assert_unusable(&key, &made).await;
+    subject.destroyer.enable(&key).await.unwrap();
+    granter.retire_grants(receipt(), &key, grant(4).session).await.unwrap();
+    subject.assert_unwraps(&key, &made).await;
+    granter.retire_grants(receipt(), &key, grant(5).session).await.unwrap();
+    refused("every grant that covered it was retired").await;
+    // A key that unwraps without is none for a customer's hand.
+    let loose = subject.new_key().await;
+    let wrong = KmsErrorKind::Invalid;
+    assert_kind(granter.check_fit(&loose).await, wrong, "it unwraps without a grant");
+    assert_kind(granter.create_grant(receipt(), &loose, &grant(1)).await, wrong, "it needs none");
+}
+
 async fn a_key_is_destroyed_when_its_time_has_come(subject: &Subject, clock: &TestClock) {
     let (kms, destroyer) = (&subject.kms, &subject.destroyer);
     let (key, spared) = (subject.new_key().await, subject.new_key().await);
@@ -234,6 +304,11 @@ async fn a_key_is_destroyed_when_its_time_has_come(subject: &Subject, clock: &Te
 impl Subject {
     async fn new_key(&self) -> KmsKeyId {
         self.kms.create_key(&EncryptionContext::epoch(StoreId::from_bytes([1; 16]), 1)).await.unwrap()
+    }
+
+    async fn customers_key(&self) -> KmsKeyId {
+        let tags = EncryptionContext::new_customer(grant(1).store, grant(1).customer);
+        self.kms.create_key(&tags.in_customers_hand()).await.unwrap()
     }
 
     async fn generate(&self, key: &KmsKeyId) -> Result<GeneratedDataKey, KmsError> {
@@ -269,6 +344,15 @@ pub(crate) fn context() -> EncryptionContext {
     )
 }
 
+/// A grant that covers [`context`].
+fn grant(session: u8) -> Grant {
+    Grant {
+        store: StoreId::from_bytes([1; 16]),
+        customer: CustomerId::from_bytes([2; 16]),
+        session: SessionId::from_bytes([session; 16]),
+    }
+}
+
 #[track_caller]
 pub(crate) fn assert_kind<T: std::fmt::Debug>(result: Result<T, KmsError>, kind: KmsErrorKind, what: &str) {
     let error = result.expect_err(what);
@@ -287,7 +371,9 @@ async fn local_keys_keep_the_contract() {
     .unwrap();
     contract(&Subject {
         kms: Arc::new(kms.clone()),
-        destroyer: Arc::new(kms),
+        destroyer: Arc::new(kms.clone()),
+        granter: Arc::new(kms),
+        enforces_grants: true,
         unknown: "local:00000000000000000000000000".parse().unwrap(),
         flip_every: 1,
         clock: Some(clock),
@@ -307,7 +393,9 @@ async fn aws_kms_keeps_the_contract_if_localstack_is_there() {
     contract(&Subject {
         unknown: format!("{before}/00000000-0000-0000-0000-000000000000").parse().unwrap(),
         kms: Arc::new(kms.clone()),
-        destroyer: Arc::new(kms),
+        destroyer: Arc::new(kms.clone()),
+        granter: Arc::new(kms),
+        enforces_grants: false,
         flip_every: 53,
         clock: None,
     })

@@ -15,6 +15,11 @@
 //! of a KMS (states, waiting periods) is kept by this code, and a caller with
 //! access to the directory can go around it. The files are `directory`'s.
 //!
+//! A key that is made for a customer whose keys are in its own hand (tag
+//! `strongroom:tenancy` = `customer`) unwraps only while a grant stands that covers the
+//! call. Grants are files beside the key, looked at in each call: the end of one is the
+//! end of unwrapping, in every process. Whoever may write to the directory can make one.
+//!
 //! A wrapped data key is, in bytes:
 //!
 //! | at | length | what |
@@ -39,10 +44,10 @@ use async_trait::async_trait;
 use crate::audit::KeyUseReceipt;
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::entropy::{Entropy, EntropyError, random, random_secret};
-use crate::id::{KmsKeyId, LocalKeyId};
+use crate::id::{KmsKeyId, LocalKeyId, SessionId};
 use crate::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
-    KmsDestroyer, KmsError, KmsErrorKind, WrappedDataKey,
+    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, Grant, GrantId, KeyState, Kms,
+    KmsAdmin, KmsDestroyer, KmsError, KmsErrorKind, KmsGrants, WrappedDataKey,
 };
 use crate::schedule::{self, SALT_LEN, SINGLE_USE_NONCE, Salt};
 use crate::secret::Secret;
@@ -176,6 +181,10 @@ impl Kms for InsecureLocalKms {
         let context = context.clone();
         self.blocking(move |inner| {
             let stored = inner.usable(id)?;
+            if stored.by_grant && !inner.directory.grants(id)?.iter().any(|grant| grant.covers(&context)) {
+                let message = "the local KMS key is in its customer's hand, and no grant covers this";
+                return Err(KmsError::new(KmsErrorKind::KeyUnavailable, message));
+            }
             open(&stored.key, &sealed, &context).map(DataKey::new)
         })
         .await
@@ -194,13 +203,15 @@ impl Kms for InsecureLocalKms {
 
 #[async_trait]
 impl KmsAdmin for InsecureLocalKms {
-    /// Tags have no use here and are not kept.
-    async fn create_key(&self, _tags: &EncryptionContext) -> Result<KmsKeyId, KmsError> {
+    /// Tags are not kept. One that says that the key is to be in the customer's hand makes
+    /// it unwrap under a grant only.
+    async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError> {
+        let by_grant = tags.is_in_customers_hand();
         let id = self
-            .blocking(|inner| {
+            .blocking(move |inner| {
                 let id = LocalKeyId::from_bytes(random(&*inner.entropy).map_err(no_entropy)?);
                 let key = random_secret(&*inner.entropy).map_err(no_entropy)?;
-                let stored = StoredKey { created: inner.clock.now(), state: State::Enabled, key };
+                let stored = StoredKey { created: inner.clock.now(), state: State::Enabled, key, by_grant };
                 inner.directory.create(id, &stored)?;
                 Ok(id)
             })
@@ -253,6 +264,55 @@ impl KmsDestroyer for InsecureLocalKms {
             State::Enabled | State::Disabled => Ok(state),
         };
         self.change(key, cancelled).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl KmsGrants for InsecureLocalKms {
+    async fn check_fit(&self, key: &KmsKeyId) -> Result<(), KmsError> {
+        let id = local_id(key)?;
+        self.blocking(move |inner| inner.directory.load(id, inner.clock.now())?.is_by_grant()).await
+    }
+
+    /// Its id is that of the session.
+    async fn create_grant(
+        &self,
+        _receipt: KeyUseReceipt,
+        key: &KmsKeyId,
+        grant: &Grant,
+    ) -> Result<GrantId, KmsError> {
+        let (id, grant) = (local_id(key)?, *grant);
+        self.blocking(move |inner| {
+            inner.usable(id)?.is_by_grant()?;
+            inner.directory.put_grant(id, inner.clock.now(), &grant)
+        })
+        .await?;
+        Ok(GrantId::new(&grant.session.to_string()).expect("base32 is plain"))
+    }
+
+    async fn retire_grants(
+        &self,
+        _receipt: KeyUseReceipt,
+        key: &KmsKeyId,
+        session: SessionId,
+    ) -> Result<usize, KmsError> {
+        let id = local_id(key)?;
+        self.blocking(move |inner| inner.directory.remove_grant(id, session).map(usize::from)).await
+    }
+
+    async fn grants(&self, key: &KmsKeyId) -> Result<Vec<SessionId>, KmsError> {
+        let id = local_id(key)?;
+        let grants = self.blocking(move |inner| inner.directory.grants(id)).await?;
+        let mut sessions: Vec<_> = grants.iter().map(|grant| grant.session).collect();
+        sessions.sort();
+        Ok(sessions)
+    }
+}
+
+impl StoredKey {
+    fn is_by_grant(&self) -> Result<(), KmsError> {
+        let message = "the local KMS key unwraps without a grant: it was not made for the customer's hand";
+        if self.by_grant { Ok(()) } else { Err(KmsError::new(KmsErrorKind::Invalid, message)) }
     }
 }
 

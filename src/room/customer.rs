@@ -143,10 +143,12 @@ impl Customer {
         close(open, changed).await
     }
 
-    /// Seals all of `source` as a new blob.
+    /// Seals all of `source` as a new blob. It takes no session: outside of one, a node
+    /// seals with keys that it made itself, where the customer's are in its own hand.
     ///
     /// # Errors
-    /// By [`ErrorKind`]; then no blob is visible, but for a failure to record
+    /// By [`ErrorKind`]; [`ErrorKind::Denied`] if the access names a session that is not
+    /// open. Then no blob is visible, but for a failure to record
     /// the outcome, whose message names the blob.
     ///
     /// # Cancel safety
@@ -160,8 +162,9 @@ impl Customer {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::Authentication`],
-    /// [`ErrorKind::KeyUnavailable`], [`ErrorKind::KeyDestroyed`] and the
-    /// retryable ones.
+    /// [`ErrorKind::KeyUnavailable`], [`ErrorKind::KeyDestroyed`],
+    /// [`ErrorKind::Denied`] outside a session where it takes one, and the
+    /// retryable ones. The stream too ends as denied, once the session is over.
     ///
     /// # Cancel safety
     /// Dropped, it releases nothing further, and is recorded as aborted.
@@ -224,15 +227,32 @@ impl Customer {
         wraps::extend(self, blob, until).await
     }
 
-    /// The customer's blobs, in no order, as the storage lists them. No key is
-    /// used.
+    /// Goes on within a session, where the customer's keys are in its own hand, and else as
+    /// it is. Who tries to see blobs without is on record, as `action`.
+    async fn enter(&self, action: Action) -> Result<()> {
+        let room = &*self.room.0;
+        if room.keyring.is_known_as_held(self.id) {
+            // As a list of ids uses no key, it needs no KMS either.
+            return Ok(());
+        }
+        let ring = self.ring().await?;
+        let Err(error) = room.keyring.admit(self.asker(), &ring).await else { return Ok(()) };
+        let mut intent = Intent::new(room.log.request_id()?, &self.access, action);
+        intent.customer = Some(self.id);
+        let (open, receipt) = room.log.begin(intent).await?;
+        // No key is used.
+        drop(receipt);
+        close(open, Err(error)).await
+    }
+
+    /// The customer's blobs, in no order, as the storage lists them. No key of theirs is
+    /// used. Where the customer's keys are in its own hand it takes a session all the same.
     #[must_use]
     pub fn list(&self) -> BoxStream<'static, Result<Listed>> {
         let customer = self.id;
         let objects = self.room.0.storages.blobs.list(Some(&layout::blobs_of(customer)));
-        objects
-            .map_err(|error| store_error(error, "list the blobs"))
-            .try_filter_map(move |object| {
+        let listed =
+            objects.map_err(|error| store_error(error, "list the blobs")).try_filter_map(move |object| {
                 // Whatever else lies there is not ours.
                 let found = layout::read_blob(&object.location).filter(|(owner, _)| *owner == customer);
                 let micros = u64::try_from(object.last_modified.timestamp_micros()).ok();
@@ -242,20 +262,26 @@ impl Customer {
                     stored_at: micros.and_then(|micros| Timestamp::from_micros(micros).ok()),
                 });
                 std::future::ready(Ok(listed))
-            })
-            .boxed()
+            });
+        let this = self.clone();
+        let entered = async move {
+            this.enter(Action::List).await?;
+            Ok::<_, Error>(listed)
+        };
+        futures_util::stream::once(entered).try_flatten().boxed()
     }
 
     /// The blobs that were sealed under this name, newest first.
     ///
     /// # Errors
-    /// By [`ErrorKind`]; no blob of that name is no error.
+    /// By [`ErrorKind`]; [`ErrorKind::Denied`] outside a session, where it takes one. No
+    /// blob of that name is no error.
     pub async fn find(&self, name: &BlobName) -> Result<Vec<BlobId>> {
+        self.enter(Action::Find).await?;
         let room = &*self.room.0;
         let ring = self.ring().await?;
         let mut found = BTreeSet::new();
-        // One name key for now; more once a writer without decrypt rights
-        // brings its own.
+        // One name key, and one more of each writer without decrypt rights.
         for entry in ring.entries.iter().filter(|entry| entry.kind == EntryKind::Name) {
             let mut intent = Intent::new(room.log.request_id()?, &self.access, Action::Find);
             intent.customer = Some(self.id);

@@ -28,19 +28,23 @@ use crate::codec::DecodeError;
 use crate::entropy::{Entropy, random, random_secret};
 use crate::envelope::Kek;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BlobId, CustomerId, DataKeyId, HoldId, KekId, KmsKeyId, OrderId, RequestId, StoreId};
+use crate::id::{
+    BlobId, CustomerId, DataKeyId, HoldId, KekId, KmsKeyId, OrderId, RequestId, SessionId, StoreId,
+};
 use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsRegistry};
 use crate::retention::{Period, Window};
 use crate::ring::sealed::SealedRing;
 use crate::ring::{
-    Change, Entry, EntryKind, Hold, HoldScope, HoldState, Ring, RingDataKey, RingRefusal, Settings,
+    Change, Entry, EntryKind, Hold, HoldScope, HoldState, Ring, RingDataKey, RingRefusal, Settings, Tenancy,
 };
 use crate::store::{layout, store_error};
 use crate::suite::Suite;
 use crate::time::{Clock, Day};
 
 pub(crate) mod epochs;
+mod own;
 mod register;
+pub(crate) mod sessions;
 
 use epochs::Epoch;
 
@@ -67,6 +71,8 @@ impl<'a> Asker<'a> {
 pub(crate) enum Want<'a> {
     /// A key for each of the days from this one on.
     DayKeys(Day),
+    /// A key of this kind that this node made itself.
+    OwnKey(EntryKind),
     /// What this says of each version that is met: a step, or none. What it stands on is
     /// asked for anew on each.
     Decided(&'a (dyn Fn(&Ring) -> Result<Option<Change>> + Send + Sync)),
@@ -99,6 +105,10 @@ pub(crate) struct Keyring {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) limits: Limits,
+    /// How long a look at a session is good for.
+    pub(crate) session_check: Duration,
+    /// How long this node seals with a data key of its own.
+    pub(crate) sealing_term: Duration,
     newest_epoch: Cached<u32>,
     epochs: Mutex<HashMap<u32, Arc<Cached<Epoch>>>>,
     customers: Mutex<HashMap<CustomerId, Arc<CustomerKeys>>>,
@@ -109,7 +119,11 @@ pub(crate) struct Keyring {
 #[derive(Debug, Default)]
 struct CustomerKeys {
     ring: Cached<Ring>,
+    /// Those that the KMS unwrapped.
     data_keys: Mutex<HashMap<DataKeyId, Arc<Cached<DataKey>>>>,
+    /// Those that this node made, to seal with.
+    own: own::OwnKeys,
+    sessions: Mutex<HashMap<SessionId, Arc<sessions::Known>>>,
     /// Serialises this node's own changes, so that they need not race.
     change: tokio::sync::Mutex<()>,
     /// The newest version that this node ever saw: nothing older is used.
@@ -123,7 +137,7 @@ impl Keyring {
         log: Log,
         kms: KmsRegistry,
         (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
-        limits: Limits,
+        (limits, session_check, sealing_term): (Limits, Duration, Duration),
     ) -> Self {
         Self {
             store,
@@ -133,6 +147,8 @@ impl Keyring {
             clock,
             entropy,
             limits,
+            session_check,
+            sealing_term,
             newest_epoch: Cached::default(),
             epochs: Mutex::default(),
             customers: Mutex::default(),
@@ -143,7 +159,11 @@ impl Keyring {
     /// The KMS key that was chosen: a new one, or one that is there and enabled.
     pub(crate) async fn kms_key(&self, choice: KeyChoice, tags: &EncryptionContext) -> Result<KmsKeyId> {
         let key = match choice {
-            KeyChoice::New(provider) => return Ok(self.kms.provider(&provider)?.create_key(tags).await?),
+            KeyChoice::New(provider) => {
+                let key = self.kms.provider(&provider)?.create_key(tags).await?;
+                self.check_fit(&key, tags).await?;
+                return Ok(key);
+            }
             KeyChoice::Existing(key) => key,
         };
         let provider = self.kms.get(&key)?;
@@ -152,8 +172,20 @@ impl Keyring {
             false => provider.resolve(&key).await?,
         };
         match provider.describe(&key).await? {
-            KeyState::Enabled => Ok(key),
+            KeyState::Enabled => {
+                self.check_fit(&key, tags).await?;
+                Ok(key)
+            }
             _ => Err(Error::new(ErrorKind::KeyUnavailable, "the KMS key is not enabled")),
+        }
+    }
+
+    /// Refuses a key for a customer's own hand that is known to unwrap without a grant.
+    async fn check_fit(&self, key: &KmsKeyId, tags: &EncryptionContext) -> Result<()> {
+        match self.kms.granter(key) {
+            Ok(granter) if tags.is_in_customers_hand() => Ok(granter.check_fit(key).await?),
+            // Where no grants are made, nobody can tell.
+            _ => Ok(()),
         }
     }
 
@@ -277,7 +309,7 @@ impl Keyring {
         Ok(ring)
     }
 
-    /// The data key under which `id` of `ring` is sealed.
+    /// The data key `id` of `ring`, unwrapped: for whoever is admitted, each time anew.
     pub(crate) async fn data_key(
         &self,
         asker: Asker<'_>,
@@ -287,6 +319,7 @@ impl Keyring {
         let wrapped = ring.data_key(id).ok_or_else(|| {
             Error::new(ErrorKind::Integrity, "a ring entry names a data key that the ring does not have")
         })?;
+        self.admit(asker, ring).await?;
         let keys = self.customer(ring.customer);
         let cell = Arc::clone(lock(&keys.data_keys).entry(id).or_default());
         cell.get(&*self.clock, self.limits, self.load_data_key(asker, ring.customer, wrapped)).await
@@ -323,6 +356,10 @@ impl Keyring {
         let from = period.retain_until(now);
         let days = (0..MINT_DAYS).map(|days| EntryKind::Day(from.plus(days)));
         let entries = self.new_entries(customer, days.chain([EntryKind::Name]), (data_key.id, &plaintext))?;
+        if first.settings.tenancy == Tenancy::Customer {
+            // This node seals with what it made, as it may not unwrap it again.
+            self.keep_own(&self.customer(customer), (data_key.clone(), plaintext), false);
+        }
         let ring = first.with_first_keys(vec![data_key], entries).map_err(refused)?;
         match self.write_ring(asker, &epoch, Arc::new(ring)).await? {
             Some(ring) => Ok(ring),
@@ -411,6 +448,7 @@ impl Keyring {
                 let since = self.clock.now();
                 Ok(changes.then_some(Change::Policy { since, period, window, order: None }))
             }
+            Want::OwnKey(kind) => self.plan_own(asker, ring, *kind).await,
             Want::DayKeys(from) if ring.day_key(*from).is_some() => Ok(None),
             Want::DayKeys(from) => {
                 let last = (0..MINT_DAYS).map(|days| from.plus(days));
@@ -558,6 +596,9 @@ impl Keyring {
         for keys in lock(&self.customers).values() {
             keys.ring.evict(now);
             lock(&keys.data_keys).retain(|_, cell| !cell.evict(now) || Arc::strong_count(cell) > 1);
+            keys.own.evict(now);
+            let time = self.session_time();
+            lock(&keys.sessions).retain(|_, known| !known.evict(now, time) || Arc::strong_count(known) > 1);
         }
     }
 }
@@ -590,6 +631,15 @@ impl CustomerKeys {
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyring").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// The tags of a KMS key that is made for a customer.
+pub(crate) fn customer_tags((store, customer): (StoreId, CustomerId), tenancy: Tenancy) -> EncryptionContext {
+    let tags = EncryptionContext::new_customer(store, customer);
+    match tenancy {
+        Tenancy::Held => tags,
+        Tenancy::Customer => tags.in_customers_hand(),
     }
 }
 

@@ -179,7 +179,8 @@ pub(crate) async fn open(
     match prepared {
         Ok((body, wanted)) => {
             let info = body.info.clone();
-            Ok(Opened { info, range: wanted.clone(), stream: release(body, wanted, intent.open) })
+            let door = Door { customer: customer.clone(), ring: Arc::clone(&body.ring) };
+            Ok(Opened { info, range: wanted.clone(), stream: release(body, wanted, intent.open, door) })
         }
         Err(error) => close(intent.open, Err(error)).await,
     }
@@ -503,7 +504,12 @@ async fn fetch(storage: &dyn ObjectStore, path: &Path, range: Range<u64>) -> Res
 }
 
 /// The wanted plaintext piece by piece, and the outcome before the end.
-fn release(body: Body, wanted: Range<u64>, open: OpenIntent) -> BoxStream<'static, Result<Bytes>> {
+fn release(
+    body: Body,
+    wanted: Range<u64>,
+    open: OpenIntent,
+    door: Door,
+) -> BoxStream<'static, Result<Bytes>> {
     let layout = body.opener.layout();
     let whole = wanted == (0..layout.plaintext_len());
     // The last chunk of a whole blob is opened even if it is empty: it is what
@@ -519,13 +525,20 @@ fn release(body: Body, wanted: Range<u64>, open: OpenIntent) -> BoxStream<'stati
             async move { (start * as_u64(CHUNK_LEN), job.open().await) }
         })
         .buffered(in_flight);
-    let state = Releasing { pieces: pieces.boxed(), wanted, open: Some(open), released: 0, pending: None };
+    let pieces = pieces.boxed();
+    let state = Releasing { pieces, wanted, open: Some(open), released: 0, pending: None, door };
     futures_util::stream::unfold(state, Releasing::next).boxed()
 }
 
 /// Where a piece begins in the plaintext, and the piece, or the error with what is
 /// authentic in front of it.
 type Piece = (u64, Result<Bytes, (Error, Bytes)>);
+
+/// Who is let see what is released: each piece anew, as a session may end meanwhile.
+struct Door {
+    customer: Customer,
+    ring: Arc<Ring>,
+}
 
 struct Releasing {
     pieces: BoxStream<'static, Piece>,
@@ -535,6 +548,7 @@ struct Releasing {
     released: u64,
     /// The error that follows the last authentic piece.
     pending: Option<Error>,
+    door: Door,
 }
 
 impl Drop for Releasing {
@@ -572,6 +586,13 @@ impl Releasing {
                 }
             };
             if !piece.is_empty() {
+                let Door { customer, ring } = &self.door;
+                if let Err(error) = customer.room.0.keyring.admit(customer.asker(), ring).await {
+                    // Nothing further is released, and the blob's key goes.
+                    self.pieces = futures_util::stream::empty().boxed();
+                    self.pending = Some(error);
+                    continue;
+                }
                 self.released += as_u64(piece.len());
                 return Some((Ok(piece), self));
             }

@@ -1,6 +1,7 @@
 //! Sealing: read, seal and upload at once, bounded by the pipeline.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use bytes::Bytes;
@@ -16,9 +17,10 @@ use crate::entropy::{random, random_secret};
 use crate::envelope::{Binding, Dek, Header, Metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, RequestId};
+use crate::kms::DataKey;
 use crate::payload::{SealError, Sealer};
-use crate::ring::Entry;
-use crate::room::MAX_TTL;
+use crate::ring::{Entry, EntryKind, Ring, Tenancy};
+use crate::room::{Inner, MAX_TTL};
 use crate::store::{layout, store_error, upload::BlobWriter};
 use crate::suite::Suite;
 use crate::time::Day;
@@ -92,16 +94,29 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     if day > Day::MAX {
         return Err(Error::new(ErrorKind::InvalidInput, "the day to keep the blob until is too far off"));
     }
-    if ring.day_key(day).is_none() {
+    // Outside a session this node may have a KMS key in the customer's hand make data keys,
+    // and unwrap none.
+    let own = ring.settings.tenancy == Tenancy::Customer && customer.access.session.is_none();
+    let is_named = options.metadata.name().is_some();
+    if own {
+        let kinds = [Some(EntryKind::Day(day)), is_named.then_some(EntryKind::Name)];
+        for kind in kinds.into_iter().flatten() {
+            if room.keyring.own_entry(&ring, kind).is_none() {
+                ring = room.keyring.ensure(asker, customer.id, &Want::OwnKey(kind)).await?;
+            }
+        }
+    } else if ring.day_key(day).is_none() {
         ring = room.keyring.ensure(asker, customer.id, &Want::DayKeys(day)).await?;
     }
-    let no_key = || Error::new(ErrorKind::Integrity, "the ring has no key for this day");
-    let entry = ring.day_key(day).ok_or_else(no_key)?;
-    let name_entry = match options.metadata.name() {
-        Some(_) => Some(ring.name_key().ok_or_else(no_key)?),
-        None => None,
+    let (entry, data_key) = key_to_seal_with(asker, room, &ring, EntryKind::Day(day), own).await?;
+    let name_entry = match is_named {
+        true if own => {
+            let (entry, data_key) = key_to_seal_with(asker, room, &ring, EntryKind::Name, own).await?;
+            Some((entry, Some(data_key)))
+        }
+        true => Some((ring.name_key().ok_or_else(no_key)?, None)),
+        false => None,
     };
-    let data_key = room.keyring.data_key(asker, &ring, entry.data_key).await?;
     let blob = BlobId::new(day, random(&*room.entropy)?)
         .map_err(|error| Error::new(ErrorKind::InvalidInput, "the day is too far off").with_source(error))?;
     let suite = options.suite.unwrap_or(ring.settings.suite);
@@ -110,7 +125,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     // Reading begins now, so that it overlaps with the commit of the intents.
     let segments = source.start();
     let intent = intent(customer, request, blob, entry, day);
-    let find = name_entry.map(|entry| find_intent(customer, entry, request)).transpose()?;
+    let find = name_entry.as_ref().map(|(entry, _)| find_intent(customer, entry, request)).transpose()?;
     // The customer's KMS makes the DEK, and is asked for it at each opening.
     let kms_key = ring.settings.strict.then(|| ring.settings.kms_key.clone());
     let strict = kms_key
@@ -119,12 +134,15 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     let intents = [Some(intent), find, strict.transpose()?].into_iter().flatten().collect();
     let mut begun = room.log.begin_all(intents).await?.into_iter();
     let (open, receipt) = begun.next().expect("one of each intent");
-    let begun_find = name_entry.and_then(|_| begun.next());
+    let begun_find = name_entry.as_ref().and_then(|_| begun.next());
     let begun_strict = begun.next();
     let sealing = async {
         let name_path = match (options.metadata.name(), name_entry, begun_find) {
-            (Some(name), Some(entry), Some((open, receipt))) => {
-                let data_key = room.keyring.data_key(asker, &ring, entry.data_key).await?;
+            (Some(name), Some((entry, own)), Some((open, receipt))) => {
+                let data_key = match own {
+                    Some(own) => own,
+                    None => room.keyring.data_key(asker, &ring, entry.data_key).await?,
+                };
                 let tag = ring.open_key(receipt, entry.id, &data_key).and_then(|key| key.name_tag(name));
                 let tag = settle(open, tag.map_err(use_error))?;
                 Some(layout::name(customer.id, &tag, now, blob))
@@ -185,6 +203,32 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
         }
         Err(error) => close(open, Err(error)).await,
     }
+}
+
+/// A key of the ring to seal with, and the data key that it is under: one that this node
+/// made (`own`), or any.
+async fn key_to_seal_with<'a>(
+    asker: Asker<'_>,
+    room: &Inner,
+    ring: &'a Ring,
+    kind: EntryKind,
+    own: bool,
+) -> Result<(&'a Entry, Arc<DataKey>)> {
+    if own {
+        // Its term may have ended since it was made.
+        let late = || Error::new(ErrorKind::Conflict, "the key to seal with came to the end of its term");
+        return room.keyring.own_entry(ring, kind).ok_or_else(late);
+    }
+    let entry = match kind {
+        EntryKind::Day(day) => ring.day_key(day),
+        _ => ring.name_key(),
+    };
+    let entry = entry.ok_or_else(no_key)?;
+    Ok((entry, room.keyring.data_key(asker, ring, entry.data_key).await?))
+}
+
+fn no_key() -> Error {
+    Error::new(ErrorKind::Integrity, "the ring has no key for this day")
 }
 
 fn intent(customer: &Customer, request: RequestId, blob: BlobId, entry: &Entry, day: Day) -> Intent {

@@ -30,9 +30,9 @@ use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult};
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, DataKeyId, KmsKeyId};
-use crate::kms::{DataKey, EncryptionContext};
+use crate::kms::DataKey;
 use crate::ring::{Change, Entry, EntryKind, Ring, RingDataKey};
-use crate::room::keyring::{Asker, close, refused};
+use crate::room::keyring::{Asker, close, customer_tags, refused};
 use crate::room::{Customer, KeyChoice};
 use crate::time::Timestamp;
 
@@ -131,7 +131,7 @@ impl Customer {
         let keyring = &self.room.0.keyring;
         let ring = keyring.fresh_ring(asker, self.id).await?;
         self.check_not_strict(&ring).await?;
-        let tags = EncryptionContext::new_customer(self.room.0.store, self.id);
+        let tags = customer_tags((self.room.0.store, self.id), ring.settings.tenancy);
         // If we stop after this, an unused key remains in the KMS, where one was made.
         let kms_key = keyring.kms_key(choice, &tags).await?;
         let mut new = None;

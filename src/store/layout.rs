@@ -9,6 +9,8 @@
 //! | keys | `ring/<customer>/<version>` | one version of a customer's ring |
 //! | keys | `register/<version>` | one version of the store's register |
 //! | keys | `epoch/<number>` | one epoch |
+//! | keys | `session/<customer>/<session>/<paper>` | one paper of a session: `request`, `open`, `end` |
+//! | keys | `session/<customer>/<session>/use/<time>` | that a session was used |
 //! | keys | `label/<tag>` | which customer a label stands for |
 //! | keys | `store` | the marker of a store |
 //!
@@ -22,7 +24,8 @@
 
 use object_store::path::Path;
 
-use crate::id::{BlobId, CustomerId, KekId, base32};
+use crate::id::{BlobId, CustomerId, KekId, SessionId, base32};
+use crate::session::PaperKind;
 use crate::time::{Day, Timestamp};
 
 /// What a keyed hash made of a name or a label.
@@ -226,6 +229,54 @@ pub fn labels() -> Path {
     Path::from_iter(["label"])
 }
 
+/// Where a paper of a session lives.
+#[must_use]
+pub fn session_paper(customer: CustomerId, session: SessionId, paper: PaperKind) -> Path {
+    session_folder(customer, session).join(paper.as_str())
+}
+
+/// Where it is written that a session was used at `at`.
+#[must_use]
+pub fn session_use(customer: CustomerId, session: SessionId, at: Timestamp) -> Path {
+    session_folder(customer, session).join("use").join(format!("{:016x}", at.micros()))
+}
+
+/// What lies in a session's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfSession {
+    /// A paper.
+    Paper(PaperKind),
+    /// A use at this time.
+    Use(Timestamp),
+}
+
+/// The customer and the session of what lies at `path`, and which of its objects it is,
+/// if it is one.
+#[must_use]
+pub fn read_session(path: &Path) -> Option<(CustomerId, SessionId, OfSession)> {
+    if let Some(["session", customer, session, paper]) = parts(path) {
+        let (customer, session, paper) = (customer.parse().ok()?, session.parse().ok()?, paper.parse().ok()?);
+        let own = session_paper(customer, session, paper) == *path;
+        return own.then_some((customer, session, OfSession::Paper(paper)));
+    }
+    let ["session", customer, session, "use", at] = parts(path)? else { return None };
+    let (customer, session) = (customer.parse().ok()?, session.parse().ok()?);
+    let at = Timestamp::from_micros(u64::from_str_radix(at, 16).ok()?).ok()?;
+    (session_use(customer, session, at) == *path).then_some((customer, session, OfSession::Use(at)))
+}
+
+/// The prefix of all that there is of a session.
+#[must_use]
+pub fn session_folder(customer: CustomerId, session: SessionId) -> Path {
+    sessions_of(customer).join(session.to_string())
+}
+
+/// The prefix of all sessions of a customer.
+#[must_use]
+pub fn sessions_of(customer: CustomerId) -> Path {
+    Path::from_iter(["session", &customer.to_string()])
+}
+
 /// Where the marker of a store lives.
 #[must_use]
 pub fn store() -> Path {
@@ -350,6 +401,24 @@ mod tests {
             format!("0000000000000000-{blob}"),
         ] {
             assert_eq!(read_name(&prefix.clone().join(entry.clone()), &[7; 32]), None, "{entry}");
+        }
+    }
+
+    #[test]
+    fn what_is_a_sessions_reads_back_in_one_spelling() {
+        let session = SessionId::from_bytes([5; 16]);
+        let kinds = [PaperKind::Request, PaperKind::Open, PaperKind::End];
+        let papers = kinds.map(|kind| (session_paper(CUSTOMER, session, kind), OfSession::Paper(kind)));
+        let used = (session_use(CUSTOMER, session, at(7)), OfSession::Use(at(7)));
+        for (path, of) in papers.into_iter().chain([used]) {
+            assert_eq!(read_session(&path), Some((CUSTOMER, session, of)));
+            assert!(path.prefix_matches(&session_folder(CUSTOMER, session)));
+            assert_eq!(read_session(&Path::from(format!("{path}/x"))), None);
+            assert_eq!(read_session(&Path::from(path.as_ref().to_uppercase())), None);
+        }
+        let folder = session_folder(CUSTOMER, session);
+        for stray in ["opened", "use", "use/7", "use/00000000000000g7"] {
+            assert_eq!(read_session(&Path::from(format!("{folder}/{stray}"))), None, "{stray}");
         }
     }
 }

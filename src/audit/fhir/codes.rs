@@ -199,25 +199,32 @@ pub(super) fn pattern(action: Action) -> Pattern {
         Action::List | Action::Find => BALP_QUERY,
         Action::Verify => VERIFICATION_OF_BLOB,
         Action::Extend | Action::Rewrap => BALP_UPDATE,
-        Action::Init | Action::CustomerAdd | Action::HoldPlace | Action::Certify | Action::OrderRequest => {
-            configuration("C")
-        }
+        Action::Init
+        | Action::CustomerAdd
+        | Action::HoldPlace
+        | Action::Certify
+        | Action::OrderRequest
+        | Action::AccessRequest => configuration("C"),
         // A version of a ring is new, and the ring is not.
         Action::CustomerSet
         | Action::RingWrite
         | Action::ShredPend
         | Action::ShredCancel
         | Action::OrderApprove
+        | Action::AccessApprove
         | Action::PeopleSet
         | Action::ClockSet
         | Action::RegisterWrite
         | Action::Rekey => configuration("U"),
         Action::HoldRelease | Action::OffboardClose => configuration("D"),
-        Action::EpochCreate => key_use("C"),
+        // A grant lets a key be used for as long as there is one.
+        Action::EpochCreate | Action::SessionOpen => key_use("C"),
         Action::EpochDisable | Action::EpochEnable => key_use("U"),
-        Action::ShredDrop | Action::CiphertextDelete | Action::EpochDelete | Action::CustomerKeyDelete => {
-            key_use("D")
-        }
+        Action::ShredDrop
+        | Action::CiphertextDelete
+        | Action::EpochDelete
+        | Action::CustomerKeyDelete
+        | Action::SessionEnd => key_use("D"),
         Action::KmsGenerateDataKey | Action::KmsDecrypt | Action::ShredSweep => key_use("E"),
         Action::KeysRead => key_use("R"),
         Action::Admit => ADMISSION,

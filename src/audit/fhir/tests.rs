@@ -24,7 +24,7 @@ fn codes(codings: &Value) -> Vec<&str> {
 /// The table as it is meant, written a second time by hand.
 #[test]
 fn every_action_has_its_type_subtypes_and_letter() {
-    let expected: [(&str, &str, &[&str], &str); 40] = [
+    let expected: [(&str, &str, &[&str], &str); 44] = [
         ("init", "110100", &["110129", "init"], "C"),
         ("customer-add", "110100", &["110129", "customer-add"], "C"),
         ("customer-set", "110100", &["110129", "customer-set"], "U"),
@@ -65,6 +65,10 @@ fn every_action_has_its_type_subtypes_and_letter() {
         ("admit", "110114", &["110122", "admit"], "E"),
         ("customer-read", "110100", &["110129", "customer-read"], "R"),
         ("audit-read", "110101", &["audit-read"], "R"),
+        ("session-open", "110100", &["110132", "session-open"], "C"),
+        ("session-end", "110100", &["110132", "session-end"], "D"),
+        ("access-request", "110100", &["110129", "access-request"], "C"),
+        ("access-approve", "110100", &["110129", "access-approve"], "U"),
     ];
     assert_eq!(expected.map(|row| row.0), Action::ALL.map(Action::code));
     for (action, kind, subtypes, letter) in expected {

@@ -67,6 +67,12 @@ pub(super) fn key_documents(deployment: &Deployment) -> Vec<Document> {
             policy(&[owner, &uses(KeyUse::Customer), &ends]),
         ),
         document(
+            "key-policy-customer-own-hand",
+            "the policy of the KMS key of a customer whose keys are in its own hand: nodes make data keys, and \
+             unwrap under a grant only, which the granter makes and ends",
+            policy(&[owner, &by("node", node_makes(deployment)), &by("granter", vec![grants()])]),
+        ),
+        document(
             "key-policy-log",
             "the policy of the log's signing key, if it is in AWS KMS: spec ECC_NIST_EDWARDS25519, tagged \
              strongroom:use=log",
@@ -109,6 +115,33 @@ pub(super) fn node_uses(deployment: &Deployment, key_use: KeyUse, resource: &str
             vec![uses("ForRings", ring_context()), uses("ForStrictBlobs", blob_context()), looks]
         }
     }
+}
+
+/// The statements that let a node make data keys with a customer's key, and unwrap none:
+/// that takes a grant.
+fn node_makes(deployment: &Deployment) -> Vec<Value> {
+    let mut statements = node_uses(deployment, KeyUse::Customer, "*");
+    for statement in &mut statements {
+        if statement["Action"].is_array() {
+            statement["Action"] = json!("kms:GenerateDataKey");
+        }
+    }
+    statements
+}
+
+/// The statement that lets the granter open and end sessions: grants of unwrapping alone,
+/// bound to a context.
+fn grants() -> Value {
+    json!({
+        "Sid": "GranterOpensAndEndsSessions",
+        "Effect": "Allow",
+        "Action": ["kms:CreateGrant", "kms:ListGrants", "kms:RevokeGrant", "kms:DescribeKey"],
+        "Resource": "*",
+        "Condition": {
+            "StringEqualsIfExists": { "kms:GrantConstraintType": "EncryptionContextSubset" },
+            "ForAllValues:StringEquals": { "kms:GrantOperations": ["Decrypt"] },
+        },
+    })
 }
 
 /// The statement that lets the destroyer open the outer seal of rings, to see

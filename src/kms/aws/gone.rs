@@ -17,6 +17,7 @@
 //! answer as [`KmsErrorKind::Unavailable`].
 
 use aws_config::Region;
+use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityOutput;
 
 use super::arn::{Arn, Place};
 use super::{AwsKms, load};
@@ -43,17 +44,20 @@ impl AwsKms {
         if config.region().map(Region::as_ref) != Some(place.region) {
             return Ok(false);
         }
+        let message = "AWS KMS finds no such key, and STS does not tell whether the key's account is ours";
+        let identity = self.identity(message).await?;
+        let partition = identity.arn().and_then(|arn| arn.split(':').nth(1));
+        Ok(identity.account() == Some(place.account) && partition == Some(place.partition))
+    }
+
+    /// Whose our credentials are, as STS tells, or an error that says `message`.
+    pub(super) async fn identity(&self, message: &'static str) -> Result<GetCallerIdentityOutput, KmsError> {
+        let config = self.0.config.get_or_init(|| load(&self.0.options)).await;
         let config = aws_sdk_sts::config::Builder::from(config)
             .retry_config(self.0.options.retries())
             .timeout_config(self.0.options.timeouts());
         let answer = aws_sdk_sts::Client::from_conf(config.build()).get_caller_identity().send().await;
         // Its sentence may name people: nothing of it is kept.
-        let identity = answer.map_err(|_| {
-            let message =
-                "AWS KMS finds no such key, and STS does not tell whether the key's account is ours";
-            KmsError::new(KmsErrorKind::Unavailable, message)
-        })?;
-        let partition = identity.arn().and_then(|arn| arn.split(':').nth(1));
-        Ok(identity.account() == Some(place.account) && partition == Some(place.partition))
+        answer.map_err(|_| KmsError::new(KmsErrorKind::Unavailable, message))
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! | at | length | what |
 //! |---:|---:|---|
-//! | 0 | 10 | `SRlkmsky`, version 1 and its complement |
+//! | 0 | 10 | `SRlkmsky`, version 1 and its complement; version 2 for a key that unwraps under a grant only |
 //! | 10 | 16 | the id, as in the file's name |
 //! | 26 | 8 | when it was made |
 //! | 34 | 1 | 0 enabled, 1 disabled, 2 pending deletion |
@@ -14,7 +14,7 @@
 //!
 //! A file is never changed where it stands while it is a key's: a new one is
 //! written as `<id>.new` and takes its place, under an exclusive lock on `.lock`.
-//! Readers take no lock. A reader that opened a file which was replaced and
+//! Grants are files of their own ([`grants`]). Readers take no lock. A reader that opened a file which was replaced and
 //! overwritten in the same moment finds that the digest does not fit, and reads
 //! again under the lock.
 //!
@@ -38,8 +38,13 @@ use crate::secret::Secret;
 use crate::suite::KEY_LEN;
 use crate::time::Timestamp;
 
+mod grants;
+
 const MAGIC: &[u8; 8] = b"SRlkmsky";
 const VERSION: u8 = 1;
+/// The same bytes, for a key that unwraps under a grant only: a program that knows of no
+/// grants must not use it.
+const VERSION_BY_GRANT: u8 = 2;
 const PREFIX_LEN: usize = 10 + 16 + 8 + 1 + 8;
 const DIGEST_LEN: usize = 32;
 const FILE_LEN: usize = PREFIX_LEN + KEY_LEN + DIGEST_LEN;
@@ -70,6 +75,8 @@ pub(super) struct StoredKey {
     pub(super) created: Timestamp,
     pub(super) state: State,
     pub(super) key: Secret<KEY_LEN>,
+    /// Whether it unwraps under a grant only.
+    pub(super) by_grant: bool,
 }
 
 /// The directory, by its path.
@@ -371,7 +378,7 @@ fn encode(stored: &StoredKey, id: LocalKeyId) -> Secret<FILE_LEN> {
         State::Pending(due) => (2, due.micros()),
     };
     let mut prefix = Writer::default();
-    prefix.version(MAGIC, VERSION);
+    prefix.version(MAGIC, if stored.by_grant { VERSION_BY_GRANT } else { VERSION });
     id.encode(&mut prefix);
     stored.created.encode(&mut prefix);
     prefix.u8(state).u64(due);
@@ -387,7 +394,7 @@ fn encode(stored: &StoredKey, id: LocalKeyId) -> Secret<FILE_LEN> {
 
 fn decode(bytes: &[u8], id: LocalKeyId) -> Result<StoredKey, DecodeError> {
     let mut reader = Reader::new(bytes);
-    reader.version(MAGIC, VERSION)?;
+    let by_grant = reader.version(MAGIC, VERSION_BY_GRANT)? == VERSION_BY_GRANT;
     if LocalKeyId::decode(&mut reader)? != id {
         return Err(DecodeError::Invalid("id"));
     }
@@ -404,7 +411,7 @@ fn decode(bytes: &[u8], id: LocalKeyId) -> Result<StoredKey, DecodeError> {
         return Err(DecodeError::Invalid("digest"));
     }
     reader.finish()?;
-    Ok(StoredKey { created, state, key: Secret::init(|out| out.copy_from_slice(key)) })
+    Ok(StoredKey { created, state, key: Secret::init(|out| out.copy_from_slice(key)), by_grant })
 }
 
 fn key_file(id: LocalKeyId) -> String {
@@ -459,7 +466,8 @@ mod tests {
     }
 
     fn stored() -> StoredKey {
-        StoredKey { created: at(20_000), state: State::Enabled, key: Secret::init(|key| key.fill(0xA5)) }
+        let key = Secret::init(|key| key.fill(0xA5));
+        StoredKey { created: at(20_000), state: State::Enabled, key, by_grant: false }
     }
 
     fn made(home: &Path) -> KeyDirectory {
@@ -580,12 +588,24 @@ mod tests {
         bytes[50] ^= 1;
         std::fs::write(&file, &bytes).unwrap();
         assert_refused(&directory, "backup");
-        bytes[8..10].copy_from_slice(&[2, !2]);
+        bytes[8..10].copy_from_slice(&[3, !3]);
         std::fs::write(&file, &bytes).unwrap();
         assert_refused(&directory, "upgrade");
         // What cannot be read is not replaced.
         directory.change(ID, at(20_000), |_| Ok(State::Disabled)).unwrap_err();
         assert_eq!(std::fs::read(&file).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_key_that_takes_a_grant_stays_one() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = KeyDirectory::new(home.path().join("keys"));
+        directory.create(ID, &StoredKey { by_grant: true, ..stored() }).unwrap();
+        let bytes = std::fs::read(directory.path.join(key_file(ID))).unwrap();
+        assert_eq!(bytes[8..10], [2, !2], "a program that knows of no grants refuses it");
+        directory.change(ID, at(20_000), |_| Ok(State::Disabled)).unwrap();
+        directory.change(ID, at(20_000), |_| Ok(State::Enabled)).unwrap();
+        assert!(directory.load(ID, at(20_000)).unwrap().by_grant);
     }
 
     #[test]

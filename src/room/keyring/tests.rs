@@ -66,6 +66,50 @@ async fn keys_that_nobody_asks_for_leave_memory_when_their_term_is_over() {
     assert!(epoch.upgrade().is_none());
 }
 
+/// What a session unwrapped leaves with it, and what this node made when its term is over.
+#[tokio::test(start_paused = true)]
+async fn keys_in_a_customers_own_hand_leave_memory_with_the_session_or_the_term() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(TestClock::default());
+    let kms = InsecureLocalKms::open(directory.path().join("kms"), clock.clone(), Arc::new(SystemEntropy));
+    let kms = Arc::new(kms.unwrap());
+    let registry = KmsRegistry::new().with(kms.clone()).with_grants(kms);
+    let access = Access::new(Principal::service("tests").unwrap(), Purpose::SystemAdministration);
+    let signer = Arc::new(LocalSigner::generate(&SystemEntropy).unwrap());
+    let options = Options { clock: clock.clone(), ..Options::new(signer) };
+    let local = || KeyChoice::New("local".into());
+    let (room, _) = Strongroom::init(Storages::memory(), registry, local(), &access, options).await.unwrap();
+    let mut new = NewCustomer::new("acme".parse().unwrap(), local());
+    new.tenancy = Tenancy::Customer;
+    let acme = room.add_customer(&access, new).await.unwrap().id;
+
+    let keyring = &room.0.keyring;
+    let outside = Asker { access: &access, cause: None };
+    let ring = keyring.ring(outside, acme).await.unwrap();
+    let (id, own) = {
+        let (entry, own) = keyring.own_entry(&ring, EntryKind::Name).unwrap();
+        (entry.data_key, Arc::downgrade(&own))
+    };
+    assert_eq!(keyring.data_key(outside, &ring, id).await.unwrap_err().kind(), ErrorKind::Denied);
+
+    let session = room.open_session(&access, acme, crate::session::SessionLimits::DEFAULT).await.unwrap();
+    let within = access.clone().within(session.id);
+    let inside = Asker { access: &within, cause: None };
+    let unwrapped = Arc::downgrade(&keyring.data_key(inside, &ring, id).await.unwrap());
+    assert!(unwrapped.upgrade().is_some(), "it is cached");
+    // That it is cached lets nobody in who is not in a session.
+    assert_eq!(keyring.data_key(outside, &ring, id).await.unwrap_err().kind(), ErrorKind::Denied);
+    room.end_session(&access, acme, session.id).await.unwrap();
+    assert!(unwrapped.upgrade().is_none(), "what was unwrapped is still in memory");
+
+    clock.0.store(12 * 3600 - 1, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(own.upgrade().is_some(), "within its term");
+    clock.0.store(12 * 3600, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert!(own.upgrade().is_none(), "what this node made is still in memory");
+}
+
 impl Keyring {
     /// Writes the next version of a ring, as whoever destroys and holds will.
     pub(in crate::room) async fn change(

@@ -1,0 +1,543 @@
+//! Sessions: the times in which a customer, whose keys are in its own hand, lets its blobs
+//! be opened.
+//!
+//! What is known of a session are its *papers* on the keys storage, each written once and
+//! never changed: that somebody asked for it, that it was opened, that it ended. So every
+//! node sees the same, and there is nothing to agree on. A session is over when it was
+//! ended, when its time is, or when nobody used it for too long: by the clock alone, whether
+//! or not anybody wrote that down.
+//!
+//! Pure: times are arguments. Separate from the room, which reads and writes papers and
+//! has the KMS make and retire the grant that stands behind each session.
+//!
+//! Who may corrupt it: papers are sealed under the epoch's data key, and bound to their
+//! store, customer, session and kind, so the keys storage can make none. It could withhold
+//! the end of a session, which it is trusted not to ([the threat
+//! model](crate::manual::threat)); then the time that was set at its beginning still ends it,
+//! and the KMS does where the grant was retired. `manual::keys` has the bytes as tables.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::access::{Principal, Purpose};
+use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
+use crate::id::{CustomerId, KmsKeyId, SessionId, StoreId};
+use crate::kms::DataKey;
+use crate::schedule::{self, SALT_LEN, SINGLE_USE_NONCE, Salt};
+use crate::suite::{AeadKey, OpenError, Suite, TAG_LEN};
+use crate::time::Timestamp;
+
+/// How long somebody's asking for access stands: 7 days.
+pub const REQUEST_VALIDITY: Duration = Duration::from_hours(7 * 24);
+/// How often the use of a session is written down, at most.
+pub const RENEWAL: Duration = Duration::from_secs(60);
+
+const MAGIC: &[u8; 8] = b"SRM-SESS";
+const VERSION: u8 = 1;
+const PREFIX_LEN: usize = 10 + 3 * 16 + 1 + 4 + SALT_LEN;
+/// `service:` and 64 more, and room to spare.
+const PRINCIPAL_MAX_LEN: usize = 80;
+
+/// How long a session may last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// How long it stays open while nobody uses it, in whole seconds.
+    pub idle: Duration,
+    /// How long it stays open at most, in whole seconds.
+    pub absolute: Duration,
+}
+
+/// Limits that no session may have.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("a session is idle for 1 minute at least and lasts 24 hours at most, in whole seconds, idle or not")]
+pub struct SessionLimitsError;
+
+impl SessionLimits {
+    /// 15 minutes idle, 8 hours in all.
+    pub const DEFAULT: Self = Self { idle: Duration::from_mins(15), absolute: Duration::from_hours(8) };
+    /// The shortest idle limit.
+    pub const SHORTEST: Duration = Duration::from_mins(1);
+    /// The longest absolute limit: far shorter than an epoch, whose key seals the papers.
+    pub const LONGEST: Duration = Duration::from_hours(24);
+
+    /// Checks that 1 minute ≤ `idle` ≤ `absolute` ≤ 24 hours, in whole seconds.
+    ///
+    /// # Errors
+    /// [`SessionLimitsError`] if not.
+    pub fn check(&self) -> Result<(), SessionLimitsError> {
+        let whole = self.idle.subsec_nanos() == 0 && self.absolute.subsec_nanos() == 0;
+        let ordered = Self::SHORTEST <= self.idle && self.idle <= self.absolute;
+        if whole && ordered && self.absolute <= Self::LONGEST { Ok(()) } else { Err(SessionLimitsError) }
+    }
+}
+
+/// For whom alone a session is: who asked for it, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guest {
+    /// Who.
+    pub principal: Principal,
+    /// Why.
+    pub purpose: Purpose,
+}
+
+/// That somebody asked for access.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requested {
+    /// Who, and why.
+    pub guest: Guest,
+    /// When.
+    pub at: Timestamp,
+    /// For how long.
+    pub limits: SessionLimits,
+}
+
+impl Requested {
+    /// Whether it can still be approved at `now`.
+    #[must_use]
+    pub fn stands(&self, now: Timestamp) -> bool {
+        now <= self.at.saturating_add(REQUEST_VALIDITY)
+    }
+}
+
+/// That a session was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The KMS key that its grant is on.
+    pub kms_key: KmsKeyId,
+    /// When.
+    pub at: Timestamp,
+    /// For how long.
+    pub limits: SessionLimits,
+    /// For whom alone, if not for all who may read.
+    pub only: Option<Guest>,
+}
+
+impl Opened {
+    /// When it is over, whatever happens.
+    #[must_use]
+    pub fn expires(&self) -> Timestamp {
+        self.at.saturating_add(self.limits.absolute)
+    }
+
+    /// Why the session is over at `now`, if it is; it was last used at `last_use`.
+    #[must_use]
+    pub fn over(&self, last_use: Timestamp, now: Timestamp) -> Option<EndReason> {
+        if now >= self.expires() {
+            return Some(EndReason::Expired);
+        }
+        let idle = now >= last_use.max(self.at).saturating_add(self.limits.idle);
+        idle.then_some(EndReason::Idle)
+    }
+
+    /// How old the last use that was written down may be before a use is written down again.
+    #[must_use]
+    pub fn renewal(&self) -> Duration {
+        RENEWAL.min(self.limits.idle / 2)
+    }
+}
+
+/// That a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// When that was written.
+    pub at: Timestamp,
+    /// Why.
+    pub why: EndReason,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// Somebody ended it.
+    Asked,
+    /// Nobody used it for too long.
+    Idle,
+    /// Its time was over.
+    Expired,
+    /// It never quite began: the KMS made no grant.
+    NoGrant,
+}
+
+impl EndReason {
+    /// As a stable identifier, for JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Idle => "idle",
+            Self::Expired => "expired",
+            Self::NoGrant => "no-grant",
+        }
+    }
+
+    const fn id(self) -> u8 {
+        match self {
+            Self::Asked => 1,
+            Self::Idle => 2,
+            Self::Expired => 3,
+            Self::NoGrant => 4,
+        }
+    }
+}
+
+/// Which paper of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PaperKind {
+    /// A [`Requested`].
+    Request,
+    /// An [`Opened`].
+    Open,
+    /// An [`Ended`].
+    End,
+}
+
+impl PaperKind {
+    /// Its name in a path.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Open => "open",
+            Self::End => "end",
+        }
+    }
+
+    const fn id(self) -> u8 {
+        match self {
+            Self::Request => 1,
+            Self::Open => 2,
+            Self::End => 3,
+        }
+    }
+}
+
+impl FromStr for PaperKind {
+    type Err = DecodeError;
+
+    fn from_str(text: &str) -> Result<Self, DecodeError> {
+        let all = [Self::Request, Self::Open, Self::End];
+        all.into_iter().find(|kind| kind.as_str() == text).ok_or(DecodeError::Invalid("paper"))
+    }
+}
+
+/// One paper of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Paper {
+    /// Somebody asked for access.
+    Requested(Requested),
+    /// It was opened.
+    Opened(Opened),
+    /// It ended.
+    Ended(Ended),
+}
+
+/// Whose paper it is: what binds it to its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The store.
+    pub store: StoreId,
+    /// The customer.
+    pub customer: CustomerId,
+    /// The session.
+    pub session: SessionId,
+}
+
+impl Paper {
+    /// Which one it is.
+    #[must_use]
+    pub const fn kind(&self) -> PaperKind {
+        match self {
+            Self::Requested(_) => PaperKind::Request,
+            Self::Opened(_) => PaperKind::Open,
+            Self::Ended(_) => PaperKind::End,
+        }
+    }
+
+    /// The stored form. `salt` is fresh and random.
+    #[must_use]
+    pub fn seal(&self, owner: Owner, (epoch, epoch_key): (u32, &DataKey), salt: Salt) -> Vec<u8> {
+        let mut out = Writer::default();
+        out.version(MAGIC, VERSION);
+        owner.store.encode(&mut out);
+        owner.customer.encode(&mut out);
+        owner.session.encode(&mut out);
+        out.u8(self.kind().id()).u32(epoch).raw(&salt);
+        debug_assert_eq!(out.as_bytes().len(), PREFIX_LEN);
+        let mut body = self.to_bytes();
+        let key = key(epoch_key, owner, self.kind(), &salt);
+        let tag = key.seal_in_place(&SINGLE_USE_NONCE, out.as_bytes(), &mut body);
+        out.raw(&body).raw(&tag);
+        out.into_bytes()
+    }
+}
+
+/// A stored paper that is not sealed open yet.
+#[derive(Debug)]
+pub struct SealedPaper<'a> {
+    /// The epoch whose key opens it.
+    pub epoch: u32,
+    owner: Owner,
+    kind: PaperKind,
+    salt: Salt,
+    prefix: &'a [u8],
+    sealed: &'a [u8],
+}
+
+impl<'a> SealedPaper<'a> {
+    /// Reads the front of the paper of `kind` that `owner` should have.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it is not that, or no paper of a known version.
+    pub fn parse(bytes: &'a [u8], owner: Owner, kind: PaperKind) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        reader.version(MAGIC, VERSION)?;
+        let found = Owner {
+            store: StoreId::decode(&mut reader)?,
+            customer: CustomerId::decode(&mut reader)?,
+            session: SessionId::decode(&mut reader)?,
+        };
+        if found != owner || reader.u8()? != kind.id() {
+            return Err(DecodeError::Invalid("owner"));
+        }
+        let (epoch, salt) = (reader.u32()?, reader.array()?);
+        let (prefix, sealed) = bytes.split_at(reader.consumed());
+        if sealed.len() < TAG_LEN {
+            return Err(DecodeError::Truncated);
+        }
+        Ok(Self { epoch, owner, kind, salt, prefix, sealed })
+    }
+
+    /// Opens the seal.
+    ///
+    /// # Errors
+    /// [`OpenError`] if it does not verify under the epoch's key, or says what no paper says.
+    pub fn open(&self, epoch_key: &DataKey) -> Result<Paper, OpenError> {
+        let key = key(epoch_key, self.owner, self.kind, &self.salt);
+        let (body, tag) = self.sealed.split_at(self.sealed.len() - TAG_LEN);
+        let tag = tag.try_into().expect("split TAG_LEN from the end");
+        let mut body = body.to_vec();
+        key.open_in_place(&SINGLE_USE_NONCE, self.prefix, &mut body, tag)?;
+        let paper = match self.kind {
+            PaperKind::Request => Requested::from_bytes(&body).map(Paper::Requested),
+            PaperKind::Open => Opened::from_bytes(&body).map(Paper::Opened),
+            PaperKind::End => Ended::from_bytes(&body).map(Paper::Ended),
+        };
+        paper.map_err(|_| OpenError)
+    }
+}
+
+fn key(epoch_key: &DataKey, owner: Owner, kind: PaperKind, salt: &Salt) -> AeadKey {
+    let Owner { store, customer, session } = owner;
+    let key = schedule::session_seal(epoch_key.secret(), store, customer, session, kind.id(), salt);
+    AeadKey::new(Suite::Aes256Gcm, &key)
+}
+
+impl Encode for Paper {
+    fn encode(&self, out: &mut Writer) {
+        match self {
+            Self::Requested(paper) => {
+                paper.guest.encode(out);
+                paper.at.encode(out);
+                paper.limits.encode(out);
+            }
+            Self::Opened(paper) => {
+                out.bytes(paper.kms_key.as_str().as_bytes());
+                paper.at.encode(out);
+                paper.limits.encode(out);
+                out.u8(u8::from(paper.only.is_some()));
+                if let Some(guest) = &paper.only {
+                    guest.encode(out);
+                }
+            }
+            Self::Ended(paper) => {
+                paper.at.encode(out);
+                out.u8(paper.why.id());
+            }
+        }
+    }
+}
+
+impl Decode for Requested {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            guest: Guest::decode(from)?,
+            at: Timestamp::decode(from)?,
+            limits: SessionLimits::decode(from)?,
+        })
+    }
+}
+
+impl Decode for Opened {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let kms_key = from.string("KMS key", KmsKeyId::MAX_LEN)?;
+        let kms_key = kms_key.parse().map_err(|_| DecodeError::Invalid("KMS key"))?;
+        let (at, limits) = (Timestamp::decode(from)?, SessionLimits::decode(from)?);
+        let only = match from.u8()? {
+            0 => None,
+            1 => Some(Guest::decode(from)?),
+            _ => return Err(DecodeError::Invalid("flag")),
+        };
+        Ok(Self { kms_key, at, limits, only })
+    }
+}
+
+impl Decode for Ended {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let at = Timestamp::decode(from)?;
+        let why = match from.u8()? {
+            1 => EndReason::Asked,
+            2 => EndReason::Idle,
+            3 => EndReason::Expired,
+            4 => EndReason::NoGrant,
+            _ => return Err(DecodeError::Invalid("reason")),
+        };
+        Ok(Self { at, why })
+    }
+}
+
+impl Encode for Guest {
+    fn encode(&self, out: &mut Writer) {
+        out.bytes(self.principal.to_string().as_bytes());
+        out.bytes(self.purpose.code().as_bytes());
+    }
+}
+
+impl Decode for Guest {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let principal = from.string("principal", PRINCIPAL_MAX_LEN)?;
+        let principal = principal.parse().map_err(|_| DecodeError::Invalid("principal"))?;
+        let purpose = from.string("purpose", PRINCIPAL_MAX_LEN)?;
+        let purpose = purpose.parse().map_err(|_| DecodeError::Invalid("purpose"))?;
+        Ok(Self { principal, purpose })
+    }
+}
+
+impl Encode for SessionLimits {
+    fn encode(&self, out: &mut Writer) {
+        out.u64(self.idle.as_secs()).u64(self.absolute.as_secs());
+    }
+}
+
+impl Decode for SessionLimits {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut seconds = || Ok::<_, DecodeError>(Duration::from_secs(from.u64()?));
+        let limits = Self { idle: seconds()?, absolute: seconds()? };
+        limits.check().map_err(|_| DecodeError::Invalid("limits"))?;
+        Ok(limits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    const OWNER: Owner = Owner {
+        store: StoreId::from_bytes([1; 16]),
+        customer: CustomerId::from_bytes([2; 16]),
+        session: SessionId::from_bytes([3; 16]),
+    };
+
+    fn epoch_key() -> DataKey {
+        DataKey::new(Secret::init(|key| key.fill(0xE7)))
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_micros((1_795_314_373 + seconds) * 1_000_000).unwrap()
+    }
+
+    fn guest() -> Guest {
+        Guest { principal: "person:p-17".parse().unwrap(), purpose: Purpose::Treatment }
+    }
+
+    fn opened(only: Option<Guest>) -> Opened {
+        let kms_key = "local:000g40r40m30e209185gr38e1w".parse().unwrap();
+        Opened { kms_key, at: at(0), limits: SessionLimits::DEFAULT, only }
+    }
+
+    fn papers() -> [Paper; 4] {
+        [
+            Paper::Requested(Requested { guest: guest(), at: at(1), limits: SessionLimits::DEFAULT }),
+            Paper::Opened(opened(None)),
+            Paper::Opened(opened(Some(guest()))),
+            Paper::Ended(Ended { at: at(2), why: EndReason::Idle }),
+        ]
+    }
+
+    #[test]
+    fn a_paper_reads_back_in_its_place_and_in_no_other() {
+        for paper in papers() {
+            let kind = paper.kind();
+            let bytes = paper.seal(OWNER, (5, &epoch_key()), [9; SALT_LEN]);
+            let sealed = SealedPaper::parse(&bytes, OWNER, kind).unwrap();
+            assert_eq!(sealed.epoch, 5);
+            assert_eq!(sealed.open(&epoch_key()), Ok(paper.clone()));
+            let other = DataKey::new(Secret::init(|key| key.fill(0xE8)));
+            assert_eq!(sealed.open(&other), Err(OpenError));
+            for elsewhere in [
+                Owner { store: StoreId::from_bytes([9; 16]), ..OWNER },
+                Owner { customer: CustomerId::from_bytes([9; 16]), ..OWNER },
+                Owner { session: SessionId::from_bytes([9; 16]), ..OWNER },
+            ] {
+                assert!(SealedPaper::parse(&bytes, elsewhere, kind).is_err());
+            }
+            for another in [PaperKind::Request, PaperKind::Open, PaperKind::End] {
+                assert_eq!(SealedPaper::parse(&bytes, OWNER, another).is_ok(), another == kind);
+            }
+        }
+    }
+
+    #[test]
+    fn every_byte_of_a_paper_counts() {
+        for paper in papers() {
+            let good = paper.seal(OWNER, (5, &epoch_key()), [9; SALT_LEN]);
+            let opens = |bytes: &[u8]| {
+                let sealed = SealedPaper::parse(bytes, OWNER, paper.kind()).map_err(|_| OpenError)?;
+                sealed.open(&epoch_key())
+            };
+            for position in 0..good.len() {
+                let mut bad = good.clone();
+                bad[position] ^= 1;
+                // The epoch says which key to fetch: with that key it does not open.
+                assert!(opens(&bad).is_err(), "byte {position}");
+            }
+            assert!(opens(&good[..good.len() - 1]).is_err());
+            assert!(opens(&[&good[..], &[0]].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_session_is_over_by_the_clock() {
+        let opened = opened(None);
+        let (idle, absolute) = (15 * 60, 8 * 3600);
+        assert_eq!(opened.over(at(0), at(0)), None);
+        assert_eq!(opened.over(at(0), at(idle - 1)), None);
+        assert_eq!(opened.over(at(0), at(idle)), Some(EndReason::Idle));
+        assert_eq!(opened.over(at(100), at(idle + 99)), None);
+        assert_eq!(opened.over(at(absolute - 1), at(absolute)), Some(EndReason::Expired));
+        // A clock that went back does not make a session idle, nor a use in the future eternal.
+        assert_eq!(opened.over(at(0), Timestamp::from_micros(0).unwrap()), None);
+        assert_eq!(opened.over(Timestamp::MAX, at(absolute)), Some(EndReason::Expired));
+    }
+
+    #[test]
+    fn limits_are_bounded() {
+        let limits = |idle, absolute| {
+            let (idle, absolute) = (Duration::from_secs(idle), Duration::from_secs(absolute));
+            SessionLimits { idle, absolute }.check().is_ok()
+        };
+        assert!(limits(60, 60) && limits(60, 86_400) && limits(86_400, 86_400));
+        assert!(!limits(59, 60) && !limits(61, 60) && !limits(60, 86_401) && !limits(0, 0));
+        assert_eq!(SessionLimits::DEFAULT.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_request_stands_for_a_week() {
+        let asked = Requested { guest: guest(), at: at(0), limits: SessionLimits::DEFAULT };
+        assert!(asked.stands(at(7 * 86_400)));
+        assert!(!asked.stands(at(7 * 86_400 + 1)));
+    }
+}
