@@ -34,6 +34,7 @@ mod json;
 pub mod kms;
 pub mod manual;
 pub mod merkle;
+pub mod once;
 pub mod order;
 pub mod payload;
 pub mod register;

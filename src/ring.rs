@@ -612,6 +612,12 @@ impl DirectoryKey {
         schedule::label_tag(&self.0, label.as_str())
     }
 
+    /// The tag of one principal's idempotency key.
+    #[must_use]
+    pub fn once_tag(&self, principal: &crate::access::Principal, once: &str) -> [u8; 32] {
+        schedule::once_tag(&self.0, &principal.to_string(), once)
+    }
+
     /// Whether it is the same key, in constant time.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

@@ -46,6 +46,7 @@ mod customer;
 mod evidence;
 mod health;
 pub(crate) mod keyring;
+mod once;
 pub(crate) mod open;
 mod people;
 mod seal;

@@ -144,6 +144,19 @@ pub fn session_seal(
     derive(epoch_key, &[LABEL, store.as_bytes(), customer.as_bytes(), session.as_bytes(), &[paper], salt])
 }
 
+/// The key of the seal of one claim of an idempotency key under an epoch data key.
+#[must_use]
+pub fn once_seal(
+    epoch_key: &Secret<KEY_LEN>,
+    (store, customer): (StoreId, CustomerId),
+    (once, number): (&[u8; 32], u32),
+    salt: &Salt,
+) -> Secret<KEY_LEN> {
+    const LABEL: &[u8] = b"strongroom/v1/once-claim\0";
+    let number = number.to_be_bytes();
+    derive(epoch_key, &[LABEL, store.as_bytes(), customer.as_bytes(), once, &number, salt])
+}
+
 /// The key that seals the store's directory key into an epoch record.
 #[must_use]
 pub fn directory_seal(epoch_key: &Secret<KEY_LEN>, store: StoreId, salt: &Salt) -> Secret<KEY_LEN> {
@@ -179,6 +192,14 @@ pub fn name_tag(name_key: &Secret<KEY_LEN>, name: &str) -> [u8; 32] {
 pub fn label_tag(directory_key: &Secret<KEY_LEN>, label: &str) -> [u8; 32] {
     const LABEL: &[u8] = b"strongroom/v1/label\0";
     tag(directory_key, LABEL, label.as_bytes())
+}
+
+/// Under which tag the claims of one principal's idempotency key lie. The principal ends
+/// with a line feed, which none has.
+#[must_use]
+pub fn once_tag(directory_key: &Secret<KEY_LEN>, principal: &str, once: &str) -> [u8; 32] {
+    const LABEL: &[u8] = b"strongroom/v1/once\0";
+    tag(directory_key, LABEL, format!("{principal}\n{once}").as_bytes())
 }
 
 fn derive(key: &Secret<KEY_LEN>, info: &[&[u8]]) -> Secret<KEY_LEN> {
@@ -272,6 +293,7 @@ mod tests {
                 2,
                 &salt,
             ),
+            once_seal(&one, (StoreId::from_bytes(id), CustomerId::from_bytes(id)), (&[3; 32], 1), &salt),
             local_kms(&one, &salt),
             payload(&one, Suite::Aes256Gcm, &salt, &[]).key,
             payload(&one, Suite::ChaCha20Poly1305, &salt, &[]).key,
@@ -279,5 +301,6 @@ mod tests {
         let distinct: std::collections::HashSet<_> = derived.iter().map(|key| *key.expose()).collect();
         assert_eq!(distinct.len(), derived.len());
         assert_ne!(name_tag(&one, "a"), label_tag(&one, "a"));
+        assert_ne!(label_tag(&one, "a\nb"), once_tag(&one, "a", "b"));
     }
 }

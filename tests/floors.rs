@@ -34,6 +34,7 @@ const FLOORS: &[(&str, u8, u8)] = &[
     ("access", 3, 2),  // the decisions; who acts, under them
     ("audit", 3, 4),   // the contract and the records; the log under them
     ("cache", 3, 3),
+    ("once", 3, 3),
     ("kms", 3, 4), // the contract; the providers under it
     ("register", 3, 3),
     ("ring", 3, 3),

@@ -280,6 +280,9 @@ async fn maintenance(room: Strongroom, every: Duration) {
         if let Err(error) = room.maintain_log().await {
             failed(&error, "the log could not be maintained");
         }
+        if let Err(error) = room.remove_old_claims().await {
+            failed(&error, "old idempotency keys could not be removed");
+        }
     }
 }
 

@@ -125,6 +125,11 @@ fn own_parameters(endpoint: Endpoint) -> Vec<Value> {
                 "how many bytes have to come",
                 json!({ "type": "integer", "minimum": 0 }),
             ),
+            header(
+                "Idempotency-Key",
+                "a key under which the same may be sent again for 24 hours, and is stored once",
+                json!({ "type": "string", "pattern": "^[!-~]{1,64}$" }),
+            ),
         ],
         Endpoint::OpenBlob | Endpoint::HeadBlob => ["Range", "If-Range", "If-Match", "If-None-Match"]
             .map(|name| header(name, "RFC 9110", text()))

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroize;
+
 use super::{CHUNK_LEN, SEALED_CHUNK_LEN};
 use crate::suite::TAG_LEN;
 
@@ -111,6 +113,22 @@ impl Segment {
         let copied = plaintext.len() - rest.len();
         self.advance(copied);
         copied
+    }
+
+    /// The plaintext, chunk by chunk.
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        let filled = self.filled;
+        self.buffer.chunks(SEALED_CHUNK_LEN).enumerate().map_while(move |(index, chunk)| {
+            let start = index * CHUNK_LEN;
+            (start < filled).then(|| &chunk[..CHUNK_LEN.min(filled - start)])
+        })
+    }
+
+    /// The buffer, wiped, for another segment.
+    #[must_use]
+    pub fn into_wiped(mut self) -> Vec<u8> {
+        self.buffer.zeroize();
+        self.buffer
     }
 
     /// The buffer, cut to full chunks with their tags, or to these and a last,

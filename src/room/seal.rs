@@ -11,13 +11,14 @@ use tokio::task::JoinHandle;
 use super::customer::use_error;
 use super::keyring::{Asker, Want, close, settle};
 use super::source::Segments;
-use super::{Customer, Source, wraps};
+use super::{Customer, Source, once, wraps};
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::entropy::{random, random_secret};
 use crate::envelope::{Binding, Dek, Header, Metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, RequestId};
 use crate::kms::DataKey;
+use crate::once::{Claim, Content, OnceKey};
 use crate::payload::{SealError, Sealer};
 use crate::ring::{Entry, EntryKind, Ring, Tenancy};
 use crate::room::{Inner, MAX_TTL};
@@ -34,6 +35,7 @@ pub struct SealOptions {
     metadata: Metadata,
     suite: Option<Suite>,
     retain_until: Option<Day>,
+    once: Option<OnceKey>,
 }
 
 impl SealOptions {
@@ -64,6 +66,16 @@ impl SealOptions {
         self.retain_until = Some(day);
         self
     }
+
+    /// Once, although it may be sent again: for 24 hours, whatever this principal seals for
+    /// the customer under this key is the same blob, and other bytes or other metadata
+    /// under it are refused ([`ErrorKind::Conflict`]). It is kept for a day longer
+    /// than the customer's retention, so that an attempt after midnight keeps the same promise.
+    #[must_use]
+    pub fn once(mut self, key: OnceKey) -> Self {
+        self.once = Some(key);
+        self
+    }
 }
 
 /// A blob that was sealed.
@@ -77,6 +89,15 @@ pub struct Sealed {
     pub stored_bytes: u64,
     /// The last day on which it is kept.
     pub retain_until: Day,
+    /// Whether an earlier attempt had sealed it ([`SealOptions::once`]).
+    pub replayed: bool,
+}
+
+/// What came of an attempt.
+enum Attempt {
+    Sealed(Sealed),
+    /// Another one with the same key was faster. The length of this one's bytes and their hash.
+    Late(u64, [u8; 32]),
 }
 
 pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptions) -> Result<Sealed> {
@@ -90,9 +111,21 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     }
     // A clock that is behind the log must not make the promise shorter.
     let promised = ring.policy().period.retain_until(now.max(room.log.head().time()));
+    let promised = if options.once.is_some() { promised.plus(1) } else { promised };
     let day = options.retain_until.map_or(promised, |day| day.max(promised));
     if day > Day::MAX {
         return Err(Error::new(ErrorKind::InvalidInput, "the day to keep the blob until is too far off"));
+    }
+    let mut place = None;
+    if let Some(key) = &options.once {
+        match once::find(customer, asker, key).await? {
+            once::Found::Free(free) => place = Some(free),
+            // No key is used, so that there is nothing to record.
+            once::Found::Stands(claim, stored) => {
+                let read = once::drain(source.start(), Content::new(&options.metadata)).await?;
+                return once::replay((claim, stored), read.0, &read.1);
+            }
+        }
     }
     // Outside a session this node may have a KMS key in the customer's hand make data keys,
     // and unwrap none.
@@ -158,7 +191,17 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
         let header = header.map_err(use_error)?;
         let mut writer = room.storages.blob_writer(layout::blob(customer.id, blob));
         let uploaded = async {
-            let bytes = upload(segments, &header, &dek, random(&*room.entropy)?, &mut writer).await?;
+            let mut content = place.is_some().then(|| Content::new(&options.metadata));
+            let salt = random(&*room.entropy)?;
+            let bytes = upload(segments, (&header, &dek, salt), &mut writer, content.as_mut()).await?;
+            if let (Some(place), Some(content)) = (place, content) {
+                let content = content.finish();
+                let claim = Claim { blob, bytes, content, at: room.clock.now() };
+                if !once::claim(customer, asker, place, &claim).await? {
+                    return Ok((bytes, Some(content)));
+                }
+                // If we stop here, the claim leads nowhere, and is given up in time.
+            }
             // The name goes first: if we stop here, it leads to a blob that is
             // not there, and is passed over. After `finish`, both are complete.
             if let Some(path) = name_path {
@@ -166,11 +209,15 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
                 let written = room.storages.blobs.put_opts(&path, PutPayload::new(), mode).await;
                 written.map_err(|error| store_error(error, "write the blob's name"))?;
             }
-            Ok(bytes)
+            Ok((bytes, None))
         };
-        let uploaded: Result<u64> = uploaded.await;
+        let uploaded: Result<(u64, Option<[u8; 32]>)> = uploaded.await;
         let bytes = match uploaded {
-            Ok(bytes) => bytes,
+            Ok((bytes, None)) => bytes,
+            Ok((bytes, Some(content))) => {
+                let _ = writer.abort().await;
+                return Ok(Attempt::Late(bytes, content));
+            }
             Err(error) => {
                 // What was stored so far is invisible; not all storages would
                 // ever remove it by themselves.
@@ -190,11 +237,22 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
         // If we stop after this, the blob is there and the log has an intent
         // without outcome, which retention counts as a blob.
         let stored_bytes = writer.finish().await?;
-        Ok(Sealed { id: blob, bytes, stored_bytes, retain_until: day })
+        Ok(Attempt::Sealed(Sealed { id: blob, bytes, stored_bytes, retain_until: day, replayed: false }))
     };
-    let sealed: Result<Sealed> = sealing.await;
+    let sealed: Result<Attempt> = sealing.await;
     match sealed {
-        Ok(sealed) => {
+        Ok(Attempt::Late(bytes, content)) => {
+            open.finish(OutcomeResult::Conflict, None).await?;
+            let Some(key) = &options.once else { return Err(no_key()) };
+            match once::find(customer, asker, key).await? {
+                once::Found::Stands(claim, stored) => once::replay((claim, stored), bytes, &content),
+                once::Found::Free(_) => {
+                    let message = "another attempt with this idempotency key was given up: try again";
+                    Err(Error::new(ErrorKind::Unavailable, message))
+                }
+            }
+        }
+        Ok(Attempt::Sealed(sealed)) => {
             open.finish(OutcomeResult::Ok, Some(sealed.bytes)).await.map_err(|error| {
                 let message = format!("blob {blob} was sealed, but the log could not record how it ended");
                 Error::new(error.kind(), message).with_source(error)
@@ -250,10 +308,9 @@ fn find_intent(customer: &Customer, name_key: &Entry, cause: RequestId) -> Resul
 /// Header and payload into the writer. Returns the length of the plaintext.
 async fn upload(
     mut segments: Segments,
-    header: &Header,
-    dek: &Dek,
-    salt: crate::schedule::Salt,
+    (header, dek, salt): (&Header, &Dek, crate::schedule::Salt),
     writer: &mut BlobWriter,
+    mut content: Option<&mut Content>,
 ) -> Result<u64> {
     let mut sealer = Sealer::new(dek.secret(), header.binding.suite, &salt, &header.context());
     let mut front = header.as_bytes().to_vec();
@@ -263,10 +320,11 @@ async fn upload(
     let mut sealing: VecDeque<JoinHandle<Bytes>> = VecDeque::with_capacity(SEALING);
     let mut bytes = 0;
     loop {
-        let segment = segments.next().await.map_err(|error| {
-            Error::new(ErrorKind::Io, "failed to read what was to be sealed").with_source(error)
-        })?;
+        let segment = segments.next().await.map_err(unread)?;
         bytes += u64::try_from(segment.len()).expect("a segment fits in memory");
+        if let Some(content) = &mut content {
+            segment.chunks().for_each(|chunk| content.update(chunk));
+        }
         let spare = segments.spare();
         if !segment.is_full() {
             let job = sealer.last(segment).map_err(seal_error)?;
@@ -290,6 +348,10 @@ async fn write_next(sealing: &mut VecDeque<JoinHandle<Bytes>>, writer: &mut Blob
     let sealed =
         job.await.map_err(|error| Error::new(ErrorKind::Io, "a sealing thread ended").with_source(error))?;
     writer.write(sealed).await
+}
+
+pub(super) fn unread(error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Io, "failed to read what was to be sealed").with_source(error)
 }
 
 fn seal_error(error: SealError) -> Error {

@@ -6,6 +6,7 @@
 //! | blobs | `clock` | asks the storage for the time, where it has no other way to tell |
 //! | blobs | `wrap/<customer>/<blob>/<kek>` | one more wrap of a blob's DEK |
 //! | blobs | `name/<customer>/<tag>/<inverse time>-<blob>` | one use of a name |
+//! | blobs | `once/<customer>/<tag>/<number>` | a claim of an idempotency key |
 //! | keys | `ring/<customer>/<version>` | one version of a customer's ring |
 //! | keys | `register/<version>` | one version of the store's register |
 //! | keys | `epoch/<number>` | one epoch |
@@ -142,6 +143,33 @@ pub fn names_of_customer(customer: CustomerId) -> Path {
 #[must_use]
 pub fn names_of(customer: CustomerId, tag: &Tag) -> Path {
     Path::from_iter(["name", &customer.to_string(), &base32(tag)])
+}
+
+/// Where a claim of an idempotency key lives.
+#[must_use]
+pub fn once(customer: CustomerId, tag: &Tag, number: u32) -> Path {
+    once_of_customer(customer).join(base32(tag)).join(format!("{number:08x}"))
+}
+
+/// The customer whose claim lives at `path`, if one does.
+#[must_use]
+pub fn read_once(path: &Path) -> Option<CustomerId> {
+    let ["once", customer, tag, number] = parts(path)? else { return None };
+    let (customer, number) = (customer.parse().ok()?, u32::from_str_radix(number, 16).ok()?);
+    let tag: Tag = crate::id::read_base32(tag)?.try_into().ok()?;
+    (once(customer, &tag, number) == *path).then_some(customer)
+}
+
+/// The prefix of a customer's claims of idempotency keys.
+#[must_use]
+pub fn once_of_customer(customer: CustomerId) -> Path {
+    all_once().join(customer.to_string())
+}
+
+/// The prefix of all claims of idempotency keys.
+#[must_use]
+pub fn all_once() -> Path {
+    Path::from_iter(["once"])
 }
 
 /// Where a version of a customer's ring lives.
@@ -324,6 +352,11 @@ mod tests {
         assert_eq!(read_wrap(&path), Some((CUSTOMER, id(9), kek)));
         assert!(path.prefix_matches(&wraps_of(CUSTOMER, id(9))));
         assert!(path.prefix_matches(&wraps_of_customer(CUSTOMER)));
+
+        let path = once(CUSTOMER, &[7; 32], 0x1f);
+        assert_eq!(read_once(&path), Some(CUSTOMER));
+        assert!(path.as_ref().ends_with("/0000001f") && path.prefix_matches(&once_of_customer(CUSTOMER)));
+        assert!(path.prefix_matches(&all_once()));
 
         let path = ring(CUSTOMER, 0x1f);
         assert_eq!(path.as_ref(), format!("ring/{CUSTOMER}/000000000000001f"));

@@ -38,6 +38,11 @@ pub(super) const RETAIN_UNTIL: HeaderName = HeaderName::from_static("strongroom-
 /// How many bytes have to come, or nothing is stored.
 pub(super) const EXPECT_BYTES: HeaderName = HeaderName::from_static("strongroom-expect-bytes");
 
+/// A key under which the same may be sent again for 24 hours, and is stored once.
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// That it had been stored before.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
 /// What is not written as it is in a header: all but visible ASCII, and what parts it.
 const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'=').add(b'"').add(b',').add(b';');
 
@@ -68,8 +73,13 @@ pub(super) async fn seal(
         "bytes": sealed.bytes,
         "stored_bytes": sealed.stored_bytes,
         "retain_until": sealed.retain_until,
+        "replayed": sealed.replayed,
     });
-    Ok((StatusCode::CREATED, [(LOCATION, location)], Json(body)).into_response())
+    let mut response = (StatusCode::CREATED, [(LOCATION, location)], Json(body)).into_response();
+    if sealed.replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 fn options(headers: &HeaderMap) -> Result<SealOptions, Problem> {
@@ -88,7 +98,10 @@ fn options(headers: &HeaderMap) -> Result<SealOptions, Problem> {
         let (key, value) = (decoded(key)?, decoded(value)?);
         metadata = metadata.with_pair(&key, &value).map_err(|error| Problem::invalid(error.to_string()))?;
     }
-    let options = SealOptions::new().metadata(metadata);
+    let mut options = SealOptions::new().metadata(metadata);
+    if let Some(key) = header(headers, &IDEMPOTENCY_KEY, "1 to 64 visible characters")? {
+        options = options.once(key);
+    }
     Ok(match header::<Day>(headers, &RETAIN_UNTIL, "a day (YYYY-MM-DD)")? {
         Some(day) => options.retain_until(day),
         None => options,

@@ -29,7 +29,7 @@ pub(crate) struct Epoch {
     pub(crate) number: u32,
     /// The KMS key of the epoch.
     pub(crate) kms_key: KmsKeyId,
-    pub(super) data_key: DataKey,
+    pub(crate) data_key: DataKey,
     pub(crate) directory: DirectoryKey,
 }
 
