@@ -9,7 +9,8 @@ use crate::id::OrderId;
 use crate::kms::KeyState;
 use crate::register::EpochPhase;
 use crate::ring::{EntryKind, Hold, HoldScope, HoldState, Policy};
-use crate::room::{BlobInfo, CustomerInfo};
+use crate::room::{AccessRequest, BlobInfo, CustomerInfo, Session, SessionState};
+use crate::session::Guest;
 use crate::shred::epoch::{EpochReport, Head, KmsSays, LeftBehind, NextStep};
 use crate::shred::{
     CustomerPlan, Executed, InWindow, KeyPlan, OrderState, OrderStatus, ShredStatus, Unfinished, Verdict,
@@ -32,6 +33,41 @@ pub(crate) fn customer(info: &CustomerInfo) -> Value {
         "epoch": info.epoch,
         "keys": info.keys,
     })
+}
+
+pub(crate) fn session(session: &Session) -> Value {
+    let (state, why) = match session.state {
+        SessionState::Open => ("open", None),
+        SessionState::Over(why) => ("over", Some(why.as_str())),
+    };
+    json!({
+        "session": session.id,
+        "customer": session.customer,
+        "state": state,
+        "why": why,
+        "opened": session.opened,
+        "expires": session.expires,
+        "last_use": session.last_use,
+        "idle_seconds": session.limits.idle.as_secs(),
+        "absolute_seconds": session.limits.absolute.as_secs(),
+        "only": session.only.as_ref().map(guest),
+    })
+}
+
+pub(crate) fn access_request(request: &AccessRequest) -> Value {
+    json!({
+        "access_request": request.id,
+        "customer": request.customer,
+        "by": guest(&request.guest),
+        "at": request.at,
+        "until": request.until,
+        "idle_seconds": request.limits.idle.as_secs(),
+        "absolute_seconds": request.limits.absolute.as_secs(),
+    })
+}
+
+fn guest(guest: &Guest) -> Value {
+    json!({ "principal": guest.principal.to_string(), "purpose": guest.purpose.code() })
 }
 
 pub(crate) fn blob(info: &BlobInfo) -> Value {

@@ -20,10 +20,12 @@ use strongroom::audit::{Action, Event, OutcomeResult};
 use strongroom::daemon::api::{Caller, Figures, REQUEST_ID, Shared, router};
 use strongroom::daemon::endpoints::{Endpoint, Row, TABLE};
 use strongroom::daemon::openapi;
-use strongroom::id::{CustomerId, RequestId};
+use strongroom::id::{CustomerId, RequestId, SessionId};
 use strongroom::kms::KmsRegistry;
 use strongroom::kms::local::InsecureLocalKms;
+use strongroom::ring::Tenancy;
 use strongroom::room::{Customer, KeyChoice, NewCustomer, SealOptions, Strongroom};
+use strongroom::session::SessionLimits;
 use strongroom::system::SystemEntropy;
 use strongroom::time::{Clock, Day};
 use tower::ServiceExt;
@@ -36,6 +38,8 @@ struct Place {
     clock: Arc<TestClock>,
     acme: Customer,
     zenith: Customer,
+    /// Its keys are in its own hand.
+    own: Customer,
     _directory: tempfile::TempDir,
 }
 
@@ -43,9 +47,9 @@ fn own() -> Access {
     Access::new(Principal::service("daemon").unwrap(), Purpose::SystemAdministration)
 }
 
-async fn customer(room: &Strongroom, label: &str, phi: bool) -> Customer {
+async fn customer(room: &Strongroom, label: &str, (phi, tenancy): (bool, Tenancy)) -> Customer {
     let mut new = NewCustomer::new(label.parse().unwrap(), KeyChoice::New("local".into()));
-    new.phi = phi;
+    (new.phi, new.tenancy) = (phi, tenancy);
     room.add_customer(&own(), new).await.unwrap();
     room.customer(&label.parse().unwrap(), own()).await.unwrap()
 }
@@ -56,10 +60,13 @@ impl Place {
         let (raw, clock) = (Raw::default(), TestClock::at("2026-11-22T02:26:13.000000Z"));
         let keys = directory.path().join("kms");
         let local = InsecureLocalKms::open(keys, clock.clone(), Arc::new(SystemEntropy)).unwrap();
-        let kms = KmsRegistry::new().with(Arc::new(local));
+        let local = Arc::new(local);
+        let kms = KmsRegistry::new().with(Arc::clone(&local) as _).with_grants(local);
         let epoch = KeyChoice::New("local".into());
         let (room, _) = Strongroom::init(raw.storages(), kms, epoch, &own(), options(&clock)).await.unwrap();
-        let (acme, zenith) = (customer(&room, "acme", true).await, customer(&room, "zenith", true).await);
+        let acme = customer(&room, "acme", (true, Tenancy::Held)).await;
+        let zenith = customer(&room, "zenith", (true, Tenancy::Held)).await;
+        let in_own_hand = customer(&room, "own", (true, Tenancy::Customer)).await;
         let shared = Arc::new(Shared {
             room: room.clone(),
             policy: Arc::new(RoleMatrix),
@@ -68,7 +75,7 @@ impl Place {
             figures: Figures::default(),
             own: own(),
         });
-        Self { room, shared, clock, acme, zenith, _directory: directory }
+        Self { room, shared, clock, acme, zenith, own: in_own_hand, _directory: directory }
     }
 
     fn today(&self) -> Day {
@@ -171,6 +178,7 @@ fn request(row: &Row, customer: CustomerId, blob: &str) -> Request<Body> {
     let path = row.path.replace("{customer}", &customer.to_string()).replace("{blob}", blob);
     let missing = RequestId::from_bytes([9; 16]).to_string();
     let path = path.replace("{order}", &missing).replace("{certificate}", &missing);
+    let path = path.replace("{session}", &missing);
     let body = match row.endpoint {
         Endpoint::FindBlobs => json!({ "name": "a" }),
         Endpoint::ExtendBlob => json!({ "until": "2026-11-30" }),
@@ -179,6 +187,7 @@ fn request(row: &Row, customer: CustomerId, blob: &str) -> Request<Body> {
         Endpoint::SetCustomer => json!({}),
         Endpoint::PlaceHold => json!({ "day": "2028-05-22" }),
         Endpoint::ShredCancel => json!({ "keys": [] }),
+        Endpoint::OpenSession | Endpoint::RequestAccess => json!({}),
         Endpoint::DraftOrder => json!({
             "what": { "destroy-days": { "days": ["2028-05-22"] } }, "customer": customer, "requested_by": "person:a",
         }),
@@ -255,6 +264,149 @@ async fn every_endpoint_answers_every_role_as_the_matrix_has_it() {
         }
     }
     assert_eq!(asked, (TABLE.len() - 3) * Role::ALL.len() * 8);
+}
+
+/// In and out of a session: every endpoint and role, on a customer whose keys are in its own hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_and_out_of_a_session_every_endpoint_answers_as_the_matrix_has_it() {
+    let place = Place::new().await;
+    let (room, own, today) = (&place.room, place.own.id(), place.today());
+    let sealed = place.own.seal(b"a".to_vec(), SealOptions::new()).await.unwrap().id.to_string();
+    let officer = Access::new(Principal::person("p-1").unwrap(), Purpose::Operations);
+    let limits = SessionLimits::DEFAULT;
+    let ended = room.open_session(&officer, own, limits).await.unwrap().id;
+    room.end_session(&officer, own, ended).await.unwrap();
+    let other = customer(room, "other", (true, Tenancy::Customer)).await.id();
+    let foreign = room.open_session(&officer, other, limits).await.unwrap().id;
+    let nobodys = SessionId::from_bytes([7; 16]);
+    let (mut asked, mut by_session) = (0, 0);
+    for row in TABLE.iter().filter(|row| row.path.contains("{customer}")) {
+        for role in Role::ALL {
+            // What ends, opens and asks for sessions itself would change the others' answers.
+            let open = room.open_session(&officer, own, limits).await.unwrap().id;
+            for (named, is_open) in [
+                (None, false),
+                (Some(open), true),
+                (Some(ended), false),
+                (Some(foreign), false),
+                (Some(nobodys), false),
+            ] {
+                let reach = Reach::These([own].into());
+                let subject = Subject { reach, ..place.subject(&[*role]) };
+                let session = named.filter(|_| is_open);
+                let target = Target::Customer { id: own, phi: true, sessions: true, session };
+                let question = Question { subject: &subject, operation: row.operation, target, today };
+                let expected = RoleMatrix.decide(&question);
+                let mut request = request(row, own, &sealed);
+                if let Some(named) = named {
+                    request.headers_mut().insert("strongroom-session", named.to_string().parse().unwrap());
+                }
+                let from = room.log().head().next();
+                let answer = answer(place.app(Some(subject)), request).await;
+                let what = format!("{:?} by {role}, in {named:?}, open {is_open}", row.endpoint);
+                let denials = place.denials(from).await;
+                if expected.is_allowed() {
+                    // Sealing takes no session, but one that is named and not open is no way in.
+                    let is_closed = row.endpoint == Endpoint::Seal && named.is_some() && !is_open;
+                    let status = answer.status.as_u16();
+                    assert_eq!([401, 403].contains(&status), is_closed, "{what}: {:?}", answer.body);
+                    assert_ne!(status, 500, "{what}: {:?}", answer.body);
+                } else {
+                    assert_eq!(answer.status, 403, "{what}");
+                    let rule = expected.rule().to_string();
+                    by_session += usize::from(rule == "deny.session");
+                    assert_eq!(denials.len(), 1, "{what}");
+                    assert_eq!((&denials[0].1, denials[0].2), (&rule, Some(own)), "{what}");
+                }
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 600 && by_session > 50, "{asked}, {by_session}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_lets_somebody_in_and_out_again() {
+    let place = Place::new().await;
+    let own = place.own.id();
+    let sealed = place.own.seal(pattern(100_000), SealOptions::new()).await.unwrap().id.to_string();
+    let blob = format!("/v1/customers/{own}/blobs/{sealed}");
+    let sessions = format!("/v1/customers/{own}/sessions");
+    let within = |session: &Value| {
+        let mut request = get(&blob);
+        let session = session.as_str().unwrap().parse().unwrap();
+        request.headers_mut().insert("strongroom-session", session);
+        request
+    };
+    let (officer, reader) = ([Role::PrivacyOfficer], [Role::Reader]);
+    for bad in [
+        json!({ "idle_seconds": 59 }),
+        json!({ "absolute_seconds": 86_401 }),
+        json!({ "idle_seconds": 600, "absolute_seconds": 300 }),
+        json!({ "name": "Jane Doe" }),
+    ] {
+        let refused = place.ask(&officer, post(&sessions, &bad)).await.is(400);
+        assert!(!String::from_utf8_lossy(refused.bytes()).contains("Jane"));
+    }
+    let opened =
+        place.ask(&officer, post(&sessions, &json!({ "absolute_seconds": 600 }))).await.is(201).json();
+    assert_eq!((&opened["state"], &opened["idle_seconds"]), (&json!("open"), &json!(600)));
+    assert_eq!(*place.ask(&reader, within(&opened["session"])).await.is(200).bytes(), pattern(100_000));
+    let end = format!("{sessions}/{}/end", opened["session"].as_str().unwrap());
+    let ended = place.ask(&officer, post(&end, &Value::Null)).await.is(200).json();
+    assert_eq!((&ended["state"], &ended["why"]), (&json!("over"), &json!("asked")));
+    assert_eq!(place.ask(&reader, within(&opened["session"])).await.is(403).json()["rule"], "deny.session");
+    let listed = place.ask(&reader, get(&sessions)).await.is(200).json();
+    assert_eq!(listed["sessions"][0]["session"], opened["session"]);
+
+    // Afterwards, by request; for whoever asked, and nobody else.
+    let requests = format!("/v1/customers/{own}/access-requests");
+    let asked = place.ask(&reader, post(&requests, &json!({}))).await.is(201).json();
+    let listed = place.ask(&officer, get(&requests)).await.is(200).json();
+    let listed = &listed["access_requests"][0];
+    assert_eq!(
+        (&listed["access_request"], &listed["by"]["principal"]),
+        (&asked["access_request"], &json!("service:client"))
+    );
+    let approval =
+        post(&format!("{requests}/{}/approval", asked["access_request"].as_str().unwrap()), &Value::Null);
+    let itself = place.ask(&officer, approval).await.is(403);
+    assert_eq!(itself.code(), "denied", "nobody approves what they asked for themselves");
+    let approval =
+        post(&format!("{requests}/{}/approval", asked["access_request"].as_str().unwrap()), &Value::Null);
+    let principal = Principal::person("p-2").unwrap();
+    let second = Subject { reach: Reach::All, principal, ..place.subject(&officer) };
+    let session = answer(place.app(Some(second)), approval).await.is(201).json();
+    assert_eq!(session["only"]["principal"], "service:client");
+    place.ask(&reader, within(&session["session"])).await.is(200);
+    let another =
+        Subject { reach: Reach::All, principal: Principal::service("b").unwrap(), ..place.subject(&reader) };
+    answer(place.app(Some(another)), within(&session["session"])).await.is(403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_twice_under_one_key_is_stored_once() {
+    let place = Place::new().await;
+    let blobs = format!("/v1/customers/{}/blobs", place.acme.id());
+    let seal = |key: &str, bytes: &'static str| {
+        Request::post(&blobs).header("idempotency-key", key).body(Body::from(bytes)).unwrap()
+    };
+    let first = place.ask(&[Role::BackupJob], seal("nightly-1", "bytes")).await.is(201);
+    let again = place.ask(&[Role::BackupJob], seal("nightly-1", "bytes")).await.is(201);
+    assert_eq!(first.json()["blob"], again.json()["blob"]);
+    assert_eq!((&first.json()["replayed"], &again.json()["replayed"]), (&json!(false), &json!(true)));
+    assert!(!first.headers.contains_key("idempotent-replayed"));
+    assert_eq!(
+        (&again.headers["idempotent-replayed"], &again.headers[LOCATION]),
+        (&"true".parse().unwrap(), &first.headers[LOCATION])
+    );
+    assert_eq!(place.ask(&[Role::BackupJob], seal("nightly-1", "other")).await.is(409).code(), "conflict");
+    for bad in ["", "a b", "Jane\u{e9}"] {
+        let refused = place.ask(&[Role::BackupJob], seal(bad, "bytes")).await.is(400);
+        assert!(!refused.json()["detail"].as_str().unwrap().contains("Jane"));
+    }
+    let listed = place.ask(&[Role::BackupJob], get(&blobs)).await.is(200).json();
+    assert_eq!(listed["blobs"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -452,7 +604,7 @@ async fn bad_requests_are_told_apart_and_nothing_of_them_is_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn customers_are_found_by_label_by_whoever_is_there_for_them() {
     let place = Place::new().await;
-    customer(&place.room, "open", false).await;
+    customer(&place.room, "open", (false, Tenancy::Held)).await;
     let find = |label: &str| post("/v1/customers/find", &json!({ "label": label }));
     let own = answer(place.app(Some(place.subject(&[Role::Writer]))), find("acme")).await.is(200);
     assert_eq!(own.json()["customer"], place.acme.id().to_string());

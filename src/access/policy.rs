@@ -14,7 +14,7 @@
 //! | `deny.customer` | what concerns a customer that they are not there for |
 //! | `deny.segment` | what concerns a customer with PHI, to whoever is not of the PHI segment |
 //! | `deny.training` | the same, to whoever has no training, or had it until yesterday |
-//! | `deny.session` | to see into a customer's blobs outside a session, where the keys are in the customer's hand |
+//! | `deny.session` | to see into a customer's blobs, or to extend them, outside a session, where the keys are in the customer's hand |
 //!
 //! What is left is allowed, by `role.` and the first role that may.
 //!
@@ -207,6 +207,8 @@ codes! {
     SessionOpen = "session-open",
     /// To end a session.
     SessionEnd = "session-end",
+    /// To see a customer's sessions, and who asks for access.
+    SessionRead = "session-read",
     /// To ask the customer for access outside a session.
     AccessRequest = "access-request",
     /// To give it, as the customer.
@@ -220,6 +222,13 @@ impl Operation {
     #[must_use]
     pub const fn sees_content(self) -> bool {
         matches!(self, Self::Open | Self::Stat | Self::List | Self::Verify)
+    }
+
+    /// Whether it takes a session where the keys are in the customer's hand: what sees into
+    /// its blobs, or unwraps a key of theirs to wrap it anew.
+    #[must_use]
+    pub const fn takes_session(self) -> bool {
+        self.sees_content() || matches!(self, Self::Extend | Self::Rekey)
     }
 
     /// Whether it concerns the store and no customer.

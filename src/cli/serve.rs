@@ -153,7 +153,11 @@ async fn serve(global: &Global, ready: Ready, activated: Activated, output: Outp
         .map_err(|error| no_store(&config, error))?;
     let keys = LocalKeys::new(config.local_kms.clone());
     let signer = log_key::load(&config.log_key).await?;
-    let room = Strongroom::open(storages, keys.registry(), options(&config, signer)?)
+    let mut options = options(&config, signer)?;
+    let believed = ready.config.keys;
+    options.key_ttl = believed.cache_seconds.map_or(options.key_ttl, Duration::from_secs);
+    options.session_check = believed.session_check_seconds.map_or(options.session_check, Duration::from_secs);
+    let room = Strongroom::open(storages, keys.registry(), options)
         .await
         .map_err(|error| no_store(&config, error))?;
     let listeners = listen(&ready, activated).await?;
@@ -172,7 +176,10 @@ async fn serve(global: &Global, ready: Ready, activated: Activated, output: Outp
     let (end, ended) = watch::channel(false);
     let mut tasks = JoinSet::new();
     if let Some(every) = ready.config.tasks.sweep() {
-        tasks.spawn(sweeps(room.clone(), own, every));
+        tasks.spawn(sweeps(room.clone(), own.clone(), every));
+    }
+    if let Some(every) = ready.config.tasks.sessions() {
+        tasks.spawn(sessions(room.clone(), own, every));
     }
     if let Some(every) = ready.config.tasks.maintain() {
         tasks.spawn(maintenance(room.clone(), every));
@@ -268,6 +275,27 @@ async fn sweeps(room: Strongroom, own: Access, every: Duration) {
                 }
             }
             Err(error) => failed(&error, "destruction was refused"),
+        }
+    }
+}
+
+/// Ends at the KMS what is over, so that no grant outlives its session.
+async fn sessions(room: Strongroom, own: Access, every: Duration) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match room.end_overdue_sessions(&own).await {
+            Ok(customers) => {
+                for (customer, ended) in &customers {
+                    match ended {
+                        Ok(ended) if ended.is_empty() => {}
+                        Ok(ended) => tracing::info!(%customer, sessions = ended.len(), "sessions were ended"),
+                        Err(error) => failed(error, "a customer's sessions could not be ended"),
+                    }
+                }
+            }
+            Err(error) => failed(&error, "sessions could not be looked at"),
         }
     }
 }

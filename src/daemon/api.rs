@@ -40,6 +40,7 @@ mod blobs;
 mod customers;
 mod destruction;
 mod health;
+mod sessions;
 
 pub use health::Figures;
 
@@ -124,6 +125,12 @@ fn method(endpoint: Endpoint) -> MethodRouter<Arc<Shared>> {
         Endpoint::ShowRetention => routing::get(customers::retention),
         Endpoint::ListHolds => routing::get(customers::holds),
         Endpoint::PlaceHold => routing::post(customers::place_hold),
+        Endpoint::OpenSession => routing::post(sessions::open),
+        Endpoint::ListSessions => routing::get(sessions::list),
+        Endpoint::EndSession => routing::post(sessions::end),
+        Endpoint::RequestAccess => routing::post(sessions::request),
+        Endpoint::ListAccessRequests => routing::get(sessions::requests),
+        Endpoint::ApproveAccess => routing::post(sessions::approve),
         Endpoint::ShredStatus => routing::get(destruction::status),
         Endpoint::ShredPlan => routing::get(destruction::plan),
         Endpoint::ShredCancel => routing::post(destruction::cancel),
@@ -269,7 +276,14 @@ impl Ask {
     async fn target(&self, id: CustomerId) -> Result<Target, Problem> {
         let info = self.shared.room.customer_by_id(id, self.own()).await?.info().await?;
         let sessions = info.tenancy != Tenancy::Held;
-        Ok(Target::Customer { id, phi: info.phi, sessions, session: self.session })
+        let session = match self.session.filter(|_| sessions) {
+            Some(session) => {
+                let open = self.shared.room.is_session_open(&self.own(), id, session).await?;
+                open.then_some(session)
+            }
+            None => None,
+        };
+        Ok(Target::Customer { id, phi: info.phi, sessions, session })
     }
 
     async fn decide(&self, row: &Row, target: Target, blob: Option<BlobId>) -> Result<Access, Problem> {

@@ -36,6 +36,9 @@ pub struct DaemonConfig {
     /// What clients may take.
     #[serde(default)]
     pub limits: LimitsConfig,
+    /// How long it believes what it knows of keys and sessions.
+    #[serde(default)]
+    pub keys: KeysConfig,
     /// What it tells its operator.
     #[serde(default)]
     pub log: LogConfig,
@@ -97,6 +100,18 @@ pub struct LimitsConfig {
     pub drain_seconds: Option<u64>,
 }
 
+/// How long it believes what it knows of keys and sessions: the bounds of a revocation.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysConfig {
+    /// How long a key or ring is used before it is fetched again, in seconds: 300 unless it is
+    /// said, 43200 at most. A key that was disabled in the KMS works for this long.
+    pub cache_seconds: Option<u64>,
+    /// How long a look at a session is good for, in seconds: 5 unless it is said, 60 at most.
+    /// A session that another node ended works for this long.
+    pub session_check_seconds: Option<u64>,
+}
+
 /// What it tells its operator. It is not the audit log.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -140,6 +155,9 @@ pub struct TasksConfig {
     pub sweep_seconds: Option<u64>,
     /// How often the log is maintained and published, in seconds. 0: never.
     pub maintain_seconds: Option<u64>,
+    /// How often sessions that are over are ended at the KMS too, in seconds. 0: never, as
+    /// it is another node that makes grants.
+    pub sessions_seconds: Option<u64>,
 }
 
 impl TasksConfig {
@@ -153,6 +171,12 @@ impl TasksConfig {
     #[must_use]
     pub fn maintain(&self) -> Option<Duration> {
         every(self.maintain_seconds, 3600)
+    }
+
+    /// The sessions', unless it is said: 5 minutes.
+    #[must_use]
+    pub fn sessions(&self) -> Option<Duration> {
+        every(self.sessions_seconds, 300)
     }
 }
 
@@ -208,6 +232,13 @@ impl DaemonConfig {
                 line("[limits]"),
                 "a limit of 0 lets nothing through: leave it out, or say more",
             ));
+        }
+        let KeysConfig { cache_seconds, session_check_seconds } = self.keys;
+        if cache_seconds.is_some_and(|seconds| !(1..=43_200).contains(&seconds))
+            || session_check_seconds.is_some_and(|seconds| !(1..=60).contains(&seconds))
+        {
+            let what = "keys are believed for 1 to 43200 seconds, and sessions for 1 to 60";
+            return Err(ConfigError::new(line("[keys]"), what));
         }
         Ok(())
     }
@@ -293,6 +324,8 @@ mod tests {
             ("principals = \"p\"\n[listen]\ntls = \"0.0.0.0:1\"\ncertificate = \"c\"", 2, "all three"),
             ("principals = \"p\"\n[listen]\nkey = \"k\"", 2, "for an address"),
             ("principals = \"p\"\n[limits]\nconnections = 0", 2, "limit of 0"),
+            ("principals = \"p\"\n[keys]\ncache_seconds = 43201", 2, "believed"),
+            ("principals = \"p\"\n\n[keys]\nsession_check_seconds = 0", 3, "believed"),
             ("principals = \"p\n", 1, "not TOML"),
         ] {
             let error = parse(text).unwrap_err();

@@ -158,6 +158,7 @@ fn body(endpoint: Endpoint) -> Option<Value> {
         Endpoint::FindCustomer => schema("FindCustomer"),
         Endpoint::SetCustomer => schema("CustomerChange"),
         Endpoint::PlaceHold => schema("HoldTarget"),
+        Endpoint::OpenSession | Endpoint::RequestAccess => schema("SessionLimits"),
         Endpoint::ShredCancel => schema("Keys"),
         Endpoint::DraftOrder => schema("OrderDraft"),
         Endpoint::QueryAudit => schema("AuditQuery"),
@@ -180,9 +181,13 @@ fn answers(endpoint: Endpoint) -> Vec<(&'static str, Value)> {
     let bytes = |description: &str| answer(description, "*/*", json!({}));
     let nothing = |description: &str| json!({ "description": description });
     match endpoint {
-        Endpoint::Seal | Endpoint::AddCustomer | Endpoint::PlaceHold | Endpoint::RequestOrder => {
-            vec![("201", done())]
-        }
+        Endpoint::Seal
+        | Endpoint::AddCustomer
+        | Endpoint::PlaceHold
+        | Endpoint::OpenSession
+        | Endpoint::RequestAccess
+        | Endpoint::ApproveAccess
+        | Endpoint::RequestOrder => vec![("201", done())],
         Endpoint::OpenBlob => vec![
             ("200", bytes("The blob")),
             ("206", bytes("A range of the blob")),
@@ -231,6 +236,7 @@ fn schemas() -> Value {
         "NewCustomer": object(&["label", "kms_key"], json!({
             "label": text(), "kms_key": text(), "retention": maybe(text()), "window": maybe(text()), "suite": maybe(text()),
             "strict": { "type": "boolean" }, "phi": maybe(json!({ "type": "boolean" })),
+            "tenancy": maybe(json!({ "enum": ["held", "customer"] })),
         })),
         "FindCustomer": object(&["label"], json!({ "label": text() })),
         "CustomerChange": object(&[], json!({ "retention": maybe(text()), "window": maybe(text()), "suite": maybe(text()) })),
@@ -239,6 +245,10 @@ fn schemas() -> Value {
             object(&["day"], json!({ "day": day() })),
             object(&["blob"], json!({ "blob": id_schema() })),
         ] },
+        "SessionLimits": object(&[], json!({
+            "idle_seconds": maybe(json!({ "type": "integer", "minimum": 60, "maximum": 86_400 })),
+            "absolute_seconds": maybe(json!({ "type": "integer", "minimum": 60, "maximum": 86_400 })),
+        })),
         "Keys": object(&["keys"], json!({ "keys": { "type": "array", "items": id_schema() } })),
         "OrderDraft": object(&["what", "requested_by"], json!({
             "what": { "type": "object" }, "customer": maybe(id_schema()), "requested_by": text(),

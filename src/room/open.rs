@@ -179,7 +179,7 @@ pub(crate) async fn open(
     match prepared {
         Ok((body, wanted)) => {
             let info = body.info.clone();
-            let door = Door { customer: customer.clone(), ring: Arc::clone(&body.ring) };
+            let door = Door { customer: customer.clone(), kek: body.by.kek };
             Ok(Opened { info, range: wanted.clone(), stream: release(body, wanted, intent.open, door) })
         }
         Err(error) => close(intent.open, Err(error)).await,
@@ -534,10 +534,25 @@ fn release(
 /// authentic in front of it.
 type Piece = (u64, Result<Bytes, (Error, Bytes)>);
 
-/// Who is let see what is released: each piece anew, as a session may end meanwhile.
+/// Whether what comes next may still be released: asked for each piece anew, as a session may
+/// end meanwhile, the customer's key be disabled or the blob's destroyed. Within its term
+/// a cached key or ring answers.
 struct Door {
     customer: Customer,
-    ring: Arc<Ring>,
+    /// The key that the blob was opened by.
+    kek: KekId,
+}
+
+impl Door {
+    async fn is_open(&self) -> Result<()> {
+        let (keyring, asker) = (&self.customer.room.0.keyring, self.customer.asker());
+        let ring = keyring.ring(asker, self.customer.id).await?;
+        let Some(entry) = ring.entry(self.kek) else {
+            let message = "the key of this blob was destroyed while it was being opened";
+            return Err(Error::new(ErrorKind::KeyDestroyed, message));
+        };
+        keyring.data_key(asker, &ring, entry.data_key).await.map(drop)
+    }
 }
 
 struct Releasing {
@@ -586,8 +601,7 @@ impl Releasing {
                 }
             };
             if !piece.is_empty() {
-                let Door { customer, ring } = &self.door;
-                if let Err(error) = customer.room.0.keyring.admit(customer.asker(), ring).await {
+                if let Err(error) = self.door.is_open().await {
                     // Nothing further is released, and the blob's key goes.
                     self.pieces = futures_util::stream::empty().boxed();
                     self.pending = Some(error);

@@ -149,6 +149,21 @@ impl Strongroom {
         Ok(sessions)
     }
 
+    /// Whether a session of a customer is open, as this node knows it: a look is good for
+    /// [`Options::session_check`](super::Options::session_check). For whom it is says
+    /// [`Strongroom::sessions`]; opening a blob looks at that too.
+    ///
+    /// # Errors
+    /// By [`ErrorKind`].
+    pub async fn is_session_open(
+        &self,
+        access: &Access,
+        customer: CustomerId,
+        id: SessionId,
+    ) -> Result<bool> {
+        self.0.keyring.is_open(Asker { access, cause: None }, customer, id).await
+    }
+
     /// Ends every session of every customer that is over and was not ended, and takes away
     /// every grant on a customer's KMS key whose session is not open. Run it every few
     /// minutes, where grants are made.

@@ -19,10 +19,16 @@ impl RoleMatrix {
         match role {
             Role::Writer => matches!(operation, Op::Seal | Op::Extend),
             Role::Reader => {
-                matches!(operation, Op::Open | Op::Stat | Op::List | Op::Verify | Op::AccessRequest)
+                matches!(
+                    operation,
+                    Op::Open | Op::Stat | Op::List | Op::Verify | Op::AccessRequest | Op::SessionRead
+                )
             }
             Role::BackupJob => {
-                matches!(operation, Op::Seal | Op::Extend | Op::Stat | Op::List | Op::Verify)
+                matches!(
+                    operation,
+                    Op::Seal | Op::Extend | Op::Stat | Op::List | Op::Verify | Op::SessionRead
+                )
             }
             Role::KeyAdministrator => matches!(
                 operation,
@@ -48,6 +54,7 @@ impl RoleMatrix {
                     | Op::AuditRead
                     | Op::SessionOpen
                     | Op::SessionEnd
+                    | Op::SessionRead
                     | Op::AccessApprove
             ),
             Role::Auditor => matches!(
@@ -59,6 +66,7 @@ impl RoleMatrix {
                     | Op::CertificateRead
                     | Op::EpochRead
                     | Op::AuditRead
+                    | Op::SessionRead
             ),
             Role::Operator => matches!(
                 operation,
@@ -67,6 +75,7 @@ impl RoleMatrix {
                     | Op::ShredRun
                     | Op::EpochRead
                     | Op::SessionEnd
+                    | Op::SessionRead
                     | Op::Metrics
             ),
         }
@@ -147,7 +156,7 @@ impl Policy for RoleMatrix {
             {
                 Decision::Denied(UNTRAINED)
             }
-            Target::Customer { sessions: true, session: None, .. } if operation.sees_content() => {
+            Target::Customer { sessions: true, session: None, .. } if operation.takes_session() => {
                 Decision::Denied(NO_SESSION)
             }
             Target::Customer { .. } | Target::Covered => Decision::Allowed(by(*role)),

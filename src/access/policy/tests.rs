@@ -51,7 +51,7 @@ fn nothing_is_allowed_that_one_condition_forbids() {
                         "deny.segment".to_owned()
                     } else if phi && trained_until.is_none_or(|until| until < TODAY) {
                         "deny.training".to_owned()
-                    } else if sessions && !open && operation.sees_content() {
+                    } else if sessions && !open && operation.takes_session() {
                         "deny.session".to_owned()
                     } else {
                         format!("role.{role}")
@@ -130,6 +130,7 @@ fn duties_are_separated() {
                     | Operation::CertificateRead
                     | Operation::EpochRead
                     | Operation::AuditRead
+                    | Operation::SessionRead
             );
             !reads && may(roles, *operation)
         })

@@ -126,6 +126,27 @@ impl Keyring {
         Ok(())
     }
 
+    /// Whether a session of this customer is open, by a look that is good for as long as that
+    /// of [`Keyring::admit`]. It is not a use of it, and says not for whom it is.
+    pub(crate) async fn is_open(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        id: SessionId,
+    ) -> Result<bool> {
+        let known = Arc::clone(lock(&self.customer(customer).sessions).entry(id).or_default());
+        let limits = Limits { ttl: self.session_check, uses: u64::MAX };
+        match known.standing.get(&*self.clock, limits, self.standing(asker, customer, id)).await {
+            Ok(standing) => {
+                let used = Timestamp::from_micros(known.used.load(Ordering::Relaxed));
+                let last_use = standing.last_use.max(used.unwrap_or(standing.last_use));
+                Ok(!standing.ended && standing.opened.over(last_use, self.session_time()).is_none())
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound || is_of_closed_epoch(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether this node has seen a ring of the customer that says that its keys are in our
     /// hand, which never changes.
     pub(crate) fn is_known_as_held(&self, customer: CustomerId) -> bool {
