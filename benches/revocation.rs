@@ -36,7 +36,7 @@ const LENGTH: u64 = 1024 * MIB;
 /// How many bytes a second the client takes.
 const RATE: u64 = 64 * MIB;
 const TIMES: usize = 5;
-const CACHE_SECONDS: u64 = 2;
+const CACHE_SECONDS: u64 = 10;
 const SESSION_CHECK_SECONDS: u64 = 5;
 /// What is on its way when the last look was good: a piece of 1 MiB four times over, the
 /// client's own pace, and a busy machine.

@@ -18,3 +18,4 @@ pub mod openapi;
 pub mod peer;
 pub mod problem;
 pub mod tls;
+pub mod unread;

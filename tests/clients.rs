@@ -78,3 +78,36 @@ fn people_log_in_at_an_issuer_and_programs_show_certificates() {
     let denied = home.records().into_iter().filter(|record| record["outcome"]["result"] == "denied");
     assert!(denied.filter(|record| record["principal"] == "service:unknown").count() >= 16);
 }
+
+#[test]
+fn the_daemon_answers_as_its_document_says() {
+    let home = Home::new();
+    let mut principals = fs::read_to_string(home.path("principals.toml")).unwrap();
+    // Everything that there is to be asked for, by three who may ask for it.
+    for (name, roles) in [
+        ("everybody", "\"writer\", \"reader\", \"backup-job\", \"operator\""),
+        ("officer", "\"writer\", \"privacy-officer\", \"operator\""),
+        ("admin", "\"writer\", \"key-administrator\", \"operator\""),
+    ] {
+        principals.push_str(&format!(
+            "[[principal]]\nid = \"service:{name}\"\nroles = [{roles}]\ncustomers = \"all\"\nphi = true\n\
+             trained_until = \"9999-12-31\"\ncertificate = [\"spiffe://clinic/{name}\"]\n"
+        ));
+    }
+    home.write("principals.toml", &principals);
+    // It opens a connection for every operation, and closes none before the end.
+    let daemon = fs::read_to_string(home.path("daemon.toml")).unwrap();
+    home.write("daemon.toml", &daemon.replace("[limits]", "[limits]\nconnections_per_peer = 512"));
+    let daemon = home.serve();
+    fs::write(home.path("dump"), b"a blob").unwrap();
+    let blob = home.seal(&daemon, "portal", "dump");
+    let mut command = script("openapi.py");
+    command.current_dir(home.dir.path()).args([&daemon.url, &home.customer, &blob]);
+    let output = command.args(["everybody", "officer", "admin"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    if ran(output.status, &said) {
+        assert!(output.status.success(), "{said}");
+    }
+    assert_eq!(home.answer(&daemon, "portal", "/v1/ready", &[]).0, 200, "it is alive");
+    home.run(&["audit", "verify"]);
+}

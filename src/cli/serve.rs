@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use sd_notify::NotifyState;
 use serde_json::json;
@@ -19,7 +19,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::args::{Global, Serve};
 use super::exit::Exit;
@@ -37,6 +40,7 @@ use crate::daemon::gate::{Gate, admit};
 use crate::daemon::listen::{Activated, Listeners};
 use crate::daemon::oidc::Verifier;
 use crate::daemon::tls::ReloadingTls;
+use crate::daemon::unread::pass_over;
 use crate::error::Error;
 use crate::room::Strongroom;
 use crate::store::{CreateRoot, Storages};
@@ -120,11 +124,13 @@ fn tell(config: &DaemonConfig) {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
     };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(false);
+    // Of other people's code only what is wrong: their details may have what is confidential.
+    let ours = Targets::new().with_target("strongroom", level).with_default(level.min(LevelFilter::WARN));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
     // Whoever runs this in one process twice has the first one's.
     let _ = match config.log.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Text => tracing_subscriber::registry().with(lines.with_filter(ours)).try_init(),
+        LogFormat::Json => tracing_subscriber::registry().with(lines.json().with_filter(ours)).try_init(),
     };
 }
 
@@ -173,6 +179,7 @@ async fn serve(global: &Global, ready: Ready, activated: Activated, output: Outp
         own: own.clone(),
     };
     let app = router(Arc::new(shared)).layer(from_fn_with_state(Arc::clone(&ready.gate), admit));
+    let app = app.layer(from_fn(pass_over));
     let (end, ended) = watch::channel(false);
     let mut tasks = JoinSet::new();
     if let Some(every) = ready.config.tasks.sweep() {

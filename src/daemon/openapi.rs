@@ -220,6 +220,20 @@ fn object(required: &[&str], properties: Value) -> Value {
 fn schemas() -> Value {
     let text = || json!({ "type": "string" });
     let day = || json!({ "type": "string", "format": "date" });
+    let label = || json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$" });
+    // A provider, for a new key, or a key.
+    let kms_key = || {
+        let pattern = "^[a-z0-9][a-z0-9._-]*(:[A-Za-z0-9:/_.-]+)?$";
+        json!({ "type": "string", "pattern": pattern, "maxLength": 512 })
+    };
+    let period = || {
+        json!({
+            "type": "string", "pattern": "^P([0-9]+Y)?([0-9]+M)?([0-9]+W)?([0-9]+D)?$",
+            "description": "a calendar period of ISO 8601",
+        })
+    };
+    let window = || json!({ "type": "string", "pattern": "^P[1-9][0-9]{0,4}D$" });
+    let suite = || json!({ "enum": crate::suite::Suite::ALL.map(crate::suite::Suite::as_str) });
     let maybe = |schema: Value| json!({ "anyOf": [schema, { "type": "null" }] });
     json!({
         "Problem": {
@@ -234,12 +248,12 @@ fn schemas() -> Value {
         "FindBlobs": object(&["name"], json!({ "name": text(), "limit": maybe(json!({ "type": "integer", "minimum": 0 })) })),
         "Extension": object(&["until"], json!({ "until": day() })),
         "NewCustomer": object(&["label", "kms_key"], json!({
-            "label": text(), "kms_key": text(), "retention": maybe(text()), "window": maybe(text()), "suite": maybe(text()),
-            "strict": { "type": "boolean" }, "phi": maybe(json!({ "type": "boolean" })),
+            "label": label(), "kms_key": kms_key(), "retention": maybe(period()), "window": maybe(window()),
+            "suite": maybe(suite()), "strict": { "type": "boolean" }, "phi": maybe(json!({ "type": "boolean" })),
             "tenancy": maybe(json!({ "enum": ["held", "customer"] })),
         })),
-        "FindCustomer": object(&["label"], json!({ "label": text() })),
-        "CustomerChange": object(&[], json!({ "retention": maybe(text()), "window": maybe(text()), "suite": maybe(text()) })),
+        "FindCustomer": object(&["label"], json!({ "label": label() })),
+        "CustomerChange": object(&[], json!({ "retention": maybe(period()), "window": maybe(window()), "suite": maybe(suite()) })),
         "HoldTarget": { "oneOf": [
             { "const": "customer" },
             object(&["day"], json!({ "day": day() })),
@@ -260,6 +274,6 @@ fn schemas() -> Value {
             "request": maybe(id_schema()), "after": maybe(text()),
             "limit": maybe(json!({ "type": "integer", "minimum": 1, "maximum": 1000 })),
         })),
-        "EpochKey": object(&["kms_key"], json!({ "kms_key": text() })),
+        "EpochKey": object(&["kms_key"], json!({ "kms_key": kms_key() })),
     })
 }

@@ -37,6 +37,9 @@ trained_until = "9999-12-31"
 certificate = ["spiffe://clinic/backup"]
 "#;
 
+/// Who has a certificate. The first two are in the mapping, the stranger never is.
+pub const CLIENTS: [&str; 6] = ["portal", "backup", "stranger", "everybody", "officer", "admin"];
+
 /// A store with the customer `acme`, a CA, and what a daemon needs.
 pub struct Home {
     pub dir: tempfile::TempDir,
@@ -94,7 +97,7 @@ impl Home {
         output
     }
 
-    /// A CA, the server's certificate, and those of two services and of a stranger.
+    /// A CA, the server's certificate, and those of the [clients](CLIENTS).
     pub fn certificates(&self) {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -102,16 +105,16 @@ impl Home {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         self.write("ca.pem", &ca.pem());
-        let uri = |name: &str| SanType::URI(name.try_into().unwrap());
-        for (name, san, usage) in [
-            ("server", SanType::IpAddress([127, 0, 0, 1].into()), ExtendedKeyUsagePurpose::ServerAuth),
-            ("portal", uri("spiffe://clinic/portal"), ExtendedKeyUsagePurpose::ClientAuth),
-            ("backup", uri("spiffe://clinic/backup"), ExtendedKeyUsagePurpose::ClientAuth),
-            ("stranger", uri("spiffe://clinic/stranger"), ExtendedKeyUsagePurpose::ClientAuth),
-        ] {
+        let client = |name: &str| {
+            let uri = SanType::URI(format!("spiffe://clinic/{name}").as_str().try_into().unwrap());
+            (name.to_owned(), uri, ExtendedKeyUsagePurpose::ClientAuth)
+        };
+        let address = SanType::IpAddress([127, 0, 0, 1].into());
+        let server = ("server".to_owned(), address, ExtendedKeyUsagePurpose::ServerAuth);
+        for (name, san, usage) in [server].into_iter().chain(CLIENTS.map(client)) {
             let mut params = CertificateParams::default();
             params.subject_alt_names = vec![san];
-            params.distinguished_name.push(DnType::CommonName, name);
+            params.distinguished_name.push(DnType::CommonName, &name);
             params.extended_key_usages = vec![usage];
             params.use_authority_key_identifier_extension = true;
             let key = KeyPair::generate().unwrap();
