@@ -1,0 +1,79 @@
+//! What a customer has: by what the log says, and by what lies on the storage.
+//!
+//! Separate from those who open it (a return, a restore, a drill), so that none of them
+//! believes the storage alone: one that leaves a blob out of a listing, or puts a destroyed
+//! key's id into a header, is found out.
+
+use std::collections::BTreeMap;
+
+use futures_util::TryStreamExt;
+
+use super::paths::{Certainty, Paths};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::BlobId;
+use crate::ring::Ring;
+use crate::room::Customer;
+
+/// How a blob stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The log names a key of it that lives.
+    Lives(Certainty),
+    /// It lies on the storage, and the log names keys of it that are all destroyed.
+    Destroyed,
+    /// It lies on the storage, and the log does not name it.
+    Unlogged,
+}
+
+impl Standing {
+    /// Whether the log says that it was sealed, and that its key lives: it has to open.
+    pub(crate) fn has_to_open(self) -> bool {
+        self == Self::Lives(Certainty::Certain)
+    }
+}
+
+/// The blobs of a customer by the log's `paths` and its `ring`, and those that are listed
+/// besides.
+///
+/// # Errors
+/// As [`Customer::list`].
+pub(crate) async fn inventory(
+    customer: &Customer,
+    ring: &Ring,
+    paths: &Paths,
+) -> Result<BTreeMap<BlobId, Standing>> {
+    let mut found = BTreeMap::new();
+    for (blob, of) in paths.blobs() {
+        if paths.lives(ring, *blob) {
+            let surest = of.keys.values().max().copied().unwrap_or(Certainty::Possible);
+            found.insert(*blob, Standing::Lives(surest));
+        }
+    }
+    let mut listed = customer.list();
+    while let Some(listed) = listed.try_next().await? {
+        let standing = if paths.knows(listed.id) { Standing::Destroyed } else { Standing::Unlogged };
+        found.entry(listed.id).or_insert(standing);
+    }
+    Ok(found)
+}
+
+/// Whether a blob that does not open does not have to. A destroyed key counts if the log says
+/// that every key of the blob is destroyed, by now: what the storage says in its header proves
+/// nothing.
+pub(crate) async fn is_destroyed(
+    customer: &Customer,
+    paths: &Paths,
+    (blob, standing): (BlobId, Standing),
+    error: &Error,
+) -> bool {
+    match standing {
+        Standing::Destroyed => error.kind() == ErrorKind::KeyDestroyed,
+        Standing::Unlogged => false,
+        // It may have been dropped while we were at it.
+        Standing::Lives(_) if error.kind() == ErrorKind::KeyDestroyed => {
+            let ring = customer.room.0.keyring.fresh_ring(customer.asker(), customer.id).await;
+            ring.is_ok_and(|ring| !paths.lives(&ring, blob))
+        }
+        Standing::Lives(_) => false,
+    }
+}
