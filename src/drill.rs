@@ -124,6 +124,9 @@ pub struct CustomerDrill {
     pub counts: Counts,
     /// The first of those that failed.
     pub failed: Vec<FailedBlob>,
+    /// Why its blobs could not be found out, if that is so.
+    #[serde(skip)]
+    pub unread: Option<ErrorKind>,
 }
 
 /// Whether the blobs of a customer were checked.
@@ -188,7 +191,13 @@ impl Counts {
 
 impl CustomerDrill {
     fn new(customer: CustomerId) -> Self {
-        Self { customer, state: DrillState::Checked, counts: Counts::default(), failed: Vec::new() }
+        Self {
+            customer,
+            state: DrillState::Checked,
+            counts: Counts::default(),
+            failed: Vec::new(),
+            unread: None,
+        }
     }
 
     fn take(&mut self, checked: &Checked) {
@@ -270,6 +279,7 @@ impl Strongroom {
                 Ok(None) => drill.state = DrillState::NoSession,
                 Err(error) => {
                     drill.state = DrillState::Failed;
+                    drill.unread = Some(error.kind());
                     drill.fails(&error);
                     fatal::<()>(&Err(error))?;
                 }
