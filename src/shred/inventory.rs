@@ -10,7 +10,7 @@ use futures_util::TryStreamExt;
 
 use super::paths::{Certainty, Paths};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::BlobId;
+use crate::id::{BlobId, KekId};
 use crate::ring::Ring;
 use crate::room::Customer;
 
@@ -18,7 +18,15 @@ use crate::room::Customer;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// The log names a key of it that lives.
-    Lives(Certainty),
+    Lives {
+        /// How sure it is that it was sealed.
+        sealed: Certainty,
+        /// How sure it is that it was wrapped under a key that lives.
+        wrapped: Certainty,
+    },
+    /// The same, but an order withdrew the blob: it is not opened, and its day's key lives for
+    /// its neighbours.
+    Withdrawn(Certainty),
     /// It lies on the storage, and the log names keys of it that are all destroyed.
     Destroyed,
     /// It lies on the storage, and the log does not name it.
@@ -28,7 +36,7 @@ pub(crate) enum Standing {
 impl Standing {
     /// Whether the log says that it was sealed, and that its key lives: it has to open.
     pub(crate) fn has_to_open(self) -> bool {
-        self == Self::Lives(Certainty::Certain)
+        matches!(self, Self::Lives { wrapped: Certainty::Certain, .. })
     }
 }
 
@@ -45,8 +53,15 @@ pub(crate) async fn inventory(
     let mut found = BTreeMap::new();
     for (blob, of) in paths.blobs() {
         if paths.lives(ring, *blob) {
-            let surest = of.keys.values().max().copied().unwrap_or(Certainty::Possible);
-            found.insert(*blob, Standing::Lives(surest));
+            let surest = |only_live: bool| {
+                let counts = |key: &KekId| !only_live || ring.entry(*key).is_some();
+                let sure = of.keys.iter().filter(|(key, _)| counts(key)).map(|(_, sure)| *sure);
+                sure.max().unwrap_or(Certainty::Possible)
+            };
+            let (sealed, wrapped) = (surest(false), surest(true));
+            let withdrawn = ring.is_withdrawn(*blob);
+            let lives = Standing::Lives { sealed, wrapped };
+            found.insert(*blob, if withdrawn { Standing::Withdrawn(sealed) } else { lives });
         }
     }
     let mut listed = customer.list();
@@ -67,13 +82,14 @@ pub(crate) async fn is_destroyed(
     error: &Error,
 ) -> bool {
     match standing {
-        Standing::Destroyed => error.kind() == ErrorKind::KeyDestroyed,
+        Standing::Destroyed | Standing::Withdrawn(_) => error.kind() == ErrorKind::KeyDestroyed,
         Standing::Unlogged => false,
-        // It may have been dropped while we were at it.
-        Standing::Lives(_) if error.kind() == ErrorKind::KeyDestroyed => {
+        Standing::Lives { .. } if error.kind() != ErrorKind::KeyDestroyed => false,
+        Standing::Lives { wrapped: Certainty::Possible, .. } => true,
+        Standing::Lives { .. } => {
+            // It may have been dropped while we were at it.
             let ring = customer.room.0.keyring.fresh_ring(customer.asker(), customer.id).await;
-            ring.is_ok_and(|ring| !paths.lives(&ring, blob))
+            ring.is_ok_and(|ring| !paths.lives(&ring, blob) || ring.is_withdrawn(blob))
         }
-        Standing::Lives(_) => false,
     }
 }

@@ -287,7 +287,9 @@ impl Recorded {
 async fn wanted(from: &Customer, ring: &Ring, paths: &Paths) -> Result<Vec<Wanted>> {
     let found = inventory(from, ring, paths).await?;
     let wanted = found.into_iter().filter_map(|(blob, standing)| match standing {
-        Standing::Lives(certainty) => Some(Wanted { blob, logged: Some(certainty) }),
+        Standing::Lives { sealed, .. } | Standing::Withdrawn(sealed) => {
+            Some(Wanted { blob, logged: Some(sealed) })
+        }
         Standing::Unlogged => Some(Wanted { blob, logged: None }),
         Standing::Destroyed => None,
     });
