@@ -439,6 +439,16 @@ mod tests {
         assert_eq!(all.iter().map(|one| one.blob.as_bytes()[15]).collect::<Vec<_>>(), [1, 2, 3, 4]);
     }
 
+    /// A service runs it on a runtime of several threads.
+    #[test]
+    fn the_future_can_move_between_threads() {
+        fn is_send<T: Send>(_: impl FnOnce(Customer) -> T) {}
+        is_send(|customer| async move {
+            let (to, selection) = (Path::new("to"), Selection::default());
+            customer.restore(to, &selection, RestoreOptions::default(), &|_| ()).await
+        });
+    }
+
     #[test]
     fn a_full_file_system_ends_the_run() {
         let of =

@@ -31,7 +31,7 @@ use super::{log_key, no_store, options};
 use crate::access::policy::RoleMatrix;
 use crate::access::{Access, Principal, Purpose};
 use crate::config::Config;
-use crate::daemon::alarm::{About, Alarms, Delivery, Sender, Webhook};
+use crate::daemon::alarm::{About, AlarmKind, Alarms, Delivery, Sender, Webhook};
 use crate::daemon::api::{Figures, Shared, router};
 use crate::daemon::checks;
 use crate::daemon::config::{DaemonConfig, LogFormat, LogLevel};
@@ -323,9 +323,18 @@ async fn maintenance(room: Strongroom, alarms: Alarms, every: Duration) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = room.maintain_log().await {
-            alarms.observe(&error, About::default());
-            failed(&error, "the log could not be maintained");
+        match room.maintain_log().await {
+            Ok(done) => {
+                for (witness, error) in done.published.iter().flat_map(|(_, published)| published.alarms()) {
+                    // It has seen another log than the one that we have.
+                    alarms.raise(AlarmKind::Rollback, About::default());
+                    tracing::error!(%witness, reason = error.chain(), "a witness contradicts the log");
+                }
+            }
+            Err(error) => {
+                alarms.observe(&error, About::default());
+                failed(&error, "the log could not be maintained");
+            }
         }
     }
 }
