@@ -3,7 +3,7 @@
 //! Separate from the storages, which hold a store: what is written here is for an operator,
 //! on a file system, and nothing of a store depends on it.
 //!
-//! Invariant: under its own name a file is whole, and after [`write`] has returned it outlives
+//! Invariant: under its own name a file is whole, and after [`write()`] has returned it outlives
 //! a power failure.
 
 use std::fs::{self, File};

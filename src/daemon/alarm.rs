@@ -13,7 +13,7 @@
 //! | `at` | when it was noticed |
 //!
 //! Where they come from: errors, as they pass the daemon on their way to a client
-//! ([`watch`]) or out of its own tasks ([`Alarms::observe`]); what [`checks`](super::checks) and
+//! (`watch`) or out of its own tasks ([`Alarms::observe`]); what [`checks`](super::checks) and
 //! [`drills`](super::drills) find; and whoever raises one by name ([`Alarms::raise`]). The
 //! library knows nothing of them.
 //!
