@@ -402,6 +402,28 @@ mod program {
         assert!(failed.out.contains(&format!("{newest}  FAILED  there is no such blob\n")), "{}", failed.out);
         let report = home.json("drill.json");
         assert_eq!((&report["ok"], &report["total"]["failures"]["not-found"]), (&false.into(), &1.into()));
+        // A customer of whom nothing can be read stops no other.
+        home.run("customer add zenith --kms local -q", 0);
+        let shown: Value = serde_json::from_str(&home.run("--json customer show zenith", 0).out).unwrap();
+        let zenith = shown["customer"].as_str().unwrap().to_owned();
+        let rings = home.0.path().join("data/strongroom/store/keys/ring").join(&zenith);
+        for entry in fs::read_dir(rings).unwrap() {
+            fs::write(entry.unwrap().path(), "not a ring").unwrap();
+        }
+        let both = home.run("verify --all --report drill.json", 65);
+        assert!(both.out.contains("  ok  6 bytes\n"), "{}", both.out);
+        assert!(
+            both.err.contains(&format!("the blobs of customer {zenith} could not be found out")),
+            "{}",
+            both.err
+        );
+        let report = home.json("drill.json");
+        let of = report["customers"].as_array().unwrap().iter().find(|of| of["customer"] == zenith.as_str());
+        assert_eq!(
+            (&of.unwrap()["state"], &report["total"]["failures"]["integrity"]),
+            (&"failed".into(), &1.into())
+        );
+
         let failed = home.run("restore --customer acme --to new --jobs 1", 66);
         assert!(failed.out.contains("restored       2 blobs, 10 bytes\n"), "{}", failed.out);
         assert!(failed.out.contains(&format!("{newest}  FAILED  not-found\n")), "{}", failed.out);

@@ -129,10 +129,11 @@ async fn all(session: &Session, customer: Option<CustomerId>, command: &Verify) 
     if customer.is_none() {
         session.output.note(&summary(&drill));
     }
-    for (kind, count) in unread(&drill) {
-        let error = Error::new(kind, "a customer's blobs could not be found out");
-        failures.worst = worse(failures.worst.take(), session.explain(error));
-        failures.count += count;
+    for (customer, kind) in unread(&drill) {
+        let message = format!("the blobs of customer {customer} could not be found out");
+        session.output.note(&format!("{message} ({kind})"));
+        failures.worst = worse(failures.worst.take(), session.explain(Error::new(kind, message)));
+        failures.count += 1;
     }
     failures.end()
 }
@@ -171,8 +172,7 @@ fn summary(drill: &Drill) -> String {
     )
 }
 
-/// The failures that are of no one blob.
-fn unread(drill: &Drill) -> Vec<(ErrorKind, u64)> {
-    let failed = drill.customers.iter().filter(|drill| drill.state == DrillState::Failed);
-    failed.flat_map(|drill| drill.unread.map(|kind| (kind, 1))).collect()
+/// The customers whose failure is of no one blob.
+fn unread(drill: &Drill) -> impl Iterator<Item = (CustomerId, ErrorKind)> {
+    drill.customers.iter().filter_map(|drill| Some((drill.customer, drill.unread?)))
 }
