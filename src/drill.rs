@@ -105,7 +105,8 @@ pub struct Counts {
     pub blobs: u64,
     /// Their plaintext in bytes.
     pub bytes: u64,
-    /// Blobs that still lie on the storage, and whose keys are destroyed by what the log says.
+    /// Blobs that still lie on the storage, and whose keys are destroyed by what the log says, or
+    /// that an order withdrew until they are.
     pub destroyed: u64,
     /// Failures by their kind, as [`ErrorKind::as_str`] has it.
     pub failures: BTreeMap<&'static str, u64>,

@@ -132,7 +132,8 @@ pub struct Counts {
     pub skipped: u64,
     /// Their plaintext in bytes.
     pub skipped_bytes: u64,
-    /// On the storage still, with all keys destroyed by what the log says.
+    /// On the storage still, with all keys destroyed by what the log says, or withdrawn by an
+    /// order until they are.
     pub destroyed: u64,
     /// Not restored, and should have been.
     pub failed: u64,

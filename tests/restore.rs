@@ -22,6 +22,7 @@ use strongroom::ErrorKind;
 use strongroom::drill::{Drill, DrillOptions, DrillState};
 use strongroom::envelope::Metadata;
 use strongroom::id::BlobId;
+use strongroom::order::OrderKind;
 use strongroom::restore::{RestoreOptions, Restored, Selection};
 use strongroom::ring::Tenancy;
 use strongroom::room::{Customer, KeyChoice, NewCustomer, SealOptions, Strongroom};
@@ -243,6 +244,26 @@ async fn what_was_destroyed_is_told_with_its_certificate_and_is_no_failure() {
 }
 
 #[tokio::test]
+async fn a_blob_that_an_order_withdrew_is_no_failure_and_neither_are_its_neighbours() {
+    let vault = Vault::new().await;
+    let acme = vault.customer("acme", 30).await;
+    let (victim, neighbour) =
+        (destroy::seal(&acme, "by mistake").await, destroy::seal(&acme, "neighbour").await);
+    vault.order(OrderKind::DestroyBlob { blob: victim }, Some(&acme)).await;
+    let dir = tempfile::tempdir().unwrap();
+    for kind in ["denied", "key-destroyed"] {
+        let restored = restore(&acme, &dir.path().join(kind)).await;
+        assert_eq!((counts(&restored), restored.ok), ((1, 0, 1, 0), true), "{restored:?}");
+        let not = &restored.not_restored[0];
+        assert_eq!((not.blob, not.kind, not.destroyed), (victim, kind, true));
+        assert_eq!(files(&dir.path().join(kind))[&format!("by-id/{neighbour}")], b"neighbour");
+        let drill = drill(&vault.room).await;
+        assert_eq!((drill.ok, drill.total.blobs, drill.total.destroyed), (true, 1, 1));
+        vault.days(8).await;
+    }
+}
+
+#[tokio::test]
 async fn a_run_that_is_stopped_anywhere_leaves_whole_files_only_and_goes_on() {
     let fixture = fixture().await;
     let acme = &fixture.acme;
@@ -428,6 +449,38 @@ mod program {
         assert!(failed.out.contains("restored       2 blobs, 10 bytes\n"), "{}", failed.out);
         assert!(failed.out.contains(&format!("{newest}  FAILED  not-found\n")), "{}", failed.out);
         assert!(failed.err.contains("1 blob could not be restored"), "{}", failed.err);
+    }
+
+    #[test]
+    fn a_program_that_is_killed_leaves_whole_files_and_the_next_one_goes_on() {
+        let home = Home::new();
+        for number in 0..6_u8 {
+            fs::write(home.0.path().join("input"), vec![number; 12_000_000]).unwrap();
+            home.run(&format!("put --customer acme --name n/{number} input"), 0);
+        }
+        let back = home.0.path().join("back");
+        let line = "restore --customer acme --to back --jobs 2";
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
+        command.env_clear().env("HOME", home.0.path()).env("XDG_DATA_HOME", home.0.path().join("data"));
+        command.current_dir(home.0.path()).stdin(Stdio::null()).stdout(Stdio::null()).args(line.split(' '));
+        let mut child = command.spawn().unwrap();
+        // Until one is there, and another one is on its way.
+        while fs::read_dir(back.join("n")).map_or(0, Iterator::count) == 0 {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it could be killed");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for (path, bytes) in files(&back).iter().filter(|(path, _)| path.starts_with("n/")) {
+            let number: u8 = path[2..].parse().unwrap();
+            assert!(*bytes == vec![number; 12_000_000], "{path} is whole");
+        }
+        let told = home.run(&format!("--json {line}"), 0);
+        let told: Value = serde_json::from_str(&told.out).unwrap();
+        let (restored, skipped) = (told["restored"].as_u64().unwrap(), told["skipped"].as_u64().unwrap());
+        assert_eq!(restored + skipped, 6, "{told}");
+        assert_eq!(files(&back).len(), 6, "no part is left");
+        home.run("audit verify", 0);
     }
 
     #[test]

@@ -72,24 +72,27 @@ pub(crate) async fn inventory(
     Ok(found)
 }
 
-/// Whether a blob that does not open does not have to. A destroyed key counts if the log says
-/// that every key of the blob is destroyed, by now: what the storage says in its header proves
-/// nothing.
+/// Whether a blob that does not open does not have to: every key of it is destroyed by what the
+/// log says by now, or an order withdrew it. What the storage says in its header proves nothing.
 pub(crate) async fn is_destroyed(
     customer: &Customer,
     paths: &Paths,
     (blob, standing): (BlobId, Standing),
     error: &Error,
 ) -> bool {
+    let gone = error.kind() == ErrorKind::KeyDestroyed;
+    // A blob that is withdrawn is denied until its keys are gone.
+    let denied = error.kind() == ErrorKind::Denied;
     match standing {
-        Standing::Destroyed | Standing::Withdrawn(_) => error.kind() == ErrorKind::KeyDestroyed,
+        Standing::Destroyed => gone,
+        Standing::Withdrawn(_) => gone || denied,
         Standing::Unlogged => false,
-        Standing::Lives { .. } if error.kind() != ErrorKind::KeyDestroyed => false,
-        Standing::Lives { wrapped: Certainty::Possible, .. } => true,
-        Standing::Lives { .. } => {
-            // It may have been dropped while we were at it.
+        Standing::Lives { wrapped: Certainty::Possible, .. } if gone => true,
+        Standing::Lives { .. } if gone || denied => {
+            // It may have come to that while we were at it.
             let ring = customer.room.0.keyring.fresh_ring(customer.asker(), customer.id).await;
-            ring.is_ok_and(|ring| !paths.lives(&ring, blob) || ring.is_withdrawn(blob))
+            ring.is_ok_and(|ring| ring.is_withdrawn(blob) || (gone && !paths.lives(&ring, blob)))
         }
+        Standing::Lives { .. } => false,
     }
 }
