@@ -47,7 +47,8 @@
 //! | `order show` | as `order list`, and `signatures`: objects of `by`, `standing` (`good`, `left`, `unknown` or `false`) |
 //! | `order draft` | nothing but the text of the order |
 //! | `order sign`, `order show --note` | nothing but the signed note |
-//! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error` |
+//! | `verify`, a line | `blob`, `ok`, `bytes`; or `blob`, `ok`, `error`; with `--all` also `customer`, and `destroyed` (true) where that is why |
+//! | `restore` | the document of [`Restored`](crate::restore::Restored), in a line |
 //! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
 //! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
 //! | `audit publish`, a line | `shard`, `records`, `new`, `root`, `cosigned` |
@@ -122,12 +123,14 @@ mod producer;
 mod publish;
 mod put;
 mod rekey;
+mod restore;
 mod retention;
 #[cfg(feature = "daemon")]
 mod serve;
 mod shred;
 mod signal;
 mod sink;
+mod verify;
 mod witness;
 
 use args::{Cli, Command};
@@ -297,7 +300,8 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Get(command) => get::run(session, command).await,
         Command::Ls(command) => list::ls(session, command).await,
         Command::Stat(command) => list::stat(session, command).await,
-        Command::Verify(command) => list::verify(session, command).await,
+        Command::Verify(command) => verify::run(session, command).await,
+        Command::Restore(command) => restore::run(session, command).await,
         Command::Retention(command) => retention::run(session, command).await,
         Command::Rekey(command) => rekey::run(session, command).await,
         Command::Offboard(command) => offboard::run(session, command).await,

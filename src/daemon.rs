@@ -7,9 +7,12 @@
 //! There is no plaintext on the network: TLS with client certificates on TCP, and a Unix
 //! socket with the peer's credentials for jobs on the same host.
 
+pub mod alarm;
 pub mod api;
+pub mod checks;
 pub mod config;
 pub mod directory;
+pub mod drills;
 pub mod endpoints;
 pub mod gate;
 pub mod listen;

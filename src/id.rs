@@ -129,6 +129,8 @@ identifiers! {
     WriterId, "writer id";
     /// One legal hold.
     HoldId, "hold id";
+    /// One alarm of a daemon.
+    AlarmId, "alarm id";
     /// One order of two people, which it is also the nonce of.
     OrderId, "order id";
     /// One session in which a customer lets its blobs be opened.

@@ -25,6 +25,8 @@ pub mod config;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod doctor;
+pub mod drill;
+pub mod durable;
 pub mod entropy;
 pub mod envelope;
 pub mod error;
@@ -38,6 +40,7 @@ pub mod once;
 pub mod order;
 pub mod payload;
 pub mod register;
+pub mod restore;
 pub mod retention;
 pub mod ring;
 pub mod room;

@@ -39,7 +39,7 @@ use crate::store::marker::Marker;
 use crate::store::{Storages, layout, store_error, within};
 use crate::suite::Suite;
 use crate::system::{SystemClock, SystemEntropy};
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 use crate::witness::client::Witness;
 
 mod customer;
@@ -402,6 +402,12 @@ impl Strongroom {
     #[must_use]
     pub fn store_id(&self) -> StoreId {
         self.0.store
+    }
+
+    /// The time by the store's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
     }
 
     /// The audit log.

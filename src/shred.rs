@@ -32,6 +32,7 @@ mod certify;
 mod early;
 pub mod epoch;
 mod holds;
+pub(crate) mod inventory;
 #[cfg(test)]
 mod model;
 pub mod offboard;

@@ -40,9 +40,12 @@ const FLOORS: &[(&str, u8, u8)] = &[
     ("ring", 3, 3),
     ("session", 3, 3),
     ("certificate", 4, 4),
+    ("durable", 4, 4),
     ("store", 4, 4),
     ("system", 4, 4), // the one place that asks the machine for time and randomness
     ("doctor", 5, 5),
+    ("drill", 5, 5),
+    ("restore", 5, 5),
     ("room", 5, 5),
     ("shred", 5, 5),
     ("bin", 6, 6),

@@ -33,6 +33,7 @@ mod certificate;
 mod destruction;
 mod epoch;
 mod offboard;
+mod restore;
 mod retention;
 
 pub(super) use audit::*;
@@ -40,6 +41,7 @@ pub(super) use certificate::*;
 pub(super) use destruction::*;
 pub(super) use epoch::*;
 pub(super) use offboard::*;
+pub(super) use restore::*;
 pub(super) use retention::*;
 
 /// Keeps files and backups sealed under per-customer keys, with every use of a
@@ -153,6 +155,7 @@ pub(super) enum Command {
     Ls(Ls),
     Stat(Stat),
     Verify(Verify),
+    Restore(Restore),
     /// How long blobs are kept
     #[command(subcommand)]
     Retention(Retention),
@@ -446,26 +449,6 @@ pub(super) struct Stat {
     pub(super) customer: OfCustomer,
     #[command(flatten)]
     pub(super) blob: OneBlob,
-}
-
-/// Reads blobs through and checks every byte, releasing nothing
-///
-/// Each blob is a line; the exit code is not 0 if any of them failed, and the others are checked
-/// all the same.
-#[derive(Debug, Args)]
-#[command(group = ArgGroup::new("which").required(true).args(["blobs", "name", "all"]))]
-pub(super) struct Verify {
-    #[command(flatten)]
-    pub(super) customer: OfCustomer,
-    /// The blobs
-    #[arg(value_name = "BLOB")]
-    pub(super) blobs: Vec<BlobId>,
-    /// All blobs of this name
-    #[arg(long)]
-    pub(super) name: Option<BlobName>,
-    /// All blobs of the customer
-    #[arg(long)]
-    pub(super) all: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,9 +1,9 @@
-//! `ls`, `stat` and `verify`.
+//! `ls` and `stat`.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
-use super::args::{Ls, Stat, Verify};
+use super::args::{Ls, Stat};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::get::by_name;
@@ -16,8 +16,6 @@ use crate::room::{BlobInfo, Listed};
 
 /// How many blobs are looked at at once.
 const LOOKING: usize = 16;
-/// How many blobs are read through at once; each is opened on all cores.
-const VERIFYING: usize = 4;
 
 pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
     let customer = session.customer(&command.customer.customer).await?;
@@ -162,75 +160,20 @@ pub(super) async fn stat(session: &Session, command: Stat) -> Answer {
     Ok(pairs(rows))
 }
 
-pub(super) async fn verify(session: &Session, command: Verify) -> Answer {
-    let customer = session.customer(&command.customer.customer).await?;
-    let customer = command.name.as_ref().map_or_else(|| customer.clone(), |name| customer.only_named(name));
-    let explain = |error| session.explain(error);
-    // What was named must be there; what was listed may go away meanwhile.
-    let blobs = if command.all {
-        customer.list().map_ok(|listed| listed.id).boxed()
-    } else if let Some(name) = &command.name {
-        let found = customer.find(name).await.map_err(explain)?;
-        stream::iter(found).map(Ok).boxed()
-    } else {
-        stream::iter(command.blobs.clone()).map(Ok).boxed()
-    };
-    let named = !command.blobs.is_empty();
-    let mut checked = blobs
-        .map(|blob| async {
-            let blob = blob?;
-            Ok::<_, Error>((blob, customer.verify(blob).await))
-        })
-        .buffered(VERIFYING);
-    let (mut failed, mut bad, mut good) = (None, 0_u64, 0_u64);
-    while let Some((blob, result)) = checked.try_next().await.map_err(explain)? {
-        let (text, value) = match result {
-            Ok(info) => {
-                good += 1;
-                (
-                    format!("{blob}  ok  {} bytes\n", info.bytes),
-                    json!({ "blob": blob, "ok": true, "bytes": info.bytes }),
-                )
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound && !named => continue,
-            Err(error) if is_final(&error) => return Err(explain(error)),
-            Err(error) => {
-                let failure = explain(error);
-                let shown = (
-                    format!("{blob}  FAILED  {}\n", failure.message()),
-                    json!({ "blob": blob, "ok": false, "error": failure.to_json() }),
-                );
-                bad += 1;
-                failed = worse(failed, failure);
-                shown
-            }
-        };
-        if session.output.json {
-            session.output.print_json(&value)?;
-        } else {
-            session.output.print(&text)?;
-        }
-    }
-    if good + bad == 0 && !command.all {
-        return Err(explain(Error::new(ErrorKind::NotFound, "there is no blob of this name")));
-    }
-    end(failed, bad, "did not verify")
-}
-
 /// Whether no other blob can be opened either.
-fn is_final(error: &Error) -> bool {
+pub(super) fn is_final(error: &Error) -> bool {
     error.kind() == ErrorKind::AuditUnavailable
 }
 
 /// Of two failures, the one to end with: damage before all else.
-fn worse(first: Option<Failure>, next: Failure) -> Option<Failure> {
+pub(super) fn worse(first: Option<Failure>, next: Failure) -> Option<Failure> {
     match first {
         Some(first) if first.exit() == Exit::Data || next.exit() != Exit::Data => Some(first),
         _ => Some(next),
     }
 }
 
-fn end(failed: Option<Failure>, count: u64, what: &str) -> Answer {
+pub(super) fn end(failed: Option<Failure>, count: u64, what: &str) -> Answer {
     match failed {
         None => Ok(String::new()),
         Some(failure) => {

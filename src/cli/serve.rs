@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::middleware::{from_fn, from_fn_with_state};
+use futures_util::FutureExt;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use sd_notify::NotifyState;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing_subscriber::Layer as _;
@@ -33,9 +34,12 @@ use super::{log_key, no_store, options};
 use crate::access::policy::RoleMatrix;
 use crate::access::{Access, Principal, Purpose};
 use crate::config::Config;
+use crate::daemon::alarm::{About, AlarmKind, Alarms, Delivery, Sender, Webhook};
 use crate::daemon::api::{Figures, Shared, router};
+use crate::daemon::checks;
 use crate::daemon::config::{DaemonConfig, LogFormat, LogLevel};
 use crate::daemon::directory::{ConfigError, Directory};
+use crate::daemon::drills;
 use crate::daemon::gate::{Gate, admit};
 use crate::daemon::listen::{Activated, Listeners};
 use crate::daemon::oidc::Verifier;
@@ -44,7 +48,7 @@ use crate::daemon::unread::pass_over;
 use crate::error::Error;
 use crate::room::Strongroom;
 use crate::store::{CreateRoot, Storages};
-use crate::system::SystemClock;
+use crate::system::{SystemClock, SystemEntropy};
 
 /// How long a file of configuration is at most, in bytes.
 const MAX_LEN: u64 = 4 * 1024 * 1024;
@@ -54,6 +58,7 @@ struct Ready {
     config: DaemonConfig,
     tls: Option<Arc<ReloadingTls>>,
     gate: Arc<Gate>,
+    webhook: Option<Webhook>,
 }
 
 pub(super) fn run(global: &Global, command: &Serve, output: Output) -> Result<(), Failure> {
@@ -92,7 +97,8 @@ fn read(command: &Serve) -> Result<Ready, Failure> {
         false => Some(Verifier::new(config.issuer.clone(), Arc::new(SystemClock))?),
     };
     let gate = Arc::new(Gate::new(directory(&config.principals)?, tokens));
-    Ok(Ready { config, tls, gate })
+    let webhook = Webhook::of(&config.alarms)?;
+    Ok(Ready { config, tls, gate, webhook })
 }
 
 pub(super) fn directory(path: &Path) -> Result<Directory, Failure> {
@@ -151,7 +157,12 @@ fn settle(global: &Global, ready: &DaemonConfig) -> Result<Config, Failure> {
     Ok(Config::resolve(given, |name| std::env::var_os(name), uid)?)
 }
 
-async fn serve(global: &Global, ready: Ready, activated: Activated, output: Output) -> Result<(), Failure> {
+async fn serve(
+    global: &Global,
+    mut ready: Ready,
+    activated: Activated,
+    output: Output,
+) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let config = settle(global, &ready.config)?;
     let storages = Storages::open(&config.urls, CreateRoot::No, Arc::new(SystemClock))
@@ -170,12 +181,13 @@ async fn serve(global: &Global, ready: Ready, activated: Activated, output: Outp
     let addresses = listeners.addresses();
 
     let own = Access::new(Principal::service("daemon").map_err(internal)?, Purpose::SystemAdministration);
+    let (alarms, delivery) = alarms(&mut ready, &room)?;
     let shared = Shared {
         room: room.clone(),
         policy: Arc::new(RoleMatrix),
         clock: Arc::new(SystemClock),
         body_idle: ready.config.body_idle(),
-        figures: Figures::default(),
+        figures: Figures::new(alarms.clone()),
         own: own.clone(),
     };
     let app = router(Arc::new(shared)).layer(from_fn_with_state(Arc::clone(&ready.gate), admit));
@@ -183,14 +195,24 @@ async fn serve(global: &Global, ready: Ready, activated: Activated, output: Outp
     let (end, ended) = watch::channel(false);
     let mut tasks = JoinSet::new();
     if let Some(every) = ready.config.tasks.sweep() {
-        tasks.spawn(sweeps(room.clone(), own.clone(), every));
+        tasks.spawn(sweeps(room.clone(), own.clone(), alarms.clone(), every));
     }
     if let Some(every) = ready.config.tasks.sessions() {
-        tasks.spawn(sessions(room.clone(), own, every));
+        tasks.spawn(sessions(room.clone(), own.clone(), alarms.clone(), every));
     }
     if let Some(every) = ready.config.tasks.maintain() {
-        tasks.spawn(maintenance(room.clone(), every));
+        tasks.spawn(maintenance(room.clone(), alarms.clone(), every));
     }
+    if let Some(every) = ready.config.tasks.check() {
+        let epoch = ready.config.alarms.epoch();
+        tasks.spawn(checks::watch(room.clone(), own.clone(), alarms.clone(), epoch, every));
+    }
+    if let Some(schedule) = ready.config.tasks.verify() {
+        let clock = Arc::new(SystemClock);
+        tasks.spawn(drills::schedule(room.clone(), own, alarms, clock, schedule));
+    }
+    let (silence, silenced) = oneshot::channel::<()>();
+    let sending = delivery.map(|delivery| tokio::spawn(delivery.run(silenced.map(drop))));
     output.print(&match output.json {
         true => {
             line(&json!({ "store": room.store_id(), "tls": addresses, "unix": ready.config.listen.unix }))
@@ -217,10 +239,28 @@ async fn serve(global: &Global, ready: Ready, activated: Activated, output: Outp
     };
     // What one of these is at goes on with the next run.
     tasks.shutdown().await;
+    // Last, so that what was noticed until now is sent or kept.
+    drop(silence);
+    if let Some(sending) = sending {
+        sending.await.map_err(internal)?;
+    }
     if drained.cut > 0 {
         tracing::warn!(connections = drained.cut, "what was not done in time was cut");
     }
     Ok(room.close().await?)
+}
+
+/// Where alarms are raised, and what sends them if there is somebody to send them to.
+fn alarms(ready: &mut Ready, room: &Strongroom) -> Result<(Alarms, Option<Delivery>), Failure> {
+    let Some(webhook) = ready.webhook.take() else { return Ok((Alarms::default(), None)) };
+    let sender = Sender {
+        store: room.store_id(),
+        repeat: ready.config.alarms.repeat(),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+    };
+    let (alarms, delivery) = Alarms::sent(sender, webhook);
+    Ok((alarms, Some(delivery.take_up()?)))
 }
 
 fn internal(error: impl std::fmt::Display) -> Failure {
@@ -264,7 +304,7 @@ fn reload(ready: &Ready) {
 }
 
 /// Does what is due, again and again. What fails is tried again the next time.
-async fn sweeps(room: Strongroom, own: Access, every: Duration) {
+async fn sweeps(room: Strongroom, own: Access, alarms: Alarms, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -277,17 +317,23 @@ async fn sweeps(room: Strongroom, own: Access, every: Duration) {
                         Ok(swept) => {
                             tracing::info!(%customer, keys = swept.dropped.len(), "keys were dropped")
                         }
-                        Err(error) => failed(error, "a customer's destruction was refused"),
+                        Err(error) => {
+                            alarms.observe(error, About::customer(*customer));
+                            failed(error, "a customer's destruction was refused");
+                        }
                     }
                 }
             }
-            Err(error) => failed(&error, "destruction was refused"),
+            Err(error) => {
+                alarms.observe(&error, About::default());
+                failed(&error, "destruction was refused");
+            }
         }
     }
 }
 
 /// Ends at the KMS what is over, so that no grant outlives its session.
-async fn sessions(room: Strongroom, own: Access, every: Duration) {
+async fn sessions(room: Strongroom, own: Access, alarms: Alarms, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -298,7 +344,10 @@ async fn sessions(room: Strongroom, own: Access, every: Duration) {
                     match ended {
                         Ok(ended) if ended.is_empty() => {}
                         Ok(ended) => tracing::info!(%customer, sessions = ended.len(), "sessions were ended"),
-                        Err(error) => failed(error, "a customer's sessions could not be ended"),
+                        Err(error) => {
+                            alarms.observe(error, About::customer(*customer));
+                            failed(error, "a customer's sessions could not be ended");
+                        }
                     }
                 }
             }
@@ -307,13 +356,23 @@ async fn sessions(room: Strongroom, own: Access, every: Duration) {
     }
 }
 
-async fn maintenance(room: Strongroom, every: Duration) {
+async fn maintenance(room: Strongroom, alarms: Alarms, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = room.maintain_log().await {
-            failed(&error, "the log could not be maintained");
+        match room.maintain_log().await {
+            Ok(done) => {
+                for (witness, error) in done.published.iter().flat_map(|(_, published)| published.alarms()) {
+                    // It has seen another log than the one that we have.
+                    alarms.raise(AlarmKind::Rollback, About::default());
+                    tracing::error!(%witness, reason = error.chain(), "a witness contradicts the log");
+                }
+            }
+            Err(error) => {
+                alarms.observe(&error, About::default());
+                failed(&error, "the log could not be maintained");
+            }
         }
         if let Err(error) = room.remove_old_claims().await {
             failed(&error, "old idempotency keys could not be removed");

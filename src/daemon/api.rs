@@ -24,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
 use serde::de::DeserializeOwned;
 
+use super::alarm::{About, customer_of, watch};
 use super::endpoints::{Endpoint, Row, TABLE};
 use super::problem::Problem;
 use crate::access::policy::{Decision, Policy, Question, Subject, Target};
@@ -168,7 +169,10 @@ async fn named(
     let (id, response) = match id {
         Ok(id) => {
             request.extensions_mut().insert(Name(id));
-            (Some(id), next.run(request).await)
+            let customer = customer_of(request.uri().path());
+            let about = About { customer, request: Some(id), ..About::default() };
+            let response = next.run(request).await;
+            (Some(id), watch(shared.figures.alarms(), about, response))
         }
         Err(problem) => (None, problem.into_response()),
     };
@@ -231,6 +235,12 @@ impl Ask {
         let today = self.shared.clock.now().day();
         let operation = endpoint.row().operation;
         self.shared.policy.decide(&Question { subject, operation, target, today }).is_allowed()
+    }
+
+    /// Raises an alarm if an error that is answered as a part of something is a reason for one.
+    pub(super) fn observe(&self, customer: CustomerId, error: &Error) {
+        let about = About { request: Some(self.request), ..About::customer(customer) };
+        self.shared.figures.alarms().observe(error, about);
     }
 
     /// The daemon itself, for this request.

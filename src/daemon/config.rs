@@ -45,6 +45,9 @@ pub struct DaemonConfig {
     /// What it does by itself.
     #[serde(default)]
     pub tasks: TasksConfig,
+    /// Whom it alarms.
+    #[serde(default)]
+    pub alarms: AlarmsConfig,
 }
 
 /// Where the store is.
@@ -148,7 +151,7 @@ pub enum LogLevel {
 }
 
 /// What it does by itself.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TasksConfig {
     /// How often what is due is destroyed, in seconds. 0: never, as something else sees to it.
@@ -158,6 +161,47 @@ pub struct TasksConfig {
     /// How often sessions that are over are ended at the KMS too, in seconds. 0: never, as
     /// it is another node that makes grants.
     pub sessions_seconds: Option<u64>,
+    /// How often epochs and KMS keys are looked at, in seconds. 0: never.
+    pub check_seconds: Option<u64>,
+    /// How often everything is read through and checked, in seconds: never, unless it is said.
+    /// One daemon of a store is enough.
+    pub verify_seconds: Option<u64>,
+    /// The directory of its dated results.
+    pub verify_reports: Option<PathBuf>,
+}
+
+/// Whom it alarms. Without a webhook, alarms are counted and in its log.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlarmsConfig {
+    /// Where alarms are sent, `https://`.
+    pub webhook: Option<String>,
+    /// The CAs that the webhook's certificate is of, PEM, in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// What is sent as a bearer token; read each time.
+    pub token_file: Option<PathBuf>,
+    /// The directory in which alarms wait until the webhook has taken them. Without one they wait
+    /// in memory, and end with the daemon. Each daemon has its own.
+    pub spool: Option<PathBuf>,
+    /// How long after an alarm another about the same is not sent, in seconds: 3600 unless it is
+    /// said.
+    pub repeat_seconds: Option<u64>,
+    /// How long the newest epoch may last before that is an alarm, in days: 14 unless it is said.
+    pub epoch_days: Option<u64>,
+}
+
+impl AlarmsConfig {
+    /// How long after an alarm another about the same is not sent.
+    #[must_use]
+    pub fn repeat(&self) -> Duration {
+        Duration::from_secs(self.repeat_seconds.unwrap_or(3600))
+    }
+
+    /// How long the newest epoch may last.
+    #[must_use]
+    pub fn epoch(&self) -> Duration {
+        Duration::from_secs(self.epoch_days.unwrap_or(14).saturating_mul(24 * 3600))
+    }
 }
 
 impl TasksConfig {
@@ -177,6 +221,18 @@ impl TasksConfig {
     #[must_use]
     pub fn sessions(&self) -> Option<Duration> {
         every(self.sessions_seconds, 300)
+    }
+
+    /// That of epochs and KMS keys, unless it is said: six hours.
+    #[must_use]
+    pub fn check(&self) -> Option<Duration> {
+        every(self.check_seconds, 6 * 3600)
+    }
+
+    /// The verification's, and the directory of its results.
+    #[must_use]
+    pub fn verify(&self) -> Option<(Duration, PathBuf)> {
+        Some((every(self.verify_seconds, 0)?, self.verify_reports.clone()?))
     }
 }
 
@@ -202,7 +258,9 @@ impl DaemonConfig {
         let beside = file.parent().unwrap_or(Path::new("/")).to_owned();
         let ListenConfig { certificate, key, client_ca, crl, unix, .. } = &mut config.listen;
         let paths = [certificate, key, client_ca, crl, unix].into_iter().flatten();
-        for path in paths.chain([&mut config.principals]).chain(config.store.local_kms.as_mut()) {
+        let AlarmsConfig { ca, token_file, spool, .. } = &mut config.alarms;
+        let more = [ca, token_file, spool, &mut config.tasks.verify_reports, &mut config.store.local_kms];
+        for path in paths.chain([&mut config.principals]).chain(more.into_iter().flatten()) {
             *path = beside.join(&*path);
         }
         Ok(config)
@@ -223,6 +281,18 @@ impl DaemonConfig {
             return wrong(
                 "the TLS files are for an address: say `tls = \"0.0.0.0:8443\"`, or leave them out",
             );
+        }
+        let tasks = &self.tasks;
+        if tasks.verify_seconds.is_some_and(|seconds| seconds > 0) != tasks.verify_reports.is_some() {
+            let what = "a verification takes both how often (`verify_seconds`) and a directory for its \
+                        results (`verify_reports`)";
+            return Err(ConfigError::new(line("[tasks]"), what));
+        }
+        let alarms = &self.alarms;
+        let of_webhook = [&alarms.ca, &alarms.token_file, &alarms.spool];
+        if alarms.webhook.is_none() && of_webhook.iter().any(|path| path.is_some()) {
+            let what = "these are for a webhook: name it (`webhook = \"https://…\"`), or leave them out";
+            return Err(ConfigError::new(line("[alarms]"), what));
         }
         let limits = self.limits;
         let none = [limits.connections, limits.connections_per_peer].contains(&Some(0))
@@ -307,6 +377,12 @@ mod tests {
             (None, Limits::default(), 300)
         );
         assert_eq!(least.tasks.sweep(), Some(Duration::from_secs(3600)));
+        assert_eq!((least.tasks.check(), least.tasks.verify()), (Some(Duration::from_secs(6 * 3600)), None));
+        assert_eq!((least.alarms.webhook.as_ref(), least.alarms.repeat().as_secs()), (None, 3600));
+        let (weekly, reports) = config.tasks.verify().unwrap();
+        assert_eq!((weekly.as_secs(), &*reports), (604_800, Path::new("/var/lib/strongroom/verifications")));
+        assert_eq!(config.alarms.ca.as_deref(), Some(Path::new("/etc/strongroom/tls/alarms.pem")));
+        assert_eq!(config.alarms.epoch(), Duration::from_secs(14 * 24 * 3600));
         let never = parse("principals = \"/p.toml\"\n[tasks]\nsweep_seconds = 0").unwrap();
         assert_eq!(never.tasks.sweep(), None);
     }
@@ -326,6 +402,10 @@ mod tests {
             ("principals = \"p\"\n[limits]\nconnections = 0", 2, "limit of 0"),
             ("principals = \"p\"\n[keys]\ncache_seconds = 43201", 2, "believed"),
             ("principals = \"p\"\n\n[keys]\nsession_check_seconds = 0", 3, "believed"),
+            ("principals = \"p\"\n[tasks]\nverify_seconds = 86400", 2, "directory for its results"),
+            ("principals = \"p\"\n[tasks]\nverify_reports = \"r\"", 2, "how often"),
+            ("principals = \"p\"\n\n[alarms]\nspool = \"s\"", 3, "for a webhook"),
+            ("principals = \"p\"\n[alarms]\nurl = \"https://Jane\"", 3, "no such key"),
             ("principals = \"p\n", 1, "not TOML"),
         ] {
             let error = parse(text).unwrap_err();

@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+use super::alarm::AlarmKind;
 use crate::access::RuleId;
 use crate::error::{Error, ErrorKind};
 
@@ -23,13 +24,15 @@ pub struct Problem {
     detail: String,
     more: Map<String, Value>,
     retry: bool,
+    /// What somebody has to be told because of it.
+    alarm: Option<AlarmKind>,
 }
 
 impl Problem {
     /// A problem with a code of its own.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), more: Map::new(), retry: false }
+        Self { status, code, detail: detail.into(), more: Map::new(), retry: false, alarm: None }
     }
 
     /// A request that cannot be understood.
@@ -95,6 +98,7 @@ impl From<Error> for Problem {
         let detail = if status.is_server_error() { error.to_string() } else { error.chain() };
         let mut problem = Self::new(status, kind.as_str(), detail);
         problem.retry = kind.is_retryable();
+        problem.alarm = AlarmKind::of(&error);
         match error.certificate() {
             Some(certificate) => problem.with("certificate", certificate.to_string()),
             None => problem,
@@ -112,6 +116,9 @@ impl IntoResponse for Problem {
         body.insert("detail".to_owned(), self.detail.into());
         body.extend(self.more);
         let mut response = (self.status, Json(Value::Object(body))).into_response();
+        if let Some(alarm) = self.alarm {
+            response.extensions_mut().insert(alarm);
+        }
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.retry {

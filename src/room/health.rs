@@ -5,13 +5,14 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 
 use super::{Asker, Strongroom};
 use crate::access::Access;
 use crate::error::Result;
 use crate::id::{CustomerId, KmsKeyId, Label};
 use crate::ring::Ring;
+use crate::shred::epoch::KmsSays;
 use crate::store::{layout, store_error};
 
 /// What one customer's ring says about its KMS keys.
@@ -57,5 +58,41 @@ impl Strongroom {
             Ok((Some(id), ring.map(|ring| CustomerKeys::of(&ring))))
         });
         rings.try_buffer_unordered(16).try_collect().await
+    }
+
+    /// What the KMS says of the keys that each customer depends on, or why a customer's ring
+    /// cannot be read. One of whom no key is left depends on none. Describing a key is no use
+    /// of it.
+    ///
+    /// # Errors
+    /// As [`Strongroom::customer_ids`].
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
+    pub async fn customer_key_states(
+        &self,
+        access: &Access,
+    ) -> Result<Vec<(CustomerId, Result<Vec<(KmsKeyId, KmsSays)>>)>> {
+        let keyring = &self.0.keyring;
+        let states = |id: CustomerId| async move {
+            let ring = match keyring.ring(Asker::of(access), id).await {
+                Ok(ring) => ring,
+                Err(error) => return (id, Err(error)),
+            };
+            let mut states = Vec::new();
+            for key in CustomerKeys::of(&ring).kms_keys {
+                if ring.entries.is_empty() {
+                    break;
+                }
+                let says = match keyring.kms.get(&key) {
+                    Ok(provider) => KmsSays::of(provider.describe(&key).await),
+                    Err(error) => KmsSays::Nothing(error.kind()),
+                };
+                states.push((key, says));
+            }
+            (id, Ok(states))
+        };
+        let ids = futures_util::stream::iter(self.customer_ids().await?);
+        Ok(ids.map(states).buffered(16).collect().await)
     }
 }

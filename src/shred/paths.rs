@@ -104,6 +104,25 @@ impl Paths {
         Self::of(reader, Filter { customer: Some(customer), ..Filter::default() }).await
     }
 
+    /// Reads the paths that the log has of all blobs of all customers, in one pass. What is
+    /// kept in memory is all of them.
+    ///
+    /// # Errors
+    /// As [`crate::audit::query::query`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn by_customer(reader: &LogReader) -> Result<BTreeMap<CustomerId, Self>> {
+        let mut found = operations(reader, &Filter::default(), None);
+        let mut all: BTreeMap<CustomerId, Self> = BTreeMap::new();
+        while let Some(operation) = found.try_next().await? {
+            if let Some(customer) = operation.intent().customer {
+                all.entry(customer).or_default().take_operation(&operation);
+            }
+        }
+        Ok(all)
+    }
+
     /// Reads the paths that the log has of one blob.
     ///
     /// # Errors
@@ -157,6 +176,12 @@ impl Paths {
     /// The blobs, in order.
     pub fn blobs(&self) -> impl Iterator<Item = (&BlobId, &BlobPaths)> {
         self.blobs.iter()
+    }
+
+    /// Whether the log names a blob.
+    #[must_use]
+    pub fn knows(&self, blob: BlobId) -> bool {
+        self.blobs.contains_key(&blob)
     }
 
     /// The blobs that are or may be wrapped under one of `keys`.

@@ -266,7 +266,8 @@ pub(super) async fn list(
     let rows: Vec<Value> = stream::iter(ids.into_iter().take(limit))
         .map(|blob| {
             let customer = Arc::clone(&of);
-            async move { row(blob, customer.stat_listed(blob).await) }
+            let ask = &ask;
+            async move { row(ask, customer.id(), blob, customer.stat_listed(blob).await) }
         })
         .buffered(TOGETHER)
         .collect()
@@ -275,10 +276,11 @@ pub(super) async fn list(
 }
 
 /// A blob in a listing. One that cannot be opened hides no other.
-fn row(blob: BlobId, info: Result<BlobInfo, Error>) -> Value {
+fn row(ask: &Ask, customer: CustomerId, blob: BlobId, info: Result<BlobInfo, Error>) -> Value {
     match info {
         Ok(info) => shown::blob(&info),
         Err(error) => {
+            ask.observe(customer, &error);
             json!({ "blob": blob, "error": { "code": error.kind().as_str(), "detail": error.to_string() } })
         }
     }
@@ -306,7 +308,8 @@ pub(super) async fn find(
     let rows: Vec<Value> = stream::iter(found.into_iter().take(limit))
         .map(|blob| {
             let customer = Arc::clone(&named);
-            async move { row(blob, customer.stat(blob).await) }
+            let ask = &ask;
+            async move { row(ask, customer.id(), blob, customer.stat(blob).await) }
         })
         .buffered(TOGETHER)
         .collect()
@@ -318,7 +321,7 @@ pub(super) async fn find(
 /// breaks, and what came is shorter than was said.
 fn streamed(status: StatusCode, opened: Opened) -> Response {
     let (range, info) = (opened.range(), opened.info().clone());
-    let pieces = opened.into_stream().map_err(|error| io::Error::other(error.to_string()));
+    let pieces = opened.into_stream().map_err(io::Error::other);
     let mut response = (status, Body::from_stream(pieces)).into_response();
     let headers = response.headers_mut();
     describe(headers, &info);

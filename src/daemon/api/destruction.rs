@@ -71,7 +71,10 @@ pub(super) async fn cancel(
 pub(super) async fn run(ask: Ask) -> Result<Json<Value>, Problem> {
     let access = ask.store(Endpoint::ShredRun).await?;
     let sweep = ask.room().sweep(&access).await?;
-    let customers = sweep.customers.into_iter().map(|(customer, swept)| swept_row(customer, swept));
+    let customers = sweep.customers.into_iter().map(|(customer, swept)| {
+        let swept = swept.inspect_err(|error| ask.observe(customer, error));
+        swept_row(customer, swept)
+    });
     Ok(Json(json!({ "time": sweep.time.at(), "customers": customers.collect::<Vec<_>>() })))
 }
 

@@ -18,14 +18,16 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
+use super::super::alarm::Alarms;
 use super::super::endpoints::Endpoint;
 use super::super::problem::Problem;
 use super::{Ask, Shared};
 
-/// What is counted. Nothing in it names anybody.
+/// What is counted, and what is raised because of it. Nothing in it names anybody.
 #[derive(Debug)]
 pub struct Figures {
     registry: Registry,
+    alarms: Alarms,
     requests: Family<Status, Counter<u64, AtomicU64>>,
     seconds: Histogram,
 }
@@ -36,7 +38,16 @@ struct Status {
 }
 
 impl Default for Figures {
+    /// Alarms are counted, and none is sent.
     fn default() -> Self {
+        Self::new(Alarms::default())
+    }
+}
+
+impl Figures {
+    /// Figures with those of some alarms.
+    #[must_use]
+    pub fn new(alarms: Alarms) -> Self {
         let mut registry = Registry::with_prefix("strongroom");
         let requests = Family::default();
         let bounds = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0];
@@ -47,11 +58,16 @@ impl Default for Figures {
             "How long it took until the head of the answer was there",
             seconds.clone(),
         );
-        Self { registry, requests, seconds }
+        alarms.register(&mut registry);
+        Self { registry, alarms, requests, seconds }
     }
-}
 
-impl Figures {
+    /// Where alarms are raised.
+    #[must_use]
+    pub fn alarms(&self) -> &Alarms {
+        &self.alarms
+    }
+
     pub(super) fn count(&self, status: StatusCode, took: Duration) {
         self.requests.get_or_create(&Status { status: status.as_u16() }).inc();
         self.seconds.observe(took.as_secs_f64());

@@ -78,7 +78,7 @@ pub enum KmsSays {
 }
 
 impl KmsSays {
-    pub(super) fn of(described: Result<KeyState, KmsError>) -> Self {
+    pub(crate) fn of(described: Result<KeyState, KmsError>) -> Self {
         match described {
             Ok(state) => Self::State(state),
             Err(error) if error.kind() == KmsErrorKind::KeyDestroyed => Self::Gone,

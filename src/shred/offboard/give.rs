@@ -22,6 +22,7 @@ use crate::id::{BlobId, CustomerId, OrderId};
 use crate::ring::Ring;
 use crate::room::keyring::{Asker, close};
 use crate::room::{Customer, Strongroom, open};
+use crate::shred::inventory::{Standing, inventory};
 use crate::shred::paths::{Certainty, Paths};
 
 /// How many blobs are returned at once.
@@ -284,21 +285,15 @@ impl Recorded {
 /// The blobs that live by what the log says, and those on the storage that the log does
 /// not name.
 async fn wanted(from: &Customer, ring: &Ring, paths: &Paths) -> Result<Vec<Wanted>> {
-    let mut wanted = BTreeMap::new();
-    let mut known = BTreeSet::new();
-    for (blob, of) in paths.blobs() {
-        known.insert(*blob);
-        if paths.lives(ring, *blob) {
-            wanted.insert(*blob, of.keys.values().max().copied());
+    let found = inventory(from, ring, paths).await?;
+    let wanted = found.into_iter().filter_map(|(blob, standing)| match standing {
+        Standing::Lives { sealed, .. } | Standing::Withdrawn(sealed) => {
+            Some(Wanted { blob, logged: Some(sealed) })
         }
-    }
-    let mut listed = from.list();
-    while let Some(found) = listed.try_next().await? {
-        if !known.contains(&found.id) {
-            wanted.insert(found.id, None);
-        }
-    }
-    Ok(wanted.into_iter().map(|(blob, logged)| Wanted { blob, logged }).collect())
+        Standing::Unlogged => Some(Wanted { blob, logged: None }),
+        Standing::Destroyed => None,
+    });
+    Ok(wanted.collect())
 }
 
 /// The line of a blob that does not open for good; else the error.

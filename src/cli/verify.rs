@@ -1,0 +1,178 @@
+//! `verify`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+
+use super::args::Verify;
+use super::failure::Failure;
+use super::list::{end, is_final, worse};
+use super::output::seconds;
+use super::{Answer, Session};
+use crate::drill::{Checked, Drill, DrillOptions, DrillState};
+use crate::error::{Error, ErrorKind};
+use crate::id::{BlobId, CustomerId};
+use crate::room::Customer;
+
+pub(super) async fn run(session: &Session, command: Verify) -> Answer {
+    let customer = match &command.customer {
+        Some(label) => Some(session.customer(label).await?),
+        None => None,
+    };
+    match customer {
+        Some(customer) if !command.all => some(session, &customer, command).await,
+        customer => all(session, customer.map(|customer| customer.id()), &command).await,
+    }
+}
+
+/// Failures as they come, and the one to end with.
+#[derive(Default)]
+struct Failures {
+    worst: Option<Failure>,
+    count: u64,
+}
+
+impl Failures {
+    /// The line of a blob, as text and as JSON.
+    fn line(&mut self, session: &Session, blob: BlobId, result: Result<u64, Error>) -> (String, Value) {
+        match result {
+            Ok(bytes) => {
+                (format!("{blob}  ok  {bytes} bytes\n"), json!({ "blob": blob, "ok": true, "bytes": bytes }))
+            }
+            Err(error) => {
+                let failure = session.explain(error);
+                let shown = (
+                    format!("{blob}  FAILED  {}\n", failure.message()),
+                    json!({ "blob": blob, "ok": false, "error": failure.to_json() }),
+                );
+                self.count += 1;
+                self.worst = worse(self.worst.take(), failure);
+                shown
+            }
+        }
+    }
+
+    fn end(self) -> Answer {
+        end(self.worst, self.count, "did not verify")
+    }
+}
+
+fn print(session: &Session, (text, value): &(String, Value)) -> Result<(), Failure> {
+    if session.output.json { session.output.print_json(value) } else { session.output.print(text) }
+}
+
+/// Blobs that were named.
+async fn some(session: &Session, customer: &Customer, command: Verify) -> Answer {
+    let customer = command.name.as_ref().map_or_else(|| customer.clone(), |name| customer.only_named(name));
+    let explain = |error| session.explain(error);
+    let blobs = match &command.name {
+        Some(name) => customer.find(name).await.map_err(explain)?,
+        None => command.blobs.clone(),
+    };
+    // What was named by its id must be there; a name may have no blob behind it.
+    let named = !command.blobs.is_empty();
+    let customer = &customer;
+    let mut checked = stream::iter(blobs)
+        .map(|blob| async move { Ok::<_, Error>((blob, customer.verify(blob).await)) })
+        .buffered(command.jobs);
+    let (mut failures, mut seen) = (Failures::default(), false);
+    while let Some((blob, result)) = checked.try_next().await.map_err(explain)? {
+        match result {
+            Err(error) if error.kind() == ErrorKind::NotFound && !named => continue,
+            Err(error) if is_final(&error) => return Err(explain(error)),
+            result => {
+                print(session, &failures.line(session, blob, result.map(|info| info.bytes)))?;
+                seen = true;
+            }
+        }
+    }
+    if !seen {
+        return Err(explain(Error::new(ErrorKind::NotFound, "there is no blob of this name")));
+    }
+    failures.end()
+}
+
+/// All of a customer's, or of everybody's.
+async fn all(session: &Session, customer: Option<CustomerId>, command: &Verify) -> Answer {
+    let only = customer.map(|customer| BTreeSet::from([customer]));
+    let options = DrillOptions { only, jobs: command.jobs };
+    let (mut failures, mut unprinted) = (Failures::default(), None);
+    let told = |customer: CustomerId, checked: Checked| {
+        let Checked { blob, result, destroyed } = checked;
+        let (text, mut value) = match (destroyed, result) {
+            (true, Err(error)) => {
+                let certificate = error.certificate();
+                let by = certificate.map_or_else(String::new, |id| format!(", certificate {id}"));
+                let value =
+                    json!({ "blob": blob, "ok": false, "destroyed": true, "certificate": certificate });
+                (format!("{blob}  destroyed{by}\n"), value)
+            }
+            (_, result) => failures.line(session, blob, result),
+        };
+        value["customer"] = customer.to_string().into();
+        print(session, &(text, value)).map_err(|failure| {
+            unprinted = Some(failure);
+            Error::new(ErrorKind::Io, "standard output cannot be written")
+        })
+    };
+    let drill = session.room.drill(&session.access, &options, told).await;
+    let drill = match (drill, unprinted) {
+        (_, Some(failure)) => return Err(failure),
+        (drill, None) => drill.map_err(|error| session.explain(error))?,
+    };
+    if let Some(path) = &command.report {
+        report(path, &drill.text())?;
+    }
+    left_out(session, &drill, customer.is_some())?;
+    if customer.is_none() {
+        session.output.note(&summary(&drill));
+    }
+    for (customer, kind) in unread(&drill) {
+        let message = format!("the blobs of customer {customer} could not be found out");
+        session.output.note(&format!("{message} ({kind})"));
+        failures.worst = worse(failures.worst.take(), session.explain(Error::new(kind, message)));
+        failures.count += 1;
+    }
+    failures.end()
+}
+
+/// Writes a dated result.
+pub(super) fn report(path: &Path, text: &str) -> Result<(), Failure> {
+    crate::durable::write(path, text.as_bytes())
+        .map_err(|error| Failure::output("the report cannot be written", &error))
+}
+
+/// Who was not checked is told, and is an error if nobody else was asked for.
+fn left_out(session: &Session, drill: &Drill, alone: bool) -> Result<(), Failure> {
+    for customer in drill.customers.iter().filter(|drill| drill.state == DrillState::NoSession) {
+        let message = format!(
+            "customer {} was not checked: its keys are in its own hand, and that takes a session",
+            customer.customer
+        );
+        if alone {
+            return Err(session.explain(Error::new(ErrorKind::Denied, message)));
+        }
+        session.output.note(&message);
+    }
+    Ok(())
+}
+
+fn summary(drill: &Drill) -> String {
+    let (total, log) = (&drill.total, &drill.log);
+    format!(
+        "{}: {} blobs of {} customers verified, {} bytes; {} failed; the log has {} records",
+        seconds(drill.finished),
+        total.blobs,
+        drill.customers.len(),
+        total.bytes,
+        total.failed(),
+        log.size
+    )
+}
+
+/// The customers whose failure is of no one blob.
+fn unread(drill: &Drill) -> impl Iterator<Item = (CustomerId, ErrorKind)> {
+    drill.customers.iter().filter_map(|drill| Some((drill.customer, drill.unread?)))
+}

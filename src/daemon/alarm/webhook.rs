@@ -1,0 +1,195 @@
+//! Where alarms are sent: a POST of a small JSON object, over TLS.
+//!
+//! Separate from when and how often. Nothing of an answer is read but its status. Redirections
+//! are not followed, so that the token goes to whom it is for.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, Url};
+use zeroize::Zeroizing;
+
+use super::Alarm;
+use super::spool::Spool;
+use crate::daemon::config::AlarmsConfig;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long it may take to be connected to.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long a request may take in all.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// The longest file of CAs that is read, in bytes.
+const MAX_CA_LEN: u64 = 1 << 20;
+
+/// The longest token, in bytes.
+const MAX_TOKEN_LEN: u64 = 4096;
+
+/// A webhook, and the directory of what it has not taken yet.
+pub struct Webhook {
+    url: Url,
+    client: Client,
+    token: Option<PathBuf>,
+    spool: Option<PathBuf>,
+}
+
+impl Webhook {
+    /// The webhook of a configuration, if it has one. Nothing is sent yet. Proxies are those of
+    /// the environment, but for an address of this host.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] if it is not one of `https://`, or its files cannot be used.
+    pub fn of(config: &AlarmsConfig) -> Result<Option<Self>> {
+        let Some(url) = &config.webhook else { return Ok(None) };
+        let url = Url::parse(url).map_err(|_| unfit("the webhook of the alarms is no URL"))?;
+        if url.scheme() != "https" || !url.has_host() {
+            return Err(unfit("the webhook of the alarms does not begin with https://"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(unfit("the webhook's URL holds credentials: name a token_file instead"));
+        }
+        let mut client = Client::builder()
+            .connect_timeout(CONNECT)
+            .timeout(REQUEST)
+            .redirect(Policy::none())
+            .referer(false)
+            .https_only(true)
+            .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&url) {
+            client = client.no_proxy();
+        }
+        if let Some(path) = &config.ca {
+            client = client.tls_certs_only(certificates(path)?);
+        }
+        let client = client.build().map_err(|error| {
+            unfit("HTTP cannot be set up for the alarms").with_source(error.without_url())
+        })?;
+        let this = Self { url, client, token: config.token_file.clone(), spool: config.spool.clone() };
+        // Before it is needed, so that a mistake shows at once.
+        this.authorization()?;
+        Ok(Some(this))
+    }
+
+    /// The directory of what was not delivered, if there is to be one.
+    pub(super) fn spool(&self) -> Result<Option<Spool>> {
+        self.spool.as_deref().map(Spool::open).transpose()
+    }
+
+    /// Sends an alarm. Taken is what is answered with 2xx.
+    ///
+    /// # Cancel safety
+    /// It may have been taken. Sent again, it has the same id.
+    pub(super) async fn send(&self, alarm: &Alarm) -> Result<(), &'static str> {
+        let mut request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
+        // Read each time, so that it can be changed while the daemon runs. It is small.
+        if let Some(value) = self.authorization().map_err(|_| "its token cannot be read")? {
+            request = request.header(AUTHORIZATION, value);
+        }
+        let answer = request.body(text(alarm)).send().await.map_err(|_| "it does not answer")?;
+        if answer.status().is_success() { Ok(()) } else { Err("it did not take it") }
+    }
+
+    fn authorization(&self) -> Result<Option<HeaderValue>> {
+        let Some(path) = &self.token else { return Ok(None) };
+        let unreadable = "the token of the alarms cannot be read";
+        let file = File::open(path).map_err(|error| unfit(unreadable).with_source(error))?;
+        let found = file.metadata().map_err(|error| unfit(unreadable).with_source(error))?;
+        if found.mode() & 0o037 != 0 {
+            return Err(unfit("others may read the token of the alarms: give its file the mode 0600"));
+        }
+        let mut token = Zeroizing::new(String::with_capacity(4096));
+        let read = file.take(MAX_TOKEN_LEN).read_to_string(&mut token);
+        read.map_err(|error| unfit(unreadable).with_source(error))?;
+        let bearer = Zeroizing::new(format!("Bearer {}", token.trim()));
+        let value = HeaderValue::from_str(&bearer).ok().filter(|_| !token.trim().is_empty());
+        let mut value = value.ok_or_else(|| unfit("the token of the alarms is not one line of text"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may have a secret in its path, as with many receivers.
+        f.debug_struct("Webhook").field("spool", &self.spool).finish_non_exhaustive()
+    }
+}
+
+/// What is sent, and what is kept.
+pub(super) fn text(alarm: &Alarm) -> Vec<u8> {
+    serde_json::to_vec(alarm).expect("ids and times are JSON")
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>> {
+    let failed = |error: std::io::Error| unfit("the CAs of the webhook cannot be read").with_source(error);
+    let mut pem = Vec::new();
+    File::open(path).map_err(failed)?.take(MAX_CA_LEN).read_to_end(&mut pem).map_err(failed)?;
+    let found = Certificate::from_pem_bundle(&pem).ok().filter(|found| !found.is_empty());
+    found.ok_or_else(|| unfit("the CAs of the webhook are not certificates in PEM"))
+}
+
+/// Whether a URL is of this host, by number: a name may mean another one tomorrow.
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn unfit(message: &'static str) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn config(webhook: &str) -> AlarmsConfig {
+        AlarmsConfig { webhook: Some(webhook.to_owned()), ..AlarmsConfig::default() }
+    }
+
+    #[test]
+    fn there_is_no_webhook_but_over_tls() {
+        assert!(Webhook::of(&AlarmsConfig::default()).unwrap().is_none());
+        for bad in ["http://127.0.0.1/x", "https://", "ftp://x/", "x", "https://user:pass@host/SECRET"] {
+            let error = Webhook::of(&config(bad)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration, "{bad}");
+            assert!(!error.chain().contains("SECRET") && !error.chain().contains("pass@"));
+        }
+        let webhook = Webhook::of(&config("https://alarms.example/SECRET")).unwrap().unwrap();
+        assert!(!format!("{webhook:?}").contains("SECRET"));
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_told_before_they_are_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| Some(dir.path().join(name));
+        for text in ["", "SECRET", "-----BEGIN CERTIFICATE-----\nU0VDUkVU\n-----END CERTIFICATE-----\n"] {
+            fs::write(dir.path().join("ca"), text).unwrap();
+            let error = Webhook::of(&AlarmsConfig { ca: path("ca"), ..config("https://x/") }).unwrap_err();
+            assert!(!error.chain().contains("SECRET"), "{}", error.chain());
+        }
+        let with_token = || Webhook::of(&AlarmsConfig { token_file: path("token"), ..config("https://x/") });
+        assert!(with_token().is_err());
+        for (token, mode, good) in [
+            ("a-token\n", 0o600, true),
+            ("a-token", 0o640, true),
+            ("a-token", 0o644, false),
+            ("", 0o600, false),
+            ("a\nb", 0o600, false),
+        ] {
+            fs::write(dir.path().join("token"), token).unwrap();
+            fs::set_permissions(dir.path().join("token"), Permissions::from_mode(mode)).unwrap();
+            assert_eq!(with_token().is_ok(), good, "{token:?} {mode:o}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What a customer has: by what the log says, and by what lies on the storage.
+//!
+//! Separate from those who open it (a return, a restore, a drill), so that none of them
+//! believes the storage alone: one that leaves a blob out of a listing, or puts a destroyed
+//! key's id into a header, is found out.
+
+use std::collections::BTreeMap;
+
+use futures_util::TryStreamExt;
+
+use super::paths::{Certainty, Paths};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{BlobId, KekId};
+use crate::ring::Ring;
+use crate::room::Customer;
+
+/// How a blob stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The log names a key of it that lives.
+    Lives {
+        /// How sure it is that it was sealed.
+        sealed: Certainty,
+        /// How sure it is that it was wrapped under a key that lives.
+        wrapped: Certainty,
+    },
+    /// The same, but an order withdrew the blob: it is not opened, and its day's key lives for
+    /// its neighbours.
+    Withdrawn(Certainty),
+    /// It lies on the storage, and the log names keys of it that are all destroyed.
+    Destroyed,
+    /// It lies on the storage, and the log does not name it.
+    Unlogged,
+}
+
+impl Standing {
+    /// Whether the log says that it was sealed, and that its key lives: it has to open.
+    pub(crate) fn has_to_open(self) -> bool {
+        matches!(self, Self::Lives { wrapped: Certainty::Certain, .. })
+    }
+}
+
+/// The blobs of a customer by the log's `paths` and its `ring`, and those that are listed
+/// besides.
+///
+/// # Errors
+/// As [`Customer::list`].
+pub(crate) async fn inventory(
+    customer: &Customer,
+    ring: &Ring,
+    paths: &Paths,
+) -> Result<BTreeMap<BlobId, Standing>> {
+    let mut found = BTreeMap::new();
+    for (blob, of) in paths.blobs() {
+        if paths.lives(ring, *blob) {
+            let surest = |only_live: bool| {
+                let counts = |key: &KekId| !only_live || ring.entry(*key).is_some();
+                let sure = of.keys.iter().filter(|(key, _)| counts(key)).map(|(_, sure)| *sure);
+                sure.max().unwrap_or(Certainty::Possible)
+            };
+            let (sealed, wrapped) = (surest(false), surest(true));
+            let withdrawn = ring.is_withdrawn(*blob);
+            let lives = Standing::Lives { sealed, wrapped };
+            found.insert(*blob, if withdrawn { Standing::Withdrawn(sealed) } else { lives });
+        }
+    }
+    let mut listed = customer.list();
+    while let Some(listed) = listed.try_next().await? {
+        let standing = if paths.knows(listed.id) { Standing::Destroyed } else { Standing::Unlogged };
+        found.entry(listed.id).or_insert(standing);
+    }
+    Ok(found)
+}
+
+/// Whether a blob that does not open does not have to: every key of it is destroyed by what the
+/// log says by now, or an order withdrew it. What the storage says in its header proves nothing.
+pub(crate) async fn is_destroyed(
+    customer: &Customer,
+    paths: &Paths,
+    (blob, standing): (BlobId, Standing),
+    error: &Error,
+) -> bool {
+    let gone = error.kind() == ErrorKind::KeyDestroyed;
+    // A blob that is withdrawn is denied until its keys are gone.
+    let denied = error.kind() == ErrorKind::Denied;
+    match standing {
+        Standing::Destroyed => gone,
+        Standing::Withdrawn(_) => gone || denied,
+        Standing::Unlogged => false,
+        Standing::Lives { wrapped: Certainty::Possible, .. } if gone => true,
+        Standing::Lives { .. } if gone || denied => {
+            // It may have come to that while we were at it.
+            let ring = customer.room.0.keyring.fresh_ring(customer.asker(), customer.id).await;
+            ring.is_ok_and(|ring| ring.is_withdrawn(blob) || (gone && !paths.lives(&ring, blob)))
+        }
+        Standing::Lives { .. } => false,
+    }
+}
