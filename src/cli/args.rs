@@ -60,6 +60,23 @@ pub(super) struct Global {
     /// [env: STRONGROOM_STORE] [default: strongroom/store in XDG_DATA_HOME]
     #[arg(long, global = true, value_name = "URL|PATH")]
     store: Option<OsString>,
+    /// Ask a daemon, and open no store here: https://host:port, or unix:/path of its socket
+    /// [env: STRONGROOM_DAEMON]
+    #[arg(long, global = true, value_name = "URL")]
+    daemon: Option<String>,
+    /// The certificate that the daemon knows you by, PEM [env: STRONGROOM_CLIENT_CERTIFICATE]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    client_certificate: Option<PathBuf>,
+    /// Its private key, PEM, which only you can read [env: STRONGROOM_CLIENT_KEY]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    client_key: Option<PathBuf>,
+    /// The CA of the daemon's certificate, PEM. Those of the system are not asked
+    /// [env: STRONGROOM_CA]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    ca: Option<PathBuf>,
+    /// A bearer token for the daemon, read anew for each request [env: STRONGROOM_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    token_file: Option<PathBuf>,
     /// Where its blobs are, if not in the store [env: STRONGROOM_BLOBS]
     #[arg(long, global = true, value_name = "URL|PATH", hide_short_help = true)]
     blobs_store: Option<OsString>,
@@ -135,7 +152,25 @@ impl Global {
             witnesses: self.ask_witness.clone(),
             principal: self.principal.clone(),
             purpose: self.purpose,
+            daemon: self.daemon.clone(),
+            client_certificate: self.client_certificate.clone(),
+            client_key: self.client_key.clone(),
+            ca: self.ca.clone(),
+            token_file: self.token_file.clone(),
         }
+    }
+
+    pub(super) fn principal(&self) -> Option<&Principal> {
+        self.principal.as_ref()
+    }
+
+    /// Whether an option says where a store is, or how it is opened.
+    pub(super) fn names_a_store(&self) -> bool {
+        let stores = [&self.store, &self.blobs_store, &self.keys_store, &self.audit_store, &self.log_key];
+        stores.into_iter().any(Option::is_some)
+            || self.local_kms.is_some()
+            || self.no_publish
+            || !self.ask_witness.is_empty()
     }
 }
 
@@ -394,6 +429,10 @@ pub(super) struct Put {
     /// Seal nothing unless the input has exactly this many bytes
     #[arg(long, value_name = "N")]
     pub(super) expect_bytes: Option<u64>,
+    /// Seal it once, however often this is run: a name for this backup of 1 to 64 visible ASCII characters,
+    /// which a daemon remembers. With a FILE, a connection that breaks is then tried again
+    #[arg(long, value_name = "KEY")]
+    pub(super) once: Option<OnceKey>,
     /// Seal what PROGRAM prints, and nothing unless it ends with exit code 0
     #[arg(long, requires = "program")]
     pub(super) exec: bool,
@@ -600,6 +639,19 @@ impl FromStr for Pair {
     }
 }
 
+/// An idempotency key.
+#[derive(Clone, Debug)]
+pub(super) struct OnceKey(pub(super) String);
+
+impl FromStr for OnceKey {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fits = (1..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic());
+        if fits { Ok(Self(text.to_owned())) } else { Err("not 1 to 64 visible ASCII characters") }
+    }
+}
+
 /// `A-B`, `A-` or `-N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Range(pub(super) ByteRange);
@@ -719,6 +771,7 @@ mod tests {
             "put --customer acme --meta JANE FILE",
             "put --customer acme --retain-until JANE FILE",
             "put --customer acme --expect-bytes JANE FILE",
+            "put --customer acme --once JANE\u{e9} FILE",
             "put --customer acme --nmae=JANE FILE",
             "put --customer acme --suite JANE FILE",
             "get --customer acme JANE",

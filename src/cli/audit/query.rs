@@ -7,7 +7,7 @@ use super::super::output::{Output, line, to_stderr};
 use super::{Answer, Labels, operations_table};
 use crate::audit::log::LogReader;
 use crate::audit::operation::OperationLine;
-use crate::audit::query::{Filter, Page, query};
+use crate::audit::query::{Cursor, Filter, Page, query};
 
 pub(super) async fn run(
     reader: &LogReader,
@@ -17,14 +17,25 @@ pub(super) async fn run(
     output: Output,
 ) -> Answer {
     let Page { operations, next } = query(reader, filter, command.after, command.limit).await?;
+    let operations: Vec<OperationLine> = operations.iter().map(OperationLine::from).collect();
+    Ok(page(&operations, next, labels, output))
+}
+
+/// A page of operations, and on standard error where the next one begins.
+pub(super) fn page(
+    operations: &[OperationLine],
+    next: Option<Cursor>,
+    labels: &Labels,
+    output: Output,
+) -> String {
     match next {
         // Not beside the operations, each of which is a line of the same kind.
         Some(next) if output.json => to_stderr(&line(&json!({ "next": next.to_string() }))),
         Some(next) => output.note(&format!("there is more: ask again with --after {next}")),
         None => {}
     }
-    Ok(match output.json {
-        true => operations.iter().map(|operation| OperationLine::from(operation).to_line()).collect(),
-        false => operations_table(&operations, labels),
-    })
+    match output.json {
+        true => operations.iter().map(OperationLine::to_line).collect(),
+        false => operations_table(operations, labels),
+    }
 }

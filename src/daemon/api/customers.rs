@@ -41,11 +41,13 @@ struct Add {
     #[serde(default)]
     strict: bool,
     phi: Option<bool>,
+    tenancy: Option<String>,
 }
 
 pub(super) async fn add(ask: Ask, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let access = ask.store(Endpoint::AddCustomer).await?;
-    let Add { label, kms_key, retention, window, suite, strict, phi } = read_json(&headers, body).await?;
+    let Add { label, kms_key, retention, window, suite, strict, phi, tenancy } =
+        read_json(&headers, body).await?;
     let mut new = NewCustomer::new(read(&label, "label")?, read(&kms_key, "KMS key")?);
     if let Some(retention) = retention {
         new.period = read(&retention, "retention period")?;
@@ -55,6 +57,9 @@ pub(super) async fn add(ask: Ask, headers: HeaderMap, body: Body) -> Result<Resp
     }
     if let Some(suite) = suite {
         new.suite = read(&suite, "suite")?;
+    }
+    if let Some(tenancy) = tenancy {
+        new.tenancy = read(&tenancy, "tenancy")?;
     }
     (new.strict, new.phi) = (strict, phi.unwrap_or(true));
     let info = ask.room().add_customer(&access, new).await?;
