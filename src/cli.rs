@@ -10,6 +10,8 @@
 //! * **Signals** end an operation in order: it is recorded as aborted, and what
 //!   was half-written is removed.
 //!
+//! * **A daemon in place of a store**, with `--daemon`: the same commands, the same output.
+//!
 //! # JSON
 //! With `--json`, each command prints one object, or one a line. Fields are
 //! never renamed; times are RFC 3339 in UTC, days `YYYY-MM-DD`, sizes bytes.
@@ -75,7 +77,7 @@
 //! | `witness serve`, a line on standard error | `alarm` or `unproven`: `origin`, `message`; or `error`, as below |
 //! | `witness cosign` | `origin`, `size`, `root`, `cosigned_at`, `checkpoint` (the note) |
 //! | `witness show` | `key`, `logs`: `origin`, `size`, `root`, `cosigned_at`, `evidence` (the name of a file) |
-//! | any, on standard error | `error`: `kind`, `message`, `exit`, and where there is one `hint` and `certificate` |
+//! | any, on standard error | `error`: `kind`, `message`, `exit`, and where there is one `hint`, `certificate` and `request` (the daemon's name of it) |
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! `audit`: reading the log, in this store or by its audit storage alone.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::args::{Audit, OfLog, PublicKeyText, Tail, Which, Whose};
 use super::failure::Failure;
@@ -21,7 +21,7 @@ mod verify;
 mod view;
 
 /// What customers are called.
-type Labels = HashMap<CustomerId, Label>;
+type Labels = BTreeMap<CustomerId, Label>;
 
 /// Whether the audit storage is all that a command needs.
 pub(super) fn needs_no_session(command: &Audit, output: Output) -> bool {
@@ -46,7 +46,8 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
         Audit::Tail(command) => json_tail(&open(&command.log).await?, command.lines).await,
         Audit::Query(command) => {
             let filter = command.which.filter_of_id();
-            query::run(&open(&command.log).await?, &filter, &command, &Labels::new(), output).await
+            let (found, next) = query::read(&open(&command.log).await?, &filter, &command).await?;
+            Ok(query::page(&found, next, &Labels::new(), output))
         }
         Audit::Export(command) => {
             let filter = command.which.filter_of_id();
@@ -70,21 +71,18 @@ pub(super) async fn run(session: &Session, command: Audit) -> Answer {
         Audit::Maintain => publish::maintain(session.store()?).await,
         Audit::Query(command) => {
             let filter = filter(session, &command.which).await?;
-            let labels = match session.output.json {
-                true => Labels::new(),
-                false => labels(session).await,
-            };
-            match &session.place {
+            let (found, next) = match &session.place {
                 Place::Store(store) => {
                     let reader = reader(store, command.log.key.as_ref())?;
-                    query::run(&reader, &filter, &command, &labels, session.output).await
+                    query::read(&reader, &filter, &command).await?
                 }
                 Place::Daemon(daemon) => {
                     no_key(&command.log)?;
-                    let (found, next) = daemon.query(&filter, command.after, command.limit.get()).await?;
-                    Ok(query::page(&found, next, &labels, session.output))
+                    daemon.query(&filter, command.after, command.limit.get()).await?
                 }
-            }
+            };
+            let labels = labels(session, &found).await;
+            Ok(query::page(&found, next, &labels, session.output))
         }
         Audit::Export(command) => {
             let reader = reader(session.store()?, command.log.key.as_ref())?;
@@ -149,19 +147,19 @@ pub(super) async fn customer(session: &Session, whose: &Whose) -> Result<Custome
 }
 
 /// The log has ids. Who may read rings sees labels, and anyone else the ids.
-async fn labels(session: &Session) -> Labels {
-    let infos = session.customers().await.unwrap_or_default();
-    infos.into_iter().map(|info| (info.customer, info.label)).collect()
+async fn labels(session: &Session, operations: &[OperationLine]) -> Labels {
+    match session.output.json {
+        true => Labels::new(),
+        false => session.labels(operations.iter().filter_map(|operation| operation.customer).collect()).await,
+    }
 }
 
 async fn tail(session: &Session, command: &Tail) -> Answer {
     let reader = reader(session.store()?, command.log.key.as_ref())?;
     let newest = newest(&reader, command.lines).await.map_err(|error| session.explain(error))?;
-    let labels = match newest.iter().any(|operation| operation.intent().customer.is_some()) {
-        true => labels(session).await,
-        false => Labels::new(),
-    };
-    Ok(operations_table(&newest.iter().map(OperationLine::from).collect::<Vec<_>>(), &labels))
+    let newest: Vec<OperationLine> = newest.iter().map(OperationLine::from).collect();
+    let labels = labels(session, &newest).await;
+    Ok(operations_table(&newest, &labels))
 }
 
 async fn json_tail(reader: &LogReader, count: usize) -> Answer {

@@ -4,7 +4,7 @@
 //! which is what a daemon answers in the first place. What only a store can be asked takes a
 //! [`Store`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,6 +155,23 @@ impl Session {
             }
             Place::Daemon(daemon) => daemon.customers().await,
         }
+    }
+
+    /// What people call these customers, as far as it can be had: what is done does not depend on
+    /// it. Who may not list customers may see those whom they are there for.
+    pub(super) async fn labels(&self, customers: BTreeSet<CustomerId>) -> BTreeMap<CustomerId, Label> {
+        let infos = match &self.place {
+            Place::Daemon(daemon) => {
+                let mut infos = Vec::new();
+                for customer in customers {
+                    infos.extend(daemon.customer_by_id(customer).info().await);
+                }
+                infos
+            }
+            Place::Store(_) if customers.is_empty() => Vec::new(),
+            Place::Store(_) => self.customers().await.unwrap_or_default(),
+        };
+        infos.into_iter().map(|info| (info.customer, info.label)).collect()
     }
 
     /// All customers. In a store that is those too whose ring cannot be read.

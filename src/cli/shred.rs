@@ -12,7 +12,7 @@ use super::{Answer, Session, order};
 use crate::error::{Error, ErrorKind};
 use crate::id::{CustomerId, Label};
 use crate::json::{KeyPlan, Swept};
-use crate::shred::Remains;
+use crate::shred::{OrderStatus, Remains};
 use crate::time::Day;
 
 mod status;
@@ -40,6 +40,12 @@ impl Labels {
     pub(super) async fn of(session: &Session) -> Self {
         let infos = session.customers().await.unwrap_or_default();
         Self(infos.into_iter().map(|info| (info.customer, info.label)).collect())
+    }
+
+    /// Of those whom these orders are about.
+    pub(super) async fn of_orders(session: &Session, orders: &[OrderStatus]) -> Self {
+        let of = orders.iter().filter_map(|status| status.signed.order().customer);
+        Self(session.labels(of.collect()).await)
     }
 
     /// The label, or else the id.

@@ -141,7 +141,6 @@ impl Client {
         }
         let mut link = self.0.wire.connect().await?;
         let response = link.send(self.request(question)?).await.map_err(|error| {
-            let error = broke(error);
             if question.changes_nothing || error.kind() != ErrorKind::Unavailable {
                 return error;
             }

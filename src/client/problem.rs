@@ -44,6 +44,10 @@ where
 
 fn told(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
     let error = match serde_json::from_slice::<Problem>(body) {
+        // A blob's: the sentence of a store.
+        Ok(_) if status == StatusCode::RANGE_NOT_SATISFIABLE => {
+            Error::new(ErrorKind::InvalidInput, "the range begins behind the end of the blob")
+        }
         Ok(problem) => {
             let kind = problem.failed.kind().unwrap_or_else(|| kind_of(status));
             let detail = problem.failed.detail.to_string();

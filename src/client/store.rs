@@ -73,6 +73,11 @@ impl Client {
         Ok(RemoteCustomer::new(self.clone(), customer))
     }
 
+    /// The customer of an id, if there is one.
+    pub(crate) fn customer_by_id(&self, customer: CustomerId) -> RemoteCustomer {
+        RemoteCustomer::new(self.clone(), customer)
+    }
+
     pub(crate) async fn customers(&self) -> Result<Vec<Customer>> {
         let Customers { customers } = self.json(&Question::get("/v1/customers")).await?;
         Ok(customers)

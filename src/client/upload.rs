@@ -148,7 +148,7 @@ impl Client {
             Err(error) => {
                 return Err(match fate.source_failed() {
                     Some(error) => never(unread(&error)),
-                    None => again(fate.broke(broke(error))),
+                    None => again(fate.broke(error)),
                 });
             }
         };

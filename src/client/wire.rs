@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -23,6 +23,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How long a connection and its handshake may take.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// How long the reason why a connection ended may take.
+const REASON: Duration = Duration::from_secs(1);
 
 /// How many connections are kept for the next request.
 const IDLE: usize = 4;
@@ -42,7 +45,8 @@ pub(super) struct Wire {
 /// One connection. Dropped, it is closed at once, whatever is under way on it.
 pub(super) struct Link {
     sender: SendRequest<Outgoing>,
-    driver: AbortHandle,
+    /// What moves its bytes: the error that it ended with, if it was one.
+    driver: JoinHandle<Option<hyper::Error>>,
 }
 
 impl Drop for Link {
@@ -121,15 +125,26 @@ impl Wire {
 
 async fn link(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Link> {
     let (sender, connection) = Builder::new().handshake(TokioIo::new(stream)).await.map_err(broke)?;
-    // How it fails is told to whoever waits for an answer.
-    let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+    let driver = tokio::spawn(async move { connection.await.err() });
     Ok(Link { sender, driver })
 }
 
 impl Link {
     /// Sends a request, and waits for the head of its answer.
-    pub(super) async fn send(&mut self, request: Request<Outgoing>) -> hyper::Result<Response<Incoming>> {
-        self.sender.send_request(request).await
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] if the daemon does not accept the client's certificate, which with
+    /// TLS 1.3 it says after the handshake (RFC 8446 s4.4.2.4); else [`ErrorKind::Unavailable`].
+    pub(super) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Incoming>> {
+        let error = match self.sender.send_request(request).await {
+            Ok(response) => return Ok(response),
+            Err(error) => broke(error),
+        };
+        // The request may have met a connection that had ended before, for a reason of its own.
+        match timeout(REASON, &mut self.driver).await {
+            Ok(Ok(Some(reason))) => Err(tls::refused(&reason).unwrap_or(error)),
+            _ => Err(error),
+        }
     }
 }
 

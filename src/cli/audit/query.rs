@@ -4,21 +4,20 @@ use serde_json::json;
 
 use super::super::args::Query;
 use super::super::output::{Output, line, to_stderr};
-use super::{Answer, Labels, operations_table};
+use super::{Labels, operations_table};
 use crate::audit::log::LogReader;
 use crate::audit::operation::OperationLine;
 use crate::audit::query::{Cursor, Filter, Page, query};
+use crate::error::Error;
 
-pub(super) async fn run(
+/// The operations that were asked for, and where there is more, where to go on.
+pub(super) async fn read(
     reader: &LogReader,
     filter: &Filter,
     command: &Query,
-    labels: &Labels,
-    output: Output,
-) -> Answer {
+) -> Result<(Vec<OperationLine>, Option<Cursor>), Error> {
     let Page { operations, next } = query(reader, filter, command.after, command.limit).await?;
-    let operations: Vec<OperationLine> = operations.iter().map(OperationLine::from).collect();
-    Ok(page(&operations, next, labels, output))
+    Ok((operations.iter().map(OperationLine::from).collect(), next))
 }
 
 /// A page of operations, and on standard error where the next one begins.

@@ -20,7 +20,7 @@ pub(super) async fn list(session: &Session) -> Answer {
     if session.output.json {
         return Ok(orders.iter().map(|order| line(&json::order(order))).collect());
     }
-    Ok(rows(&orders, &Labels::of(session).await))
+    Ok(rows(&orders, &Labels::of_orders(session, &orders).await))
 }
 
 /// A table of orders.
@@ -76,7 +76,8 @@ pub(super) async fn show(session: &Session, command: &ShowOrder) -> Answer {
         ("asks to", sentence(&order.what)),
     ];
     if let Some(customer) = order.customer {
-        told.push(("customer", Labels::of(session).await.in_full(customer)));
+        let labels = Labels::of_orders(session, std::slice::from_ref(&status)).await;
+        told.push(("customer", labels.in_full(customer)));
     }
     if let Some(ring) = order.ring {
         let hash = data_encoding::HEXLOWER.encode(&ring.sha256);

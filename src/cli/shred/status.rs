@@ -115,6 +115,6 @@ fn holds(all: &[ShredStatus]) -> String {
 async fn open(session: &Session, orders: &[OrderStatus]) -> String {
     match orders.is_empty() {
         true => String::new(),
-        false => shown::rows(orders, &Labels::of(session).await),
+        false => shown::rows(orders, &Labels::of_orders(session, orders).await),
     }
 }
