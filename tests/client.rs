@@ -36,6 +36,8 @@ const WHO: [(&str, &str); 4] = [
 /// A directory with a store, a CA, certificates, and the keys of two people.
 struct Home {
     dir: tempfile::TempDir,
+    /// The public keys of the two.
+    people: Vec<String>,
 }
 
 struct Daemon {
@@ -45,14 +47,13 @@ struct Daemon {
 
 impl Home {
     fn new() -> Self {
-        let home = Self { dir: tempfile::tempdir().unwrap() };
-        let mut people = Vec::new();
+        let mut home = Self { dir: tempfile::tempdir().unwrap(), people: Vec::new() };
         for name in ["anna", "bob"] {
             let output =
                 home.run(&["--principal", &format!("person:{name}"), "person", "keygen", "-o", name]);
-            people.push(output.out.trim().to_owned());
+            home.people.push(output.out.trim().to_owned());
         }
-        home.run(&["init", "-q", "--person", &people[0], "--person", &people[1]]).is(0);
+        home.run(&["init", "-q", "--person", &home.people[0], "--person", &home.people[1]]).is(0);
         home.run(&["customer", "add", "acme", "--kms", "local", "-q"]).is(0);
         home.certificates();
         home.principals(r#""all""#);
@@ -378,7 +379,8 @@ fn a_daemon_answers_each_command_as_a_store_does() {
             if keep {
                 words[at].push(first_word(&ran.out));
             }
-            let mut out = masked(&ran.out);
+            let shown = home.people.iter().fold(ran.out, |text, key| text.replace(key, "THEIR KEY"));
+            let mut out = masked(&shown);
             if line.contains("hold list") || line.contains("shred ") {
                 // By their ids, which nobody knows before.
                 let mut parts: Vec<&str> =

