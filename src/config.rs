@@ -339,6 +339,7 @@ mod tests {
             witnesses: Vec::new(),
             principal: Some(Principal::Unix(7)),
             purpose: Some(Purpose::Legal),
+            ..Given::default()
         };
         let config = resolve(given, &env).unwrap();
         assert_eq!(config.urls.root.to_string(), "file:///srv/store");
@@ -362,6 +363,32 @@ mod tests {
         assert!(matches!(&from_env, LogKey::Text(found) if found.as_str() == text));
         assert!(!format!("{from_env:?}").contains("SECRET"));
         assert!(matches!(of(Some(text), &[]), LogKey::File(_)), "a command line can be seen by all");
+    }
+
+    #[test]
+    fn a_daemon_is_named_by_an_option_or_the_environment_and_needs_no_home() {
+        let daemon = |given: Given, env: &[(&str, &str)]| {
+            let env =
+                |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+            Config::daemon(&given, env, 1)
+        };
+        assert!(daemon(Given::default(), &[("STRONGROOM_DAEMON", "")]).unwrap().is_none());
+        let env =
+            [("STRONGROOM_DAEMON", "unix:/env"), ("STRONGROOM_CA", "/ca"), ("STRONGROOM_PURPOSE", "TREAT")];
+        let (settings, access) = daemon(Given::default(), &env).unwrap().unwrap();
+        assert_eq!((settings.daemon, settings.ca), (DaemonUrl::Unix("/env".into()), Some("/ca".into())));
+        assert_eq!((settings.purpose, access.principal), (Purpose::Treatment, Principal::Unix(1)));
+        let given =
+            Given { daemon: Some("unix:/given".into()), ca: Some("/given".into()), ..Given::default() };
+        let (settings, _) = daemon(given, &env).unwrap().unwrap();
+        assert_eq!((settings.daemon, settings.ca), (DaemonUrl::Unix("/given".into()), Some("/given".into())));
+        for bad in ["http://SECRET", "SECRET"] {
+            let error = daemon(Given::default(), &[("STRONGROOM_DAEMON", bad)]).unwrap_err();
+            assert!(
+                error.kind() == ErrorKind::InvalidInput && !error.chain().contains("SECRET"),
+                "{error:?}"
+            );
+        }
     }
 
     #[test]
