@@ -60,23 +60,6 @@ pub(super) struct Global {
     /// [env: STRONGROOM_STORE] [default: strongroom/store in XDG_DATA_HOME]
     #[arg(long, global = true, value_name = "URL|PATH")]
     store: Option<OsString>,
-    /// Ask a daemon, and open no store here: https://host:port, or unix:/path of its socket
-    /// [env: STRONGROOM_DAEMON]
-    #[arg(long, global = true, value_name = "URL")]
-    daemon: Option<String>,
-    /// The certificate that the daemon knows you by, PEM [env: STRONGROOM_CLIENT_CERTIFICATE]
-    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
-    client_certificate: Option<PathBuf>,
-    /// Its private key, PEM, which only you can read [env: STRONGROOM_CLIENT_KEY]
-    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
-    client_key: Option<PathBuf>,
-    /// The CA of the daemon's certificate, PEM. Those of the system are not asked
-    /// [env: STRONGROOM_CA]
-    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
-    ca: Option<PathBuf>,
-    /// A bearer token for the daemon, read anew for each request [env: STRONGROOM_TOKEN_FILE]
-    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
-    token_file: Option<PathBuf>,
     /// Where its blobs are, if not in the store [env: STRONGROOM_BLOBS]
     #[arg(long, global = true, value_name = "URL|PATH", hide_short_help = true)]
     blobs_store: Option<OsString>,
@@ -101,6 +84,23 @@ pub(super) struct Global {
     /// Leave the publishing of the audit log to `audit maintain`
     #[arg(long, global = true, hide_short_help = true)]
     pub(super) no_publish: bool,
+    /// Ask a daemon, and open no store here: https://host:port, or unix:/path of its socket
+    /// [env: STRONGROOM_DAEMON]
+    #[arg(long, global = true, value_name = "URL")]
+    daemon: Option<String>,
+    /// The certificate that the daemon knows you by, PEM [env: STRONGROOM_CLIENT_CERTIFICATE]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    client_certificate: Option<PathBuf>,
+    /// Its private key, PEM, which only you can read [env: STRONGROOM_CLIENT_KEY]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    client_key: Option<PathBuf>,
+    /// The CA of the daemon's certificate, PEM. Those of the system are not asked
+    /// [env: STRONGROOM_CA]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    ca: Option<PathBuf>,
+    /// A bearer token for the daemon, read anew for each request [env: STRONGROOM_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    token_file: Option<PathBuf>,
     /// Who asks, for the audit log: unix:<uid>, service:<id> or person:<id>
     /// [env: STRONGROOM_PRINCIPAL] [default: unix:<your uid>]
     #[arg(long, global = true)]
