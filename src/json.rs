@@ -96,6 +96,7 @@ impl From<&CustomerInfo> for Customer {
     }
 }
 
+#[cfg(feature = "daemon")]
 pub(crate) fn customer(info: &CustomerInfo) -> Value {
     json!(Customer::from(info))
 }
@@ -137,6 +138,7 @@ impl From<&BlobInfo> for Blob {
     }
 }
 
+#[cfg(feature = "daemon")]
 pub(crate) fn blob(info: &BlobInfo) -> Value {
     json!(Blob::from(info))
 }

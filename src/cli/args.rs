@@ -18,7 +18,7 @@ use crate::access::{Principal, Purpose};
 use crate::config::Given;
 use crate::doctor::policy::Account;
 use crate::envelope::BlobName;
-use crate::id::{BlobId, CustomerId, Label};
+use crate::id::{BlobId, Label};
 use crate::order::NewPerson;
 use crate::retention::{Period, Window};
 use crate::ring::Tenancy;
@@ -259,7 +259,7 @@ pub(super) struct AccessTest {
     pub(super) what: crate::access::policy::Operation,
     /// To which customer, by id; without it, to the store
     #[arg(long, value_name = "ID")]
-    pub(super) customer: Option<CustomerId>,
+    pub(super) customer: Option<crate::id::CustomerId>,
     /// The customer's blobs hold no protected health information
     #[arg(long, requires = "customer")]
     pub(super) no_phi: bool,

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-#[cfg(feature = "daemon")]
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Failed, Hold, Plain, as_text, seconds};
 use crate::audit::layout::CertificateStage;
