@@ -10,6 +10,8 @@
 //! * **Signals** end an operation in order: it is recorded as aborted, and what
 //!   was half-written is removed.
 //!
+//! * **A daemon in place of a store**, with `--daemon`: the same commands, the same output.
+//!
 //! # JSON
 //! With `--json`, each command prints one object, or one a line. Fields are
 //! never renamed; times are RFC 3339 in UTC, days `YYYY-MM-DD`, sizes bytes.
@@ -76,7 +78,7 @@
 //! | `witness serve`, a line on standard error | `alarm` or `unproven`: `origin`, `message`; or `error`, as below |
 //! | `witness cosign` | `origin`, `size`, `root`, `cosigned_at`, `checkpoint` (the note) |
 //! | `witness show` | `key`, `logs`: `origin`, `size`, `root`, `cosigned_at`, `evidence` (the name of a file) |
-//! | any, on standard error | `error`: `kind`, `message`, `exit`, and where there is one `hint` and `certificate` |
+//! | any, on standard error | `error`: `kind`, `message`, `exit`, and where there is one `hint`, `certificate` and `request` (the daemon's name of it) |
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -85,14 +87,10 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::access::Access;
 use crate::audit::signer::LogSigner;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::id::Label;
-use crate::room::{Customer, Options, Strongroom};
-use crate::store::{CreateRoot, Storages};
-use crate::system::SystemClock;
+use crate::room::Options;
 use crate::tlog::VerifierKey;
 use crate::witness::client::Witness;
 use crate::witness::http::{HttpWitness, WitnessUrl};
@@ -123,10 +121,12 @@ mod producer;
 mod publish;
 mod put;
 mod rekey;
+mod remote;
 mod restore;
 mod retention;
 #[cfg(feature = "daemon")]
 mod serve;
+mod session;
 mod shred;
 mod signal;
 mod sink;
@@ -138,6 +138,7 @@ use exit::Exit;
 use failure::Failure;
 use keys::LocalKeys;
 use output::Output;
+use session::{Session, Store};
 
 /// Runs the program that was typed.
 #[must_use]
@@ -174,6 +175,7 @@ fn not_a_command(error: &clap::Error) -> Exit {
 }
 
 fn run(cli: Cli, output: Output) -> Result<(), Failure> {
+    let daemon = remote::asked(&cli)?;
     if let Command::Completions { shell } = cli.command {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "strongroom", &mut script);
@@ -196,6 +198,11 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
     if let Command::Access(command) = cli.command {
         return access::run(command, output);
     }
+    if let Some(daemon) = daemon {
+        let runtime = runtime()?;
+        let done = runtime.block_on(remote::execute(cli.command, daemon, output));
+        return ended(runtime, done);
+    }
     let uid = rustix::process::getuid().as_raw();
     let config = Config::resolve(cli.global.given(), |name| std::env::var_os(name), uid)?;
     if let Command::Person(args::Person::Keygen(command)) = &cli.command {
@@ -203,6 +210,10 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
     }
     let runtime = runtime()?;
     let done = runtime.block_on(execute(cli.command, config, output, !cli.global.no_publish));
+    ended(runtime, done)
+}
+
+fn ended(runtime: Runtime, done: Result<(), Failure>) -> Result<(), Failure> {
     // A thread may be waiting for input that never comes, or for a reader of our
     // output that never reads; neither may keep the program. What was given up
     // is being removed meanwhile, and gets the time for it.
@@ -259,8 +270,9 @@ async fn execute(command: Command, config: Config, output: Output, publish: bool
         failure = signals.received() => Err(failure),
     };
     // The operation is over or was dropped, and its last record is in the queue.
+    let store = session.store()?;
     let closed = tokio::select! {
-        closed = session.room.close() => closed,
+        closed = store.room.close() => closed,
         failure = signals.received() => return Err(failure),
     };
     let text = done?;
@@ -282,7 +294,7 @@ async fn execute(command: Command, config: Config, output: Output, publish: bool
     if publishing {
         // Last, because nothing that was asked for depends on it.
         tokio::select! {
-            published = publish::at_the_end(&session) => published?,
+            published = publish::at_the_end(store) => published?,
             failure = signals.received() => return Err(failure),
         }
     }
@@ -294,17 +306,17 @@ type Answer = Result<String, Failure>;
 
 async fn dispatch(session: &Session, command: Command) -> Answer {
     match command {
-        Command::Init(_) => Ok(init::answer(session)),
+        Command::Init(_) => Ok(init::answer(session.store()?)),
         Command::Customer(command) => customer::run(session, command).await,
         Command::Put(command) => put::run(session, command).await,
         Command::Get(command) => get::run(session, command).await,
         Command::Ls(command) => list::ls(session, command).await,
         Command::Stat(command) => list::stat(session, command).await,
         Command::Verify(command) => verify::run(session, command).await,
-        Command::Restore(command) => restore::run(session, command).await,
+        Command::Restore(command) => restore::run(session.store()?, command).await,
         Command::Retention(command) => retention::run(session, command).await,
-        Command::Rekey(command) => rekey::run(session, command).await,
-        Command::Offboard(command) => offboard::run(session, command).await,
+        Command::Rekey(command) => rekey::run(session.store()?, command).await,
+        Command::Offboard(command) => offboard::run(session.store()?, command).await,
         Command::Hold(command) => hold::run(session, command).await,
         Command::Shred(command) => shred::run(session, command).await,
         Command::Order(command) => order::run(session, command).await,
@@ -316,52 +328,6 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
         #[cfg(feature = "daemon")]
         Command::Serve(_) | Command::Access(_) => Ok(String::new()),
-    }
-}
-
-/// An open store, and how this run talks.
-struct Session {
-    room: Strongroom,
-    storages: Storages,
-    config: Config,
-    keys: LocalKeys,
-    access: Access,
-    output: Output,
-    /// Whether this run made the store.
-    created: bool,
-}
-
-impl Session {
-    async fn open(command: &Command, config: Config, output: Output) -> Result<Self, Failure> {
-        let access = config.access();
-        let create = if matches!(command, Command::Init(_)) { CreateRoot::Yes } else { CreateRoot::No };
-        let clock = Arc::new(SystemClock);
-        let storages =
-            Storages::open(&config.urls, create, clock).await.map_err(|error| no_store(&config, error))?;
-        let keys = LocalKeys::new(config.local_kms.clone());
-        let (room, created) = match command {
-            Command::Init(command) => init::init(&config, command, &storages, &keys, output).await?,
-            _ => {
-                let signer = log_key::load(&config.log_key).await?;
-                let opened =
-                    Strongroom::open(storages.clone(), keys.registry(), options(&config, signer)?).await;
-                (opened.map_err(|error| no_store(&config, error))?, false)
-            }
-        };
-        Ok(Self { room, storages, config, keys, access, output, created })
-    }
-
-    /// The customer of a label.
-    async fn customer(&self, label: &Label) -> Result<Customer, Failure> {
-        self.room.customer(label, self.access.clone()).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Failure::from(error)
-                .hint("`strongroom customer list` shows all, `strongroom customer add` makes one"),
-            _ => self.explain(error),
-        })
-    }
-
-    fn explain(&self, error: Error) -> Failure {
-        explain(&self.config, error, &self.keys)
     }
 }
 

@@ -13,6 +13,11 @@
 //! | local KMS keys | `--local-kms` | `STRONGROOM_LOCAL_KMS` | `$XDG_DATA_HOME/strongroom/kms` |
 //! | the log's signing key | `--log-key` | `STRONGROOM_LOG_KEY` | `log.key` beside the local KMS keys |
 //! | witnesses | `--ask-witness` | `STRONGROOM_WITNESSES` | none |
+//! | a daemon in place of the store | `--daemon` | `STRONGROOM_DAEMON` | none |
+//! | the client's certificate for it | `--client-certificate` | `STRONGROOM_CLIENT_CERTIFICATE` | none |
+//! | its private key | `--client-key` | `STRONGROOM_CLIENT_KEY` | none |
+//! | the CA of the daemon's certificate | `--ca` | `STRONGROOM_CA` | none |
+//! | a bearer token for it | `--token-file` | `STRONGROOM_TOKEN_FILE` | none |
 //! | who | `--principal` | `STRONGROOM_PRINCIPAL` | `unix:<uid>` |
 //! | why | `--purpose` | `STRONGROOM_PURPOSE` | `HSYSADMIN` |
 //!
@@ -26,6 +31,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::access::{Access, Principal, Purpose};
+use crate::client::{DaemonUrl, DaemonUrlError, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::KmsKeyId;
 use crate::store::{StorageUrl, StorageUrls};
@@ -53,6 +59,16 @@ pub struct Given {
     pub principal: Option<Principal>,
     /// Why.
     pub purpose: Option<Purpose>,
+    /// A daemon to ask: `https://host:port`, or `unix:/path`.
+    pub daemon: Option<String>,
+    /// The certificate that it knows the client by.
+    pub client_certificate: Option<PathBuf>,
+    /// The private key of that certificate.
+    pub client_key: Option<PathBuf>,
+    /// The CA of the daemon's own certificate.
+    pub ca: Option<PathBuf>,
+    /// A file with a bearer token.
+    pub token_file: Option<PathBuf>,
 }
 
 /// What everything is done with.
@@ -168,17 +184,39 @@ impl Config {
             },
         };
         let witnesses = witnesses.iter().map(|text| witness(text)).collect::<Result<_>>()?;
-        let principal = match (given.principal, env("STRONGROOM_PRINCIPAL")) {
-            (Some(principal), _) => principal,
-            (None, Some(text)) => parse(&text, "STRONGROOM_PRINCIPAL is not usable")?,
-            (None, None) => Principal::Unix(uid),
-        };
-        let purpose = match (given.purpose, env("STRONGROOM_PURPOSE")) {
-            (Some(purpose), _) => purpose,
-            (None, Some(text)) => parse(&text, "STRONGROOM_PURPOSE is not usable")?,
-            (None, None) => Purpose::SystemAdministration,
-        };
+        let (principal, purpose) = who((given.principal, given.purpose), &env, uid)?;
         Ok(Self { urls, local_kms, log_key, witnesses, principal, purpose })
+    }
+
+    /// The daemon to ask in place of a store, and who asks it and why; `None` if none is named.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for a value that is not one, which is not repeated.
+    pub(crate) fn daemon(
+        given: &Given,
+        env: impl Fn(&str) -> Option<OsString>,
+        uid: u32,
+    ) -> Result<Option<(Settings, Access)>> {
+        let env = |name: &str| env(name).filter(|value| !value.is_empty());
+        let text = match (given.daemon.clone(), env("STRONGROOM_DAEMON").map(OsString::into_string)) {
+            (Some(text), _) | (None, Some(Ok(text))) => text,
+            (None, Some(Err(_))) => return Err(invalid("STRONGROOM_DAEMON is not text")),
+            (None, None) => return Ok(None),
+        };
+        let unfit = |error: DaemonUrlError| invalid("the daemon cannot be asked").with_source(error);
+        let daemon: DaemonUrl = text.parse().map_err(unfit)?;
+        let file =
+            |given: &Option<PathBuf>, variable| given.clone().or_else(|| env(variable).map(PathBuf::from));
+        let (principal, purpose) = who((given.principal.clone(), given.purpose), &env, uid)?;
+        let settings = Settings {
+            daemon,
+            certificate: file(&given.client_certificate, "STRONGROOM_CLIENT_CERTIFICATE"),
+            key: file(&given.client_key, "STRONGROOM_CLIENT_KEY"),
+            ca: file(&given.ca, "STRONGROOM_CA"),
+            token: file(&given.token_file, "STRONGROOM_TOKEN_FILE"),
+            purpose,
+        };
+        Ok(Some((settings, Access::new(principal, purpose))))
     }
 
     /// Who asks and why, from within this process.
@@ -186,6 +224,25 @@ impl Config {
     pub fn access(&self) -> Access {
         Access::new(self.principal.clone(), self.purpose)
     }
+}
+
+/// Who asks, and why.
+fn who(
+    given: (Option<Principal>, Option<Purpose>),
+    env: &impl Fn(&str) -> Option<OsString>,
+    uid: u32,
+) -> Result<(Principal, Purpose)> {
+    let principal = match (given.0, env("STRONGROOM_PRINCIPAL")) {
+        (Some(principal), _) => principal,
+        (None, Some(text)) => parse(&text, "STRONGROOM_PRINCIPAL is not usable")?,
+        (None, None) => Principal::Unix(uid),
+    };
+    let purpose = match (given.1, env("STRONGROOM_PURPOSE")) {
+        (Some(purpose), _) => purpose,
+        (None, Some(text)) => parse(&text, "STRONGROOM_PURPOSE is not usable")?,
+        (None, None) => Purpose::SystemAdministration,
+    };
+    Ok((principal, purpose))
 }
 
 fn data_home(env: &impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
@@ -282,6 +339,7 @@ mod tests {
             witnesses: Vec::new(),
             principal: Some(Principal::Unix(7)),
             purpose: Some(Purpose::Legal),
+            ..Given::default()
         };
         let config = resolve(given, &env).unwrap();
         assert_eq!(config.urls.root.to_string(), "file:///srv/store");
@@ -305,6 +363,32 @@ mod tests {
         assert!(matches!(&from_env, LogKey::Text(found) if found.as_str() == text));
         assert!(!format!("{from_env:?}").contains("SECRET"));
         assert!(matches!(of(Some(text), &[]), LogKey::File(_)), "a command line can be seen by all");
+    }
+
+    #[test]
+    fn a_daemon_is_named_by_an_option_or_the_environment_and_needs_no_home() {
+        let daemon = |given: Given, env: &[(&str, &str)]| {
+            let env =
+                |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+            Config::daemon(&given, env, 1)
+        };
+        assert!(daemon(Given::default(), &[("STRONGROOM_DAEMON", "")]).unwrap().is_none());
+        let env =
+            [("STRONGROOM_DAEMON", "unix:/env"), ("STRONGROOM_CA", "/ca"), ("STRONGROOM_PURPOSE", "TREAT")];
+        let (settings, access) = daemon(Given::default(), &env).unwrap().unwrap();
+        assert_eq!((settings.daemon, settings.ca), (DaemonUrl::Unix("/env".into()), Some("/ca".into())));
+        assert_eq!((settings.purpose, access.principal), (Purpose::Treatment, Principal::Unix(1)));
+        let given =
+            Given { daemon: Some("unix:/given".into()), ca: Some("/given".into()), ..Given::default() };
+        let (settings, _) = daemon(given, &env).unwrap().unwrap();
+        assert_eq!((settings.daemon, settings.ca), (DaemonUrl::Unix("/given".into()), Some("/given".into())));
+        for bad in ["http://SECRET", "SECRET"] {
+            let error = daemon(Given::default(), &[("STRONGROOM_DAEMON", bad)]).unwrap_err();
+            assert!(
+                error.kind() == ErrorKind::InvalidInput && !error.chain().contains("SECRET"),
+                "{error:?}"
+            );
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::id::CertificateId;
+use crate::id::{CertificateId, RequestId};
 
 /// A [`std::result::Result`] with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -103,12 +103,13 @@ pub struct Error {
     message: Cow<'static, str>,
     source: Option<Source>,
     certificate: Option<CertificateId>,
+    request: Option<RequestId>,
 }
 
 impl Error {
     /// An error of `kind`. The message holds ids at most, never user text.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, message: message.into(), source: None, certificate: None }
+        Self { kind, message: message.into(), source: None, certificate: None, request: None }
     }
 
     /// The one error for bytes that do not verify, whatever the reason.
@@ -134,11 +135,19 @@ impl Error {
         self
     }
 
+    /// The same error with the request that a daemon refused or failed.
+    #[must_use]
+    pub fn with_request(mut self, request: RequestId) -> Self {
+        self.request = Some(request);
+        self
+    }
+
     /// An error of which several callers get their own copy.
     #[must_use]
     pub fn shared(error: &Arc<Self>) -> Self {
         let source = error.source.is_some().then(|| Source::from(Shared(Arc::clone(error))));
-        Self { kind: error.kind, message: error.message.clone(), source, certificate: error.certificate }
+        let (kind, message) = (error.kind, error.message.clone());
+        Self { kind, message, source, certificate: error.certificate, request: error.request }
     }
 
     /// What to do about it.
@@ -153,6 +162,13 @@ impl Error {
     #[must_use]
     pub fn certificate(&self) -> Option<CertificateId> {
         self.certificate
+    }
+
+    /// What the daemon calls the request that failed, where it was a daemon that was asked: its
+    /// audit log and its own log have it.
+    #[must_use]
+    pub fn request(&self) -> Option<RequestId> {
+        self.request
     }
 
     /// The sentences of this error and of its causes, outermost first.

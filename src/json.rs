@@ -1,40 +1,111 @@
 //! What things look like as JSON, the same on the command line and over HTTP.
 //!
-//! Separate from both, so that a program that reads the one reads the other. Fields may be
+//! Separate from both, so that a program that reads the one reads the other, and so that the
+//! command line prints the same of a store and of a daemon: each is a type that is written
+//! here from what the façade gives, and read here from what a daemon answers. Fields may be
 //! added, and keep their meaning.
+//!
+//! Invariant: what was read from a daemon can be printed. Its free text is [`Plain`].
 
-use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::fmt;
 
-use crate::id::OrderId;
-use crate::kms::KeyState;
-use crate::register::EpochPhase;
-use crate::ring::{EntryKind, Hold, HoldScope, HoldState, Policy};
-use crate::room::{AccessRequest, BlobInfo, CustomerInfo, Session, SessionState};
-use crate::session::Guest;
-use crate::shred::epoch::{EpochReport, Head, KmsSays, LeftBehind, NextStep};
-use crate::shred::{
-    CustomerPlan, Executed, InWindow, KeyPlan, OrderState, OrderStatus, ShredStatus, Unfinished, Verdict,
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
+
+use crate::access::Principal;
+use crate::envelope::BlobName;
+use crate::id::{BlobId, CustomerId, HoldId, KekId, KmsKeyId, Label, OrderId};
+use crate::order;
+use crate::retention::{Period, Window};
+use crate::ring::{self, HoldScope, HoldState, Tenancy};
+use crate::room::{
+    AccessRequest, BlobInfo, CustomerInfo, Extended as RoomExtended, Sealed as RoomSealed, Session,
+    SessionState,
 };
+use crate::session::Guest;
+use crate::shred::{OrderState, OrderStatus};
+use crate::suite::Suite;
 use crate::time::{Day, Timestamp};
+use crate::tlog::VerifierKey;
 
-pub(crate) fn customer(info: &CustomerInfo) -> Value {
-    json!({
-        "label": info.label.as_str(),
-        "customer": info.id,
-        "kms_key": info.kms_key,
-        "retention": info.period.to_string(),
-        "window": info.window.to_string(),
-        "suite": info.suite.as_str(),
-        "strict": info.strict,
-        "phi": info.phi,
-        "tenancy": info.tenancy.as_str(),
-        "held": info.held,
-        "ring_version": info.ring_version,
-        "epoch": info.epoch,
-        "keys": info.keys,
-    })
+mod destruction;
+mod failed;
+
+pub(crate) use destruction::*;
+pub(crate) use failed::Failed;
+
+/// A word or a sentence without anything that moves a cursor.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Plain(String);
+
+impl<T: Into<String>> From<T> for Plain {
+    fn from(text: T) -> Self {
+        Self(text.into().chars().filter(|c| !c.is_control()).collect())
+    }
 }
 
+impl fmt::Display for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Plain {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from).map(Self::from)
+    }
+}
+
+/// A customer's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Customer {
+    #[serde(with = "as_text")]
+    pub(crate) label: Label,
+    pub(crate) customer: CustomerId,
+    pub(crate) kms_key: KmsKeyId,
+    pub(crate) retention: Period,
+    #[serde(with = "as_text")]
+    pub(crate) window: Window,
+    #[serde(with = "as_text")]
+    pub(crate) suite: Suite,
+    pub(crate) strict: bool,
+    pub(crate) phi: bool,
+    #[serde(with = "as_text")]
+    pub(crate) tenancy: Tenancy,
+    pub(crate) held: bool,
+    pub(crate) ring_version: u64,
+    pub(crate) epoch: u32,
+    pub(crate) keys: usize,
+}
+
+impl From<&CustomerInfo> for Customer {
+    fn from(info: &CustomerInfo) -> Self {
+        Self {
+            label: info.label.clone(),
+            customer: info.id,
+            kms_key: info.kms_key.clone(),
+            retention: info.period,
+            window: info.window,
+            suite: info.suite,
+            strict: info.strict,
+            phi: info.phi,
+            tenancy: info.tenancy,
+            held: info.held,
+            ring_version: info.ring_version,
+            epoch: info.epoch,
+            keys: info.keys,
+        }
+    }
+}
+
+#[cfg(feature = "daemon")]
+pub(crate) fn customer(info: &CustomerInfo) -> Value {
+    json!(Customer::from(info))
+}
+
+#[cfg(feature = "daemon")]
 pub(crate) fn session(session: &Session) -> Value {
     let (state, why) = match session.state {
         SessionState::Open => ("open", None),
@@ -54,6 +125,7 @@ pub(crate) fn session(session: &Session) -> Value {
     })
 }
 
+#[cfg(feature = "daemon")]
 pub(crate) fn access_request(request: &AccessRequest) -> Value {
     json!({
         "access_request": request.id,
@@ -66,73 +138,215 @@ pub(crate) fn access_request(request: &AccessRequest) -> Value {
     })
 }
 
+#[cfg(feature = "daemon")]
 fn guest(guest: &Guest) -> Value {
     json!({ "principal": guest.principal.to_string(), "purpose": guest.purpose.code() })
 }
 
-pub(crate) fn blob(info: &BlobInfo) -> Value {
-    let meta: Map<_, _> =
-        info.metadata.pairs().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
-    json!({
-        "blob": info.id,
-        "name": info.metadata.name().map(|name| name.as_str()),
-        "content_type": info.metadata.content_type(),
-        "meta": meta,
-        "bytes": info.bytes,
-        "stored_bytes": info.stored_bytes,
-        "sealed_at": info.sealed_at,
-        "retain_until": info.retain_until,
-        "held": info.held,
-        "suite": info.suite.as_str(),
-        "kek": info.kek,
-    })
+/// What is known of a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Blob {
+    pub(crate) blob: BlobId,
+    #[serde(with = "a_name")]
+    pub(crate) name: Option<BlobName>,
+    pub(crate) content_type: Option<Plain>,
+    pub(crate) meta: BTreeMap<Plain, Plain>,
+    pub(crate) bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) sealed_at: Timestamp,
+    pub(crate) retain_until: Day,
+    pub(crate) held: bool,
+    #[serde(with = "as_text")]
+    pub(crate) suite: Suite,
+    pub(crate) kek: KekId,
 }
 
-pub(crate) fn policy(policy: &Policy) -> Value {
-    json!({
-        "number": policy.number,
-        "since": policy.since,
-        "retention": policy.period.to_string(),
-        "window": policy.window.to_string(),
-        "order": policy.order,
-    })
+impl From<&BlobInfo> for Blob {
+    fn from(info: &BlobInfo) -> Self {
+        let metadata = &info.metadata;
+        Self {
+            blob: info.id,
+            name: metadata.name().cloned(),
+            content_type: metadata.content_type().map(Plain::from),
+            meta: metadata.pairs().map(|(key, value)| (key.into(), value.into())).collect(),
+            bytes: info.bytes,
+            stored_bytes: info.stored_bytes,
+            sealed_at: info.sealed_at,
+            retain_until: info.retain_until,
+            held: info.held,
+            suite: info.suite,
+            kek: info.kek,
+        }
+    }
+}
+
+#[cfg(feature = "daemon")]
+pub(crate) fn blob(info: &BlobInfo) -> Value {
+    json!(Blob::from(info))
+}
+
+/// A blob in a listing that nobody opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listed {
+    pub(crate) blob: BlobId,
+    pub(crate) stored_bytes: u64,
+    pub(crate) stored_at: Option<Timestamp>,
+}
+
+/// A blob in a listing, as far as it could be opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Row {
+    Blob(Blob),
+    Failed {
+        blob: BlobId,
+        /// As the storage says, where it was asked.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        stored_bytes: Option<u64>,
+        error: Failed,
+    },
+}
+
+/// A blob that was sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sealed {
+    pub(crate) blob: BlobId,
+    pub(crate) bytes: u64,
+    pub(crate) stored_bytes: u64,
+    pub(crate) retain_until: Day,
+    /// Whether an earlier attempt with the same idempotency key had sealed it.
+    #[serde(default)]
+    pub(crate) replayed: bool,
+}
+
+impl From<RoomSealed> for Sealed {
+    fn from(sealed: RoomSealed) -> Self {
+        let RoomSealed { id: blob, bytes, stored_bytes, retain_until, replayed } = sealed;
+        Self { blob, bytes, stored_bytes, retain_until, replayed }
+    }
+}
+
+/// A blob whose term was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Extended {
+    pub(crate) blob: BlobId,
+    pub(crate) retain_until: Day,
+    pub(crate) changed: bool,
+}
+
+impl From<RoomExtended> for Extended {
+    fn from(extended: RoomExtended) -> Self {
+        Self { blob: extended.id, retain_until: extended.retain_until, changed: extended.changed }
+    }
+}
+
+/// One version of a retention policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Policy {
+    pub(crate) number: u32,
+    pub(crate) since: Timestamp,
+    pub(crate) retention: Period,
+    #[serde(with = "as_text")]
+    pub(crate) window: Window,
+    pub(crate) order: Option<OrderId>,
+}
+
+impl From<&ring::Policy> for Policy {
+    fn from(policy: &ring::Policy) -> Self {
+        let ring::Policy { number, since, period: retention, window, order, .. } = *policy;
+        Self { number, since, retention, window, order }
+    }
 }
 
 /// The policy that applies, and all there were.
-pub(crate) fn policies(policies: &[Policy]) -> Value {
-    json!({
-        "policy": policies.last().map(policy),
-        "policies": policies.iter().map(policy).collect::<Vec<_>>(),
-    })
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Policies {
+    pub(crate) policy: Option<Policy>,
+    pub(crate) policies: Vec<Policy>,
 }
 
-pub(crate) fn hold(hold: &Hold) -> Value {
-    let (on, day, blob) = match hold.scope {
-        HoldScope::Customer => ("customer", None, None),
-        HoldScope::Day(day) => ("day", Some(day), None),
-        HoldScope::Blob { blob, .. } => ("blob", None, Some(blob)),
-    };
-    let (order, at) = match hold.state {
-        HoldState::Released { order, at } => (Some(order), Some(at)),
-        HoldState::Opening | HoldState::Complete => (None, None),
-    };
-    json!({
-        "hold": hold.id,
-        "scope": on,
-        "day": day,
-        "blob": blob,
-        "placed": hold.placed,
-        "state": hold_state(hold),
-        "released_by": order,
-        "released_at": at,
-    })
+impl From<&[ring::Policy]> for Policies {
+    fn from(policies: &[ring::Policy]) -> Self {
+        let policies: Vec<Policy> = policies.iter().map(Policy::from).collect();
+        Self { policy: policies.last().cloned(), policies }
+    }
 }
 
-pub(crate) fn hold_state(hold: &Hold) -> &'static str {
-    match hold.state {
-        HoldState::Opening => "opening",
-        HoldState::Complete => "complete",
-        HoldState::Released { .. } => "released",
+#[cfg(feature = "daemon")]
+pub(crate) fn policies(policies: &[ring::Policy]) -> Value {
+    json!(Policies::from(policies))
+}
+
+/// A legal hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hold {
+    pub(crate) hold: HoldId,
+    /// `customer`, `day` or `blob`.
+    pub(crate) scope: Plain,
+    pub(crate) day: Option<Day>,
+    pub(crate) blob: Option<BlobId>,
+    pub(crate) placed: Timestamp,
+    /// `opening`, `complete` or `released`.
+    pub(crate) state: Plain,
+    pub(crate) released_by: Option<OrderId>,
+    pub(crate) released_at: Option<Timestamp>,
+    /// That it was placed with, where it was placed now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) ring_version: Option<u64>,
+}
+
+impl From<&ring::Hold> for Hold {
+    fn from(hold: &ring::Hold) -> Self {
+        let (scope, day, blob) = match hold.scope {
+            HoldScope::Customer => ("customer", None, None),
+            HoldScope::Day(day) => ("day", Some(day), None),
+            HoldScope::Blob { blob, .. } => ("blob", None, Some(blob)),
+        };
+        let (state, released_by, released_at) = match hold.state {
+            HoldState::Opening => ("opening", None, None),
+            HoldState::Complete => ("complete", None, None),
+            HoldState::Released { order, at } => ("released", Some(order), Some(at)),
+        };
+        let (scope, state) = (scope.into(), state.into());
+        Self {
+            hold: hold.id,
+            scope,
+            day,
+            blob,
+            placed: hold.placed,
+            state,
+            released_by,
+            released_at,
+            ring_version: None,
+        }
+    }
+}
+
+impl Hold {
+    /// Whether it stands.
+    pub(crate) fn is_live(&self) -> bool {
+        self.released_by.is_none()
+    }
+}
+
+#[cfg(feature = "daemon")]
+pub(crate) fn hold(hold: &ring::Hold) -> Value {
+    json!(Hold::from(hold))
+}
+
+/// Somebody who may sign orders, or could.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Person {
+    pub(crate) principal: Principal,
+    pub(crate) key: VerifierKey,
+    pub(crate) since: Timestamp,
+    pub(crate) until: Option<Timestamp>,
+}
+
+impl From<&order::Person> for Person {
+    fn from(person: &order::Person) -> Self {
+        let order::Person { principal, since, until, .. } = person.clone();
+        Self { principal, key: person.verifier(), since, until }
     }
 }
 
@@ -151,6 +365,11 @@ pub(crate) fn order(status: &OrderStatus) -> Value {
     })
 }
 
+pub(crate) fn read_order_state(text: &str) -> Option<OrderState> {
+    let all = [OrderState::Requested, OrderState::Approved, OrderState::Done, OrderState::Expired];
+    all.into_iter().find(|state| order_state(*state) == text)
+}
+
 pub(crate) fn order_state(state: OrderState) -> &'static str {
     match state {
         OrderState::Requested => "requested",
@@ -160,171 +379,50 @@ pub(crate) fn order_state(state: OrderState) -> &'static str {
     }
 }
 
-/// What was done by an order.
-pub(crate) fn executed(order: OrderId, executed: &Executed) -> Value {
-    let mut value = match executed {
-        Executed::Before => json!({ "done": "before" }),
-        Executed::Pended { keys, until, waiting_for } => {
-            json!({ "done": "pended", "keys": keys, "until": until, "waiting_for": waiting_for })
-        }
-        Executed::Ring(version) => json!({ "done": "ring", "ring_version": version }),
-        Executed::Register(version) => json!({ "done": "register", "register_version": version }),
-    };
-    value["order"] = json!(order);
-    value
-}
-
-/// What a key of a ring is for, and of which day.
-pub(crate) fn kind(kind: EntryKind) -> (&'static str, Option<Day>) {
-    match kind {
-        EntryKind::Day(day) => ("day", Some(day)),
-        EntryKind::Hold => ("hold", None),
-        EntryKind::Name => ("names", None),
-    }
-}
-
-pub(crate) fn key_plan(plan: &CustomerPlan, key: &KeyPlan) -> Value {
-    let (kind, day) = kind(key.kind);
-    let (verdict, until, order, holds) = match &key.verdict {
-        Verdict::Pend => ("pend", None, None, None),
-        Verdict::Close(order) => ("close", None, Some(*order), None),
-        Verdict::Waits(until, order) => ("waits", Some(*until), *order, None),
-        Verdict::Drop(order) => ("drop", None, *order, None),
-        Verdict::Held(holds) => ("held", None, None, Some(holds)),
-    };
-    json!({
-        "customer": plan.customer,
-        "label": plan.label.as_str(),
-        "ring_version": plan.ring_version,
-        "kind": kind,
-        "day": day,
-        "key": key.key,
-        "blobs": key.scope.shredded.len(),
-        "uncertain": key.scope.uncertain.len(),
-        "surviving": key.scope.surviving.len(),
-        "bytes": key.scope.bytes,
-        "verdict": verdict,
-        "until": until,
-        "order": order,
-        "holds": holds,
-        "why": why(key),
-    })
-}
-
-/// What would be done with a key, and why that is allowed.
-pub(crate) fn why(key: &KeyPlan) -> String {
-    let over = match key.kind {
-        EntryKind::Day(_) => "its day is over",
-        EntryKind::Hold => "its hold was released",
-        EntryKind::Name => "the customer was closed",
-    };
-    let why = |order: &Option<OrderId>| match order {
-        Some(order) => format!("by order {order}"),
-        None => over.to_owned(),
-    };
-    match &key.verdict {
-        Verdict::Pend => format!("enters the window: {over}"),
-        Verdict::Close(order) => format!("enters the window: the customer was closed by order {order}"),
-        Verdict::Waits(until, order) => format!("in the window until {}: {}", seconds(*until), why(order)),
-        Verdict::Drop(order) => format!("dropped now: the window is over; {}", why(order)),
-        Verdict::Held(holds) => {
-            let holds: Vec<String> = holds.iter().map(ToString::to_string).collect();
-            format!("kept by hold {}", holds.join(", "))
-        }
-    }
-}
-
-pub(crate) fn shred_status(status: &ShredStatus) -> Value {
-    json!({
-        "customer": status.customer,
-        "label": status.label.as_str(),
-        "ring_version": status.ring_version,
-        "window": status.window.iter().map(in_window).collect::<Vec<_>>(),
-        "unfinished": status.unfinished.iter().map(unfinished).collect::<Vec<_>>(),
-        "holds": status.holds.iter().map(hold).collect::<Vec<_>>(),
-    })
-}
-
-fn in_window(key: &InWindow) -> Value {
-    let (kind, day) = kind(key.kind);
-    json!({
-        "key": key.key,
-        "kind": kind,
-        "day": day,
-        "until": key.until,
-        "order": key.order,
-        "held": key.held,
-    })
-}
-
-fn unfinished(dropped: &Unfinished) -> Value {
-    json!({
-        "certificate": dropped.certificate,
-        "stage": dropped.stage.map(|stage| stage.as_str()),
-        "keys": dropped.keys,
-        "dropped": dropped.at,
-        "order": dropped.order,
-        "epochs": dropped.epochs,
-    })
-}
-
-pub(crate) fn epoch(epoch: &EpochReport) -> Value {
-    let (phase, since) = phase(epoch);
-    json!({
-        "epoch": epoch.number, "kms_key": epoch.kms_key, "began": epoch.began, "state": phase, "since": since,
-        "kms": kms(epoch.kms), "rings": epoch.rings, "register": epoch.register, "next": next(epoch.next),
-        "not_before": epoch.not_before,
-    })
-}
-
-/// Where an epoch stands, and since when.
-pub(crate) fn phase(epoch: &EpochReport) -> (&'static str, Timestamp) {
-    match epoch.phase {
-        EpochPhase::Current => ("current", epoch.began),
-        EpochPhase::Retired { at } => ("retired", at),
-        EpochPhase::Disabled { at } => ("disabled", at),
-        EpochPhase::PendingDeletion { scheduled_at, .. } => ("pending-deletion", scheduled_at),
-        EpochPhase::Gone { seen_at } => ("gone", seen_at),
-    }
-}
-
-pub(crate) fn kms(says: KmsSays) -> &'static str {
-    match says {
-        KmsSays::State(KeyState::Enabled) => "enabled",
-        KmsSays::State(KeyState::Disabled) => "disabled",
-        KmsSays::State(KeyState::PendingDeletion(_)) => "pending-deletion",
-        KmsSays::State(KeyState::Unavailable) => "unavailable",
-        KmsSays::Gone => "gone",
-        KmsSays::Nothing(_) => "unknown",
-    }
-}
-
-pub(crate) fn next(step: NextStep) -> &'static str {
-    match step {
-        NextStep::Rotate => "rotate",
-        NextStep::CompleteRotation => "complete-rotation",
-        NextStep::Disable => "disable",
-        NextStep::Schedule => "schedule",
-        NextStep::SeeGone => "see-gone",
-        NextStep::Look => "look",
-        NextStep::Nothing => "nothing",
-    }
-}
-
-/// Who is left behind.
-pub(crate) fn heads(left: &[LeftBehind]) -> Value {
-    let one = |LeftBehind { head, why }: &LeftBehind| {
-        let customer = if let Head::Ring(customer) = head { Some(customer) } else { None };
-        json!({ "customer": customer, "why": why.to_string() })
-    };
-    left.iter().map(one).collect()
-}
-
 /// A time to the second, as people read it.
 pub(crate) fn seconds(time: Timestamp) -> String {
     let text = time.to_string();
     match text.split_once('.') {
         Some((front, _)) => format!("{front}Z"),
         None => text,
+    }
+}
+
+/// A type through its text.
+mod as_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: FromStr,
+        T::Err: Display,
+        D: Deserializer<'de>,
+    {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The name of a blob, or none.
+mod a_name {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::envelope::BlobName;
+
+    pub(super) fn serialize<S: Serializer>(name: &Option<BlobName>, to: S) -> Result<S::Ok, S::Error> {
+        name.as_ref().map(BlobName::as_str).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<BlobName>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        // What it was is not repeated.
+        let named = text.map(|text| text.parse().map_err(|_| serde::de::Error::custom("no name of a blob")));
+        named.transpose()
     }
 }

@@ -19,6 +19,8 @@ pub mod cache;
 pub mod certificate;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
+mod client;
 pub mod codec;
 #[cfg(feature = "cli")]
 pub mod config;

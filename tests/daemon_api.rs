@@ -211,6 +211,7 @@ fn target(row: &Row, id: CustomerId) -> Option<Target> {
         Endpoint::RequestOrder | Endpoint::ApproveOrder | Endpoint::FindCustomer => None,
         Endpoint::ListOrders
         | Endpoint::ShowOrder
+        | Endpoint::ListPeople
         | Endpoint::ListCertificates
         | Endpoint::ShowCertificate => Some(Target::Covered),
         Endpoint::DraftOrder | Endpoint::QueryAudit => Some(customer),

@@ -50,6 +50,7 @@ const FLOORS: &[(&str, u8, u8)] = &[
     ("shred", 5, 5),
     ("bin", 6, 6),
     ("cli", 6, 6),
+    ("client", 6, 6),
     ("config", 6, 6),
     ("daemon", 6, 6),
     ("json", 6, 6),

@@ -18,7 +18,8 @@ use crate::access::{Principal, Purpose};
 use crate::config::Given;
 use crate::doctor::policy::Account;
 use crate::envelope::BlobName;
-use crate::id::{BlobId, CustomerId, Label};
+use crate::id::{BlobId, Label};
+use crate::once::OnceKey;
 use crate::order::NewPerson;
 use crate::retention::{Period, Window};
 use crate::ring::Tenancy;
@@ -86,6 +87,23 @@ pub(super) struct Global {
     /// Leave the publishing of the audit log to `audit maintain`
     #[arg(long, global = true, hide_short_help = true)]
     pub(super) no_publish: bool,
+    /// Ask a daemon, and open no store here: https://host:port, or unix:/path of its socket
+    /// [env: STRONGROOM_DAEMON]
+    #[arg(long, global = true, value_name = "URL")]
+    daemon: Option<String>,
+    /// The certificate that the daemon knows you by, PEM [env: STRONGROOM_CLIENT_CERTIFICATE]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    client_certificate: Option<PathBuf>,
+    /// Its private key, PEM, which only you can read [env: STRONGROOM_CLIENT_KEY]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    client_key: Option<PathBuf>,
+    /// The CA of the daemon's certificate, PEM. Those of the system are not asked
+    /// [env: STRONGROOM_CA]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    ca: Option<PathBuf>,
+    /// A bearer token for the daemon, read anew for each request [env: STRONGROOM_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    token_file: Option<PathBuf>,
     /// Who asks, for the audit log: unix:<uid>, service:<id> or person:<id>
     /// [env: STRONGROOM_PRINCIPAL] [default: unix:<your uid>]
     #[arg(long, global = true)]
@@ -137,7 +155,25 @@ impl Global {
             witnesses: self.ask_witness.clone(),
             principal: self.principal.clone(),
             purpose: self.purpose,
+            daemon: self.daemon.clone(),
+            client_certificate: self.client_certificate.clone(),
+            client_key: self.client_key.clone(),
+            ca: self.ca.clone(),
+            token_file: self.token_file.clone(),
         }
+    }
+
+    pub(super) fn principal(&self) -> Option<&Principal> {
+        self.principal.as_ref()
+    }
+
+    /// Whether an option says where a store is, or how it is opened.
+    pub(super) fn names_a_store(&self) -> bool {
+        let stores = [&self.store, &self.blobs_store, &self.keys_store, &self.audit_store, &self.log_key];
+        stores.into_iter().any(Option::is_some)
+            || self.local_kms.is_some()
+            || self.no_publish
+            || !self.ask_witness.is_empty()
     }
 }
 
@@ -227,7 +263,7 @@ pub(super) struct AccessTest {
     pub(super) what: crate::access::policy::Operation,
     /// To which customer, by id; without it, to the store
     #[arg(long, value_name = "ID")]
-    pub(super) customer: Option<CustomerId>,
+    pub(super) customer: Option<crate::id::CustomerId>,
     /// The customer's blobs hold no protected health information
     #[arg(long, requires = "customer")]
     pub(super) no_phi: bool,
@@ -397,6 +433,10 @@ pub(super) struct Put {
     /// Seal nothing unless the input has exactly this many bytes
     #[arg(long, value_name = "N")]
     pub(super) expect_bytes: Option<u64>,
+    /// Seal it once, however often this is run within 24 hours: a name for this very backup, of 1 to 64
+    /// visible ASCII characters. With a FILE, a connection to a daemon that breaks is then tried again
+    #[arg(long, value_name = "KEY")]
+    pub(super) once: Option<OnceKey>,
     /// Seal what PROGRAM prints, and nothing unless it ends with exit code 0
     #[arg(long, requires = "program")]
     pub(super) exec: bool,
@@ -702,6 +742,7 @@ mod tests {
             "put --customer acme --meta JANE FILE",
             "put --customer acme --retain-until JANE FILE",
             "put --customer acme --expect-bytes JANE FILE",
+            "put --customer acme --once JANE\u{e9} FILE",
             "put --customer acme --nmae=JANE FILE",
             "put --customer acme --suite JANE FILE",
             "get --customer acme JANE",

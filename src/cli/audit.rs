@@ -1,13 +1,14 @@
 //! `audit`: reading the log, in this store or by its audit storage alone.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::args::{Audit, OfLog, PublicKeyText, Tail, Which, Whose};
 use super::failure::Failure;
 use super::output::{Column, Output, seconds, table};
-use super::{Answer, Session, audit_only, publish};
+use super::session::Place;
+use super::{Answer, Session, Store, audit_only, publish};
 use crate::audit::log::LogReader;
-use crate::audit::operation::{Operation, Paired, Pairing};
+use crate::audit::operation::{Operation, OperationLine, Paired, Pairing};
 use crate::audit::query::{Cursor, Filter};
 use crate::config::Config;
 use crate::error::Error;
@@ -20,7 +21,7 @@ mod verify;
 mod view;
 
 /// What customers are called.
-type Labels = HashMap<CustomerId, Label>;
+type Labels = BTreeMap<CustomerId, Label>;
 
 /// Whether the audit storage is all that a command needs.
 pub(super) fn needs_no_session(command: &Audit, output: Output) -> bool {
@@ -45,7 +46,8 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
         Audit::Tail(command) => json_tail(&open(&command.log).await?, command.lines).await,
         Audit::Query(command) => {
             let filter = command.which.filter_of_id();
-            query::run(&open(&command.log).await?, &filter, &command, &Labels::new(), output).await
+            let (found, next) = query::read(&open(&command.log).await?, &filter, &command).await?;
+            Ok(query::page(&found, next, &Labels::new(), output))
         }
         Audit::Export(command) => {
             let filter = command.which.filter_of_id();
@@ -61,23 +63,29 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
     }
 }
 
-/// One that needs more.
+/// One that needs more, or that a daemon is asked.
 pub(super) async fn run(session: &Session, command: Audit) -> Answer {
     match command {
         Audit::Tail(command) => tail(session, &command).await,
-        Audit::Publish { restore } => publish::publish(session, restore).await,
-        Audit::Maintain => publish::maintain(session).await,
+        Audit::Publish { restore } => publish::publish(session.store()?, restore).await,
+        Audit::Maintain => publish::maintain(session.store()?).await,
         Audit::Query(command) => {
-            let reader = reader(session, command.log.key.as_ref())?;
             let filter = filter(session, &command.which).await?;
-            let labels = match session.output.json {
-                true => Labels::new(),
-                false => labels(session).await,
+            let (found, next) = match &session.place {
+                Place::Store(store) => {
+                    let reader = reader(store, command.log.key.as_ref())?;
+                    query::read(&reader, &filter, &command).await?
+                }
+                Place::Daemon(daemon) => {
+                    no_key(&command.log)?;
+                    daemon.query(&filter, command.after, command.limit.get()).await?
+                }
             };
-            query::run(&reader, &filter, &command, &labels, session.output).await
+            let labels = labels(session, &found).await;
+            Ok(query::page(&found, next, &labels, session.output))
         }
         Audit::Export(command) => {
-            let reader = reader(session, command.log.key.as_ref())?;
+            let reader = reader(session.store()?, command.log.key.as_ref())?;
             let filter = filter(session, &command.which).await?;
             export::run(&reader, &filter, &command, session.output).await
         }
@@ -104,14 +112,23 @@ impl Which {
     }
 }
 
+/// Refuses a key to check a daemon's answer with: there is no proof in it.
+pub(super) fn no_key(log: &OfLog) -> Result<(), Failure> {
+    match log.key {
+        None => Ok(()),
+        Some(_) => Err(Failure::usage("a daemon answers for its log: --key checks nothing of a list")
+            .hint("a certificate is checked with `certificate show ID --key` and `certificate verify`")),
+    }
+}
+
 /// The log of an open store.
-pub(super) fn reader(session: &Session, key: Option<&PublicKeyText>) -> Result<LogReader, Failure> {
-    let (store, authority) = (session.room.store_id(), session.room.log().authority());
+pub(super) fn reader(opened: &Store, key: Option<&PublicKeyText>) -> Result<LogReader, Failure> {
+    let (store, authority) = (opened.room.store_id(), opened.room.log().authority());
     if let Some(key) = key {
         audit_only::check_name(key, store)?;
         audit_only::check_key(key.public(), authority)?;
     }
-    Ok(LogReader::open(session.storages.audit.clone(), store, authority, audit_only::LIMIT))
+    Ok(LogReader::open(opened.storages.audit.clone(), store, authority, audit_only::LIMIT))
 }
 
 async fn filter(session: &Session, which: &Which) -> Result<Filter, Failure> {
@@ -130,18 +147,18 @@ pub(super) async fn customer(session: &Session, whose: &Whose) -> Result<Custome
 }
 
 /// The log has ids. Who may read rings sees labels, and anyone else the ids.
-async fn labels(session: &Session) -> Labels {
-    let infos = session.room.customers(&session.access).await.unwrap_or_default();
-    infos.into_iter().map(|info| (info.id, info.label)).collect()
+async fn labels(session: &Session, operations: &[OperationLine]) -> Labels {
+    match session.output.json {
+        true => Labels::new(),
+        false => session.labels(operations.iter().filter_map(|operation| operation.customer).collect()).await,
+    }
 }
 
 async fn tail(session: &Session, command: &Tail) -> Answer {
-    let reader = reader(session, command.log.key.as_ref())?;
+    let reader = reader(session.store()?, command.log.key.as_ref())?;
     let newest = newest(&reader, command.lines).await.map_err(|error| session.explain(error))?;
-    let labels = match newest.iter().any(|operation| operation.intent().customer.is_some()) {
-        true => labels(session).await,
-        false => Labels::new(),
-    };
+    let newest: Vec<OperationLine> = newest.iter().map(OperationLine::from).collect();
+    let labels = labels(session, &newest).await;
     Ok(operations_table(&newest, &labels))
 }
 
@@ -178,18 +195,18 @@ async fn newest(reader: &LogReader, count: usize) -> Result<Vec<Operation>, Erro
 }
 
 /// An operation a row.
-fn operations_table(operations: &[Operation], labels: &Labels) -> String {
+fn operations_table(operations: &[OperationLine], labels: &Labels) -> String {
     let rows = operations.iter().map(|operation| {
-        let (intent, outcome) = (operation.intent(), operation.outcome());
+        let outcome = operation.outcome.as_ref();
         let customer =
-            intent.customer.map(|id| labels.get(&id).map_or_else(|| id.to_string(), Label::to_string));
+            operation.customer.map(|id| labels.get(&id).map_or_else(|| id.to_string(), Label::to_string));
         vec![
-            seconds(operation.intent_entry().record.time),
-            intent.principal.to_string(),
-            intent.purpose.to_string(),
-            intent.action.code().to_owned(),
+            seconds(operation.time),
+            operation.principal.to_string(),
+            operation.purpose.to_string(),
+            operation.action.code().to_owned(),
             customer.unwrap_or_default(),
-            intent.blob.map(|blob| blob.to_string()).unwrap_or_default(),
+            operation.blob.map(|blob| blob.to_string()).unwrap_or_default(),
             outcome.map_or("(open)", |outcome| outcome.result.code()).to_owned(),
             outcome.and_then(|outcome| outcome.bytes).map(|bytes| bytes.to_string()).unwrap_or_default(),
         ]

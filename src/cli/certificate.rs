@@ -9,14 +9,16 @@ use super::args::{self, ListCertificates, PublicKeyText, ShowCertificate, Verify
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Column, Output, line, seconds, table};
+use super::session::Place;
 use super::{Answer, Session, audit, audit_only};
 use crate::audit::layout::{CertificateStage, Object};
 use crate::audit::log::LogReader;
 use crate::audit::papers;
-use crate::certificate::{Verified, verify};
+use crate::certificate::{Certificate, Verified, verify};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::id::{CertificateId, CustomerId};
+use crate::json;
 use crate::tlog::note::MAX_LEN;
 
 /// Whether the audit storage is all that a command needs, or not even that.
@@ -43,15 +45,55 @@ pub(super) async fn run_alone(config: &Config, command: args::Certificate, outpu
     }
 }
 
-/// One that needs more.
+/// One that needs more, or that a daemon is asked.
 pub(super) async fn run(session: &Session, command: args::Certificate) -> Answer {
-    let args::Certificate::List(ListCertificates { customer: Some(whose), log }) = command else {
+    match (&session.place, command) {
+        (Place::Store(store), args::Certificate::List(ListCertificates { customer: Some(whose), log })) => {
+            let reader = audit::reader(store, log.key.as_ref())?;
+            let customer = audit::customer(session, &whose).await?;
+            list(&reader, Some(customer), session.output).await
+        }
+        (Place::Daemon(daemon), args::Certificate::List(command)) => {
+            audit::no_key(&command.log)?;
+            let customer = match &command.customer {
+                Some(whose) => Some(audit::customer(session, whose).await?),
+                None => None,
+            };
+            let mut good = daemon.certificates(customer).await?;
+            good.sort_by_key(|certificate| certificate.issued);
+            Ok(listed(&good, &[], session.output))
+        }
+        (Place::Daemon(daemon), args::Certificate::Show(command)) => {
+            let note = daemon.certificate(command.id).await?;
+            given(note, &command, session.output)
+        }
         // Done without a session.
-        return Ok(String::new());
+        _ => Ok(String::new()),
+    }
+}
+
+/// A certificate that a daemon gave. It has verified the signature, and with the log's key we do too.
+fn given(note: String, command: &ShowCertificate, output: Output) -> Answer {
+    let (body, page) = match &command.log.key {
+        Some(key) => {
+            let Verified { body, page, .. } = verify(note.as_bytes(), &key.public(), &[], 0)?;
+            audit_only::check_name(key, body.store)?;
+            (body, page)
+        }
+        None => {
+            let certificate = Certificate::unverified(note.as_bytes())?;
+            (certificate.body().clone(), certificate.to_page())
+        }
     };
-    let reader = audit::reader(session, log.key.as_ref())?;
-    let customer = audit::customer(session, &whose).await?;
-    list(&reader, Some(customer), session.output).await
+    if body.certificate != command.id {
+        let sentence = "a certificate stands in the place of another";
+        return Err(Error::new(ErrorKind::Integrity, sentence).into());
+    }
+    Ok(match (command.note, output.json) {
+        (true, _) => note,
+        (false, true) => line(&json!(body)),
+        (false, false) => page,
+    })
 }
 
 async fn list(reader: &LogReader, customer: Option<CustomerId>, output: Output) -> Answer {
@@ -59,15 +101,15 @@ async fn list(reader: &LogReader, customer: Option<CustomerId>, output: Output) 
     for (id, stage) in papers::certificates(reader).await? {
         match read(reader, id, stage).await {
             Ok((verified, _)) if customer.is_none_or(|customer| customer == verified.body.customer) => {
-                good.push(verified);
+                good.push(json::Certificate::from(&verified.body));
             }
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Integrity => bad.push((id, error)),
             Err(error) => return Err(error.into()),
         }
     }
-    good.sort_by_key(|verified| verified.body.issued);
-    let text = if output.json { json_lines(&good, &bad) } else { rows(&good, &bad) };
+    good.sort_by_key(|certificate| certificate.issued);
+    let text = listed(&good, &bad, output);
     if bad.is_empty() {
         return Ok(text);
     }
@@ -77,18 +119,12 @@ async fn list(reader: &LogReader, customer: Option<CustomerId>, output: Output) 
         .hint("leave the storage as it is, and tell whoever answers for it"))
 }
 
-fn json_lines(good: &[Verified], bad: &[(CertificateId, Error)]) -> String {
-    let good = good.iter().map(|Verified { body, .. }| {
-        line(&json!({
-            "certificate": body.certificate,
-            "stage": body.stage,
-            "customer": body.customer,
-            "issued": body.issued,
-            "category": body.method.category,
-            "keys": body.scope.keys.len(),
-            "blobs": body.scope.blobs.certain,
-        }))
-    });
+fn listed(good: &[json::Certificate], bad: &[(CertificateId, Error)], output: Output) -> String {
+    if output.json { json_lines(good, bad) } else { rows(good, bad) }
+}
+
+fn json_lines(good: &[json::Certificate], bad: &[(CertificateId, Error)]) -> String {
+    let good = good.iter().map(|certificate| line(&json!(certificate)));
     let bad = bad.iter().map(|(id, error)| {
         let failure = json!({ "kind": error.kind().as_str(), "message": error.chain() });
         line(&json!({ "certificate": id, "error": failure }))
@@ -96,15 +132,15 @@ fn json_lines(good: &[Verified], bad: &[(CertificateId, Error)]) -> String {
     good.chain(bad).collect()
 }
 
-fn rows(good: &[Verified], bad: &[(CertificateId, Error)]) -> String {
-    let good = good.iter().map(|Verified { body, .. }| {
+fn rows(good: &[json::Certificate], bad: &[(CertificateId, Error)]) -> String {
+    let good = good.iter().map(|certificate| {
         vec![
-            body.certificate.to_string(),
-            body.stage.as_str().to_owned(),
-            body.customer.to_string(),
-            seconds(body.issued),
-            body.scope.keys.len().to_string(),
-            body.scope.blobs.certain.to_string(),
+            certificate.certificate.to_string(),
+            certificate.stage.as_str().to_owned(),
+            certificate.customer.to_string(),
+            seconds(certificate.issued),
+            certificate.keys.to_string(),
+            certificate.blobs.to_string(),
         ]
     });
     let bad = bad.iter().map(|(id, _)| {

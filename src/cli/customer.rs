@@ -6,7 +6,7 @@ use super::args;
 use super::output::{Column, line, pairs, table};
 use super::{Answer, Session};
 use crate::json;
-use crate::room::{CustomerInfo, NewCustomer};
+use crate::room::NewCustomer;
 
 pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
     let explain = |error| session.explain(error);
@@ -22,11 +22,11 @@ pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
                 phi: !command.no_phi,
                 tenancy: command.tenancy,
             };
-            let info = session.room.add_customer(&session.access, new).await.map_err(explain)?;
+            let info = session.add_customer(new).await.map_err(explain)?;
             Ok(one(session, &info))
         }
         args::Customer::List => {
-            let infos = session.room.customers(&session.access).await.map_err(explain)?;
+            let infos = session.customers().await.map_err(explain)?;
             Ok(all(session, &infos))
         }
         args::Customer::Show { label } => {
@@ -42,15 +42,15 @@ pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
     }
 }
 
-fn one(session: &Session, info: &CustomerInfo) -> String {
+fn one(session: &Session, info: &json::Customer) -> String {
     if session.output.json {
-        return line(&json::customer(info));
+        return line(&json!(info));
     }
     let rows = [
         ("label", info.label.to_string()),
-        ("id", info.id.to_string()),
+        ("id", info.customer.to_string()),
         ("KMS key", info.kms_key.to_string()),
-        ("retention", info.period.to_string()),
+        ("retention", info.retention.to_string()),
         ("window", info.window.to_string()),
         ("suite", info.suite.to_string()),
         ("strict", if info.strict { "yes" } else { "no" }.to_owned()),
@@ -62,15 +62,15 @@ fn one(session: &Session, info: &CustomerInfo) -> String {
     pairs(rows.map(|(name, value)| (name.to_owned(), value)))
 }
 
-fn all(session: &Session, infos: &[CustomerInfo]) -> String {
+fn all(session: &Session, infos: &[json::Customer]) -> String {
     if session.output.json {
-        return line(&json!({ "customers": infos.iter().map(json::customer).collect::<Vec<_>>() }));
+        return line(&json!({ "customers": infos }));
     }
     let rows = infos.iter().map(|info| {
         vec![
             info.label.to_string(),
-            info.id.to_string(),
-            info.period.to_string(),
+            info.customer.to_string(),
+            info.retention.to_string(),
             info.suite.to_string(),
             info.kms_key.to_string(),
         ]

@@ -10,38 +10,35 @@ use super::args::{Epoch, FinishEpochs, RotateEpoch};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Column, line, pairs, seconds, table};
-use super::{Answer, Session};
+use super::{Answer, Session, Store};
 use crate::error::ErrorKind;
-use crate::json::{epoch as report, heads, kms, next, phase};
+use crate::json::{Epochs, LeftBehind, Rotated, heads, kms};
 use crate::room::KeyChoice;
-use crate::shred::epoch::{EpochStatus, EpochStep, FinishOptions, LeftBehind, Rotated, StepTaken};
+use crate::shred::epoch::{EpochStep, FinishOptions, StepTaken};
 
 pub(super) async fn run(session: &Session, command: Epoch) -> Answer {
     match command {
         Epoch::Status => status(session).await,
         Epoch::Rotate(command) => rotate(session, command).await,
-        Epoch::Finish(command) => finish(session, &command).await,
+        Epoch::Finish(command) => finish(session.store()?, &command).await,
     }
 }
 
 async fn status(session: &Session) -> Answer {
-    let status = session.room.epoch_status(&session.access).await;
-    let EpochStatus { epochs, unreadable } = status.map_err(|error| session.explain(error))?;
+    let Epochs { epochs, unreadable } = session.epochs().await.map_err(|error| session.explain(error))?;
     if session.output.json {
-        let epochs: Vec<_> = epochs.iter().map(report).collect();
-        return Ok(line(&json!({ "epochs": epochs, "unreadable": heads(&unreadable) })));
+        return Ok(line(&json!({ "epochs": epochs, "unreadable": unreadable })));
     }
     let columns = ["EPOCH", "STATE", "SINCE", "KMS SAYS", "RINGS", "NEXT", "NOT BEFORE", "KMS KEY"];
     let columns = columns.map(|name| (name, if name == "RINGS" { Column::Number } else { Column::Whole }));
     let rows = epochs.iter().map(|epoch| {
-        let (phase, since) = phase(epoch);
         vec![
-            epoch.number.to_string(),
-            phase.to_owned(),
-            seconds(since),
-            kms(epoch.kms).to_owned(),
+            epoch.epoch.to_string(),
+            epoch.state.to_string(),
+            seconds(epoch.since),
+            epoch.kms.to_string(),
             epoch.rings.to_string(),
-            next(epoch.next).to_owned(),
+            epoch.next.to_string(),
             epoch.not_before.map_or_else(|| "-".to_owned(), seconds),
             epoch.kms_key.to_string(),
         ]
@@ -53,18 +50,12 @@ async fn rotate(session: &Session, command: RotateEpoch) -> Answer {
     let explain = |error| session.explain(error);
     let choice = match command.kms {
         Some(choice) => choice,
-        None => {
-            let register = session.room.register(&session.access).await.map_err(explain)?;
-            KeyChoice::New(register.newest_epoch().kms_key.provider().to_owned())
-        }
+        None => KeyChoice::New(session.epoch_provider().await.map_err(explain)?),
     };
-    let rotated = session.room.rotate_epoch(&session.access, choice).await.map_err(explain)?;
-    let Rotated { epoch, kms_key, resumed, reissued, retired, left_behind, vain, .. } = &rotated;
+    let rotated = session.rotate_epoch(choice).await.map_err(explain)?;
+    let Rotated { epoch, kms_key, reissued, retired, left_behind, vain, .. } = &rotated;
     let text = if session.output.json {
-        line(&json!({
-            "epoch": epoch, "kms_key": kms_key, "resumed": resumed, "reissued": reissued, "retired": retired,
-            "left_behind": heads(left_behind), "vain": vain,
-        }))
+        line(&json!(rotated))
     } else {
         let comes = match retired.is_empty() && !left_behind.is_empty() {
             true => "`epoch rotate` again, when those left behind can be read",
@@ -91,7 +82,7 @@ async fn rotate(session: &Session, command: RotateEpoch) -> Answer {
         .hint("see to what is named, then run `strongroom epoch rotate` again"))
 }
 
-async fn finish(session: &Session, command: &FinishEpochs) -> Answer {
+async fn finish(session: &Store, command: &FinishEpochs) -> Answer {
     let options = FinishOptions { watch: command.watch.0, days: command.days };
     let destroyers = session.keys.destroyers();
     let steps = session.room.finish_epochs(&session.access, &destroyers, options).await;
@@ -105,7 +96,7 @@ async fn finish(session: &Session, command: &FinishEpochs) -> Answer {
             Ok(taken) => {
                 text.push_str(&format!("epoch {epoch}: {}\n", sentence(&taken)));
                 if let StepTaken::LeftBehind { heads, .. } = &taken {
-                    text.push_str(&left(heads));
+                    text.push_str(&left(&heads.iter().map(LeftBehind::from).collect::<Vec<_>>()));
                 }
                 into(&mut object, &taken);
                 failure = failure.or_else(|| refused(&taken));
@@ -193,7 +184,7 @@ fn into(object: &mut Value, taken: &StepTaken) {
 }
 
 fn left(left: &[LeftBehind]) -> String {
-    left.iter().map(|LeftBehind { head, why }| format!("left behind: {head} {why}\n")).collect()
+    left.iter().map(|left| format!("left behind: {left}\n")).collect()
 }
 
 fn count(heads: usize) -> String {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::exit::Exit;
 use crate::error::{Error, ErrorKind};
-use crate::id::CertificateId;
+use crate::id::{CertificateId, RequestId};
 
 /// A failed command: what is said, and how the program ends.
 #[derive(Debug)]
@@ -16,12 +16,14 @@ pub(super) struct Failure {
     message: String,
     hint: Option<String>,
     certificate: Option<CertificateId>,
+    /// What a daemon calls the request.
+    request: Option<RequestId>,
 }
 
 impl Failure {
     /// A failure of the command line's own. The message holds no user text.
     pub(super) fn new(exit: Exit, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, exit, message: message.into(), hint: None, certificate: None }
+        Self { kind, exit, message: message.into(), hint: None, certificate: None, request: None }
     }
 
     /// A wrong use.
@@ -66,8 +68,8 @@ impl Failure {
         &self.message
     }
 
-    /// `{"kind", "message", "exit"}`, and `"hint"` and `"certificate"` where there
-    /// is one.
+    /// `{"kind", "message", "exit"}`, and `"hint"`, `"certificate"` and `"request"` where
+    /// there is one.
     pub(super) fn to_json(&self) -> Value {
         let mut value = json!({ "kind": self.kind, "message": self.message, "exit": self.exit.code() });
         if let Some(hint) = &self.hint {
@@ -75,6 +77,9 @@ impl Failure {
         }
         if let Some(certificate) = self.certificate {
             value["certificate"] = certificate.to_string().into();
+        }
+        if let Some(request) = self.request {
+            value["request"] = request.to_string().into();
         }
         value
     }
@@ -87,6 +92,9 @@ impl Failure {
         let mut text = format!("strongroom: {}\n", self.message);
         if let Some(hint) = &self.hint {
             text.push_str(&format!("hint: {hint}\n"));
+        }
+        if let Some(request) = self.request {
+            text.push_str(&format!("request: {request}\n"));
         }
         text
     }
@@ -126,6 +134,7 @@ impl From<Error> for Failure {
             message: one_line(&error.chain()),
             hint: hint.map(str::to_owned),
             certificate: error.certificate(),
+            request: error.request(),
         }
     }
 }

@@ -9,12 +9,14 @@ use serde_json::json;
 use super::args::{Get, OneBlob};
 use super::failure::Failure;
 use super::output::line;
+use super::session::Customer;
 use super::sink::Sink;
 use super::{Answer, Session};
+use crate::client::Download;
 use crate::envelope::BlobName;
 use crate::error::{Error, ErrorKind};
 use crate::id::BlobId;
-use crate::room::{ByteRange, Customer, Opened};
+use crate::room::ByteRange;
 
 pub(super) async fn run(session: &Session, command: Get) -> Answer {
     // Before anything is opened: what cannot be written is not read.
@@ -34,9 +36,8 @@ pub(super) async fn run(session: &Session, command: Get) -> Answer {
     let customer = session.customer(&command.customer.customer).await?;
     let explain = |error| session.explain(error);
     let opened = open(&customer, &command.blob, command.range.map(|range| range.0)).await.map_err(explain)?;
-    let (blob, range) = (opened.info().id, opened.range());
+    let Download { blob, range, mut pieces } = opened;
     let progress = session.output.progress(Some(range.end - range.start));
-    let mut pieces = opened.into_stream();
     let mut bytes = 0;
     while let Some(piece) = pieces.try_next().await.map_err(explain)? {
         bytes += u64::try_from(piece.len()).expect("a piece fits in memory");
@@ -51,16 +52,12 @@ pub(super) async fn run(session: &Session, command: Get) -> Answer {
     })
 }
 
-async fn open(customer: &Customer, which: &OneBlob, range: Option<ByteRange>) -> Result<Opened, Error> {
-    let open = async |customer: &Customer, blob| match range {
-        Some(range) => customer.open_range(blob, range).await,
-        None => customer.open(blob).await,
-    };
+async fn open(customer: &Customer, which: &OneBlob, range: Option<ByteRange>) -> Result<Download, Error> {
     match (&which.blob, &which.name) {
-        (Some(blob), _) => open(customer, *blob).await,
+        (Some(blob), _) => customer.open(*blob, range).await,
         (None, Some(name)) => {
             let customer = customer.only_named(name);
-            by_name(&customer, name, which.nth, async |blob| open(&customer, blob).await).await
+            by_name(&customer, name, which.nth, async |blob| customer.open(blob, range).await).await
         }
         (None, None) => Err(Error::new(ErrorKind::InvalidInput, "a blob id or --name is missing")),
     }
@@ -69,7 +66,7 @@ async fn open(customer: &Customer, which: &OneBlob, range: Option<ByteRange>) ->
 /// The newest blob of a name. It is looked at, so that it is one that is there.
 pub(super) async fn newest(customer: &Customer, name: &BlobName) -> Result<BlobId, Error> {
     let customer = customer.only_named(name);
-    by_name(&customer, name, 1, async |blob| customer.stat(blob).await.map(|info| info.id)).await
+    by_name(&customer, name, 1, async |blob| customer.stat(blob).await.map(|info| info.blob)).await
 }
 
 /// Does `work` on the `nth` newest blob of a name.

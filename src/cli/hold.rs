@@ -1,14 +1,15 @@
 //! `hold place`, `list` and `release`.
 
+use serde_json::json;
+
 use super::args::{self, PlaceHold, ReleaseHold};
 use super::failure::Failure;
 use super::output::{Column, line, seconds, table};
+use super::session::Customer;
 use super::{Answer, Session, get, order};
 use crate::error::{Error, ErrorKind};
 use crate::id::HoldId;
-use crate::json;
-use crate::ring::{Hold, HoldScope, HoldState};
-use crate::room::Customer;
+use crate::json::Hold;
 use crate::shred::HoldTarget;
 
 pub(super) async fn run(session: &Session, command: args::Hold) -> Answer {
@@ -39,11 +40,9 @@ async fn place(session: &Session, command: PlaceHold) -> Answer {
     };
     let placed = named.place_hold(target).await.map_err(explain)?;
     if session.output.json {
-        let mut value = json::hold(&placed.hold);
-        value["ring_version"] = placed.ring_version.into();
-        return Ok(line(&value));
+        return Ok(line(&json!(placed)));
     }
-    Ok(format!("{}  {} {}\n", placed.hold.id, scope(&placed.hold.scope), json::hold_state(&placed.hold)))
+    Ok(format!("{}  {} {}\n", placed.hold, scope(&placed), placed.state))
 }
 
 async fn release(session: &Session, command: ReleaseHold) -> Answer {
@@ -61,7 +60,7 @@ pub(super) async fn releasing(
     id: HoldId,
 ) -> Result<order::Wanted, Failure> {
     let holds = customer.holds().await.map_err(|error| session.explain(error))?;
-    match holds.iter().find(|hold| hold.id == id) {
+    match holds.iter().find(|hold| hold.hold == id) {
         Some(hold) if hold.is_live() => {
             Ok((crate::order::OrderKind::ReleaseHold { hold: id }, Some(customer.id())))
         }
@@ -72,25 +71,21 @@ pub(super) async fn releasing(
 }
 
 /// What it is on.
-pub(super) fn scope(scope: &HoldScope) -> String {
-    match scope {
-        HoldScope::Customer => "all".to_owned(),
-        HoldScope::Day(day) => day.to_string(),
-        HoldScope::Blob { blob, .. } => blob.to_string(),
+pub(super) fn scope(hold: &Hold) -> String {
+    match (hold.day, hold.blob) {
+        (Some(day), _) => day.to_string(),
+        (None, Some(blob)) => blob.to_string(),
+        (None, None) => "all".to_owned(),
     }
 }
 
 fn list(session: &Session, holds: &[Hold]) -> String {
     if session.output.json {
-        return holds.iter().map(|hold| line(&json::hold(hold))).collect();
+        return holds.iter().map(|hold| line(&json!(hold))).collect();
     }
     let rows = holds.iter().map(|hold| {
-        let released_by = match hold.state {
-            HoldState::Released { order, .. } => order.to_string(),
-            HoldState::Opening | HoldState::Complete => "-".to_owned(),
-        };
-        let state = json::hold_state(hold).to_owned();
-        vec![hold.id.to_string(), scope(&hold.scope), seconds(hold.placed), state, released_by]
+        let released_by = hold.released_by.map_or_else(|| "-".to_owned(), |order| order.to_string());
+        vec![hold.hold.to_string(), scope(hold), seconds(hold.placed), hold.state.to_string(), released_by]
     });
     table(&["HOLD", "ON", "PLACED", "STATE", "RELEASED BY ORDER"].map(|name| (name, Column::Whole)), rows)
 }

@@ -7,7 +7,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::keys::LocalKeys;
 use super::output::{Output, line};
-use super::{Session, explain, log_key, options};
+use super::{Store, explain, log_key, options};
 use crate::audit::layout::{FIRST_SHARD, verifier};
 use crate::config::Config;
 use crate::error::ErrorKind;
@@ -109,7 +109,7 @@ fn local_keys(config: &Config, output: Output) {
     ));
 }
 
-pub(super) fn answer(session: &Session) -> String {
+pub(super) fn answer(session: &Store) -> String {
     let (store, root) = (session.room.store_id(), &session.config.urls.root);
     let log_key = verifier(store, FIRST_SHARD, session.room.log().authority());
     if session.output.json {

@@ -1,6 +1,6 @@
 //! `ls` and `stat`.
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{TryStreamExt, stream};
 use serde_json::json;
 
 use super::args::{Ls, Stat};
@@ -8,40 +8,24 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::get::by_name;
 use super::output::{Column, line, pairs, seconds, table};
+use super::session::Row;
 use super::{Answer, Session};
 use crate::error::{Error, ErrorKind};
 use crate::id::BlobId;
-use crate::json;
-use crate::room::{BlobInfo, Listed};
-
-/// How many blobs are looked at at once.
-const LOOKING: usize = 16;
+use crate::json::{Blob, Listed, Plain};
 
 pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
     let customer = session.customer(&command.customer.customer).await?;
     let customer = command.name.as_ref().map_or_else(|| customer.clone(), |name| customer.only_named(name));
     let explain = |error| session.explain(error);
-    let listed = match &command.name {
-        None => customer.list(),
-        Some(name) => {
-            let found = customer.find(name).await.map_err(explain)?;
-            let listed = found.into_iter().map(|id| Ok(Listed { id, stored_bytes: 0, stored_at: None }));
-            stream::iter(listed).boxed()
-        }
+    let mut rows = match &command.name {
+        None if command.ids => return ids(session, customer.list()).await,
+        None => customer.rows(),
+        Some(name) => customer.rows_of(customer.find(name).await.map_err(explain)?),
     };
-    if command.ids && command.name.is_none() {
-        return ids(session, listed).await;
-    }
-    let mut rows = listed
-        .map(|listed| async {
-            let listed = listed?;
-            let info = customer.stat_listed(listed.id).await;
-            Ok::<_, Error>((listed, info))
-        })
-        .buffered(LOOKING);
     let (mut infos, mut failed, mut count) = (Vec::new(), None, 0_u64);
-    while let Some((listed, info)) = rows.try_next().await.map_err(explain)? {
-        let row = match info {
+    while let Some(Row { blob, stored_bytes, found }) = rows.try_next().await.map_err(explain)? {
+        let row = match found {
             // It was a name without its blob, or went away meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) if is_final(&error) => return Err(session.explain(error)),
@@ -50,23 +34,19 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
         };
         if session.output.json {
             let value = match &row {
-                Ok(_) if command.ids => json!({ "blob": listed.id }),
-                Ok(info) => json::blob(info),
-                Err(failure) if command.name.is_some() => {
-                    json!({ "blob": listed.id, "error": failure.to_json() })
-                }
-                Err(failure) => {
-                    json!({ "blob": listed.id, "stored_bytes": listed.stored_bytes, "error": failure.to_json() })
-                }
+                Ok(_) if command.ids => json!({ "blob": blob }),
+                Ok(info) => json!(info),
+                Err(failure) => match stored_bytes {
+                    None => json!({ "blob": blob, "error": failure.to_json() }),
+                    Some(bytes) => json!({ "blob": blob, "stored_bytes": bytes, "error": failure.to_json() }),
+                },
             };
             session.output.print_json(&value)?;
         } else if command.ids {
-            session.output.print(&format!("{}\n", listed.id))?;
+            session.output.print(&format!("{blob}\n"))?;
         } else {
-            infos.push((
-                listed.id,
-                row.as_ref().map(Clone::clone).map_err(|failure| failure.message().to_owned()),
-            ));
+            infos
+                .push((blob, row.as_ref().map(Clone::clone).map_err(|failure| failure.message().to_owned())));
         }
         if let Err(failure) = row {
             count += 1;
@@ -91,25 +71,23 @@ async fn ids(
 ) -> Answer {
     while let Some(listed) = listed.try_next().await.map_err(|error| session.explain(error))? {
         if session.output.json {
-            session.output.print_json(
-                &json!({ "blob": listed.id, "stored_bytes": listed.stored_bytes, "stored_at": listed.stored_at }),
-            )?;
+            session.output.print_json(&json!(listed))?;
         } else {
-            session.output.print(&format!("{}\n", listed.id))?;
+            session.output.print(&format!("{}\n", listed.blob))?;
         }
     }
     Ok(String::new())
 }
 
-fn listing(infos: &[(BlobId, Result<BlobInfo, String>)]) -> String {
+fn listing(infos: &[(BlobId, Result<Blob, String>)]) -> String {
     let rows = infos.iter().map(|(id, info)| match info {
         Ok(info) => vec![
             id.to_string(),
             info.bytes.to_string(),
             seconds(info.sealed_at),
             info.retain_until.to_string(),
-            info.metadata.content_type().unwrap_or_default().to_owned(),
-            info.metadata.name().map_or("", |name| name.as_str()).to_owned(),
+            info.content_type.as_ref().map(ToString::to_string).unwrap_or_default(),
+            info.name.as_ref().map_or("", |name| name.as_str()).to_owned(),
         ],
         Err(message) => {
             let mut row = vec![id.to_string()];
@@ -142,12 +120,12 @@ pub(super) async fn stat(session: &Session, command: Stat) -> Answer {
     };
     let info = info.map_err(|error| session.explain(error))?;
     if session.output.json {
-        return Ok(line(&json::blob(&info)));
+        return Ok(line(&json!(info)));
     }
     let mut rows = vec![
-        ("id".to_owned(), info.id.to_string()),
-        ("name".to_owned(), info.metadata.name().map_or("(none)", |name| name.as_str()).to_owned()),
-        ("content type".to_owned(), info.metadata.content_type().unwrap_or("(none)").to_owned()),
+        ("id".to_owned(), info.blob.to_string()),
+        ("name".to_owned(), info.name.as_ref().map_or("(none)", |name| name.as_str()).to_owned()),
+        ("content type".to_owned(), info.content_type.as_ref().map_or("(none)".to_owned(), Plain::to_string)),
         ("bytes".to_owned(), info.bytes.to_string()),
         ("stored bytes".to_owned(), info.stored_bytes.to_string()),
         ("sealed at".to_owned(), seconds(info.sealed_at)),
@@ -156,7 +134,7 @@ pub(super) async fn stat(session: &Session, command: Stat) -> Answer {
         ("suite".to_owned(), info.suite.to_string()),
         ("key".to_owned(), info.kek.to_string()),
     ];
-    rows.extend(info.metadata.pairs().map(|(key, value)| (format!("meta {key}"), value.to_owned())));
+    rows.extend(info.meta.iter().map(|(key, value)| (format!("meta {key}"), value.to_string())));
     Ok(pairs(rows))
 }
 

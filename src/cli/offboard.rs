@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::args::{Into, Offboard, OffboardDestroy, OffboardReturn};
 use super::failure::Failure;
 use super::output::{line, pairs, seconds};
-use super::{Answer, Session, log_key, options};
+use super::{Answer, Store, log_key, options};
 use crate::config::LogKey;
 use crate::id::Label;
 use crate::room::{Customer, Strongroom};
@@ -15,7 +15,7 @@ use crate::shred::offboard::{CustomerKeyEnd, Destination, OffboardStatus, Proof}
 use crate::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
 use crate::system::SystemClock;
 
-pub(super) async fn run(session: &Session, command: Offboard) -> Answer {
+pub(super) async fn run(session: &Store, command: Offboard) -> Answer {
     match command {
         Offboard::Status { label } => status(session, &label).await,
         Offboard::Return(command) => give_back(session, command).await,
@@ -30,7 +30,7 @@ pub(super) async fn run(session: &Session, command: Offboard) -> Answer {
     }
 }
 
-async fn status(session: &Session, label: &Label) -> Answer {
+async fn status(session: &Store, label: &Label) -> Answer {
     let customer = session.customer(label).await?.id();
     let status = session.room.offboard_status(&session.access, customer).await;
     let status = status.map_err(|error| session.explain(error))?;
@@ -68,7 +68,7 @@ fn told(status: &OffboardStatus) -> String {
     pairs(rows.map(|(name, value)| (name.to_owned(), value)))
 }
 
-async fn give_back(session: &Session, command: OffboardReturn) -> Answer {
+async fn give_back(session: &Store, command: OffboardReturn) -> Answer {
     let customer = session.customer(&command.label).await?.id();
     let (destination, own) = destination(session, command.to.to, &command.to.into, CreateRoot::Yes).await?;
     let returned = session.room.return_blobs(&session.access, customer, &destination).await;
@@ -95,7 +95,7 @@ async fn give_back(session: &Session, command: OffboardReturn) -> Answer {
     Ok(pairs(rows.map(|(name, value)| (name.to_owned(), value))))
 }
 
-async fn destroy(session: &Session, command: OffboardDestroy) -> Answer {
+async fn destroy(session: &Store, command: OffboardDestroy) -> Answer {
     let customer = session.customer(&command.label).await?.id();
     let opened = match command.to.to {
         Some(url) => Some(destination(session, url, &command.to.into, CreateRoot::No).await?),
@@ -118,7 +118,7 @@ async fn destroy(session: &Session, command: OffboardDestroy) -> Answer {
     })
 }
 
-async fn finish(session: &Session, label: &Label) -> Answer {
+async fn finish(session: &Store, label: &Label) -> Answer {
     let customer = session.customer(label).await?.id();
     let destroyers = session.keys.destroyers();
     let ends = session.room.finish_offboarding(&session.access, customer, &destroyers).await;
@@ -149,7 +149,7 @@ fn meaning(end: CustomerKeyEnd) -> String {
 /// Where blobs are returned to; with a store of the customer's own, that store, which is
 /// closed in the end.
 async fn destination(
-    session: &Session,
+    session: &Store,
     url: StorageUrl,
     into: &Into,
     create: CreateRoot,

@@ -18,8 +18,9 @@ use super::{Answer, Session, get, hold, key_file};
 use crate::access::Principal;
 use crate::error::{Error, ErrorKind};
 use crate::id::{CustomerId, OrderId};
+use crate::json::{Done, Executed};
 use crate::order::{Order, OrderKind, SignedOrder};
-use crate::shred::{Executed, OrderState};
+use crate::shred::OrderState;
 use crate::tlog::NamedKey;
 use crate::tlog::note::MAX_LEN;
 
@@ -77,14 +78,14 @@ pub(super) async fn request(
     (what, customer): Wanted,
 ) -> Answer {
     let person = signer.person.clone();
-    let drafted = session.room.draft_order(&session.access, what, customer, person, valid.0).await;
+    let drafted = session.draft_order((what, customer), person, valid.0).await;
     let order = drafted.map_err(|error| session.explain(error))?;
     let signed = order.sign(&signer.key).map_err(Error::from)?;
     hand_in(session, &signed).await
 }
 
 async fn hand_in(session: &Session, signed: &SignedOrder) -> Answer {
-    let asked = session.room.request_order(&session.access, signed).await;
+    let asked = session.request_order(signed).await;
     let id = asked.map_err(|error| not_registered(session, error))?;
     let order = signed.order();
     let approve = format!("strongroom order approve {id} --sign-with FILE");
@@ -112,19 +113,20 @@ async fn hand_in(session: &Session, signed: &SignedOrder) -> Answer {
 /// Approves an order, and does what it asks for.
 pub(super) async fn approve(session: &Session, command: &ApproveOrder) -> Answer {
     let signer = Signer::load(&command.key.file)?;
-    match session.room.approve_order(&session.access, command.id, &signer.key).await {
-        Ok(executed) => Ok(done(session.output, command.id, &executed)),
+    match session.approve_order(command.id, &signer.key).await {
+        Ok(executed) => Ok(done(session.output, &executed)),
         Err(error) => Err(not_done(session, command.id, error).await),
     }
 }
 
-fn done(output: Output, id: OrderId, executed: &Executed) -> String {
+fn done(output: Output, executed: &Executed) -> String {
     if output.json {
-        return line(&crate::json::executed(id, executed));
+        return line(&json!(executed));
     }
-    match executed {
-        Executed::Before => format!("{id}  was done before\n"),
-        Executed::Pended { keys, until, waiting_for } => {
+    let id = executed.order;
+    match &executed.what {
+        Done::Before => format!("{id}  was done before\n"),
+        Done::Pended { keys, until, waiting_for } => {
             let until = super::output::seconds(*until);
             let mut text = format!("{id}  keys in the window until {until}: {}\n", keys.len());
             keys.iter().for_each(|key| text.push_str(&format!("{key}\n")));
@@ -136,8 +138,10 @@ fn done(output: Output, id: OrderId, executed: &Executed) -> String {
             }
             text
         }
-        Executed::Ring(version) => format!("{id}  done: version {version} of the customer's ring\n"),
-        Executed::Register(version) => format!("{id}  done: version {version} of the store's register\n"),
+        Done::Ring { ring_version } => format!("{id}  done: version {ring_version} of the customer's ring\n"),
+        Done::Register { register_version } => {
+            format!("{id}  done: version {register_version} of the store's register\n")
+        }
     }
 }
 
@@ -147,7 +151,7 @@ async fn not_done(session: &Session, id: OrderId, error: Error) -> Failure {
     if !matches!(kind, ErrorKind::Denied | ErrorKind::NotFound) {
         return session.explain(error);
     }
-    let state = session.room.orders(&session.access).await.ok().and_then(|orders| {
+    let state = session.orders().await.ok().and_then(|orders| {
         let found = orders.into_iter().find(|order| order.signed.order().id == id)?;
         Some(found.state)
     });
@@ -176,7 +180,7 @@ async fn draft(session: &Session, command: DraftOrder) -> Answer {
         return Err(Failure::usage(message).hint("say it with --principal person:<id>"));
     }
     let (what, customer) = wanted(session, command.what).await?;
-    let drafted = session.room.draft_order(&session.access, what, customer, person, command.valid.0).await;
+    let drafted = session.draft_order((what, customer), person, command.valid.0).await;
     Ok(drafted.map_err(|error| session.explain(error))?.text())
 }
 
@@ -220,8 +224,8 @@ async fn submit(session: &Session, file: &Path) -> Answer {
     let mut signers = signatures.iter().filter_map(|signature| signature.name().as_str().parse().ok());
     // If there is nobody else, the order is refused, on the record.
     let approver = signers.find(|signer| signer != requester).unwrap_or_else(|| requester.clone());
-    match session.room.submit_approved(&session.access, &signed, approver).await {
-        Ok(executed) => Ok(done(session.output, id, &executed)),
+    match session.submit_approved(&signed, approver).await {
+        Ok(executed) => Ok(done(session.output, &executed)),
         Err(error) => Err(not_done(session, id, error).await),
     }
 }

@@ -3,7 +3,7 @@
 //! Keys are made where their owner is, and need no store: what is handed in is the
 //! public key.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::{Person, PersonFound, PersonKeygen};
 use super::failure::Failure;
@@ -12,7 +12,7 @@ use super::{Answer, Session, key_file};
 use crate::access::Principal;
 use crate::config::Config;
 use crate::error::Error;
-use crate::order::{self, People};
+use crate::json;
 use crate::system::SystemEntropy;
 use crate::tlog::{NamedKey, SecretKey};
 
@@ -37,27 +37,19 @@ pub(super) async fn run(session: &Session, command: Person) -> Answer {
     let explain = |error| session.explain(error);
     match command {
         Person::Found(PersonFound { people }) => {
-            let people = session.room.found_people(&session.access, &people).await.map_err(explain)?;
-            Ok(list(session.output, &people))
+            let store = session.store()?;
+            let people = store.room.found_people(&session.access, &people).await.map_err(explain)?;
+            Ok(list(session.output, &people.iter().map(json::Person::from).collect::<Vec<_>>()))
         }
-        Person::List => {
-            let register = session.room.register(&session.access).await.map_err(explain)?;
-            Ok(list(session.output, &register.people))
-        }
+        Person::List => Ok(list(session.output, &session.people().await.map_err(explain)?)),
         // Done before a session was opened.
         Person::Keygen(_) => Ok(String::new()),
     }
 }
 
-fn to_json(person: &order::Person) -> Value {
-    json!({
-        "principal": person.principal, "key": person.verifier(), "since": person.since, "until": person.until,
-    })
-}
-
-fn list(output: Output, people: &People) -> String {
+fn list(output: Output, people: &[json::Person]) -> String {
     if output.json {
-        return line(&json!({ "people": people.iter().map(to_json).collect::<Vec<_>>() }));
+        return line(&json!({ "people": people }));
     }
     let columns = ["PERSON", "SINCE", "UNTIL", "KEY"].map(|name| (name, Column::Whole));
     let rows = people.iter().map(|person| {
@@ -65,7 +57,7 @@ fn list(output: Output, people: &People) -> String {
             person.principal.to_string(),
             seconds(person.since),
             person.until.map_or_else(|| "-".to_owned(), seconds),
-            person.verifier().to_string(),
+            person.key.to_string(),
         ]
     });
     table(&columns, rows)

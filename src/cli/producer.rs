@@ -9,7 +9,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, IoSliceMut, Read};
+use std::io::{self, IoSliceMut, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -20,6 +20,7 @@ use indicatif::ProgressBar;
 
 use super::exit::Exit;
 use super::failure::Failure;
+use crate::client::Replay;
 
 /// An input that is checked at its end.
 pub(super) struct Input {
@@ -31,8 +32,8 @@ pub(super) struct Input {
 }
 
 enum From {
-    /// A regular file, and when it was last changed.
-    File(File, SystemTime),
+    /// A regular file, when it was last changed, and where reading it began.
+    File(File, SystemTime, u64),
     /// A pipe, a device, a socket.
     Stream(File),
     Program(ChildStdout, Running),
@@ -60,7 +61,7 @@ impl Input {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         let (from, expected) = match meta.is_file() {
-            true => (From::File(file, meta.modified()?), Some(meta.len().saturating_sub(position))),
+            true => (From::File(file, meta.modified()?, position), Some(meta.len().saturating_sub(position))),
             false => (From::Stream(file), None),
         };
         Ok(Self { from, expected, read: 0, progress: ProgressBar::hidden() })
@@ -130,7 +131,7 @@ impl Input {
     /// Whether the end can be believed.
     fn end(&self) -> io::Result<()> {
         match &self.from {
-            From::File(file, modified) => match file.metadata()?.modified()? == *modified {
+            From::File(file, modified, _) => match file.metadata()?.modified()? == *modified {
                 true => Ok(()),
                 false => {
                     Err(io::Error::new(io::ErrorKind::InvalidData, "the file was changed while it was read"))
@@ -150,10 +151,25 @@ impl Read for Input {
     /// As [`Read::read`]; an empty buffer would count as the end, and none is given.
     fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let bytes = match &mut self.from {
-            From::File(file, _) | From::Stream(file) => file.read_vectored(buffers)?,
+            From::File(file, ..) | From::Stream(file) => file.read_vectored(buffers)?,
             From::Program(output, _) => output.read_vectored(buffers)?,
         };
         self.count(bytes)
+    }
+}
+
+impl Replay for Input {
+    fn can_rewind(&self) -> bool {
+        matches!(self.from, From::File(..))
+    }
+
+    fn rewind(&mut self) -> io::Result<()> {
+        let From::File(file, _, began) = &mut self.from else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        file.seek(SeekFrom::Start(*began))?;
+        self.read = 0;
+        Ok(())
     }
 }
 
@@ -203,6 +219,7 @@ mod tests {
     fn program(script: &str) -> (io::Result<usize>, Vec<u8>) {
         let command = ["sh", "-c", script].map(OsString::from);
         let (mut input, _running) = Input::program(&command).unwrap();
+        assert!(!input.can_rewind() && input.rewind().is_err());
         let mut bytes = Vec::new();
         (input.read_to_end(&mut bytes), bytes)
     }
@@ -241,6 +258,15 @@ mod tests {
                 "" => assert_eq!(read.unwrap(), 6),
                 message => assert_eq!(read.unwrap_err().to_string(), message),
             }
+        }
+        std::fs::write(&path, "abcdef").unwrap();
+        let mut input = Input::file(&path).ok().unwrap();
+        for _ in 0..2 {
+            assert!(input.can_rewind());
+            let mut again = String::new();
+            input.read_to_string(&mut again).unwrap();
+            assert_eq!(again, "abcdef");
+            input.rewind().unwrap();
         }
         assert!(Input::file(dir.path()).is_err());
         std::fs::write(&path, "abcdef").unwrap();

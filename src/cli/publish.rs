@@ -6,11 +6,11 @@ use serde_json::json;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::line;
-use super::{Answer, Session};
+use super::{Answer, Store};
 use crate::audit::publish::Published;
 use crate::error::ErrorKind;
 
-pub(super) async fn publish(session: &Session, restore: bool) -> Answer {
+pub(super) async fn publish(session: &Store, restore: bool) -> Answer {
     if restore {
         session.room.restore_log().await.map_err(|error| session.explain(error))?;
     }
@@ -18,7 +18,7 @@ pub(super) async fn publish(session: &Session, restore: bool) -> Answer {
     report(session, &published)
 }
 
-pub(super) async fn maintain(session: &Session) -> Answer {
+pub(super) async fn maintain(session: &Store) -> Answer {
     let done = session.room.maintain_log().await.map_err(|error| session.explain(error))?;
     let unknown: u64 = done.settled.iter().map(|(_, settled)| settled.unknown).sum();
     let fenced: usize = done.settled.iter().map(|(_, settled)| settled.fenced.len()).sum();
@@ -34,7 +34,7 @@ pub(super) async fn maintain(session: &Session) -> Answer {
 }
 
 /// A line for each shard; an alarm of a witness is a failure.
-fn report(session: &Session, published: &[(u16, Published)]) -> Answer {
+fn report(session: &Store, published: &[(u16, Published)]) -> Answer {
     let mut text = String::new();
     for (shard, published) in published {
         let (tree, before) = (published.tree, published.before);
@@ -81,7 +81,7 @@ pub(super) fn without_alarm(published: &[(u16, Published)]) -> Result<(), Failur
 
 /// What a command does at its end. That it could not be published now is told
 /// and no failure: the records are durable. That the log is not what was written is one.
-pub(super) async fn at_the_end(session: &Session) -> Result<(), Failure> {
+pub(super) async fn at_the_end(session: &Store) -> Result<(), Failure> {
     let log = session.room.log();
     if !log.has_written() {
         return Ok(());

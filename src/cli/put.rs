@@ -9,9 +9,10 @@ use super::args::Put;
 use super::failure::Failure;
 use super::output::line;
 use super::producer::{Input, Running};
-use super::{Answer, Session};
+use super::session::Place;
+use super::{Answer, Session, Store};
+use crate::client::Upload;
 use crate::envelope::{Metadata, MetadataError};
-use crate::room::{SealOptions, Source};
 use crate::system::SystemClock;
 use crate::time::Clock;
 
@@ -19,30 +20,33 @@ use crate::time::Clock;
 const SWEEP_AFTER: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(session: &Session, command: Put) -> Answer {
-    let options = options(&command)?;
+    let mut what = what(&command)?;
     let customer = session.customer(&command.customer.customer).await?;
     // Held until the blob is sealed, so that no program outlives an abort.
     let (input, _running) = open(&command).await?;
     let input = input.expect(command.expect_bytes)?;
     let progress = session.output.progress(input.expected());
-    let source = Source::blocking(input.with_progress(progress.clone()));
-    let sweeper = sweep(session);
-    let sealed = customer.seal(source, options).await;
-    sweeper.abort();
+    what.expect_bytes = input.expected();
+    let sweeper = match &session.place {
+        Place::Store(store) => Some(sweep(store)),
+        Place::Daemon(_) => None,
+    };
+    let sealed = customer.seal(input.with_progress(progress.clone()), what).await;
+    if let Some(sweeper) = sweeper {
+        sweeper.abort();
+    }
     progress.finish_and_clear();
     let sealed = sealed.map_err(|error| session.explain(error))?;
     if session.output.json {
-        return Ok(line(&json!({
-            "blob": sealed.id,
-            "bytes": sealed.bytes,
-            "stored_bytes": sealed.stored_bytes,
-            "retain_until": sealed.retain_until,
-        })));
+        return Ok(line(&json!(sealed)));
     }
-    Ok(format!("{}\n", sealed.id))
+    if sealed.replayed {
+        session.output.note("it had been sealed before under this --once: nothing was stored");
+    }
+    Ok(format!("{}\n", sealed.blob))
 }
 
-fn options(command: &Put) -> Result<SealOptions, Failure> {
+fn what(command: &Put) -> Result<Upload, Failure> {
     let wrong = |error: MetadataError| Failure::usage(error.to_string());
     let mut metadata = Metadata::new();
     if let Some(name) = &command.name {
@@ -57,14 +61,13 @@ fn options(command: &Put) -> Result<SealOptions, Failure> {
         }
         metadata = metadata.with_pair(&pair.key, &pair.value).map_err(wrong)?;
     }
-    let mut options = SealOptions::new().metadata(metadata);
-    if let Some(suite) = command.suite {
-        options = options.suite(suite);
-    }
-    if let Some(day) = command.retain_until {
-        options = options.retain_until(day);
-    }
-    Ok(options)
+    Ok(Upload {
+        metadata,
+        suite: command.suite,
+        retain_until: command.retain_until,
+        expect_bytes: None,
+        once: command.once.clone(),
+    })
 }
 
 async fn open(command: &Put) -> Result<(Input, Option<Running>), Failure> {
@@ -82,8 +85,8 @@ async fn open(command: &Put) -> Result<(Input, Option<Running>), Failure> {
 
 /// Removes what killed programs left, beside a long `put`, which is the kind
 /// that leaves much. It walks the whole store: a short one does not wait for it.
-fn sweep(session: &Session) -> tokio::task::JoinHandle<()> {
-    let storages = session.storages.clone();
+fn sweep(store: &Store) -> tokio::task::JoinHandle<()> {
+    let storages = store.storages.clone();
     tokio::spawn(async move {
         tokio::time::sleep(SWEEP_AFTER).await;
         // If it fails, the next one tries again.

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::args::Rekey;
 use super::output::{Column, line, seconds, table};
-use super::{Answer, Session};
+use super::{Answer, Store};
 
-pub(super) async fn run(session: &Session, command: Rekey) -> Answer {
+pub(super) async fn run(session: &Store, command: Rekey) -> Answer {
     let customer = session.customer(&command.label).await?;
     let explain = |error| session.explain(error);
     let Some(choice) = command.kms else {

@@ -8,8 +8,8 @@ use super::get::by_name;
 use super::output::{Column, Output, line, pairs, seconds, table};
 use super::{Answer, Session};
 use crate::error::{Error, ErrorKind};
-use crate::json;
-use crate::ring::{Policy, RingRefusal};
+use crate::json::Policies;
+use crate::ring::RingRefusal;
 
 pub(super) async fn run(session: &Session, command: Retention) -> Answer {
     match command {
@@ -42,13 +42,13 @@ pub(super) fn shortening(session: &Session, error: Error) -> Failure {
 }
 
 /// The policy that applies, and all there were.
-fn all(output: Output, policies: &[Policy]) -> String {
+fn all(output: Output, policies: &Policies) -> String {
     if output.json {
-        return line(&json::policies(policies));
+        return line(&json!(policies));
     }
-    let now = policies.last().map(|policy| {
+    let now = policies.policy.as_ref().map(|policy| {
         [
-            ("retention".to_owned(), policy.period.to_string()),
+            ("retention".to_owned(), policy.retention.to_string()),
             ("window".to_owned(), policy.window.to_string()),
             ("since".to_owned(), seconds(policy.since)),
         ]
@@ -60,11 +60,11 @@ fn all(output: Output, policies: &[Policy]) -> String {
         ("WINDOW", Column::Whole),
         ("ORDER", Column::Whole),
     ];
-    let rows = policies.iter().map(|policy| {
+    let rows = policies.policies.iter().map(|policy| {
         vec![
             policy.number.to_string(),
             seconds(policy.since),
-            policy.period.to_string(),
+            policy.retention.to_string(),
             policy.window.to_string(),
             policy.order.map_or_else(|| "-".to_owned(), |order| order.to_string()),
         ]
@@ -85,12 +85,8 @@ async fn extend(session: &Session, command: Extend) -> Answer {
     };
     let extended = extended.map_err(|error| session.explain(error))?;
     if session.output.json {
-        return Ok(line(&json!({
-            "blob": extended.id,
-            "retain_until": extended.retain_until,
-            "changed": extended.changed,
-        })));
+        return Ok(line(&json!(extended)));
     }
     let text = if extended.changed { "kept until" } else { "was kept until" };
-    Ok(format!("{}  {text} {}\n", extended.id, extended.retain_until))
+    Ok(format!("{}  {text} {}\n", extended.blob, extended.retain_until))
 }

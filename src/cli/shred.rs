@@ -11,9 +11,9 @@ use super::output::{Column, Output, line, seconds, table};
 use super::{Answer, Session, order};
 use crate::error::{Error, ErrorKind};
 use crate::id::{CustomerId, Label};
-use crate::json;
-use crate::ring::EntryKind;
-use crate::shred::{CustomerPlan, KeyPlan, Remains, Swept};
+use crate::json::{KeyPlan, Swept};
+use crate::shred::{OrderStatus, Remains};
+use crate::time::Day;
 
 mod status;
 
@@ -38,8 +38,14 @@ pub(super) struct Labels(BTreeMap<CustomerId, Label>);
 
 impl Labels {
     pub(super) async fn of(session: &Session) -> Self {
-        let infos = session.room.customers(&session.access).await.unwrap_or_default();
-        Self(infos.into_iter().map(|info| (info.id, info.label)).collect())
+        let infos = session.customers().await.unwrap_or_default();
+        Self(infos.into_iter().map(|info| (info.customer, info.label)).collect())
+    }
+
+    /// Of those whom these orders are about.
+    pub(super) async fn of_orders(session: &Session, orders: &[OrderStatus]) -> Self {
+        let of = orders.iter().filter_map(|status| status.signed.order().customer);
+        Self(session.labels(of.collect()).await)
     }
 
     /// The label, or else the id.
@@ -62,7 +68,7 @@ async fn chosen(session: &Session, label: Option<&Label>) -> Result<BTreeSet<Cus
         return Ok(BTreeSet::from([session.customer(label).await?.id()]));
     }
     // One whose ring cannot be read is to be told of, and to stop no other.
-    session.room.customer_ids().await.map_err(|error| session.explain(error))
+    session.customer_ids().await.map_err(|error| session.explain(error))
 }
 
 /// The end of a command on several customers of which some failed: with the first.
@@ -74,24 +80,17 @@ fn end(failed: Vec<Failure>) -> Answer {
     }
 }
 
-/// The day of a key, or what else it is for.
-fn day(of: EntryKind) -> String {
-    let (kind, day) = json::kind(of);
-    day.map_or_else(|| kind.to_owned(), |day| day.to_string())
-}
-
 async fn plan(session: &Session, command: PlanShred) -> Answer {
-    let time =
-        session.room.destruction_time(&session.access).await.map_err(|error| session.explain(error))?;
+    let time = session.destruction_time().await.map_err(|error| session.explain(error))?;
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for customer in chosen(session, command.customer.as_ref()).await? {
-        match session.room.plan_customer(&session.access, customer, &time).await {
-            Ok(plan) if session.output.json => {
-                for key in &plan.keys {
-                    session.output.print_json(&json::key_plan(&plan, key))?;
+        match session.shred_plan(customer, time.as_ref()).await {
+            Ok(keys) if session.output.json => {
+                for key in &keys {
+                    session.output.print_json(&json!(key))?;
                 }
             }
-            Ok(plan) => rows.extend(plan.keys.iter().map(|key| plan_row(&plan, key))),
+            Ok(keys) => rows.extend(keys.iter().map(plan_row)),
             Err(error) => failed.push(told(session, customer, error)?),
         }
     }
@@ -122,26 +121,25 @@ fn told(session: &Session, customer: CustomerId, error: Error) -> Result<Failure
     Ok(failure)
 }
 
-fn plan_row(plan: &CustomerPlan, key: &KeyPlan) -> Vec<String> {
+fn plan_row(key: &KeyPlan) -> Vec<String> {
     vec![
-        plan.label.to_string(),
-        day(key.kind),
+        key.label.to_string(),
+        key.of.to_string(),
         key.key.to_string(),
-        key.scope.shredded.len().to_string(),
-        key.scope.uncertain.len().to_string(),
-        key.scope.surviving.len().to_string(),
-        key.scope.bytes.to_string(),
-        json::why(key),
+        key.blobs.to_string(),
+        key.uncertain.to_string(),
+        key.surviving.to_string(),
+        key.bytes.to_string(),
+        key.why.to_string(),
     ]
 }
 
 async fn sweep(session: &Session, command: &RunShred) -> Answer {
     let explain = |error| session.explain(error);
-    let sweep = session.room.sweep(&session.access).await.map_err(explain)?;
+    let (time, customers) = session.sweep().await.map_err(explain)?;
     let labels = Labels::of(session).await;
-    let (count, mut rows, mut removed, mut failed) =
-        (sweep.customers.len(), Vec::new(), Vec::new(), Vec::new());
-    for (customer, swept) in sweep.customers {
+    let (count, mut rows, mut removed, mut failed) = (customers.len(), Vec::new(), Vec::new(), Vec::new());
+    for (customer, swept) in customers {
         let swept = match swept {
             Ok(swept) => swept,
             Err(error) => {
@@ -150,7 +148,10 @@ async fn sweep(session: &Session, command: &RunShred) -> Answer {
             }
         };
         let remains = match command.delete_ciphertext {
-            true => Some(session.room.remove_remains(&session.access, customer).await),
+            true => {
+                let store = session.store()?;
+                Some(store.room.remove_remains(&session.access, customer).await)
+            }
             false => None,
         };
         let (remains, error) = match remains {
@@ -177,7 +178,7 @@ async fn sweep(session: &Session, command: &RunShred) -> Answer {
     }
     if !session.output.json {
         session.output.print(&swept_text(rows, removed))?;
-        session.output.note(&format!("customers: {count}; by the time {}", seconds(sweep.time.at())));
+        session.output.note(&format!("customers: {count}; by the time {}", seconds(time)));
     }
     end(failed)
 }
@@ -188,7 +189,8 @@ fn is_idle(swept: &Swept) -> bool {
 }
 
 fn swept_row(name: String, swept: &Swept) -> Vec<String> {
-    let certificates = swept.certificates.iter().map(|(id, stage)| format!("{id} ({})", stage.as_str()));
+    let certificates = swept.certificates.iter();
+    let certificates = certificates.map(|made| format!("{} ({})", made.certificate, made.stage.as_str()));
     let certificates = certificates.collect::<Vec<_>>().join(", ");
     let mut row = vec![name];
     row.extend(
@@ -230,18 +232,9 @@ fn swept_text(rows: Vec<Vec<String>>, removed: Vec<Vec<String>>) -> String {
 }
 
 fn swept_json((customer, labels): (CustomerId, &Labels), swept: &Swept, remains: Option<&Remains>) -> Value {
-    let certificates: Vec<Value> = (swept.certificates.iter())
-        .map(|(id, stage)| json!({ "certificate": id, "stage": stage.as_str() }))
-        .collect();
-    let mut value = json!({
-        "customer": customer,
-        "label": labels.0.get(&customer).map(Label::as_str),
-        "pended": swept.pended,
-        "dropped": swept.dropped,
-        "held": swept.held,
-        "waiting": swept.waiting,
-        "certificates": certificates,
-    });
+    let mut value = json!(swept);
+    value["customer"] = json!(customer);
+    value["label"] = json!(labels.0.get(&customer).map(Label::as_str));
     if let Some(Remains { days, purged }) = remains {
         value["removed"] = json!({
             "days": days,
@@ -262,16 +255,16 @@ async fn cancel(session: &Session, command: CancelShred) -> Answer {
     let mut keys = BTreeSet::from_iter(command.keys);
     if !command.days.is_empty() {
         let status = status::of_one(session, customer).await?;
-        let named = |kind| matches!(kind, EntryKind::Day(day) if command.days.contains(&day));
-        keys.extend(status.window.iter().filter(|key| named(key.kind)).map(|key| key.key));
+        let named = |day: Option<Day>| day.is_some_and(|day| command.days.contains(&day));
+        keys.extend(status.window.iter().filter(|key| named(key.of.day)).map(|key| key.key));
         if keys.is_empty() {
             let message = "there is no key of such a day in the window";
             return Err(Failure::from(Error::new(ErrorKind::NotFound, message))
                 .hint("`strongroom shred status` shows what is in the window"));
         }
     }
-    let ring = session.room.cancel_shred(&session.access, customer, &keys).await.map_err(explain)?;
-    Ok(cancelled(session.output, customer, ring.version, &keys))
+    let version = session.cancel_shred(customer, &keys).await.map_err(explain)?;
+    Ok(cancelled(session.output, customer, version, &keys))
 }
 
 fn cancelled(

@@ -10,11 +10,11 @@ use super::args::Verify;
 use super::failure::Failure;
 use super::list::{end, is_final, worse};
 use super::output::seconds;
+use super::session::{Customer, Place, Store};
 use super::{Answer, Session};
 use crate::drill::{Checked, Drill, DrillOptions, DrillState};
 use crate::error::{Error, ErrorKind};
 use crate::id::{BlobId, CustomerId};
-use crate::room::Customer;
 
 pub(super) async fn run(session: &Session, command: Verify) -> Answer {
     let customer = match &command.customer {
@@ -23,7 +23,12 @@ pub(super) async fn run(session: &Session, command: Verify) -> Answer {
     };
     match customer {
         Some(customer) if !command.all => some(session, &customer, command).await,
-        customer => all(session, customer.map(|customer| customer.id()), &command).await,
+        customer => match &session.place {
+            Place::Store(store) => {
+                all(session, store, customer.map(|customer| customer.id()), &command).await
+            }
+            Place::Daemon(_) => at_daemon(session, customer, &command).await,
+        },
     }
 }
 
@@ -83,7 +88,7 @@ async fn some(session: &Session, customer: &Customer, command: Verify) -> Answer
             Err(error) if error.kind() == ErrorKind::NotFound && !named => continue,
             Err(error) if is_final(&error) => return Err(explain(error)),
             result => {
-                print(session, &failures.line(session, blob, result.map(|info| info.bytes)))?;
+                print(session, &failures.line(session, blob, result))?;
                 seen = true;
             }
         }
@@ -94,8 +99,46 @@ async fn some(session: &Session, customer: &Customer, command: Verify) -> Answer
     failures.end()
 }
 
+/// All that a daemon lists of a customer, or of everybody. What its log says has to be there is
+/// held against that by its own schedule, and where its store is.
+async fn at_daemon(session: &Session, customer: Option<Customer>, command: &Verify) -> Answer {
+    if command.report.is_some() {
+        return Err(Failure::usage(
+            "a dated result is written where the store is: leave --report or --daemon out",
+        ));
+    }
+    let explain = |error| session.explain(error);
+    let customers = match customer {
+        Some(customer) => vec![customer],
+        None => session.every_customer().await.map_err(explain)?,
+    };
+    let mut failures = Failures::default();
+    for customer in &customers {
+        let mut checked = customer
+            .list()
+            .map(|listed| async move {
+                let blob = listed?.blob;
+                Ok::<_, Error>((blob, customer.verify(blob).await))
+            })
+            .buffered(command.jobs);
+        while let Some((blob, result)) = checked.try_next().await.map_err(explain)? {
+            match result {
+                // It went away meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if is_final(&error) => return Err(explain(error)),
+                result => {
+                    let (text, mut value) = failures.line(session, blob, result);
+                    value["customer"] = customer.id().to_string().into();
+                    print(session, &(text, value))?;
+                }
+            }
+        }
+    }
+    failures.end()
+}
+
 /// All of a customer's, or of everybody's.
-async fn all(session: &Session, customer: Option<CustomerId>, command: &Verify) -> Answer {
+async fn all(session: &Session, store: &Store, customer: Option<CustomerId>, command: &Verify) -> Answer {
     let only = customer.map(|customer| BTreeSet::from([customer]));
     let options = DrillOptions { only, jobs: command.jobs };
     let (mut failures, mut unprinted) = (Failures::default(), None);
@@ -117,7 +160,7 @@ async fn all(session: &Session, customer: Option<CustomerId>, command: &Verify) 
             Error::new(ErrorKind::Io, "standard output cannot be written")
         })
     };
-    let drill = session.room.drill(&session.access, &options, told).await;
+    let drill = store.room.drill(&session.access, &options, told).await;
     let drill = match (drill, unprinted) {
         (_, Some(failure)) => return Err(failure),
         (drill, None) => drill.map_err(|error| session.explain(error))?,

@@ -141,6 +141,7 @@ fn method(endpoint: Endpoint) -> MethodRouter<Arc<Shared>> {
         Endpoint::ListOrders => routing::get(destruction::orders),
         Endpoint::ShowOrder => routing::get(destruction::order),
         Endpoint::ApproveOrder => routing::post(destruction::approve),
+        Endpoint::ListPeople => routing::get(destruction::people),
         Endpoint::ListCertificates => routing::get(destruction::certificates),
         Endpoint::ShowCertificate => routing::get(destruction::certificate),
         Endpoint::QueryAudit => routing::post(audit::query),

@@ -121,6 +121,11 @@ fn own_parameters(endpoint: Endpoint) -> Vec<Value> {
                 json!({ "type": "string", "format": "date" }),
             ),
             header(
+                "Strongroom-Suite",
+                "another algorithm suite than the customer's",
+                json!({ "enum": crate::suite::Suite::ALL.map(crate::suite::Suite::as_str) }),
+            ),
+            header(
                 "Strongroom-Expect-Bytes",
                 "how many bytes have to come",
                 json!({ "type": "integer", "minimum": 0 }),
@@ -137,6 +142,7 @@ fn own_parameters(endpoint: Endpoint) -> Vec<Value> {
         Endpoint::ListBlobs => vec![
             in_query("limit", json!({ "type": "integer", "minimum": 1, "maximum": 1000 })),
             in_query("after", id_schema()),
+            in_query("ids", json!({ "type": "boolean" })),
         ],
         Endpoint::ListCertificates => vec![in_query("customer", id_schema())],
         _ => Vec::new(),
@@ -245,7 +251,7 @@ fn schemas() -> Value {
                 "rule": text(), "certificate": id_schema(),
             },
         },
-        "FindBlobs": object(&["name"], json!({ "name": text(), "limit": maybe(json!({ "type": "integer", "minimum": 0 })) })),
+        "FindBlobs": object(&["name"], json!({ "name": text(), "limit": maybe(json!({ "type": "integer", "minimum": 0 })), "ids": { "type": "boolean" } })),
         "Extension": object(&["until"], json!({ "until": day() })),
         "NewCustomer": object(&["label", "kms_key"], json!({
             "label": label(), "kms_key": kms_key(), "retention": maybe(period()), "window": maybe(window()),

@@ -20,7 +20,7 @@ pub(super) async fn make(session: &Session, command: &View) -> Answer {
     let mut sink = sink(&command.to)?;
     let explain = |error| session.explain(error);
     let customer = customer(session, &command.customer).await?;
-    let mut made = session.room.customer_view(customer).await.map_err(explain)?;
+    let mut made = session.store()?.room.customer_view(customer).await.map_err(explain)?;
     publish::without_alarm(&made.published)?;
     while let Some(piece) = made.pieces.try_next().await.map_err(explain)? {
         sink.write(piece).await?;

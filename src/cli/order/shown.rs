@@ -8,19 +8,19 @@ use super::super::output::{Column, line, pairs, seconds, table};
 use super::super::shred::Labels;
 use super::super::{Answer, Session};
 use crate::error::{Error, ErrorKind};
-use crate::json;
-use crate::order::{OrderKind, People, ReturnTo};
+use crate::json::{self, Person};
+use crate::order::{OrderKind, ReturnTo};
 use crate::shred::{OrderState, OrderStatus};
 use crate::tlog::VerifierKey;
 
 /// All orders, those that expire first at the top.
 pub(super) async fn list(session: &Session) -> Answer {
-    let mut orders = session.room.orders(&session.access).await.map_err(|error| session.explain(error))?;
+    let mut orders = session.orders().await.map_err(|error| session.explain(error))?;
     orders.sort_by_key(|order| order.signed.order().expires);
     if session.output.json {
         return Ok(orders.iter().map(|order| line(&json::order(order))).collect());
     }
-    Ok(rows(&orders, &Labels::of(session).await))
+    Ok(rows(&orders, &Labels::of_orders(session, &orders).await))
 }
 
 /// A table of orders.
@@ -49,7 +49,7 @@ pub(in crate::cli) fn rows(orders: &[OrderStatus], labels: &Labels) -> String {
 
 pub(super) async fn show(session: &Session, command: &ShowOrder) -> Answer {
     let explain = |error| session.explain(error);
-    let orders = session.room.orders(&session.access).await.map_err(explain)?;
+    let orders = session.orders().await.map_err(explain)?;
     let found = orders.into_iter().find(|order| order.signed.order().id == command.id);
     let missing = || {
         Failure::from(Error::new(ErrorKind::NotFound, "there is no such order"))
@@ -59,7 +59,7 @@ pub(super) async fn show(session: &Session, command: &ShowOrder) -> Answer {
     if command.note {
         return Ok(status.signed.note().to_string());
     }
-    let people = session.room.register(&session.access).await.map_err(explain)?.people;
+    let people = session.people().await.map_err(explain)?;
     let signatures = signatures(&status, &people);
     if session.output.json {
         let mut value = json::order(&status);
@@ -76,7 +76,8 @@ pub(super) async fn show(session: &Session, command: &ShowOrder) -> Answer {
         ("asks to", sentence(&order.what)),
     ];
     if let Some(customer) = order.customer {
-        told.push(("customer", Labels::of(session).await.in_full(customer)));
+        let labels = Labels::of_orders(session, std::slice::from_ref(&status)).await;
+        told.push(("customer", labels.in_full(customer)));
     }
     if let Some(ring) = order.ring {
         let hash = data_encoding::HEXLOWER.encode(&ring.sha256);
@@ -123,15 +124,12 @@ impl Standing {
 }
 
 /// Who signed, by the names of the signatures, held against the store's people.
-fn signatures(status: &OrderStatus, people: &People) -> Vec<(String, Standing)> {
+fn signatures(status: &OrderStatus, people: &[Person]) -> Vec<(String, Standing)> {
     let note = status.signed.note();
     let standing = |name: &str, id| {
-        let known = people.iter().find(|person| {
-            let verifier = person.verifier();
-            (verifier.name().as_str(), verifier.id()) == (name, id)
-        });
+        let known = people.iter().find(|person| (person.key.name().as_str(), person.key.id()) == (name, id));
         let Some(person) = known else { return Standing::Stranger };
-        match (note.verified_by(&person.verifier()), person.until) {
+        match (note.verified_by(&person.key), person.until) {
             (Ok(Some(_)), None) => Standing::Good,
             (Ok(Some(_)), Some(_)) => Standing::Left,
             _ => Standing::False,

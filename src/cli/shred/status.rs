@@ -8,16 +8,16 @@ use super::super::failure::Failure;
 use super::super::order::shown;
 use super::super::output::{Column, seconds, table};
 use super::super::{Answer, Session, hold};
-use super::{Labels, chosen, day, end, told};
+use super::{Labels, chosen, end, told};
 use crate::error::{Error, ErrorKind};
 use crate::id::{CustomerId, Label};
-use crate::json;
-use crate::shred::{InWindow, OrderState, OrderStatus, ShredStatus, Unfinished};
+use crate::json::{self, InWindow, ShredStatus, Unfinished};
+use crate::shred::{OrderState, OrderStatus};
 
 pub(super) async fn run(session: &Session, label: Option<&Label>) -> Answer {
     let explain = |error| session.explain(error);
     let customers = chosen(session, label).await?;
-    let found = session.room.shred_status(&session.access, &customers).await.map_err(explain)?;
+    let found = session.shred_status(&customers).await.map_err(explain)?;
     let (mut all, mut failed) = (Vec::new(), Vec::new());
     for (customer, status) in found {
         match status {
@@ -25,11 +25,11 @@ pub(super) async fn run(session: &Session, label: Option<&Label>) -> Answer {
             Err(error) => failed.push(told(session, customer, error)?),
         }
     }
-    let mut orders = session.room.orders(&session.access).await.map_err(explain)?;
+    let mut orders = session.orders().await.map_err(explain)?;
     orders.retain(|order| is_open(order) && (label.is_none() || of(order, &customers)));
     if session.output.json {
         session.output.print_json(&json!({
-            "customers": all.iter().map(json::shred_status).collect::<Vec<_>>(),
+            "customers": all,
             "orders": orders.iter().map(json::order).collect::<Vec<_>>(),
         }))?;
         return end(failed);
@@ -43,9 +43,10 @@ pub(super) async fn run(session: &Session, label: Option<&Label>) -> Answer {
 pub(super) async fn of_one(session: &Session, customer: CustomerId) -> Result<ShredStatus, Failure> {
     let explain = |error| session.explain(error);
     let asked = BTreeSet::from([customer]);
-    let mut found = session.room.shred_status(&session.access, &asked).await.map_err(explain)?;
+    let found = session.shred_status(&asked).await.map_err(explain)?;
+    let found = found.into_iter().find_map(|(id, status)| (id == customer).then_some(status));
     let missing = || Err(Error::new(ErrorKind::NotFound, "there is no such customer"));
-    found.remove(&customer).unwrap_or_else(missing).map_err(explain)
+    found.unwrap_or_else(missing).map_err(explain)
 }
 
 fn is_open(order: &OrderStatus) -> bool {
@@ -70,7 +71,7 @@ fn window(all: &[ShredStatus]) -> String {
         let held = if key.held { ", and held" } else { "" };
         vec![
             status.label.to_string(),
-            day(key.kind),
+            key.of.to_string(),
             key.key.to_string(),
             seconds(key.until),
             format!("{order}{held}"),
@@ -91,7 +92,7 @@ fn unfinished(all: &[ShredStatus]) -> String {
             status.label.to_string(),
             dropped.certificate.to_string(),
             dropped.stage.map_or("none yet", |stage| stage.as_str()).to_owned(),
-            seconds(dropped.at),
+            seconds(dropped.dropped),
             dropped.keys.len().to_string(),
             waits_for,
         ]
@@ -104,8 +105,8 @@ fn unfinished(all: &[ShredStatus]) -> String {
 fn holds(all: &[ShredStatus]) -> String {
     let rows = all.iter().flat_map(|status| {
         status.holds.iter().map(move |hold| {
-            let on = hold::scope(&hold.scope);
-            vec![status.label.to_string(), hold.id.to_string(), on, seconds(hold.placed)]
+            let on = hold::scope(hold);
+            vec![status.label.to_string(), hold.hold.to_string(), on, seconds(hold.placed)]
         })
     });
     part(["HELD", "HOLD", "ON", "PLACED"], rows.collect())
@@ -114,6 +115,6 @@ fn holds(all: &[ShredStatus]) -> String {
 async fn open(session: &Session, orders: &[OrderStatus]) -> String {
     match orders.is_empty() {
         true => String::new(),
-        false => shown::rows(orders, &Labels::of(session).await),
+        false => shown::rows(orders, &Labels::of_orders(session, orders).await),
     }
 }

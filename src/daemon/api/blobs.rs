@@ -1,5 +1,6 @@
 //! Blobs: sealing, opening, listing, and what is done with one.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +26,8 @@ use super::{Ask, header, id, json as read_json};
 use crate::envelope::{BlobName, Metadata};
 use crate::error::{Error, ErrorKind};
 use crate::id::{BlobId, CustomerId};
-use crate::json as shown;
-use crate::room::{BlobInfo, ByteRange, Customer, Opened, SealOptions, Source};
+use crate::json::{self as shown, Failed, Row};
+use crate::room::{BlobInfo, ByteRange, Customer, Listed, Opened, SealOptions, Source};
 use crate::time::Day;
 
 /// A blob's name, percent-encoded UTF-8.
@@ -37,6 +38,8 @@ pub(super) const META: HeaderName = HeaderName::from_static("strongroom-meta");
 pub(super) const RETAIN_UNTIL: HeaderName = HeaderName::from_static("strongroom-retain-until");
 /// How many bytes have to come, or nothing is stored.
 pub(super) const EXPECT_BYTES: HeaderName = HeaderName::from_static("strongroom-expect-bytes");
+/// Another algorithm suite than the customer's.
+pub(super) const SUITE: HeaderName = HeaderName::from_static("strongroom-suite");
 
 /// A key under which the same may be sent again for 24 hours, and is stored once.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -99,6 +102,9 @@ fn options(headers: &HeaderMap) -> Result<SealOptions, Problem> {
         metadata = metadata.with_pair(&key, &value).map_err(|error| Problem::invalid(error.to_string()))?;
     }
     let mut options = SealOptions::new().metadata(metadata);
+    if let Some(suite) = header(headers, &SUITE, "a suite")? {
+        options = options.suite(suite);
+    }
     if let Some(key) = header(headers, &IDEMPOTENCY_KEY, "1 to 64 visible characters")? {
         options = options.once(key);
     }
@@ -242,6 +248,9 @@ pub(super) async fn extend(
 pub(super) struct Page {
     limit: Option<usize>,
     after: Option<BlobId>,
+    /// Only ids and what the storage says: no blob is opened.
+    #[serde(default)]
+    ids: bool,
 }
 
 pub(super) async fn list(
@@ -250,24 +259,34 @@ pub(super) async fn list(
     page: Result<Query<Page>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let customer = ask.customer(Endpoint::ListBlobs, id(&customer, "customer")?).await?;
-    let Query(Page { limit, after }) =
-        page.map_err(|_| Problem::invalid("a page has a limit and the id of the blob that it comes after"))?;
+    let Query(Page { limit, after, ids }) = page.map_err(|_| {
+        Problem::invalid(
+            "a page has a limit, the id of the blob that it comes after, and whether it has ids only",
+        )
+    })?;
     let limit = limit.unwrap_or(PAGE_DEFAULT);
     if limit == 0 || limit > PAGE {
         return Err(Problem::invalid(format!("a page has 1 to {PAGE} rows")));
     }
-    let listed = customer.list().try_filter(|listed| {
-        let wanted = after.is_none_or(|after| listed.id > after);
-        std::future::ready(wanted)
-    });
-    let ids: Vec<BlobId> = listed.take(limit + 1).map_ok(|listed| listed.id).try_collect().await?;
-    let next = (ids.len() > limit).then(|| ids[limit - 1]);
+    let mut first = first(&customer, after, limit + 1).await?;
+    let more = first.len() > limit;
+    first.truncate(limit);
+    let next = first.last().filter(|_| more).map(|last| last.id);
+    if ids {
+        let listed =
+            |Listed { id: blob, stored_bytes, stored_at }| shown::Listed { blob, stored_bytes, stored_at };
+        let rows: Vec<shown::Listed> = first.into_iter().map(listed).collect();
+        return Ok(Json(json!({ "blobs": rows, "next": next })));
+    }
     let of = Arc::new(customer);
-    let rows: Vec<Value> = stream::iter(ids.into_iter().take(limit))
-        .map(|blob| {
+    let rows: Vec<Row> = stream::iter(first)
+        .map(|listed| {
             let customer = Arc::clone(&of);
             let ask = &ask;
-            async move { row(ask, customer.id(), blob, customer.stat_listed(blob).await) }
+            async move {
+                let info = customer.stat_listed(listed.id).await;
+                row(ask, customer.id(), (listed.id, Some(listed.stored_bytes)), info)
+            }
         })
         .buffered(TOGETHER)
         .collect()
@@ -275,13 +294,33 @@ pub(super) async fn list(
     Ok(Json(json!({ "blobs": rows, "next": next })))
 }
 
+/// The first `count` blobs behind `after`, by id. A storage lists them in no order.
+async fn first(customer: &Customer, after: Option<BlobId>, count: usize) -> Result<Vec<Listed>, Error> {
+    let mut first = BTreeMap::new();
+    let mut all = customer.list();
+    while let Some(listed) = all.try_next().await? {
+        if after.is_none_or(|after| listed.id > after) {
+            first.insert(listed.id, listed);
+            if first.len() > count {
+                first.pop_last();
+            }
+        }
+    }
+    Ok(first.into_values().collect())
+}
+
 /// A blob in a listing. One that cannot be opened hides no other.
-fn row(ask: &Ask, customer: CustomerId, blob: BlobId, info: Result<BlobInfo, Error>) -> Value {
+fn row(
+    ask: &Ask,
+    customer: CustomerId,
+    (blob, stored_bytes): (BlobId, Option<u64>),
+    info: Result<BlobInfo, Error>,
+) -> Row {
     match info {
-        Ok(info) => shown::blob(&info),
+        Ok(info) => Row::Blob(shown::Blob::from(&info)),
         Err(error) => {
             ask.observe(customer, &error);
-            json!({ "blob": blob, "error": { "code": error.kind().as_str(), "detail": error.to_string() } })
+            Row::Failed { blob, stored_bytes, error: Failed::from(&error) }
         }
     }
 }
@@ -291,6 +330,9 @@ fn row(ask: &Ask, customer: CustomerId, blob: BlobId, info: Result<BlobInfo, Err
 struct Find {
     name: String,
     limit: Option<usize>,
+    /// Only the ids of all: no blob is opened.
+    #[serde(default)]
+    ids: bool,
 }
 
 pub(super) async fn find(
@@ -300,16 +342,21 @@ pub(super) async fn find(
     body: Body,
 ) -> Result<Json<Value>, Problem> {
     let customer = ask.customer(Endpoint::FindBlobs, id(&customer, "customer")?).await?;
-    let Find { name, limit } = read_json(&headers, body).await?;
+    let Find { name, limit, ids } = read_json(&headers, body).await?;
     let name = name_of(&name)?;
-    let limit = limit.unwrap_or(PAGE_DEFAULT).min(PAGE);
+    let limit = limit.unwrap_or(if ids { usize::MAX } else { PAGE_DEFAULT });
     let found = customer.find(&name).await?;
+    if ids {
+        let found: Vec<BlobId> = found.into_iter().take(limit).collect();
+        return Ok(Json(json!({ "blobs": found })));
+    }
+    let limit = limit.min(PAGE);
     let named = Arc::new(customer.only_named(&name));
-    let rows: Vec<Value> = stream::iter(found.into_iter().take(limit))
+    let rows: Vec<Row> = stream::iter(found.into_iter().take(limit))
         .map(|blob| {
             let customer = Arc::clone(&named);
             let ask = &ask;
-            async move { row(ask, customer.id(), blob, customer.stat(blob).await) }
+            async move { row(ask, customer.id(), (blob, None), customer.stat(blob).await) }
         })
         .buffered(TOGETHER)
         .collect()

@@ -24,7 +24,7 @@ use crate::audit::layout::CertificateStage;
 use crate::audit::papers;
 use crate::error::{Error, ErrorKind};
 use crate::id::{CertificateId, CustomerId, KekId, OrderId};
-use crate::json as shown;
+use crate::json::{self as shown, Failed, SweptCustomer, SweptResult};
 use crate::order::{OrderKind, SignedOrder};
 use crate::room::KeyChoice;
 use crate::shred::{OrderStatus, Swept, VALIDITY};
@@ -46,8 +46,7 @@ pub(super) async fn plan(ask: Ask, Path(customer): Path<String>) -> Result<Json<
     let customer = ask.customer(Endpoint::ShredPlan, id(&customer, "customer")?).await?;
     let time = ask.room().destruction_time(customer.access()).await?;
     let plan = ask.room().plan_customer(customer.access(), customer.id(), &time).await?;
-    let keys: Vec<Value> = plan.keys.iter().map(|key| shown::key_plan(&plan, key)).collect();
-    Ok(Json(json!({ "time": time.at(), "keys": keys })))
+    Ok(Json(json!({ "time": time.at(), "keys": shown::KeyPlan::all(&plan) })))
 }
 
 #[derive(Deserialize)]
@@ -71,33 +70,15 @@ pub(super) async fn cancel(
 pub(super) async fn run(ask: Ask) -> Result<Json<Value>, Problem> {
     let access = ask.store(Endpoint::ShredRun).await?;
     let sweep = ask.room().sweep(&access).await?;
-    let customers = sweep.customers.into_iter().map(|(customer, swept)| {
-        let swept = swept.inspect_err(|error| ask.observe(customer, error));
-        swept_row(customer, swept)
-    });
-    Ok(Json(json!({ "time": sweep.time.at(), "customers": customers.collect::<Vec<_>>() })))
-}
-
-fn swept_row(customer: CustomerId, swept: Result<Swept, Error>) -> Value {
-    match swept {
-        Ok(swept) => {
-            let certificates = swept.certificates.iter();
-            let certificates: Vec<Value> = certificates
-                .map(|(id, stage)| json!({ "certificate": id, "stage": stage.as_str() }))
-                .collect();
-            json!({
-                "customer": customer,
-                "pended": swept.pended,
-                "dropped": swept.dropped,
-                "held": swept.held,
-                "waiting": swept.waiting,
-                "certificates": certificates,
-            })
-        }
-        Err(error) => {
-            json!({ "customer": customer, "error": { "code": error.kind().as_str(), "detail": error.to_string() } })
-        }
-    }
+    let row = |(customer, swept): (CustomerId, Result<Swept, Error>)| {
+        let result = match swept.inspect_err(|error| ask.observe(customer, error)) {
+            Ok(swept) => SweptResult::Swept(swept.into()),
+            Err(error) => SweptResult::Failed { error: Failed::from(&error) },
+        };
+        SweptCustomer { customer, result }
+    };
+    let customers: Vec<SweptCustomer> = sweep.customers.into_iter().map(row).collect();
+    Ok(Json(json!({ "time": sweep.time.at(), "customers": customers })))
 }
 
 #[derive(Deserialize)]
@@ -127,8 +108,20 @@ pub(super) async fn request(ask: Ask, body: Body) -> Result<Response, Problem> {
 pub(super) async fn orders(ask: Ask) -> Result<Json<Value>, Problem> {
     let access = ask.store_in_part(Endpoint::ListOrders).await?;
     let orders = ask.room().orders(&access).await?;
-    let seen = orders.iter().filter(|order| is_seen(&ask, order)).map(shown::order);
+    let row = |order: &OrderStatus| {
+        let mut row = shown::order(order);
+        // As it was signed: what is above it can be checked.
+        row["note"] = order.signed.note().to_string().into();
+        row
+    };
+    let seen = orders.iter().filter(|order| is_seen(&ask, order)).map(row);
     Ok(Json(json!({ "orders": seen.collect::<Vec<_>>() })))
+}
+
+pub(super) async fn people(ask: Ask) -> Result<Json<Value>, Problem> {
+    let access = ask.store_in_part(Endpoint::ListPeople).await?;
+    let register = ask.room().register(&access).await?;
+    Ok(Json(json!({ "people": register.people.iter().map(shown::Person::from).collect::<Vec<_>>() })))
 }
 
 fn is_seen(ask: &Ask, order: &OrderStatus) -> bool {
@@ -151,11 +144,10 @@ pub(super) async fn approve(ask: Ask, Path(order): Path<String>, body: Body) -> 
         return Err(Problem::invalid("the signed order is another one than that of the path"));
     }
     let access = about(&ask, Endpoint::ApproveOrder, signed.order().customer).await?;
-    let requester = signed.order().requested_by.to_string();
-    let mut others = signed.note().signatures().iter().map(|line| line.name().as_str());
-    let approver = others.find(|name| **name != requester).and_then(|name| name.parse().ok());
-    let approver =
-        approver.ok_or_else(|| Problem::invalid("nobody but its requester has signed the order"))?;
+    let requester = &signed.order().requested_by;
+    let mut signers = signed.note().signatures().iter().filter_map(|line| line.name().as_str().parse().ok());
+    // If there is nobody else, the order is refused, on the record.
+    let approver = signers.find(|signer| signer != requester).unwrap_or_else(|| requester.clone());
     let executed = ask.room().submit_approved(&access, &signed, approver).await?;
     Ok(Json(shown::executed(order, &executed)))
 }
@@ -198,15 +190,7 @@ pub(super) async fn certificates(
         let Some(certificate) = ask.room().certificate(id, stage).await? else { continue };
         let body = certificate.body();
         if ask.covers(body.customer) && customer.is_none_or(|customer| customer == body.customer) {
-            found.push(json!({
-                "certificate": body.certificate,
-                "stage": body.stage,
-                "customer": body.customer,
-                "issued": body.issued,
-                "category": body.method.category,
-                "keys": body.scope.keys.len(),
-                "blobs": body.scope.blobs.certain,
-            }));
+            found.push(shown::Certificate::from(body));
         }
     }
     Ok(Json(json!({ "certificates": found })))
@@ -234,8 +218,7 @@ pub(super) async fn certificate(ask: Ask, Path(certificate): Path<String>) -> Re
 pub(super) async fn epochs(ask: Ask) -> Result<Json<Value>, Problem> {
     let access = ask.store(Endpoint::ListEpochs).await?;
     let status = ask.room().epoch_status(&access).await?;
-    let epochs: Vec<Value> = status.epochs.iter().map(shown::epoch).collect();
-    Ok(Json(json!({ "epochs": epochs, "unreadable": shown::heads(&status.unreadable) })))
+    Ok(Json(json!(shown::Epochs::from(status))))
 }
 
 #[derive(Deserialize)]
@@ -249,12 +232,5 @@ pub(super) async fn rotate(ask: Ask, headers: HeaderMap, body: Body) -> Result<J
     let Rotate { kms_key } = read_json(&headers, body).await?;
     let choice: KeyChoice = kms_key.parse().map_err(|_| Problem::invalid("the KMS key cannot be used"))?;
     let rotated = ask.room().rotate_epoch(&access, choice).await?;
-    Ok(Json(json!({
-        "epoch": rotated.epoch,
-        "kms_key": rotated.kms_key,
-        "resumed": rotated.resumed,
-        "reissued": rotated.reissued,
-        "retired": rotated.retired,
-        "left_behind": shown::heads(&rotated.left_behind),
-    })))
+    Ok(Json(json!(shown::Rotated::from(rotated))))
 }

@@ -1,0 +1,198 @@
+//! What a daemon is asked about its store: customers, destruction, epochs, certificates, the
+//! audit log.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::ask::Question;
+use super::customer::RemoteCustomer;
+use super::{Client, nonsense};
+use crate::audit::operation::OperationLine;
+use crate::audit::query::{Cursor, Filter, OutcomeFilter};
+use crate::error::{Error, Result};
+use crate::id::{CertificateId, CustomerId, KekId, Label};
+use crate::json::{
+    Certificate, Customer, Epochs, KeyPlan, Person, Rotated, ShredStatus, Swept, SweptCustomer, SweptResult,
+};
+use crate::room::{KeyChoice, NewCustomer};
+use crate::suite::Suite;
+use crate::time::Timestamp;
+
+/// How many operations a page of the audit log has at most.
+const PAGE: usize = 1000;
+
+#[derive(Deserialize)]
+struct FoundCustomer {
+    customer: CustomerId,
+}
+
+#[derive(Deserialize)]
+struct Customers {
+    customers: Vec<Customer>,
+}
+
+#[derive(Deserialize)]
+struct Plan {
+    keys: Vec<KeyPlan>,
+}
+
+#[derive(Deserialize)]
+struct Cancelled {
+    ring_version: u64,
+}
+
+#[derive(Deserialize)]
+struct Sweep {
+    time: Timestamp,
+    customers: Vec<SweptCustomer>,
+}
+
+#[derive(Deserialize)]
+struct People {
+    people: Vec<Person>,
+}
+
+#[derive(Deserialize)]
+struct Certificates {
+    certificates: Vec<Certificate>,
+}
+
+#[derive(Deserialize)]
+struct Operations {
+    operations: Vec<OperationLine>,
+    next: Option<String>,
+}
+
+impl Client {
+    /// The customer of a label. The label is in no URL.
+    pub(crate) async fn customer(&self, label: &Label) -> Result<RemoteCustomer> {
+        let question = Question::look("/v1/customers/find", &json!({ "label": label.as_str() }));
+        let FoundCustomer { customer } = self.json(&question).await?;
+        Ok(RemoteCustomer::new(self.clone(), customer))
+    }
+
+    /// The customer of an id, if there is one.
+    pub(crate) fn customer_by_id(&self, customer: CustomerId) -> RemoteCustomer {
+        RemoteCustomer::new(self.clone(), customer)
+    }
+
+    pub(crate) async fn customers(&self) -> Result<Vec<Customer>> {
+        let Customers { customers } = self.json(&Question::get("/v1/customers")).await?;
+        Ok(customers)
+    }
+
+    pub(crate) async fn add_customer(&self, new: &NewCustomer) -> Result<Customer> {
+        let body = json!({
+            "label": new.label.as_str(),
+            "kms_key": text(&new.kms_key),
+            "retention": new.period.to_string(),
+            "window": new.window.to_string(),
+            "suite": Suite::as_str(new.suite),
+            "strict": new.strict,
+            "phi": new.phi,
+            "tenancy": new.tenancy.as_str(),
+        });
+        self.json(&Question::post("/v1/customers", &body)).await
+    }
+
+    pub(crate) async fn shred_status(&self, customer: CustomerId) -> Result<ShredStatus> {
+        self.json(&Question::get(format!("/v1/customers/{customer}/shreds"))).await
+    }
+
+    pub(crate) async fn shred_plan(&self, customer: CustomerId) -> Result<Vec<KeyPlan>> {
+        let Plan { keys } =
+            self.json(&Question::get(format!("/v1/customers/{customer}/shreds/plan"))).await?;
+        Ok(keys)
+    }
+
+    /// The version of the ring in which the keys are out of the window.
+    pub(crate) async fn cancel_shred(&self, customer: CustomerId, keys: &BTreeSet<KekId>) -> Result<u64> {
+        let path = format!("/v1/customers/{customer}/shreds/cancellation");
+        let Cancelled { ring_version } = self.json(&Question::post(path, &json!({ "keys": keys }))).await?;
+        Ok(ring_version)
+    }
+
+    /// Does all that is due: the time that it went by, and what became of each customer.
+    pub(crate) async fn sweep(&self) -> Result<(Timestamp, Vec<(CustomerId, Result<Swept>)>)> {
+        let Sweep { time, customers } = self.json(&Question::post("/v1/shreds/run", &json!({}))).await?;
+        let result = |SweptCustomer { customer, result }| match result {
+            SweptResult::Swept(swept) => (customer, Ok(swept)),
+            SweptResult::Failed { error } => (customer, Err(Error::from(error))),
+        };
+        Ok((time, customers.into_iter().map(result).collect()))
+    }
+
+    pub(crate) async fn people(&self) -> Result<Vec<Person>> {
+        let People { people } = self.json(&Question::get("/v1/people")).await?;
+        Ok(people)
+    }
+
+    pub(crate) async fn epochs(&self) -> Result<Epochs> {
+        self.json(&Question::get("/v1/epochs")).await
+    }
+
+    pub(crate) async fn rotate_epoch(&self, choice: &KeyChoice) -> Result<Rotated> {
+        self.json(&Question::post("/v1/epochs", &json!({ "kms_key": text(choice) }))).await
+    }
+
+    /// The certificates of one customer, or of all whom the asker is there for.
+    pub(crate) async fn certificates(&self, customer: Option<CustomerId>) -> Result<Vec<Certificate>> {
+        let path = match customer {
+            Some(customer) => format!("/v1/certificates?customer={customer}"),
+            None => "/v1/certificates".to_owned(),
+        };
+        let Certificates { certificates } = self.json(&Question::get(path)).await?;
+        Ok(certificates)
+    }
+
+    /// A certificate as it is signed, in its newest stage. What it says is for the caller to
+    /// verify.
+    pub(crate) async fn certificate(&self, certificate: CertificateId) -> Result<String> {
+        self.text(&Question::get(format!("/v1/certificates/{certificate}"))).await
+    }
+
+    /// At most `limit` operations of the log behind `after`, and where there is more, where to go
+    /// on.
+    pub(crate) async fn query(
+        &self,
+        filter: &Filter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<(Vec<OperationLine>, Option<Cursor>)> {
+        let (mut found, mut after) = (Vec::new(), after);
+        loop {
+            let page = (limit - found.len()).min(PAGE);
+            let Filter { customer, principal, blob, action, outcome, purpose, from, until, request } = filter;
+            let outcome = outcome.map(|outcome| match outcome {
+                OutcomeFilter::Open => "open",
+                OutcomeFilter::Ended(result) => result.code(),
+            });
+            let body = json!({
+                "customer": customer, "principal": principal, "blob": blob, "action": action, "outcome": outcome,
+                "purpose": purpose, "from": from, "until": until, "request": request,
+                "after": after.map(|after| after.to_string()), "limit": page,
+            });
+            let Operations { operations, next } =
+                self.json(&Question::look("/v1/audit/query", &body)).await?;
+            let next = next.map(|next| next.parse::<Cursor>().map_err(|_| nonsense())).transpose()?;
+            if operations.len() > page || (next.is_some() && (operations.is_empty() || next <= after)) {
+                return Err(nonsense());
+            }
+            found.extend(operations);
+            after = next;
+            if after.is_none() || found.len() >= limit {
+                return Ok((found, after));
+            }
+        }
+    }
+}
+
+/// A KMS key, or a new one of a provider, as it is written.
+fn text(choice: &KeyChoice) -> String {
+    match choice {
+        KeyChoice::New(provider) => provider.clone(),
+        KeyChoice::Existing(key) => key.to_string(),
+    }
+}
