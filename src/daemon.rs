@@ -12,6 +12,7 @@ pub mod config;
 pub mod directory;
 pub mod endpoints;
 pub mod gate;
+pub mod limits;
 pub mod listen;
 pub mod oidc;
 pub mod openapi;

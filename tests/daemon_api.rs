@@ -19,6 +19,7 @@ use strongroom::access::{Access, Origin, Principal, Purpose};
 use strongroom::audit::{Action, Event, OutcomeResult};
 use strongroom::daemon::api::{Caller, Figures, REQUEST_ID, Shared, router};
 use strongroom::daemon::endpoints::{Endpoint, Row, TABLE};
+use strongroom::daemon::limits::{Allowance, Limiter};
 use strongroom::daemon::openapi;
 use strongroom::id::{CustomerId, RequestId};
 use strongroom::kms::KmsRegistry;
@@ -29,6 +30,15 @@ use strongroom::time::{Clock, Day};
 use tower::ServiceExt;
 
 const FROM: Origin = Origin::Address(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
+
+/// No limit: the clock stands still, and every endpoint is asked as every role. Limits have
+/// tests of their own.
+const BOUNDLESS: Allowance = Allowance {
+    requests_per_second: 1_000_000,
+    burst: 1_000_000,
+    concurrent_per_principal: 1_000,
+    concurrent_per_customer: 1_000,
+};
 
 struct Place {
     room: Strongroom,
@@ -65,6 +75,7 @@ impl Place {
             policy: Arc::new(RoleMatrix),
             clock: clock.clone(),
             body_idle: Duration::from_secs(60),
+            limiter: Limiter::new(BOUNDLESS),
             figures: Figures::default(),
             own: own(),
         });

@@ -22,14 +22,15 @@ pub struct Problem {
     code: &'static str,
     detail: String,
     more: Map<String, Value>,
-    retry: bool,
+    /// In seconds.
+    retry_after: Option<u64>,
 }
 
 impl Problem {
     /// A problem with a code of its own.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), more: Map::new(), retry: false }
+        Self { status, code, detail: detail.into(), more: Map::new(), retry_after: None }
     }
 
     /// A request that cannot be understood.
@@ -58,6 +59,13 @@ impl Problem {
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The same, for a client that is to wait so many seconds before it tries again.
+    #[must_use]
+    pub const fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
         self
     }
 
@@ -94,7 +102,7 @@ impl From<Error> for Problem {
         // What lies behind a failure of ours is for our logs.
         let detail = if status.is_server_error() { error.to_string() } else { error.chain() };
         let mut problem = Self::new(status, kind.as_str(), detail);
-        problem.retry = kind.is_retryable();
+        problem.retry_after = kind.is_retryable().then_some(RETRY_SECONDS);
         match error.certificate() {
             Some(certificate) => problem.with("certificate", certificate.to_string()),
             None => problem,
@@ -114,8 +122,8 @@ impl IntoResponse for Problem {
         let mut response = (self.status, Json(Value::Object(body))).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.retry {
-            headers.insert(RETRY_AFTER, RETRY_SECONDS.into());
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

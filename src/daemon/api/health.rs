@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use super::super::endpoints::Endpoint;
+use super::super::limits::Limit;
 use super::super::problem::Problem;
 use super::{Ask, Shared};
 
@@ -28,11 +29,17 @@ pub struct Figures {
     registry: Registry,
     requests: Family<Status, Counter<u64, AtomicU64>>,
     seconds: Histogram,
+    refused: Family<ByLimit, Counter<u64, AtomicU64>>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Status {
     status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByLimit {
+    limit: &'static str,
 }
 
 impl Default for Figures {
@@ -47,7 +54,13 @@ impl Default for Figures {
             "How long it took until the head of the answer was there",
             seconds.clone(),
         );
-        Self { registry, requests, seconds }
+        let refused = Family::default();
+        registry.register(
+            "refused",
+            "Requests that were one too many, by the limit that they met",
+            refused.clone(),
+        );
+        Self { registry, requests, seconds, refused }
     }
 }
 
@@ -55,6 +68,10 @@ impl Figures {
     pub(super) fn count(&self, status: StatusCode, took: Duration) {
         self.requests.get_or_create(&Status { status: status.as_u16() }).inc();
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn count_refused(&self, limit: Limit) {
+        self.refused.get_or_create(&ByLimit { limit: limit.code() }).inc();
     }
 }
 
