@@ -151,10 +151,10 @@ pub(super) async fn open(
     }
     let Some(range) = range else {
         let opened = customer.open(blob).await?;
-        return Ok(streamed(StatusCode::OK, opened));
+        return streamed(StatusCode::OK, opened).await;
     };
     match customer.open_range(blob, range).await {
-        Ok(opened) => Ok(streamed(StatusCode::PARTIAL_CONTENT, opened)),
+        Ok(opened) => streamed(StatusCode::PARTIAL_CONTENT, opened).await,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
             unsatisfiable(&customer, blob, error).await
         }
@@ -303,9 +303,14 @@ pub(super) async fn find(
 
 /// What is sent of a blob, as it is opened. Where it fails in the middle the connection
 /// breaks, and what came is shorter than was said.
-fn streamed(status: StatusCode, opened: Opened) -> Response {
+async fn streamed(status: StatusCode, opened: Opened) -> Result<Response, Problem> {
     let (range, info) = (opened.range(), opened.info().clone());
-    let pieces = opened.into_stream().map_err(|error| io::Error::other(error.to_string()));
+    let mut pieces = opened.into_counted_stream();
+    if range.is_empty() {
+        // Nobody asks for the pieces of nothing, and that it is nothing shows at the end only.
+        while pieces.try_next().await?.is_some() {}
+    }
+    let pieces = pieces.map_err(|error| io::Error::other(error.to_string()));
     let mut response = (status, Body::from_stream(pieces)).into_response();
     let headers = response.headers_mut();
     describe(headers, &info);
@@ -314,7 +319,7 @@ fn streamed(status: StatusCode, opened: Opened) -> Response {
         let last = range.end.saturating_sub(1);
         headers.insert(CONTENT_RANGE, value(&format!("bytes {}-{last}/{}", range.start, info.bytes)));
     }
-    response
+    Ok(response)
 }
 
 fn describe(headers: &mut HeaderMap, info: &BlobInfo) {
