@@ -109,7 +109,8 @@ pub async fn run(program: &Path, directory: &Path, plan: Plan, say: fn(&str)) ->
     daemon.end()?;
     say("verifying the log");
     shared.place.strongroom(&["audit", "verify"])?;
-    let records = shared.place.count(&std::mem::take(&mut *held(&shared.requests))).await?;
+    let requests = std::mem::take(&mut *held(&shared.requests));
+    let records = shared.place.count(&requests).await?;
     say(&format!(
         "the log has all {} requests, with their outcomes, in {records} records",
         shared.done.load(Ordering::Relaxed)
