@@ -227,6 +227,19 @@ impl Customer {
         wraps::extend(self, blob, until).await
     }
 
+    /// The ids of at most `limit` of its blobs, from the least that is greater than `after` on, in
+    /// their order, whatever order the storage lists in. Fewer: there are no more.
+    ///
+    /// # Errors
+    /// As [`Customer::list`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written but what [`Customer::list`] writes.
+    pub async fn page(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<BlobId>> {
+        self.enter(Action::List).await?;
+        self.room.0.storages.page(self.id, after, limit).await
+    }
+
     /// Goes on within a session, where the customer's keys are in its own hand, and else as
     /// it is. Who tries to see blobs without is on record, as `action`.
     async fn enter(&self, action: Action) -> Result<()> {

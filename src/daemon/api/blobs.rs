@@ -243,11 +243,7 @@ pub(super) async fn list(
     if limit == 0 || limit > PAGE {
         return Err(Problem::invalid(format!("a page has 1 to {PAGE} rows")));
     }
-    let listed = customer.list().try_filter(|listed| {
-        let wanted = after.is_none_or(|after| listed.id > after);
-        std::future::ready(wanted)
-    });
-    let ids: Vec<BlobId> = listed.take(limit + 1).map_ok(|listed| listed.id).try_collect().await?;
+    let ids = customer.page(after, limit + 1).await?;
     let next = (ids.len() > limit).then(|| ids[limit - 1]);
     let of = Arc::new(customer);
     let rows: Vec<Value> = stream::iter(ids.into_iter().take(limit))
