@@ -274,6 +274,29 @@ fn a_body_that_does_not_come_is_given_up() {
     daemon.end().unwrap();
 }
 
+#[test]
+fn a_directory_is_listed_in_pages_that_leave_nothing_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = place(directory.path(), "");
+    let daemon = place.serve("socket").unwrap();
+    let sealed: BTreeSet<String> = (0..50).map(|_| seal(&place, "socket", b"a").unwrap()).collect();
+    let (mut seen, mut after) = (Vec::new(), String::new());
+    loop {
+        let path = format!("{}?limit=7{after}", blobs(&place));
+        let (status, page) = ask(&place, "socket", "GET", &path, b"").unwrap();
+        assert_eq!(status, 200);
+        let page: Value = serde_json::from_slice(&page).unwrap();
+        let rows = page["blobs"].as_array().unwrap();
+        seen.extend(rows.iter().map(|row| row["blob"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, sealed.into_iter().collect::<Vec<_>>());
+    daemon.end().unwrap();
+}
+
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// A frame (RFC 9113 s4.1).
