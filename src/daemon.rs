@@ -15,6 +15,7 @@ pub mod directory;
 pub mod drills;
 pub mod endpoints;
 pub mod gate;
+pub mod limits;
 pub mod listen;
 pub mod oidc;
 pub mod openapi;

@@ -26,6 +26,7 @@ mod bounded;
 mod fault;
 pub mod layout;
 pub mod marker;
+mod page;
 pub mod probe;
 pub mod purge;
 #[cfg(feature = "aws")]

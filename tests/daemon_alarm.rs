@@ -183,6 +183,7 @@ impl Place {
         let (silence, silenced) = oneshot::channel::<()>();
         let delivery = tokio::spawn(delivery.run(async move { drop(silenced.await) }));
         let shared = Arc::new(Shared {
+            limiter: strongroom::daemon::limits::Limiter::default(),
             room: fixture.room.clone(),
             policy: Arc::new(RoleMatrix),
             clock: fixture.clock.clone(),

@@ -19,6 +19,7 @@ use strongroom::access::{Access, Origin, Principal, Purpose};
 use strongroom::audit::{Action, Event, OutcomeResult};
 use strongroom::daemon::api::{Caller, Figures, REQUEST_ID, Shared, router};
 use strongroom::daemon::endpoints::{Endpoint, Row, TABLE};
+use strongroom::daemon::limits::{Allowance, Limiter};
 use strongroom::daemon::openapi;
 use strongroom::id::{CustomerId, RequestId, SessionId};
 use strongroom::kms::KmsRegistry;
@@ -31,6 +32,15 @@ use strongroom::time::{Clock, Day};
 use tower::ServiceExt;
 
 const FROM: Origin = Origin::Address(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
+
+/// No limit: the clock stands still, and every endpoint is asked as every role. Limits have
+/// tests of their own.
+const BOUNDLESS: Allowance = Allowance {
+    requests_per_second: 1_000_000,
+    burst: 1_000_000,
+    concurrent_per_principal: 1_000,
+    concurrent_per_customer: 1_000,
+};
 
 struct Place {
     room: Strongroom,
@@ -56,6 +66,10 @@ async fn customer(room: &Strongroom, label: &str, (phi, tenancy): (bool, Tenancy
 
 impl Place {
     async fn new() -> Self {
+        Self::with(BOUNDLESS).await
+    }
+
+    async fn with(allowance: Allowance) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (raw, clock) = (Raw::default(), TestClock::at("2026-11-22T02:26:13.000000Z"));
         let keys = directory.path().join("kms");
@@ -72,6 +86,7 @@ impl Place {
             policy: Arc::new(RoleMatrix),
             clock: clock.clone(),
             body_idle: Duration::from_secs(60),
+            limiter: Limiter::new(allowance),
             figures: Figures::default(),
             own: own(),
         });
@@ -522,6 +537,70 @@ async fn a_body_that_breaks_off_or_is_of_another_length_leaves_nothing() {
     }
     let listed = place.ask(&[Role::Reader], get(&blobs)).await.is(200).json();
     assert_eq!(listed, json!({ "blobs": [], "next": null }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_request_too_many_is_told_to_wait_and_leaves_no_record() {
+    let place = Place::with(Allowance { requests_per_second: 1, burst: 3, ..BOUNDLESS }).await;
+    let path = format!("/v1/customers/{}/retention", place.acme.id());
+    for _ in 0..3 {
+        place.ask(&[Role::KeyAdministrator], get(&path)).await.is(200);
+    }
+    let from = place.room.log().head().next();
+    let refused = place.ask(&[Role::KeyAdministrator], get(&path)).await.is(429);
+    assert_eq!(
+        (refused.code().as_str(), &refused.headers["retry-after"]),
+        ("too-many-requests", &"1".parse().unwrap())
+    );
+    assert_eq!(refused.json()["limit"], "principal-rate");
+    assert!(refused.headers[REQUEST_ID].to_str().unwrap().parse::<RequestId>().is_ok());
+    assert!(records_since(&place.room, from).await.is_empty(), "it is not on the record");
+    // Whoever nobody knows is a principal of its own, and has no part of the customer's.
+    for status in [401, 401, 401, 429] {
+        answer(place.app(None), get(&path)).await.is(status);
+    }
+    // Health is told to whoever asks.
+    for _ in 0..10 {
+        place.ask(&[], get("/v1/health")).await.is(200);
+    }
+    place.clock.pass(Duration::from_secs(1));
+    let figures = place.ask(&[Role::Operator], get("/metrics")).await.is(200);
+    let figures = String::from_utf8(figures.bytes().to_vec()).unwrap();
+    assert!(figures.contains("strongroom_refused_total{limit=\"principal-rate\"} 2"), "{figures}");
+    assert!(figures.contains("strongroom_requests_total{status=\"429\"} 2"), "{figures}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saturated_customer_is_in_nobodys_way() {
+    let place = Place::with(Allowance { concurrent_per_customer: 4, ..BOUNDLESS }).await;
+    let blob = place.acme.seal(pattern(3_000_000), SealOptions::new()).await.unwrap().id;
+    let other = place.zenith.seal(pattern(10), SealOptions::new()).await.unwrap().id;
+    let path = |customer: CustomerId, blob| format!("/v1/customers/{customer}/blobs/{blob}");
+    let reader = || Some(Subject { reach: Reach::All, ..place.subject(&[Role::Reader]) });
+    let mut under_way = Vec::new();
+    for _ in 0..4 {
+        let opened = place.app(reader()).oneshot(get(&path(place.acme.id(), blob))).await.unwrap();
+        assert_eq!(opened.status(), 200);
+        under_way.push(opened);
+    }
+    let refused = answer(place.app(reader()), get(&path(place.acme.id(), blob))).await.is(429);
+    assert_eq!(refused.json()["limit"], "customer-concurrency");
+    // Another's, by the same principal: at once.
+    let served = place.ask(&[Role::Reader], get(&path(place.zenith.id(), other)));
+    let served = tokio::time::timeout(Duration::from_secs(5), served).await.expect("in time").is(200);
+    assert_eq!(*served.bytes(), pattern(10));
+    // Who is not there for it takes nothing of it.
+    let elsewhere =
+        Subject { reach: Reach::These([place.zenith.id()].into()), ..place.subject(&[Role::Reader]) };
+    answer(place.app(Some(elsewhere)), get(&path(place.acme.id(), blob))).await.is(403);
+    // A place is free when the last byte is out, or nobody takes the rest.
+    let whole = to_bytes(under_way.pop().unwrap().into_body(), 1 << 26).await.unwrap();
+    assert_eq!(whole, pattern(3_000_000));
+    let again = place.app(reader()).oneshot(get(&path(place.acme.id(), blob))).await.unwrap();
+    assert_eq!(again.status(), 200);
+    place.ask(&[Role::Reader], get(&path(place.acme.id(), blob))).await.is(429);
+    drop(under_way.pop());
+    place.ask(&[Role::Reader], get(&path(place.acme.id(), blob))).await.is(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,9 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{fixture, pattern};
+use common::{fixture, operations, pattern, records_since};
 use futures_util::TryStreamExt;
 use strongroom::ErrorKind;
+use strongroom::audit::OutcomeResult;
 use strongroom::envelope::Metadata;
 use strongroom::room::{ByteRange, SealOptions};
 use strongroom::suite::Suite;
@@ -82,4 +83,33 @@ async fn settings_that_change_at_once_are_both_kept() {
     assert_eq!((info.period.to_string().as_str(), info.suite), ("P72M", Suite::ChaCha20Poly1305));
     assert_eq!(f.acme.set(Some("P1Y".parse().unwrap()), None).await.unwrap_err().kind(), ErrorKind::Denied);
     assert_eq!(f.acme.set(None, None).await.unwrap(), info);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_counts_need_not_ask_after_the_last_byte() {
+    let f = fixture().await;
+    let length = 9_000_000;
+    let sealed = f.acme.seal(pattern(length), SealOptions::new()).await.unwrap();
+    let empty = f.acme.seal(Vec::new(), SealOptions::new()).await.unwrap();
+    let recorded = async |blob, counted, wanted: usize| {
+        let from = f.room.log().head().next();
+        let opened = f.acme.open(blob).await.unwrap();
+        let mut stream = if counted { opened.into_counted_stream() } else { opened.into_stream() };
+        let mut taken = 0;
+        while taken < wanted {
+            taken += stream.try_next().await.unwrap().unwrap().len();
+        }
+        drop(stream);
+        let records = records_since(&f.room, from).await;
+        let outcome = operations(&records)[0].1.unwrap();
+        (outcome.result, outcome.bytes.unwrap(), taken as u64)
+    };
+    assert_eq!(recorded(sealed.id, true, length).await, (OutcomeResult::Ok, 9_000_000, 9_000_000));
+    // Whoever does not say that it counts may have failed with what it has.
+    assert_eq!(recorded(sealed.id, false, length).await, (OutcomeResult::Aborted, 9_000_000, 9_000_000));
+    // One that goes away is recorded with what it has.
+    let (result, bytes, taken) = recorded(sealed.id, true, 1).await;
+    assert!(result == OutcomeResult::Aborted && bytes == taken && taken < 9_000_000, "{bytes} {taken}");
+    assert_eq!(recorded(empty.id, true, 0).await, (OutcomeResult::Aborted, 0, 0));
+    f.room.close().await.unwrap();
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use axum::middleware::{from_fn, from_fn_with_state};
 use futures_util::FutureExt;
+use rustix::mm::MlockAllFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use sd_notify::NotifyState;
 use serde_json::json;
@@ -41,6 +42,7 @@ use crate::daemon::config::{DaemonConfig, LogFormat, LogLevel};
 use crate::daemon::directory::{ConfigError, Directory};
 use crate::daemon::drills;
 use crate::daemon::gate::{Gate, admit};
+use crate::daemon::limits::Limiter;
 use crate::daemon::listen::{Activated, Listeners};
 use crate::daemon::oidc::Verifier;
 use crate::daemon::tls::ReloadingTls;
@@ -63,6 +65,7 @@ struct Ready {
 
 pub(super) fn run(global: &Global, command: &Serve, output: Output) -> Result<(), Failure> {
     harden();
+    let locked = lock_memory();
     // Before there are threads, which could be reading the environment.
     let activated = Activated::from_environment();
     let ready = read(command)?;
@@ -74,6 +77,9 @@ pub(super) fn run(global: &Global, command: &Serve, output: Output) -> Result<()
         });
     }
     tell(&ready.config);
+    if !locked {
+        tracing::warn!("keys are not locked in memory: allow it (LimitMEMLOCK=infinity), or have no swap");
+    }
     let runtime = super::runtime()?;
     let served = runtime.block_on(serve(global, ready, activated, output));
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -86,6 +92,21 @@ fn harden() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(Resource::Core, none);
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    // Each connection takes a descriptor, and each request some more.
+    let descriptors = rustix::process::getrlimit(Resource::Nofile);
+    let _ =
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: descriptors.maximum, ..descriptors });
+}
+
+/// Keeps all of this process's memory out of swap, keys and plaintext with it, page by page as it
+/// is used. Only where there is no limit on that: under one, memory would run out at the limit.
+/// Whether it was done is returned.
+fn lock_memory() -> bool {
+    let limit = rustix::process::getrlimit(Resource::Memlock);
+    let _ = rustix::process::setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, ..limit });
+    rustix::process::getrlimit(Resource::Memlock).current.is_none()
+        && rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
+            .is_ok()
 }
 
 fn read(command: &Serve) -> Result<Ready, Failure> {
@@ -187,6 +208,7 @@ async fn serve(
         policy: Arc::new(RoleMatrix),
         clock: Arc::new(SystemClock),
         body_idle: ready.config.body_idle(),
+        limiter: Limiter::new(ready.config.allowance()),
         figures: Figures::new(alarms.clone()),
         own: own.clone(),
     };

@@ -1,7 +1,7 @@
 //! What is asked over HTTP, and how it is answered.
 //!
 //! A request goes through the same steps whatever it asks for: who is it ([`Caller`], found by
-//! whoever let it in), what is it (the [endpoint](super::endpoints)), may they (the policy,
+//! whoever let it in), is it one too many ([`Limiter`]), what is it (the [endpoint](super::endpoints)), may they (the policy,
 //! asked with what is known of the customer), and only then the façade. A denial is
 //! recorded, with the rule, before it is answered; what is allowed carries the rule
 //! and the id of the request into every record that it makes.
@@ -23,9 +23,11 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::alarm::{About, customer_of, watch};
 use super::endpoints::{Endpoint, Row, TABLE};
+use super::limits::Limiter;
 use super::problem::Problem;
 use crate::access::policy::{Decision, Policy, Question, Subject, Target};
 use crate::access::{Access, Origin, Principal, Purpose};
@@ -36,6 +38,7 @@ use crate::ring::Tenancy;
 use crate::room::{Customer, CustomerInfo, Strongroom};
 use crate::time::Clock;
 
+mod admission;
 mod audit;
 mod blobs;
 mod customers;
@@ -47,6 +50,9 @@ pub use health::Figures;
 
 /// How long a JSON body is at most, in bytes.
 const JSON_LIMIT: usize = 64 * 1024;
+
+/// How long a body may take that is read in whole.
+const WHOLE_TIME: Duration = Duration::from_secs(30);
 
 /// The name of a request: a client may give one, of 26 characters of base32, and is told.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("strongroom-request");
@@ -67,6 +73,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// How long the next piece of a body may take.
     pub body_idle: Duration,
+    /// What one principal, and the requests on one customer, may take.
+    pub limiter: Limiter,
     /// What is counted.
     pub figures: Figures,
     /// Who the daemon is where it looks something up for itself.
@@ -91,11 +99,13 @@ pub struct Caller {
 
 /// All that is answered. A [`Caller`] has to be in the extensions of each request.
 pub fn router(shared: Arc<Shared>) -> Router {
-    let mut router = health::routes();
+    let mut judged = Router::new();
     for row in TABLE {
-        router = router.route(row.path, method(row.endpoint));
+        judged = judged.route(row.path, method(row.endpoint));
     }
-    router
+    judged
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&shared), admission::admit))
+        .merge(health::routes())
         .fallback(|| async {
             Problem::new(StatusCode::NOT_FOUND, "no-such-endpoint", "there is no such endpoint")
         })
@@ -385,7 +395,11 @@ async fn json<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T,
 
 /// A body in memory.
 async fn whole(body: Body, limit: usize) -> Result<Bytes, Problem> {
-    to_bytes(body, limit).await.map_err(|_| {
+    let Ok(read) = timeout(WHOLE_TIME, to_bytes(body, limit)).await else {
+        let detail = format!("the body did not come within {} seconds", WHOLE_TIME.as_secs());
+        return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", detail));
+    };
+    read.map_err(|_| {
         let detail = format!("the body is longer than {limit} bytes, or broke off");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
     })

@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::directory::ConfigError;
+use super::limits::Allowance;
 use super::listen::Limits;
 use super::oidc::IssuerConfig;
 use super::tls::TlsFiles;
@@ -89,7 +90,7 @@ pub struct ListenConfig {
     pub unix: Option<PathBuf>,
 }
 
-/// What clients may take. What is not said is as in [`Limits::default`].
+/// What clients may take. What is not said is as in [`Limits::default`] and [`Allowance::default`].
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsConfig {
@@ -99,8 +100,18 @@ pub struct LimitsConfig {
     pub connections_per_peer: Option<usize>,
     /// How long the next piece of a body may take, in seconds: 300 unless it is said.
     pub body_idle_seconds: Option<u64>,
+    /// How long a client may take nothing of an answer, in seconds.
+    pub write_idle_seconds: Option<u64>,
     /// How long what is under way may take when the daemon ends, in seconds.
     pub drain_seconds: Option<u64>,
+    /// How many requests begin in a second: of a principal, and on a customer.
+    pub requests_per_second: Option<u32>,
+    /// How many may begin at once after a pause.
+    pub burst: Option<u32>,
+    /// How many requests of a principal are under way at a time.
+    pub concurrent_per_principal: Option<u32>,
+    /// How many requests on a customer are under way at a time.
+    pub concurrent_per_customer: Option<u32>,
 }
 
 /// How long it believes what it knows of keys and sessions: the bounds of a revocation.
@@ -296,7 +307,9 @@ impl DaemonConfig {
         }
         let limits = self.limits;
         let none = [limits.connections, limits.connections_per_peer].contains(&Some(0))
-            || [limits.body_idle_seconds, limits.drain_seconds].contains(&Some(0));
+            || [limits.body_idle_seconds, limits.write_idle_seconds, limits.drain_seconds].contains(&Some(0))
+            || [limits.requests_per_second, limits.burst].contains(&Some(0))
+            || [limits.concurrent_per_principal, limits.concurrent_per_customer].contains(&Some(0));
         if none {
             return Err(ConfigError::new(
                 line("[limits]"),
@@ -327,7 +340,22 @@ impl DaemonConfig {
         limits.connections = self.limits.connections.unwrap_or(limits.connections);
         limits.connections_per_peer = self.limits.connections_per_peer.unwrap_or(limits.connections_per_peer);
         limits.grace = self.limits.drain_seconds.map_or(limits.grace, Duration::from_secs);
+        limits.write_idle = self.limits.write_idle_seconds.map_or(limits.write_idle, Duration::from_secs);
         limits
+    }
+
+    /// What one principal, and the requests on one customer, may take.
+    #[must_use]
+    pub fn allowance(&self) -> Allowance {
+        let (given, unless) = (&self.limits, Allowance::default());
+        Allowance {
+            requests_per_second: given.requests_per_second.unwrap_or(unless.requests_per_second),
+            burst: given.burst.unwrap_or(unless.burst),
+            concurrent_per_principal: given
+                .concurrent_per_principal
+                .unwrap_or(unless.concurrent_per_principal),
+            concurrent_per_customer: given.concurrent_per_customer.unwrap_or(unless.concurrent_per_customer),
+        }
     }
 
     /// How long the next piece of a body may take.
@@ -376,6 +404,13 @@ mod tests {
             (least.tls_files(), least.limits(), least.body_idle().as_secs()),
             (None, Limits::default(), 300)
         );
+        assert_eq!(least.allowance(), Allowance::default());
+        let sample = (config.limits(), config.allowance());
+        assert_eq!(
+            sample,
+            (Limits::default(), Allowance::default()),
+            "the sample shows what is so unless it is said"
+        );
         assert_eq!(least.tasks.sweep(), Some(Duration::from_secs(3600)));
         assert_eq!((least.tasks.check(), least.tasks.verify()), (Some(Duration::from_secs(6 * 3600)), None));
         assert_eq!((least.alarms.webhook.as_ref(), least.alarms.repeat().as_secs()), (None, 3600));
@@ -406,6 +441,13 @@ mod tests {
             ("principals = \"p\"\n[tasks]\nverify_reports = \"r\"", 2, "how often"),
             ("principals = \"p\"\n\n[alarms]\nspool = \"s\"", 3, "for a webhook"),
             ("principals = \"p\"\n[alarms]\nurl = \"https://Jane\"", 3, "no such key"),
+            ("principals = \"p\"\n[limits]\nrequests_per_second = 0", 2, "limit of 0"),
+            ("principals = \"p\"\n[limits]\nburst = 0", 2, "limit of 0"),
+            ("principals = \"p\"\n[limits]\nconcurrent_per_principal = 0", 2, "limit of 0"),
+            ("principals = \"p\"\n[limits]\nconcurrent_per_customer = 0", 2, "limit of 0"),
+            ("principals = \"p\"\n[limits]\nwrite_idle_seconds = 0", 2, "limit of 0"),
+            ("principals = \"p\"\n[limits]\nburst = -1", 3, ""),
+            ("principals = \"p\"\n[limits]\nbursts = 1", 3, "no such key"),
             ("principals = \"p\n", 1, "not TOML"),
         ] {
             let error = parse(text).unwrap_err();

@@ -6,8 +6,8 @@
 //!
 //! Separate from what is answered. Everyone can connect: what they can use up before they have
 //! shown a certificate is a place in a bounded number of connections, for
-//! [`Limits::handshake`]. Afterwards all of it is bounded by [`Limits`] but the bodies, whose
-//! length and time are the application's to bound, as it alone knows what they are.
+//! [`Limits::handshake`]. Afterwards all of it is bounded by [`Limits`] but the bodies of requests and the
+//! length of answers, which are the application's to bound, as it alone knows what they are.
 //!
 //! Invariants: no request without a peer. One peer never has all places. Places are for each
 //! socket, so that a flooded network leaves the Unix socket free.
@@ -29,6 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 mod activation;
 mod connection;
+mod pace;
 mod places;
 mod unix;
 
@@ -58,6 +59,9 @@ pub struct Limits {
     /// How long a connection takes new requests. It ends, too, when the client's certificate
     /// does. What is under way then is finished.
     pub connection_age: Duration,
+    /// How long a client may take nothing of an answer, while more of it is there. Then it is cut:
+    /// after a quarter more of this time at most.
+    pub write_idle: Duration,
     /// How long what is under way may still take when the server ends.
     pub grace: Duration,
     /// How long the head of a request is at most, in bytes, and at least 8192.
@@ -80,6 +84,7 @@ impl Default for Limits {
             request_head: Duration::from_secs(10),
             idle: Duration::from_secs(120),
             connection_age: Duration::from_secs(60 * 60),
+            write_idle: Duration::from_secs(60),
             grace: Duration::from_secs(30),
             head_len: 32 * 1024,
             header_fields: 64,

@@ -64,13 +64,13 @@ fn operation(row: &Row) -> Value {
         responses.insert(status.to_owned(), answer);
     }
     let mut responses = Value::Object(responses);
-    let mut statuses = vec![400, 401, 403, 404, 409, 500, 503];
+    let mut statuses = vec![400, 401, 403, 404, 409, 429, 500, 503];
     if row.path.contains("{customer}") || row.path.starts_with("/v1/orders") {
         statuses.push(410);
     }
     let body = body(row.endpoint);
     if body.is_some() {
-        statuses.extend([413, 415]);
+        statuses.extend([408, 413, 415]);
     }
     if matches!(row.endpoint, Endpoint::OpenBlob | Endpoint::HeadBlob) {
         statuses.extend([412, 416]);
@@ -248,7 +248,7 @@ fn schemas() -> Value {
             "required": ["type", "title", "status", "code", "detail"],
             "properties": {
                 "type": text(), "title": text(), "status": { "type": "integer" }, "code": text(), "detail": text(),
-                "rule": text(), "certificate": id_schema(),
+                "rule": text(), "certificate": id_schema(), "limit": text(),
             },
         },
         "FindBlobs": object(&["name"], json!({ "name": text(), "limit": maybe(json!({ "type": "integer", "minimum": 0 })), "ids": { "type": "boolean" } })),

@@ -23,7 +23,8 @@ pub struct Problem {
     code: &'static str,
     detail: String,
     more: Map<String, Value>,
-    retry: bool,
+    /// In seconds.
+    retry_after: Option<u64>,
     /// What somebody has to be told because of it.
     alarm: Option<AlarmKind>,
 }
@@ -32,7 +33,7 @@ impl Problem {
     /// A problem with a code of its own.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), more: Map::new(), retry: false, alarm: None }
+        Self { status, code, detail: detail.into(), more: Map::new(), retry_after: None, alarm: None }
     }
 
     /// A request that cannot be understood.
@@ -61,6 +62,13 @@ impl Problem {
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.more.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The same, for a client that is to wait so many seconds before it tries again.
+    #[must_use]
+    pub const fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
         self
     }
 
@@ -97,7 +105,7 @@ impl From<Error> for Problem {
         // What lies behind a failure of ours is for our logs.
         let detail = if status.is_server_error() { error.to_string() } else { error.chain() };
         let mut problem = Self::new(status, kind.as_str(), detail);
-        problem.retry = kind.is_retryable();
+        problem.retry_after = kind.is_retryable().then_some(RETRY_SECONDS);
         problem.alarm = AlarmKind::of(&error);
         match error.certificate() {
             Some(certificate) => problem.with("certificate", certificate.to_string()),
@@ -121,8 +129,8 @@ impl IntoResponse for Problem {
         }
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.retry {
-            headers.insert(RETRY_AFTER, RETRY_SECONDS.into());
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
+use object_store::ObjectStoreExt;
 
 use super::keyring::{Asker, Want, close};
 use super::open::{self, BlobInfo, ByteRange, Opened};
@@ -225,6 +226,38 @@ impl Customer {
     /// Dropped, the blob is as it was, or extended.
     pub async fn extend(&self, blob: BlobId, until: Day) -> Result<Extended> {
         wraps::extend(self, blob, until).await
+    }
+
+    /// The ids of at most `limit` of its blobs, from the least that is greater than `after` on, in
+    /// their order, whatever order the storage lists in. Fewer: there are no more.
+    ///
+    /// # Errors
+    /// As [`Customer::list`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written but what [`Customer::list`] writes.
+    pub async fn page(&self, after: Option<BlobId>, limit: usize) -> Result<Vec<BlobId>> {
+        self.enter(Action::List).await?;
+        self.room.0.storages.page(self.id, after, limit).await
+    }
+
+    /// What the storage says of a blob. No key of the customer's is used.
+    ///
+    /// # Errors
+    /// As [`Customer::list`]; [`ErrorKind::NotFound`] if it is not there.
+    ///
+    /// # Cancel safety
+    /// As [`Customer::page`].
+    pub async fn listed(&self, blob: BlobId) -> Result<Listed> {
+        self.enter(Action::List).await?;
+        let found = self.room.0.storages.blobs.head(&layout::blob(self.id, blob)).await;
+        let object = found.map_err(|error| match error {
+            object_store::Error::NotFound { .. } => Error::new(ErrorKind::NotFound, "there is no such blob"),
+            error => store_error(error, "look for a blob"),
+        })?;
+        let micros = u64::try_from(object.last_modified.timestamp_micros()).ok();
+        let stored_at = micros.and_then(|micros| Timestamp::from_micros(micros).ok());
+        Ok(Listed { id: blob, stored_bytes: object.size, stored_at })
     }
 
     /// Goes on within a session, where the customer's keys are in its own hand, and else as

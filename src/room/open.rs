@@ -80,7 +80,7 @@ pub struct BlobInfo {
 pub struct Opened {
     info: BlobInfo,
     range: Range<u64>,
-    stream: BoxStream<'static, Result<Bytes>>,
+    releasing: Releasing,
 }
 
 impl Opened {
@@ -97,17 +97,28 @@ impl Opened {
     }
 
     /// The plaintext in pieces. Each is authentic; that it is all is certain
-    /// when the stream ends without an error, and then it is in the log.
+    /// when the stream ends without an error, and then it is in the log. Dropped before,
+    /// it is an abort, recorded with what was released.
     #[must_use]
     pub fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
-        self.stream
+        futures_util::stream::unfold(self.releasing, Releasing::next).boxed()
+    }
+
+    /// The same for a consumer that counts, as HTTP/1.1 does with a `Content-Length`: it asks no
+    /// more once it has the last byte of [`Opened::range`], and drops the stream. That is recorded
+    /// as complete, and not as an abort. A range that is empty has to be read to its end all
+    /// the same: of nothing no byte is authentic before.
+    #[must_use]
+    pub fn into_counted_stream(mut self) -> BoxStream<'static, Result<Bytes>> {
+        self.releasing.counted = true;
+        self.into_stream()
     }
 
     /// The plaintext as a reader. An error of ours is the source of the
     /// [`io::Error`], which is never `UnexpectedEof` or a silent end.
     #[must_use]
     pub fn into_reader(self) -> impl AsyncRead + Send + Unpin + 'static {
-        StreamReader { stream: self.stream, piece: Bytes::new() }
+        StreamReader { stream: self.into_stream(), piece: Bytes::new() }
     }
 
     /// All of it in memory, and nothing of it unless all is authentic.
@@ -122,7 +133,7 @@ impl Opened {
             return Err(Error::new(ErrorKind::InvalidInput, "the blob is longer than the limit"));
         };
         let mut all = BytesMut::with_capacity(length);
-        let mut stream = self.stream;
+        let mut stream = self.into_stream();
         while let Some(piece) = stream.try_next().await? {
             all.extend_from_slice(&piece);
         }
@@ -134,7 +145,7 @@ impl Opened {
     /// # Errors
     /// As [`Customer::open`]; [`ErrorKind::Io`] if `writer` fails.
     pub async fn copy_to(self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<u64> {
-        let mut stream = self.stream;
+        let mut stream = self.into_stream();
         let mut written = 0;
         let failed = |error| Error::new(ErrorKind::Io, "failed to write what was opened").with_source(error);
         while let Some(piece) = stream.try_next().await? {
@@ -180,7 +191,7 @@ pub(crate) async fn open(
         Ok((body, wanted)) => {
             let info = body.info.clone();
             let door = Door { customer: customer.clone(), kek: body.by.kek };
-            Ok(Opened { info, range: wanted.clone(), stream: release(body, wanted, intent.open, door) })
+            Ok(Opened { info, range: wanted.clone(), releasing: release(body, wanted, intent.open, door) })
         }
         Err(error) => close(intent.open, Err(error)).await,
     }
@@ -504,12 +515,7 @@ async fn fetch(storage: &dyn ObjectStore, path: &Path, range: Range<u64>) -> Res
 }
 
 /// The wanted plaintext piece by piece, and the outcome before the end.
-fn release(
-    body: Body,
-    wanted: Range<u64>,
-    open: OpenIntent,
-    door: Door,
-) -> BoxStream<'static, Result<Bytes>> {
+fn release(body: Body, wanted: Range<u64>, open: OpenIntent, door: Door) -> Releasing {
     let layout = body.opener.layout();
     let whole = wanted == (0..layout.plaintext_len());
     // The last chunk of a whole blob is opened even if it is empty: it is what
@@ -526,8 +532,7 @@ fn release(
         })
         .buffered(in_flight);
     let pieces = pieces.boxed();
-    let state = Releasing { pieces, wanted, open: Some(open), released: 0, pending: None, door };
-    futures_util::stream::unfold(state, Releasing::next).boxed()
+    Releasing { pieces, wanted, open: Some(open), released: 0, pending: None, counted: false, door }
 }
 
 /// Where a piece begins in the plaintext, and the piece, or the error with what is
@@ -563,14 +568,18 @@ struct Releasing {
     released: u64,
     /// The error that follows the last authentic piece.
     pending: Option<Error>,
+    /// Whether nobody asks again after the last byte.
+    counted: bool,
     door: Door,
 }
 
 impl Drop for Releasing {
     fn drop(&mut self) {
-        if let Some(open) = self.open.take() {
-            open.record(OutcomeResult::Aborted, Some(self.released));
-        }
+        let Some(open) = self.open.take() else { return };
+        let all = self.wanted.end - self.wanted.start;
+        let complete = self.counted && all > 0 && self.released == all && self.pending.is_none();
+        let result = if complete { OutcomeResult::Ok } else { OutcomeResult::Aborted };
+        open.record(result, Some(self.released));
     }
 }
 

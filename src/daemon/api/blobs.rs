@@ -1,6 +1,5 @@
 //! Blobs: sealing, opening, listing, and what is done with one.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,10 +169,10 @@ pub(super) async fn open(
     }
     let Some(range) = range else {
         let opened = customer.open(blob).await?;
-        return Ok(streamed(StatusCode::OK, opened));
+        return streamed(StatusCode::OK, opened).await;
     };
     match customer.open_range(blob, range).await {
-        Ok(opened) => Ok(streamed(StatusCode::PARTIAL_CONTENT, opened)),
+        Ok(opened) => streamed(StatusCode::PARTIAL_CONTENT, opened).await,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
             unsatisfiable(&customer, blob, error).await
         }
@@ -268,45 +267,43 @@ pub(super) async fn list(
     if limit == 0 || limit > PAGE {
         return Err(Problem::invalid(format!("a page has 1 to {PAGE} rows")));
     }
-    let mut first = first(&customer, after, limit + 1).await?;
-    let more = first.len() > limit;
-    first.truncate(limit);
-    let next = first.last().filter(|_| more).map(|last| last.id);
+    let mut page = customer.page(after, limit + 1).await?;
+    let more = page.len() > limit;
+    page.truncate(limit);
+    let next = page.last().copied().filter(|_| more);
+    let of = Arc::new(customer);
     if ids {
-        let listed =
-            |Listed { id: blob, stored_bytes, stored_at }| shown::Listed { blob, stored_bytes, stored_at };
-        let rows: Vec<shown::Listed> = first.into_iter().map(listed).collect();
+        let listed = |blob| {
+            let customer = Arc::clone(&of);
+            async move {
+                let Listed { id: blob, stored_bytes, stored_at } = customer.listed(blob).await?;
+                Ok::<_, Error>(shown::Listed { blob, stored_bytes, stored_at })
+            }
+        };
+        let rows: Vec<_> = stream::iter(page).map(listed).buffered(TOGETHER).collect().await;
+        // What went away meanwhile is not there.
+        let gone =
+            |row: &Result<_, Error>| row.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        let rows = rows.into_iter().filter(|row| !gone(row)).collect::<Result<Vec<_>, _>>()?;
         return Ok(Json(json!({ "blobs": rows, "next": next })));
     }
-    let of = Arc::new(customer);
-    let rows: Vec<Row> = stream::iter(first)
-        .map(|listed| {
+    let rows: Vec<Row> = stream::iter(page)
+        .map(|blob| {
             let customer = Arc::clone(&of);
             let ask = &ask;
             async move {
-                let info = customer.stat_listed(listed.id).await;
-                row(ask, customer.id(), (listed.id, Some(listed.stored_bytes)), info)
+                let info = customer.stat_listed(blob).await;
+                let stored = match &info {
+                    Ok(_) => None,
+                    Err(_) => customer.listed(blob).await.ok().map(|listed| listed.stored_bytes),
+                };
+                row(ask, customer.id(), (blob, stored), info)
             }
         })
         .buffered(TOGETHER)
         .collect()
         .await;
     Ok(Json(json!({ "blobs": rows, "next": next })))
-}
-
-/// The first `count` blobs behind `after`, by id. A storage lists them in no order.
-async fn first(customer: &Customer, after: Option<BlobId>, count: usize) -> Result<Vec<Listed>, Error> {
-    let mut first = BTreeMap::new();
-    let mut all = customer.list();
-    while let Some(listed) = all.try_next().await? {
-        if after.is_none_or(|after| listed.id > after) {
-            first.insert(listed.id, listed);
-            if first.len() > count {
-                first.pop_last();
-            }
-        }
-    }
-    Ok(first.into_values().collect())
 }
 
 /// A blob in a listing. One that cannot be opened hides no other.
@@ -366,9 +363,14 @@ pub(super) async fn find(
 
 /// What is sent of a blob, as it is opened. Where it fails in the middle the connection
 /// breaks, and what came is shorter than was said.
-fn streamed(status: StatusCode, opened: Opened) -> Response {
+async fn streamed(status: StatusCode, opened: Opened) -> Result<Response, Problem> {
     let (range, info) = (opened.range(), opened.info().clone());
-    let pieces = opened.into_stream().map_err(io::Error::other);
+    let mut pieces = opened.into_counted_stream();
+    if range.is_empty() {
+        // Nobody asks for the pieces of nothing, and that it is nothing shows at the end only.
+        while pieces.try_next().await?.is_some() {}
+    }
+    let pieces = pieces.map_err(io::Error::other);
     let mut response = (status, Body::from_stream(pieces)).into_response();
     let headers = response.headers_mut();
     describe(headers, &info);
@@ -377,7 +379,7 @@ fn streamed(status: StatusCode, opened: Opened) -> Response {
         let last = range.end.saturating_sub(1);
         headers.insert(CONTENT_RANGE, value(&format!("bytes {}-{last}/{}", range.start, info.bytes)));
     }
-    response
+    Ok(response)
 }
 
 fn describe(headers: &mut HeaderMap, info: &BlobInfo) {

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use super::super::alarm::Alarms;
 use super::super::endpoints::Endpoint;
+use super::super::limits::Limit;
 use super::super::problem::Problem;
 use super::{Ask, Shared};
 
@@ -30,11 +31,17 @@ pub struct Figures {
     alarms: Alarms,
     requests: Family<Status, Counter<u64, AtomicU64>>,
     seconds: Histogram,
+    refused: Family<ByLimit, Counter<u64, AtomicU64>>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Status {
     status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ByLimit {
+    limit: &'static str,
 }
 
 impl Default for Figures {
@@ -58,8 +65,14 @@ impl Figures {
             "How long it took until the head of the answer was there",
             seconds.clone(),
         );
+        let refused = Family::default();
+        registry.register(
+            "refused",
+            "Requests that were one too many, by the limit that they met",
+            refused.clone(),
+        );
         alarms.register(&mut registry);
-        Self { registry, alarms, requests, seconds }
+        Self { registry, alarms, requests, seconds, refused }
     }
 
     /// Where alarms are raised.
@@ -71,6 +84,10 @@ impl Figures {
     pub(super) fn count(&self, status: StatusCode, took: Duration) {
         self.requests.get_or_create(&Status { status: status.as_u16() }).inc();
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn count_refused(&self, limit: Limit) {
+        self.refused.get_or_create(&ByLimit { limit: limit.code() }).inc();
     }
 }
 

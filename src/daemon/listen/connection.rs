@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::pace::{Answers, Pace};
 use super::places::{Holder, Places};
 use super::{Accepted, Limits, stopped};
 use crate::daemon::peer::{Peer, PeerCredential};
@@ -111,7 +112,7 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let activity = Activity::default();
+        let (activity, answers) = (Activity::default(), Answers::default());
         let age = match &peer.credential {
             // It is not proven any more that they are who they are.
             PeerCredential::Certificate(shown) => {
@@ -122,16 +123,24 @@ impl Door {
         };
         let app = TowerToHyperService::new(self.app.clone());
         let answer = service_fn(|mut request: Request<Incoming>| {
-            let busy = activity.begin();
+            let (busy, pace) = (activity.begin(), answers.begin());
             request.extensions_mut().insert(peer.clone());
             let answered = app.call(request);
             async move {
                 let response: Response<Body> = answered.await?;
-                Ok::<_, Infallible>(response.map(|body| Tracked { body, _busy: busy }))
+                Ok::<_, Infallible>(response.map(|body| Tracked { body, pace, _busy: busy }))
             }
         });
         let builder = self.builder(protocol);
-        self.see_through(builder.serve_connection(TokioIo::new(stream), answer), &activity, age).await;
+        let connection = builder.serve_connection(TokioIo::new(stream), answer);
+        tokio::select! {
+            () = self.see_through(connection, &activity, age) => {}
+            // All of it: an HTTP/2 stream cannot be ended from here, and what was made for it
+            // would stay in memory.
+            () = answers.unread_for(self.limits.write_idle) => {
+                tracing::warn!("a client takes nothing of its answer: its connection is cut");
+            }
+        }
     }
 
     fn builder(&self, protocol: Protocol) -> auto::Builder<TokioExecutor> {
@@ -222,9 +231,10 @@ impl Drop for Busy {
     }
 }
 
-/// The body of an answer, with what tells when it is done.
+/// The body of an answer, with what tells how it is taken and when it is done.
 struct Tracked {
     body: Body,
+    pace: Pace,
     _busy: Busy,
 }
 
@@ -236,7 +246,12 @@ impl HttpBody for Tracked {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        self.pace.asked();
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_ready() {
+            self.pace.handed_over();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
