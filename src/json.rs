@@ -9,7 +9,7 @@ use crate::id::OrderId;
 use crate::kms::KeyState;
 use crate::register::EpochPhase;
 use crate::ring::{EntryKind, Hold, HoldScope, HoldState, Policy};
-use crate::room::{AccessRequest, BlobInfo, CustomerInfo, Session, SessionState};
+use crate::room::{AccessRequest, BlobInfo, CustomerInfo, Emergency, Session, SessionState};
 use crate::session::Guest;
 use crate::shred::epoch::{EpochReport, Head, KmsSays, LeftBehind, NextStep};
 use crate::shred::{
@@ -51,6 +51,21 @@ pub(crate) fn session(session: &Session) -> Value {
         "idle_seconds": session.limits.idle.as_secs(),
         "absolute_seconds": session.limits.absolute.as_secs(),
         "only": session.only.as_ref().map(guest),
+    })
+}
+
+pub(crate) fn emergency(emergency: &Emergency) -> Value {
+    let review = emergency.review.as_ref();
+    json!({
+        "emergency": emergency.id,
+        "customer": emergency.customer,
+        "by": emergency.by,
+        "from": emergency.from,
+        "until": emergency.until,
+        "uses": emergency.uses,
+        "folded": emergency.folded,
+        "reviewed_by": review.map(|review| &review.by),
+        "reviewed_at": review.map(|review| review.at),
     })
 }
 

@@ -8,7 +8,9 @@
 //!
 //! Invariants: a receipt is made after the commit with its intent was stored,
 //! never before; an acknowledged record is in exactly one commit; an outcome is
-//! kept until it is durable, as long as the process lives.
+//! kept until it is durable, as long as the process lives. The one exception is an
+//! [`emergency`](super::emergency), in which a receipt may be made once the intent is
+//! durable in the node's sink.
 //!
 //! The storage may fail, hang, answer twice or not at all; nobody waits for it
 //! longer than the deadline. It is trusted that create-if-absent has one winner
@@ -29,17 +31,19 @@ use tokio::sync::{OnceCell, oneshot};
 use tokio::time::timeout;
 
 use super::commit::{Commit, Line, Writer, endorsement};
+use super::emergency::{EmergencySink, Use};
 use super::head::Head;
 use super::signer::LogSigner;
 use super::{Event, Intent, KeyUseReceipt, Outcome, OutcomeResult, Record};
 use crate::entropy::{Entropy, random, random_secret};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{KekId, RequestId, StoreId, WriterId};
+use crate::id::{EmergencyId, KekId, RequestId, StoreId, WriterId};
 use crate::secret::Secret;
 use crate::time::Clock;
 use crate::tlog::{PublicKey, SecretKey};
 
 mod append;
+pub(crate) mod emergency;
 mod memory;
 mod pins;
 mod queue;
@@ -77,6 +81,9 @@ pub struct LogConfig {
     /// How long a writer with open intents may be silent before others may take
     /// it for dead. One that lives says so twice within it at least.
     pub idle: Duration,
+    /// Where what is read in an emergency is recorded while the log cannot be written:
+    /// nowhere, and then there is no emergency access.
+    pub emergencies: Option<Arc<EmergencySink>>,
 }
 
 impl LogConfig {
@@ -93,6 +100,7 @@ impl LogConfig {
             max_bytes: 4 << 20,
             queue: 1 << 16,
             idle: Duration::from_secs(600),
+            emergencies: None,
         }
     }
 }
@@ -229,12 +237,28 @@ impl Log {
 
     /// Records intents together, in one commit if they fit into one.
     ///
+    /// In an emergency that lets them through they are recorded in its sink where the log
+    /// is not written within 2 seconds, under request ids of their own
+    /// ([`OpenIntent::request`]).
+    ///
     /// # Errors
     /// As [`Log::begin`]; then those that became durable get an outcome: aborted.
     ///
     /// # Cancel safety
     /// As [`Log::begin`].
     pub async fn begin_all(&self, intents: Vec<Intent>) -> Result<Vec<(OpenIntent, KeyUseReceipt)>> {
+        match &self.inner.config.emergencies {
+            Some(sink) if sink.warrant(&intents).is_some() => self.begin_in_emergency(sink, intents).await,
+            _ => self.begin_in_log(intents, self.inner.config.deadline).await,
+        }
+    }
+
+    /// Records intents in the log, and nowhere else.
+    async fn begin_in_log(
+        &self,
+        intents: Vec<Intent>,
+        wait: Duration,
+    ) -> Result<Vec<(OpenIntent, KeyUseReceipt)>> {
         let inner = &self.inner;
         let mut begun = Vec::with_capacity(intents.len());
         let (tickets, answers) = inner.begin_tickets(intents)?;
@@ -246,7 +270,7 @@ impl Log {
             }
             Ok::<_, Error>(())
         };
-        match timeout(inner.config.deadline, answered).await {
+        match timeout(wait, answered).await {
             Ok(answered) => answered?,
             Err(_) => return Err(begin_refused(inner.queue().failure.as_ref())),
         }
@@ -458,13 +482,19 @@ pub struct OpenIntent {
     inner: Arc<Inner>,
     request: RequestId,
     /// Until it is finished.
-    seed: Option<Seed>,
+    backing: Option<Backing>,
+}
+
+/// Where the intent is, and the outcome goes.
+enum Backing {
+    Log(Seed),
+    Sink(Use),
 }
 
 impl OpenIntent {
     fn new(inner: Arc<Inner>, seed: Seed) -> Self {
         inner.open.fetch_add(1, Relaxed);
-        Self { inner, request: seed.request, seed: Some(seed) }
+        Self { inner, request: seed.request, backing: Some(Backing::Log(seed)) }
     }
 
     /// The request whose intent it is.
@@ -475,8 +505,18 @@ impl OpenIntent {
 
     /// Notes which ring key is used, for an intent that could not name it.
     pub fn uses(&mut self, key: KekId) {
-        if let Some(seed) = &mut self.seed {
-            seed.key = Some(key);
+        match &mut self.backing {
+            Some(Backing::Log(seed)) => seed.key = Some(key),
+            Some(Backing::Sink(used)) => used.uses(key),
+            None => {}
+        }
+    }
+
+    /// In which emergency it was recorded in the sink, `None` if it is in the log.
+    pub(crate) fn emergency(&self) -> Option<EmergencyId> {
+        match &self.backing {
+            Some(Backing::Sink(used)) => Some(used.emergency()),
+            _ => None,
         }
     }
 
@@ -487,16 +527,22 @@ impl OpenIntent {
         self.queue_outcome(result, bytes);
     }
 
-    fn take_seed(&mut self) -> Option<Seed> {
-        let seed = self.seed.take()?;
-        self.inner.open.fetch_sub(1, Relaxed);
-        Some(seed)
+    fn take_backing(&mut self) -> Option<Backing> {
+        let backing = self.backing.take()?;
+        if let Backing::Log(_) = backing {
+            self.inner.open.fetch_sub(1, Relaxed);
+        }
+        Some(backing)
     }
 
     fn queue_outcome(&mut self, result: OutcomeResult, bytes: Option<u64>) {
-        if let Some(seed) = self.take_seed() {
-            let lines = vec![self.inner.outcome(seed, result, bytes)];
-            self.inner.queue_finish(Ticket::new(lines, Reply::Finish { to: None }));
+        match self.take_backing() {
+            Some(Backing::Log(seed)) => {
+                let lines = vec![self.inner.outcome(seed, result, bytes)];
+                self.inner.queue_finish(Ticket::new(lines, Reply::Finish { to: None }));
+            }
+            Some(Backing::Sink(used)) => drop(emergency::end(&self.inner, used, result, bytes)),
+            None => {}
         }
     }
 
@@ -511,9 +557,13 @@ impl OpenIntent {
     /// The outcome is recorded, as soon as this was polled once.
     pub async fn finish(mut self, result: OutcomeResult, bytes: Option<u64>) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        let seed = self.take_seed().expect("an open intent is finished once");
-        let line = inner.outcome(seed, result, bytes);
-        inner.queue_and_wait(vec![line]).await
+        match self.take_backing().expect("an open intent is finished once") {
+            Backing::Log(seed) => {
+                let line = inner.outcome(seed, result, bytes);
+                inner.queue_and_wait(vec![line]).await
+            }
+            Backing::Sink(used) => emergency::ended(emergency::end(&inner, used, result, bytes)).await,
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use crate::tlog::{KeyName, VerifierKey};
 mod audit;
 mod certificate;
 mod destruction;
+mod emergency;
 mod epoch;
 mod offboard;
 mod retention;
@@ -38,6 +39,7 @@ mod retention;
 pub(super) use audit::*;
 pub(super) use certificate::*;
 pub(super) use destruction::*;
+pub(super) use emergency::*;
 pub(super) use epoch::*;
 pub(super) use offboard::*;
 pub(super) use retention::*;
@@ -171,6 +173,9 @@ pub(super) enum Command {
     /// Asks for what takes two people, and approves it
     #[command(subcommand)]
     Order(Order),
+    /// Lists and reviews emergencies, in which blobs were read while the log could not be written
+    #[command(subcommand)]
+    Emergency(Emergency),
     /// Reads the audit log
     #[command(subcommand)]
     Audit(Audit),

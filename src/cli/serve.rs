@@ -30,7 +30,7 @@ use super::{log_key, no_store, options};
 use crate::access::policy::RoleMatrix;
 use crate::access::{Access, Principal, Purpose};
 use crate::config::Config;
-use crate::daemon::api::{Figures, Shared, router};
+use crate::daemon::api::{Figures, Shared, keep_emergencies, router};
 use crate::daemon::config::{DaemonConfig, LogFormat, LogLevel};
 use crate::daemon::directory::{ConfigError, Directory};
 use crate::daemon::gate::{Gate, admit};
@@ -156,6 +156,7 @@ async fn serve(global: &Global, ready: Ready, activated: Activated, output: Outp
     let mut options = options(&config, signer)?;
     let believed = ready.config.keys;
     options.key_ttl = believed.cache_seconds.map_or(options.key_ttl, Duration::from_secs);
+    options.emergency_directory.clone_from(&ready.config.emergency.directory);
     options.session_check = believed.session_check_seconds.map_or(options.session_check, Duration::from_secs);
     let room = Strongroom::open(storages, keys.registry(), options)
         .await
@@ -172,9 +173,13 @@ async fn serve(global: &Global, ready: Ready, activated: Activated, output: Outp
         figures: Figures::default(),
         own: own.clone(),
     };
-    let app = router(Arc::new(shared)).layer(from_fn_with_state(Arc::clone(&ready.gate), admit));
+    let shared = Arc::new(shared);
+    let app = router(Arc::clone(&shared)).layer(from_fn_with_state(Arc::clone(&ready.gate), admit));
     let (end, ended) = watch::channel(false);
     let mut tasks = JoinSet::new();
+    if room.has_emergency_access() {
+        tasks.spawn(keep_emergencies(shared));
+    }
     if let Some(every) = ready.config.tasks.sweep() {
         tasks.spawn(sweeps(room.clone(), own.clone(), every));
     }

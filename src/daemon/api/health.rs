@@ -1,7 +1,7 @@
 //! Whether the daemon is well, and what it counted.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use axum::Json;
@@ -14,6 +14,7 @@ use axum::routing;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -28,6 +29,9 @@ pub struct Figures {
     registry: Registry,
     requests: Family<Status, Counter<u64, AtomicU64>>,
     seconds: Histogram,
+    emergencies: Counter<u64, AtomicU64>,
+    unfolded: Gauge<i64, AtomicI64>,
+    unreviewed: Gauge<i64, AtomicI64>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -47,7 +51,14 @@ impl Default for Figures {
             "How long it took until the head of the answer was there",
             seconds.clone(),
         );
-        Self { registry, requests, seconds }
+        let emergencies = Counter::default();
+        registry.register("emergencies", "Emergencies that were declared here", emergencies.clone());
+        let (unfolded, unreviewed) = (Gauge::default(), Gauge::default());
+        let help = "Emergencies of this node that are not in the audit log yet";
+        registry.register("emergencies_unfolded", help, unfolded.clone());
+        let help = "Emergencies that nobody reviewed, when it was last looked";
+        registry.register("emergencies_unreviewed", help, unreviewed.clone());
+        Self { registry, requests, seconds, emergencies, unfolded, unreviewed }
     }
 }
 
@@ -55,6 +66,18 @@ impl Figures {
     pub(super) fn count(&self, status: StatusCode, took: Duration) {
         self.requests.get_or_create(&Status { status: status.as_u16() }).inc();
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn count_emergency(&self) {
+        self.emergencies.inc();
+    }
+
+    pub(super) fn set_unreviewed(&self, count: usize) {
+        self.unreviewed.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn set_unfolded(&self, count: usize) {
+        self.unfolded.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 
@@ -82,6 +105,7 @@ async fn document() -> Json<Value> {
 
 pub(super) async fn metrics(ask: Ask) -> Result<Response, Problem> {
     ask.store(Endpoint::Metrics).await?;
+    ask.shared().figures.set_unfolded(ask.room().unfolded_emergencies());
     let mut figures = String::new();
     text::encode(&mut figures, &ask.shared().figures.registry).map_err(|_| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "configuration", "the figures could not be written")
