@@ -708,6 +708,13 @@ mod tests {
             room.end_overdue_sessions(&customer.access).await
         });
         is_send(|room, customer, _| async move {
+            let (access, id) = (&customer.access, customer.id);
+            let emergency = room.declare_emergency(access, id, Duration::from_hours(1)).await?;
+            room.fold_emergencies(access).await?;
+            room.emergencies(access, None).await?;
+            room.review_emergency(access, id, emergency.id).await
+        });
+        is_send(|room, customer, _| async move {
             let new = NewCustomer::new("x".parse()?, KeyChoice::New("local".into()));
             room.add_customer(&customer.access, new)
                 .await

@@ -19,7 +19,10 @@ use strongroom::access::{Access, Principal, Purpose};
 use strongroom::audit::{Action, Event, Intent, Outcome, OutcomeResult};
 use strongroom::envelope::Metadata;
 use strongroom::id::{CustomerId, EmergencyId, RequestId};
-use strongroom::room::{ByteRange, Customer, Emergency, Folded, Options, SealOptions, Strongroom};
+use strongroom::ring::Tenancy;
+use strongroom::room::{
+    ByteRange, Customer, Emergency, Folded, KeyChoice, NewCustomer, Options, SealOptions, Strongroom,
+};
 use tempfile::TempDir;
 use world::{World, access, add, pattern, records};
 
@@ -341,6 +344,26 @@ async fn nobody_else_reads_nothing_else_is_read_and_not_for_longer() {
     assert_eq!(folded[&emergency.id].as_ref().unwrap().written, 1);
     let found = in_log(room, emergency.id).await;
     assert_eq!(told(&found)[0].1.result, OutcomeResult::Denied);
+}
+
+/// An emergency stands for the log, and not for the customer's session.
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_keys_are_in_its_own_hand_is_not_opened_by_it() {
+    let place = Place::new().await;
+    let mut new = NewCustomer::new(world::label("own"), KeyChoice::New("local".into()));
+    new.tenancy = Tenancy::Customer;
+    place.room.add_customer(&access(), new).await.unwrap();
+    let own = place.room.customer(&world::label("own"), access()).await.unwrap();
+    let blob = own.seal(pattern(100), SealOptions::new()).await.unwrap().id;
+    place.world.audit.take_down();
+    let emergency = place.room.declare_emergency(&doctor(), own.id(), HOUR).await.unwrap();
+    let in_it = doctor().in_emergency(emergency.id);
+    let reader = place.room.customer_by_id(own.id(), in_it).await.unwrap();
+    assert_eq!(kind(read(&reader, blob)).await, ErrorKind::Denied);
+    place.world.audit.heal();
+    in_the_end(async || place.room.fold_emergencies(&access()).await).await;
+    let found = in_log(&place.room, emergency.id).await;
+    assert_eq!(told(&found)[0].1.result, OutcomeResult::Denied, "the attempt is on record");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -183,6 +183,8 @@ pub(crate) struct Case {
     file: Mutex<SinkFile>,
     /// How many uses have no outcome yet in this program.
     open: AtomicU64,
+    /// What this program saw in the log: the declaration, and uses with their outcomes.
+    in_log: Mutex<BTreeSet<RequestId>>,
 }
 
 /// What the file of an emergency tells.
@@ -211,6 +213,7 @@ impl Case {
             ends: clock.uptime().saturating_add(left),
             file: Mutex::new(file),
             open: AtomicU64::new(0),
+            in_log: Mutex::default(),
         })
     }
 
@@ -267,6 +270,16 @@ impl Case {
             (intent, outcome)
         });
         Ok(Told { uses: uses.collect(), over, whole: decoded.end != End::Damaged })
+    }
+
+    /// Takes note of what is in the log.
+    pub(crate) fn note_in_log(&self, requests: impl IntoIterator<Item = RequestId>) {
+        self.in_log.lock().unwrap_or_else(PoisonError::into_inner).extend(requests);
+    }
+
+    /// Whether this program saw it in the log.
+    pub(crate) fn is_in_log(&self, request: RequestId) -> bool {
+        self.in_log.lock().unwrap_or_else(PoisonError::into_inner).contains(&request)
     }
 
     fn file(&self) -> MutexGuard<'_, SinkFile> {

@@ -31,19 +31,20 @@ use tokio::sync::{OnceCell, oneshot};
 use tokio::time::timeout;
 
 use super::commit::{Commit, Line, Writer, endorsement};
-use super::emergency::{EmergencySink, Use};
+use super::emergency::EmergencySink;
 use super::head::Head;
 use super::signer::LogSigner;
 use super::{Event, Intent, KeyUseReceipt, Outcome, OutcomeResult, Record};
 use crate::entropy::{Entropy, random, random_secret};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{EmergencyId, KekId, RequestId, StoreId, WriterId};
+use crate::id::{RequestId, StoreId, WriterId};
 use crate::secret::Secret;
 use crate::time::Clock;
 use crate::tlog::{PublicKey, SecretKey};
 
 mod append;
 pub(crate) mod emergency;
+mod intent;
 mod memory;
 mod pins;
 mod queue;
@@ -53,6 +54,7 @@ mod shards;
 pub(super) mod wal;
 
 use append::Chain;
+pub use intent::OpenIntent;
 use queue::{Begun, Queue, Reply, Seed, Ticket, begin_refused, finish_delayed};
 pub use reader::{LogReader, ShardReader, entries};
 pub use settle::Settled;
@@ -472,109 +474,5 @@ impl Inner {
     fn outcome(&self, seed: Seed, result: OutcomeResult, bytes: Option<u64>) -> Line {
         let Seed { request, customer, nonce, key } = seed;
         self.record(nonce, Event::Outcome(Outcome { request, customer, result, bytes, key }))
-    }
-}
-
-/// An intent that is durable and has no outcome yet. Dropped unfinished, it
-/// records that the operation was aborted, without anyone waiting for that.
-#[must_use = "an intent without an outcome is recorded as aborted"]
-pub struct OpenIntent {
-    inner: Arc<Inner>,
-    request: RequestId,
-    /// Until it is finished.
-    backing: Option<Backing>,
-}
-
-/// Where the intent is, and the outcome goes.
-enum Backing {
-    Log(Seed),
-    Sink(Use),
-}
-
-impl OpenIntent {
-    fn new(inner: Arc<Inner>, seed: Seed) -> Self {
-        inner.open.fetch_add(1, Relaxed);
-        Self { inner, request: seed.request, backing: Some(Backing::Log(seed)) }
-    }
-
-    /// The request whose intent it is.
-    #[must_use]
-    pub fn request(&self) -> RequestId {
-        self.request
-    }
-
-    /// Notes which ring key is used, for an intent that could not name it.
-    pub fn uses(&mut self, key: KekId) {
-        match &mut self.backing {
-            Some(Backing::Log(seed)) => seed.key = Some(key),
-            Some(Backing::Sink(used)) => used.uses(key),
-            None => {}
-        }
-    }
-
-    /// In which emergency it was recorded in the sink, `None` if it is in the log.
-    pub(crate) fn emergency(&self) -> Option<EmergencyId> {
-        match &self.backing {
-            Some(Backing::Sink(used)) => Some(used.emergency()),
-            _ => None,
-        }
-    }
-
-    /// Records how the operation ended, and does not wait until that is durable:
-    /// it goes into the next commit, and whatever is begun afterwards stands
-    /// behind it. For steps of an operation whose own outcome is waited for.
-    pub fn record(mut self, result: OutcomeResult, bytes: Option<u64>) {
-        self.queue_outcome(result, bytes);
-    }
-
-    fn take_backing(&mut self) -> Option<Backing> {
-        let backing = self.backing.take()?;
-        if let Backing::Log(_) = backing {
-            self.inner.open.fetch_sub(1, Relaxed);
-        }
-        Some(backing)
-    }
-
-    fn queue_outcome(&mut self, result: OutcomeResult, bytes: Option<u64>) {
-        match self.take_backing() {
-            Some(Backing::Log(seed)) => {
-                let lines = vec![self.inner.outcome(seed, result, bytes)];
-                self.inner.queue_finish(Ticket::new(lines, Reply::Finish { to: None }));
-            }
-            Some(Backing::Sink(used)) => drop(emergency::end(&self.inner, used, result, bytes)),
-            None => {}
-        }
-    }
-
-    /// Records how the operation ended, with the plaintext bytes sealed or
-    /// released where that has a meaning. When it returns, that is durable.
-    ///
-    /// # Errors
-    /// As [`Log::begin`], if it is not durable within the deadline. The outcome
-    /// is kept and tried again as long as the process lives.
-    ///
-    /// # Cancel safety
-    /// The outcome is recorded, as soon as this was polled once.
-    pub async fn finish(mut self, result: OutcomeResult, bytes: Option<u64>) -> Result<()> {
-        let inner = Arc::clone(&self.inner);
-        match self.take_backing().expect("an open intent is finished once") {
-            Backing::Log(seed) => {
-                let line = inner.outcome(seed, result, bytes);
-                inner.queue_and_wait(vec![line]).await
-            }
-            Backing::Sink(used) => emergency::ended(emergency::end(&inner, used, result, bytes)).await,
-        }
-    }
-}
-
-impl fmt::Debug for OpenIntent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenIntent").field("request", &self.request).finish_non_exhaustive()
-    }
-}
-
-impl Drop for OpenIntent {
-    fn drop(&mut self) {
-        self.queue_outcome(OutcomeResult::Aborted, None);
     }
 }

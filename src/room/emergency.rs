@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use super::Strongroom;
 use super::keyring::{Asker, close};
 use crate::access::{Access, Principal, Purpose};
-use crate::audit::emergency::{Case, EmergencySink, LONGEST, SHORTEST};
+use crate::audit::emergency::{Case, EmergencySink, LONGEST, SHORTEST, Told};
 use crate::audit::operation::Operation;
 use crate::audit::query::{Filter, operations};
 use crate::audit::{Action, EmergencyRef, Intent, Outcome, OutcomeResult};
@@ -30,7 +30,7 @@ use crate::time::Timestamp;
 
 /// How far clocks may be apart before a record is not found: the log is read from so much
 /// earlier than an emergency was declared.
-const SKEW: Duration = Duration::from_hours(24);
+const SKEW: Duration = Duration::from_hours(1);
 
 /// One emergency.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,16 +162,28 @@ impl Strongroom {
         let _one = sink.folding.lock().await;
         let (cases, damaged) = sink.to_fold();
         done.extend(damaged.into_iter().map(|id| (id, Err(damage()))));
-        if cases.is_empty() {
+        let mut news = Vec::new();
+        for case in cases {
+            match self.told(&case).await {
+                // The log need not be read for what is known to be in it.
+                Ok(told) if !has_news(&case, &told) => {
+                    let nothing = Folded { written: 0, done: false };
+                    done.insert(case.id, if told.whole { Ok(nothing) } else { Err(damage()) });
+                }
+                Ok(told) => news.push((case, told)),
+                Err(error) => drop(done.insert(case.id, Err(error))),
+            }
+        }
+        if news.is_empty() {
             return Ok(done);
         }
         // What an earlier run queued is in the log behind this, and is found.
         self.0.log.flush().await?;
-        let since = cases.iter().map(|case| case.from).min();
+        let since = news.iter().map(|(case, _)| case.from).min();
         let mut found = self.found_in_log(since, None).await?;
-        for case in cases {
+        for (case, told) in news {
             let of_case = found.remove(&case.id).unwrap_or_default();
-            done.insert(case.id, self.fold(access, (sink, &case), of_case).await);
+            done.insert(case.id, self.fold(access, (sink, &case), told, of_case).await);
         }
         Ok(done)
     }
@@ -252,17 +264,17 @@ impl Strongroom {
         &self,
         access: &Access,
         (sink, case): (&Arc<EmergencySink>, &Arc<Case>),
+        told: Told,
         found: InLog,
     ) -> Result<Folded> {
-        let (clock, reading) = (Arc::clone(&self.0.clock), Arc::clone(case));
-        let told = spawn_blocking(move || reading.told(&*clock)).await.map_err(ended)??;
+        case.note_in_log(found.requests.iter().copied());
         let mut write = Vec::new();
         if found.declared.is_none() {
             write.push(ended_well(case.declared.clone()));
         }
         let before = write.len();
         for (intent, outcome) in told.uses {
-            if found.requests.contains(&intent.request) {
+            if case.is_in_log(intent.request) {
                 continue;
             }
             match outcome {
@@ -283,6 +295,8 @@ impl Strongroom {
             write.push(ended_well(last));
         }
         self.0.log.append_told(&write).await?;
+        case.note_in_log(write.iter().map(|(intent, _)| intent.request));
+        case.note_in_log([case.declared.request]);
         if !told.whole {
             return Err(damage());
         }
@@ -294,12 +308,17 @@ impl Strongroom {
         Ok(Folded { written, done })
     }
 
+    /// What an emergency's file tells.
+    async fn told(&self, case: &Arc<Case>) -> Result<Told> {
+        let (clock, case) = (Arc::clone(&self.0.clock), Arc::clone(case));
+        spawn_blocking(move || case.told(&*clock)).await.map_err(ended)?
+    }
+
     async fn listed(&self, customer: Option<CustomerId>) -> Result<Vec<Emergency>> {
         let mut found = self.found_in_log(None, customer).await?;
         let (cases, _) = self.0.log.emergencies().map(|sink| sink.to_fold()).unwrap_or_default();
         for case in cases.into_iter().filter(|case| customer.is_none_or(|of| of == case.customer)) {
-            let (clock, reading) = (Arc::clone(&self.0.clock), Arc::clone(&case));
-            let told = spawn_blocking(move || reading.told(&*clock)).await.map_err(ended)??;
+            let told = self.told(&case).await?;
             let of_case = found.entry(case.id).or_default();
             of_case.declared.get_or_insert_with(|| Declared::of(&case.declared, case.from));
             for (intent, outcome) in &told.uses {
@@ -333,6 +352,14 @@ impl Strongroom {
         }
         Ok(found)
     }
+}
+
+/// Whether a file tells what this program did not see in the log, or is to be renamed.
+fn has_news(case: &Case, told: &Told) -> bool {
+    let mut ended = told.uses.iter().filter(|(_, outcome)| outcome.is_some() || told.over);
+    (told.over && told.whole)
+        || !case.is_in_log(case.declared.request)
+        || ended.any(|(intent, _)| !case.is_in_log(intent.request))
 }
 
 /// What the log has of one emergency.

@@ -176,6 +176,21 @@ fn behind_damage_nothing_is_written_and_what_stands_before_it_counts() {
 }
 
 #[test]
+fn a_crash_before_the_declaration_was_on_disk_leaves_no_emergency() {
+    let clock = TestClock::at(1, 100);
+    let (directory, sink) = sink(&clock);
+    drop(sink);
+    let whole = fs::read(file(&directory)).unwrap();
+    for length in [0, 1, whole.len() - 1] {
+        fs::write(file(&directory), &whole[..length]).unwrap();
+        let next = open(&directory, &clock).unwrap();
+        assert_eq!((next.stands(ID), next.unfolded()), (false, 0), "{length}");
+    }
+    fs::write(file(&directory), &whole).unwrap();
+    assert!(open(&directory, &clock).unwrap().stands(ID));
+}
+
+#[test]
 fn a_directory_that_others_can_read_is_refused_and_so_is_another_stores_emergency() {
     let clock = TestClock::at(1, 100);
     let (directory, sink) = sink(&clock);

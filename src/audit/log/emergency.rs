@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::{Backing, Inner, Log, OpenIntent};
+use super::{Inner, Log, OpenIntent};
 use crate::access::Access;
 use crate::audit::commit::Line;
 use crate::audit::emergency::{EmergencySink, Use};
@@ -89,13 +89,6 @@ impl Log {
             inner.append_at(lines, None).await?;
         }
         Ok(())
-    }
-}
-
-impl OpenIntent {
-    fn in_sink(inner: Arc<Inner>, used: Use) -> (Self, KeyUseReceipt) {
-        let request = used.request;
-        (Self { inner, request, backing: Some(Backing::Sink(used)) }, KeyUseReceipt::mint(request))
     }
 }
 
