@@ -228,23 +228,16 @@ impl Case {
     /// Whether the emergency lets this through: to read, by who declared it, for its
     /// customer. Everything else takes the log.
     fn may(&self, intent: &Intent) -> bool {
-        let reads = match intent.action {
-            Action::Open
-            | Action::OpenRange
-            | Action::Stat
-            | Action::List
-            | Action::Find
-            | Action::Verify => intent.customer == Some(self.customer),
+        let is_ours = intent.customer == Some(self.customer);
+        let lets = match (intent.action, &intent.key) {
+            (action, _) if reads(action) => is_ours,
             // An epoch's key concerns no customer, and without it no ring opens.
-            Action::KmsDecrypt => match intent.key {
-                Some(KeyRef::Epoch { .. }) => intent.customer.is_none(),
-                Some(KeyRef::Customer { .. } | KeyRef::Blob { .. }) => intent.customer == Some(self.customer),
-                _ => false,
-            },
+            (Action::KmsDecrypt, Some(KeyRef::Epoch { .. })) => intent.customer.is_none(),
+            (Action::KmsDecrypt, Some(KeyRef::Customer { .. } | KeyRef::Blob { .. })) => is_ours,
             _ => false,
         };
         let named = intent.emergency.as_deref().is_some_and(|named| named.id == self.id);
-        reads && named && self.is_of(&intent.principal, intent.purpose)
+        lets && named && self.is_of(&intent.principal, intent.purpose)
     }
 
     /// Reads the file again, as far as it verifies. Blocks.
@@ -371,6 +364,14 @@ impl Drop for Use {
             let _ = self.write(OutcomeResult::Aborted, None);
         }
     }
+}
+
+/// Whether an action sees into blobs and changes nothing.
+pub(crate) fn reads(action: Action) -> bool {
+    matches!(
+        action,
+        Action::Open | Action::OpenRange | Action::Stat | Action::List | Action::Find | Action::Verify
+    )
 }
 
 fn undeclared() -> Error {

@@ -173,7 +173,7 @@ pub(super) enum Command {
     /// Asks for what takes two people, and approves it
     #[command(subcommand)]
     Order(Order),
-    /// Lists and reviews emergencies, in which blobs were read while the log could not be written
+    /// Sees to what was read in emergencies: lists, folds, reviews
     #[command(subcommand)]
     Emergency(Emergency),
     /// Reads the audit log

@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use super::Strongroom;
 use super::keyring::{Asker, close};
 use crate::access::{Access, Principal, Purpose};
-use crate::audit::emergency::{Case, EmergencySink, LONGEST, SHORTEST, Told};
+use crate::audit::emergency::{Case, EmergencySink, LONGEST, SHORTEST, Told, reads};
 use crate::audit::operation::Operation;
 use crate::audit::query::{Filter, operations};
 use crate::audit::{Action, EmergencyRef, Intent, Outcome, OutcomeResult};
@@ -368,8 +368,8 @@ struct InLog {
     declared: Option<Declared>,
     /// Everything that was done in it.
     requests: BTreeSet<RequestId>,
-    /// What of that counts as a use.
-    uses: BTreeSet<RequestId>,
+    /// What of that read, and by whom.
+    uses: BTreeMap<RequestId, Principal>,
     folded: bool,
     review: Option<Review>,
 }
@@ -412,19 +412,21 @@ impl InLog {
 
     fn take_use(&mut self, intent: &Intent, outcome: Option<&Outcome>) {
         self.requests.insert(intent.request);
-        // What a key service unwrapped on the way is a part of the use that caused it; and what
-        // was given up with nothing released, as an intent is that the log got too late, is none.
+        // What was given up with nothing released, as an intent is that the log got too late,
+        // is no use.
         let given_up = outcome
             .is_some_and(|outcome| outcome.result == OutcomeResult::Aborted && outcome.bytes.is_none());
-        if intent.action != Action::KmsDecrypt && !given_up {
-            self.uses.insert(intent.request);
+        if reads(intent.action) && !given_up {
+            self.uses.insert(intent.request, intent.principal.clone());
         }
     }
 
     /// `None` for what was named and never declared.
     fn into_emergency(self, id: EmergencyId) -> Option<Emergency> {
         let Declared { by, customer, from, until } = self.declared?;
-        let uses = u64::try_from(self.uses.len()).unwrap_or(u64::MAX);
+        // Whoever else named it had no part in it.
+        let uses = self.uses.values().filter(|principal| **principal == by).count();
+        let uses = u64::try_from(uses).unwrap_or(u64::MAX);
         let (customer, until) = (customer?, until?);
         Some(Emergency { id, by, customer, from, until, uses, folded: self.folded, review: self.review })
     }
