@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{RequestId, SessionId};
+use crate::id::{EmergencyId, RequestId, SessionId};
 
 pub mod policy;
 pub(crate) mod principal;
@@ -137,6 +137,8 @@ pub struct Access {
     pub session: Option<SessionId>,
     /// The request of a client that it is done for: the cause of what is recorded.
     pub request: Option<RequestId>,
+    /// In which emergency, where one was declared.
+    pub emergency: Option<EmergencyId>,
 }
 
 impl Access {
@@ -144,7 +146,7 @@ impl Access {
     #[must_use]
     pub fn new(principal: Principal, purpose: Purpose) -> Self {
         let origin = Origin::Process(std::process::id());
-        Self { principal, origin, purpose, rule: None, session: None, request: None }
+        Self { principal, origin, purpose, rule: None, session: None, request: None, emergency: None }
     }
 
     /// The same access on behalf of a peer.
@@ -172,6 +174,15 @@ impl Access {
     #[must_use]
     pub fn within(mut self, session: SessionId) -> Self {
         self.session = Some(session);
+        self
+    }
+
+    /// The same access, in an emergency that its principal declared: what reads is
+    /// recorded there where the log cannot be written
+    /// ([`emergency`](crate::audit::emergency)).
+    #[must_use]
+    pub fn in_emergency(mut self, emergency: EmergencyId) -> Self {
+        self.emergency = Some(emergency);
         self
     }
 }

@@ -13,14 +13,15 @@ use serde::{Deserialize, Serialize};
 use crate::access::{Access, Origin, Principal, Purpose, RuleId};
 use crate::error::ErrorKind;
 use crate::id::{
-    BlobId, CertificateId, CustomerId, DataKeyId, HoldId, KekId, KmsKeyId, OrderId, RequestId, SessionId,
-    WriterId,
+    BlobId, CertificateId, CustomerId, DataKeyId, EmergencyId, HoldId, KekId, KmsKeyId, OrderId, RequestId,
+    SessionId, WriterId,
 };
 use crate::merkle::{Hash, TreeHead};
 use crate::time::{Day, Timestamp};
 
 pub mod chains;
 pub mod commit;
+pub mod emergency;
 pub mod fhir;
 pub mod head;
 pub mod layout;
@@ -255,6 +256,9 @@ pub struct Intent {
     /// all.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub returned: Option<Box<ReturnedRef>>,
+    /// In which emergency.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub emergency: Option<Box<EmergencyRef>>,
 }
 
 impl Intent {
@@ -278,6 +282,7 @@ impl Intent {
             rule: access.rule.clone(),
             session: access.session,
             returned: None,
+            emergency: access.emergency.map(|id| Box::new(EmergencyRef::new(id))),
         }
     }
 }
@@ -376,6 +381,13 @@ pub enum Action {
     AccessRequest,
     /// The customer lets them in: a session for them begins.
     AccessApprove,
+    /// A person declares an emergency, to read a customer's blobs while the log cannot be
+    /// written.
+    EmergencyDeclare,
+    /// All that was done in an emergency is in the log.
+    EmergencyFold,
+    /// Somebody else has looked at what was done in an emergency.
+    EmergencyReview,
 }
 
 /// Which key is used.
@@ -445,6 +457,28 @@ pub struct ReturnedRef {
     /// SHA-256 of it.
     #[serde(with = "hex_digest")]
     pub sha256: [u8; 32],
+}
+
+/// Which emergency it was in, and what the log could not say at the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmergencyRef {
+    /// The emergency.
+    pub id: EmergencyId,
+    /// When it was done, where the log could not be written then and has it from the sink.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub at: Option<Timestamp>,
+    /// When the emergency is over, in its declaration.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until: Option<Timestamp>,
+}
+
+impl EmergencyRef {
+    /// What names an emergency and says no more.
+    #[must_use]
+    pub const fn new(id: EmergencyId) -> Self {
+        Self { id, at: None, until: None }
+    }
 }
 
 /// How an operation ended.

@@ -53,6 +53,8 @@
 //! | `restore` | the document of [`Restored`](crate::restore::Restored), in a line |
 //! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
 //! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
+//! | `emergency list`, `review`, a line | `emergency`, `customer`, `by`, `from`, `until`, `uses`, `folded`, `reviewed_by`, `reviewed_at` |
+//! | `emergency fold`, a line | `emergency`, `written` (uses), `done` |
 //! | `audit publish`, a line | `shard`, `records`, `new`, `root`, `cosigned` |
 //! | `audit maintain` | `fenced`, `unknown`, `segments`; then as `audit publish` |
 //! | `audit verify` | `ok`, `store`, `key`, `wrong`, `notes` (how many), `shards`: objects of `shard`, `first`, `commits`, `records`, `root`, `from`, `until`, `checkpoint` (its size), `segments`, `tiles`; `findings`: objects of `severity`, `path`, `code`, `message` |
@@ -103,6 +105,7 @@ mod audit_only;
 mod certificate;
 mod customer;
 mod doctor;
+mod emergency;
 mod epoch;
 mod exit;
 mod failure;
@@ -320,6 +323,7 @@ async fn dispatch(session: &Session, command: Command) -> Answer {
         Command::Hold(command) => hold::run(session, command).await,
         Command::Shred(command) => shred::run(session, command).await,
         Command::Order(command) => order::run(session, command).await,
+        Command::Emergency(command) => emergency::run(session.store()?, command).await,
         Command::Audit(command) => audit::run(session, command).await,
         Command::Person(command) => person::run(session, command).await,
         Command::Certificate(command) => certificate::run(session, command).await,

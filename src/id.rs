@@ -135,6 +135,8 @@ identifiers! {
     OrderId, "order id";
     /// One session in which a customer lets its blobs be opened.
     SessionId, "session id";
+    /// One emergency that a person declared, to read while the log cannot be written.
+    EmergencyId, "emergency id";
     /// One certificate of destruction, interim and final.
     CertificateId, "certificate id";
     /// One key of the local key provider: what follows `local:` in its name.

@@ -20,8 +20,8 @@ use crate::order;
 use crate::retention::{Period, Window};
 use crate::ring::{self, HoldScope, HoldState, Tenancy};
 use crate::room::{
-    AccessRequest, BlobInfo, CustomerInfo, Extended as RoomExtended, Sealed as RoomSealed, Session,
-    SessionState,
+    AccessRequest, BlobInfo, CustomerInfo, Emergency, Extended as RoomExtended, Sealed as RoomSealed,
+    Session, SessionState,
 };
 use crate::session::Guest;
 use crate::shred::{OrderState, OrderStatus};
@@ -122,6 +122,21 @@ pub(crate) fn session(session: &Session) -> Value {
         "idle_seconds": session.limits.idle.as_secs(),
         "absolute_seconds": session.limits.absolute.as_secs(),
         "only": session.only.as_ref().map(guest),
+    })
+}
+
+pub(crate) fn emergency(emergency: &Emergency) -> Value {
+    let review = emergency.review.as_ref();
+    json!({
+        "emergency": emergency.id,
+        "customer": emergency.customer,
+        "by": emergency.by,
+        "from": emergency.from,
+        "until": emergency.until,
+        "uses": emergency.uses,
+        "folded": emergency.folded,
+        "reviewed_by": review.map(|review| &review.by),
+        "reviewed_at": review.map(|review| review.at),
     })
 }
 

@@ -13,6 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use object_store::{ObjectStoreExt, PutMode, PutPayload};
 use thiserror::Error as ThisError;
 
 use crate::access::Access;
+use crate::audit::emergency::EmergencySink;
 use crate::audit::log::{Log, LogConfig};
 use crate::audit::publish::Publisher;
 use crate::audit::signer::LogSigner;
@@ -43,6 +45,7 @@ use crate::time::{Clock, Timestamp};
 use crate::witness::client::Witness;
 
 mod customer;
+mod emergency;
 mod evidence;
 mod health;
 pub(crate) mod keyring;
@@ -55,6 +58,7 @@ mod source;
 pub(crate) mod wraps;
 
 pub use customer::{Customer, Listed};
+pub use emergency::{Emergency, Folded, Review};
 pub use evidence::{CustomerView, Maintained};
 pub use health::CustomerKeys;
 pub use open::{BlobInfo, ByteRange, Opened};
@@ -99,6 +103,10 @@ pub struct Options {
     /// How long this node seals with a data key of its own, for a customer whose keys are in
     /// the customer's own hand, before it makes another: 12 hours, which is the most.
     pub sealing_term: Duration,
+    /// The directory on a local disk in which what is read in an emergency is recorded while
+    /// the log cannot be written ([`emergency`](crate::audit::emergency)): none, and then
+    /// there is no emergency access on this node.
+    pub emergency_directory: Option<PathBuf>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The source of keys, salts and ids.
@@ -119,6 +127,7 @@ impl Options {
             witnesses: Vec::new(),
             session_check: Duration::from_secs(5),
             sealing_term: MAX_TTL,
+            emergency_directory: None,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
         }
@@ -352,8 +361,11 @@ impl Strongroom {
         begins: Begins,
     ) -> Result<Self> {
         let (clock, entropy) = (Arc::clone(&options.clock), Arc::clone(&options.entropy));
+        let sink = options.emergency_directory.as_deref();
+        let sink = sink.map(|directory| EmergencySink::open(directory, store, Arc::clone(&clock)));
         let config = LogConfig {
             deadline: options.log_deadline,
+            emergencies: sink.transpose()?.map(Arc::new),
             ..LogConfig::new(store, Arc::clone(&options.log_signer))
         };
         let open = || (Arc::clone(&storages.audit), config.clone(), Arc::clone(&clock), Arc::clone(&entropy));
@@ -700,6 +712,13 @@ mod tests {
             room.access_requests(&customer.access, customer.id).await?;
             room.approve_access(&customer.access, customer.id, id).await?;
             room.end_overdue_sessions(&customer.access).await
+        });
+        is_send(|room, customer, _| async move {
+            let (access, id) = (&customer.access, customer.id);
+            let emergency = room.declare_emergency(access, id, Duration::from_hours(1)).await?;
+            room.fold_emergencies(access).await?;
+            room.emergencies(access, None).await?;
+            room.review_emergency(access, id, emergency.id).await
         });
         is_send(|room, customer, _| async move {
             let new = NewCustomer::new("x".parse()?, KeyChoice::New("local".into()));

@@ -193,7 +193,7 @@ fn request(row: &Row, customer: CustomerId, blob: &str) -> Request<Body> {
     let path = row.path.replace("{customer}", &customer.to_string()).replace("{blob}", blob);
     let missing = RequestId::from_bytes([9; 16]).to_string();
     let path = path.replace("{order}", &missing).replace("{certificate}", &missing);
-    let path = path.replace("{session}", &missing);
+    let path = path.replace("{session}", &missing).replace("{emergency}", &missing);
     let body = match row.endpoint {
         Endpoint::FindBlobs => json!({ "name": "a" }),
         Endpoint::ExtendBlob => json!({ "until": "2026-11-30" }),
@@ -202,7 +202,7 @@ fn request(row: &Row, customer: CustomerId, blob: &str) -> Request<Body> {
         Endpoint::SetCustomer => json!({}),
         Endpoint::PlaceHold => json!({ "day": "2028-05-22" }),
         Endpoint::ShredCancel => json!({ "keys": [] }),
-        Endpoint::OpenSession | Endpoint::RequestAccess => json!({}),
+        Endpoint::OpenSession | Endpoint::RequestAccess | Endpoint::DeclareEmergency => json!({}),
         Endpoint::DraftOrder => json!({
             "what": { "destroy-days": { "days": ["2028-05-22"] } }, "customer": customer, "requested_by": "person:a",
         }),

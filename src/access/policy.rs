@@ -5,12 +5,13 @@
 //! Pure: today's date and whether a session is open are in the question.
 //!
 //! The built-in policy is the [`RoleMatrix`]: roles of people and programs, in columns,
-//! what each may do, and four conditions that a role does not lift. In the order in which
+//! what each may do, and five conditions that a role does not lift. In the order in which
 //! they are looked at:
 //!
 //! | rule | denies |
 //! |---|---|
 //! | `deny.role` | what no role of theirs may do |
+//! | `deny.person` | what takes a person, to a program |
 //! | `deny.customer` | what concerns a customer that they are not there for |
 //! | `deny.segment` | what concerns a customer with PHI, to whoever is not of the PHI segment |
 //! | `deny.training` | the same, to whoever has no training, or had it until yesterday |
@@ -213,6 +214,12 @@ codes! {
     AccessRequest = "access-request",
     /// To give it, as the customer.
     AccessApprove = "access-approve",
+    /// To declare an emergency, in which blobs are read while the log cannot be written.
+    EmergencyDeclare = "emergency-declare",
+    /// To record that one has looked at what was done in an emergency.
+    EmergencyReview = "emergency-review",
+    /// To see emergencies.
+    EmergencyRead = "emergency-read",
     /// To see figures.
     Metrics = "metrics",
 }
@@ -229,6 +236,12 @@ impl Operation {
     #[must_use]
     pub const fn takes_session(self) -> bool {
         self.sees_content() || matches!(self, Self::Extend | Self::Rekey)
+    }
+
+    /// Whether it takes a person: somebody who can be asked why.
+    #[must_use]
+    pub const fn takes_person(self) -> bool {
+        matches!(self, Self::EmergencyDeclare | Self::EmergencyReview)
     }
 
     /// Whether it concerns the store and no customer.

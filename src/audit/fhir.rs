@@ -22,7 +22,7 @@
 //! | `source` | the store (`site`) and the program (`observer`) |
 //! | `entity`, System Object | the blob, with the bytes sealed or released |
 //! | `entity`, Organization | the customer |
-//! | `entity`, Other | the keys, the ring version, the order, hold, certificate, rule and session, and what was returned |
+//! | `entity`, Other | the keys, the ring version, the order, hold, certificate, rule, session and emergency, and what was returned |
 //! | `entity`, XrequestId | the request id, its cause, and the places in the log |
 //!
 //! # Types
@@ -236,6 +236,12 @@ fn entities(store: StoreId, operation: &Operation, pattern: &Pattern) -> Vec<Ent
     if let Some(returned) = &intent.returned {
         let detail = vec![Detail::new("sha256", data_encoding::HEXLOWER.encode(&returned.sha256))];
         entities.push(security_resource(None, detail));
+    }
+    if let Some(emergency) = &intent.emergency {
+        let what = Reference::to("urn:strongroom:emergency", emergency.id.to_string());
+        let times = [("at", emergency.at), ("until", emergency.until)];
+        let detail = times.into_iter().filter_map(|(name, time)| Some(Detail::new(name, time?))).collect();
+        entities.push(security_resource(Some(what), detail));
     }
     entities.extend(by.into_iter().flatten().map(|what| security_resource(Some(what), Vec::new())));
     entities.push(transaction(operation));

@@ -8,7 +8,9 @@
 //!
 //! Invariants: a receipt is made after the commit with its intent was stored,
 //! never before; an acknowledged record is in exactly one commit; an outcome is
-//! kept until it is durable, as long as the process lives.
+//! kept until it is durable, as long as the process lives. The one exception is an
+//! [`emergency`](super::emergency), in which a receipt may be made once the intent is
+//! durable in the node's sink.
 //!
 //! The storage may fail, hang, answer twice or not at all; nobody waits for it
 //! longer than the deadline. It is trusted that create-if-absent has one winner
@@ -29,17 +31,20 @@ use tokio::sync::{OnceCell, oneshot};
 use tokio::time::timeout;
 
 use super::commit::{Commit, Line, Writer, endorsement};
+use super::emergency::EmergencySink;
 use super::head::Head;
 use super::signer::LogSigner;
 use super::{Event, Intent, KeyUseReceipt, Outcome, OutcomeResult, Record};
 use crate::entropy::{Entropy, random, random_secret};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{KekId, RequestId, StoreId, WriterId};
+use crate::id::{RequestId, StoreId, WriterId};
 use crate::secret::Secret;
 use crate::time::Clock;
 use crate::tlog::{PublicKey, SecretKey};
 
 mod append;
+pub(crate) mod emergency;
+mod intent;
 mod memory;
 mod pins;
 mod queue;
@@ -49,6 +54,7 @@ mod shards;
 pub(super) mod wal;
 
 use append::Chain;
+pub use intent::OpenIntent;
 use queue::{Begun, Queue, Reply, Seed, Ticket, begin_refused, finish_delayed};
 pub use reader::{LogReader, ShardReader, entries};
 pub use settle::Settled;
@@ -77,6 +83,9 @@ pub struct LogConfig {
     /// How long a writer with open intents may be silent before others may take
     /// it for dead. One that lives says so twice within it at least.
     pub idle: Duration,
+    /// Where what is read in an emergency is recorded while the log cannot be written:
+    /// nowhere, and then there is no emergency access.
+    pub emergencies: Option<Arc<EmergencySink>>,
 }
 
 impl LogConfig {
@@ -93,6 +102,7 @@ impl LogConfig {
             max_bytes: 4 << 20,
             queue: 1 << 16,
             idle: Duration::from_secs(600),
+            emergencies: None,
         }
     }
 }
@@ -229,12 +239,28 @@ impl Log {
 
     /// Records intents together, in one commit if they fit into one.
     ///
+    /// In an emergency that lets them through they are recorded in its sink where the log
+    /// is not written within 2 seconds, under request ids of their own
+    /// ([`OpenIntent::request`]).
+    ///
     /// # Errors
     /// As [`Log::begin`]; then those that became durable get an outcome: aborted.
     ///
     /// # Cancel safety
     /// As [`Log::begin`].
     pub async fn begin_all(&self, intents: Vec<Intent>) -> Result<Vec<(OpenIntent, KeyUseReceipt)>> {
+        match &self.inner.config.emergencies {
+            Some(sink) if sink.warrant(&intents).is_some() => self.begin_in_emergency(sink, intents).await,
+            _ => self.begin_in_log(intents, self.inner.config.deadline).await,
+        }
+    }
+
+    /// Records intents in the log, and nowhere else.
+    async fn begin_in_log(
+        &self,
+        intents: Vec<Intent>,
+        wait: Duration,
+    ) -> Result<Vec<(OpenIntent, KeyUseReceipt)>> {
         let inner = &self.inner;
         let mut begun = Vec::with_capacity(intents.len());
         let (tickets, answers) = inner.begin_tickets(intents)?;
@@ -246,7 +272,7 @@ impl Log {
             }
             Ok::<_, Error>(())
         };
-        match timeout(inner.config.deadline, answered).await {
+        match timeout(wait, answered).await {
             Ok(answered) => answered?,
             Err(_) => return Err(begin_refused(inner.queue().failure.as_ref())),
         }
@@ -448,83 +474,5 @@ impl Inner {
     fn outcome(&self, seed: Seed, result: OutcomeResult, bytes: Option<u64>) -> Line {
         let Seed { request, customer, nonce, key } = seed;
         self.record(nonce, Event::Outcome(Outcome { request, customer, result, bytes, key }))
-    }
-}
-
-/// An intent that is durable and has no outcome yet. Dropped unfinished, it
-/// records that the operation was aborted, without anyone waiting for that.
-#[must_use = "an intent without an outcome is recorded as aborted"]
-pub struct OpenIntent {
-    inner: Arc<Inner>,
-    request: RequestId,
-    /// Until it is finished.
-    seed: Option<Seed>,
-}
-
-impl OpenIntent {
-    fn new(inner: Arc<Inner>, seed: Seed) -> Self {
-        inner.open.fetch_add(1, Relaxed);
-        Self { inner, request: seed.request, seed: Some(seed) }
-    }
-
-    /// The request whose intent it is.
-    #[must_use]
-    pub fn request(&self) -> RequestId {
-        self.request
-    }
-
-    /// Notes which ring key is used, for an intent that could not name it.
-    pub fn uses(&mut self, key: KekId) {
-        if let Some(seed) = &mut self.seed {
-            seed.key = Some(key);
-        }
-    }
-
-    /// Records how the operation ended, and does not wait until that is durable:
-    /// it goes into the next commit, and whatever is begun afterwards stands
-    /// behind it. For steps of an operation whose own outcome is waited for.
-    pub fn record(mut self, result: OutcomeResult, bytes: Option<u64>) {
-        self.queue_outcome(result, bytes);
-    }
-
-    fn take_seed(&mut self) -> Option<Seed> {
-        let seed = self.seed.take()?;
-        self.inner.open.fetch_sub(1, Relaxed);
-        Some(seed)
-    }
-
-    fn queue_outcome(&mut self, result: OutcomeResult, bytes: Option<u64>) {
-        if let Some(seed) = self.take_seed() {
-            let lines = vec![self.inner.outcome(seed, result, bytes)];
-            self.inner.queue_finish(Ticket::new(lines, Reply::Finish { to: None }));
-        }
-    }
-
-    /// Records how the operation ended, with the plaintext bytes sealed or
-    /// released where that has a meaning. When it returns, that is durable.
-    ///
-    /// # Errors
-    /// As [`Log::begin`], if it is not durable within the deadline. The outcome
-    /// is kept and tried again as long as the process lives.
-    ///
-    /// # Cancel safety
-    /// The outcome is recorded, as soon as this was polled once.
-    pub async fn finish(mut self, result: OutcomeResult, bytes: Option<u64>) -> Result<()> {
-        let inner = Arc::clone(&self.inner);
-        let seed = self.take_seed().expect("an open intent is finished once");
-        let line = inner.outcome(seed, result, bytes);
-        inner.queue_and_wait(vec![line]).await
-    }
-}
-
-impl fmt::Debug for OpenIntent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenIntent").field("request", &self.request).finish_non_exhaustive()
-    }
-}
-
-impl Drop for OpenIntent {
-    fn drop(&mut self) {
-        self.queue_outcome(OutcomeResult::Aborted, None);
     }
 }

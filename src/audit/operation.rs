@@ -39,6 +39,7 @@
 //! | `rule` | text, 1 to 64 of `a-z 0-9 . _ -` | the rule of the policy that allowed it, or did not |
 //! | `session` | text, 26 characters of base32 | within which session |
 //! | `returned` | `{"sha256": hexadecimal}` | what was written down of a return to the customer |
+//! | `emergency` | `{"id": text, "at": time, "until": time}`, the times where they are known | in which emergency; when it was done, where the log has it from the sink; until when it lasts, in its declaration |
 //! | `outcome` | object or `null` | how it ended; `null` while it has not |
 //! | `outcome.time`, `.durable`, `.shard`, `.index`, `.seq`, `.writer` | as above | the same of the outcome |
 //! | `outcome.result` | text, as [`OutcomeResult::code`] | how it ended |
@@ -50,7 +51,9 @@ use std::collections::hash_map::Entry as Place;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Event, Intent, KeyRef, Outcome, OutcomeResult, Record, ReturnedRef, RingRef};
+use super::{
+    Action, EmergencyRef, Event, Intent, KeyRef, Outcome, OutcomeResult, Record, ReturnedRef, RingRef,
+};
 use crate::access::{Origin, Principal, Purpose, RuleId};
 use crate::id::{BlobId, CertificateId, CustomerId, HoldId, KekId, OrderId, RequestId, SessionId, WriterId};
 use crate::time::Timestamp;
@@ -222,6 +225,8 @@ pub struct OperationLine {
     pub session: Option<SessionId>,
     /// What was written down of a return to the customer.
     pub returned: Option<Box<ReturnedRef>>,
+    /// In which emergency.
+    pub emergency: Option<Box<EmergencyRef>>,
     pub outcome: Option<OutcomeFields>,
 }
 
@@ -277,6 +282,7 @@ impl From<&Operation> for OperationLine {
             rule: intent.rule.clone(),
             session: intent.session,
             returned: intent.returned.clone(),
+            emergency: intent.emergency.clone(),
             outcome: ended.map(|(entry, outcome)| OutcomeFields {
                 time: entry.record.time,
                 durable: entry.time,
@@ -294,7 +300,7 @@ impl From<&Operation> for OperationLine {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 47] = [
         Self::Init,
         Self::CustomerAdd,
         Self::CustomerSet,
@@ -339,6 +345,9 @@ impl Action {
         Self::SessionEnd,
         Self::AccessRequest,
         Self::AccessApprove,
+        Self::EmergencyDeclare,
+        Self::EmergencyFold,
+        Self::EmergencyReview,
     ];
 
     /// What the log and the exports call it.
@@ -389,6 +398,9 @@ impl Action {
             Self::SessionEnd => "session-end",
             Self::AccessRequest => "access-request",
             Self::AccessApprove => "access-approve",
+            Self::EmergencyDeclare => "emergency-declare",
+            Self::EmergencyFold => "emergency-fold",
+            Self::EmergencyReview => "emergency-review",
         }
     }
 }
@@ -571,6 +583,7 @@ pub(crate) mod tests {
             "rule": null,
             "session": null,
             "returned": null,
+            "emergency": null,
             "outcome": {
                 "time": "2026-11-22T02:26:13.250000Z",
                 "durable": "2026-11-22T02:26:14.000000Z",
@@ -590,7 +603,7 @@ pub(crate) mod tests {
         let open = OperationLine::from(&paired(intent(id, &json!({})), None));
         let open: Value = serde_json::from_str(&open.to_line()).unwrap();
         assert_eq!((&open["outcome"], &open["blob"]), (&Value::Null, &Value::Null));
-        assert_eq!(open.as_object().unwrap().len(), 23);
+        assert_eq!(open.as_object().unwrap().len(), 24);
     }
 
     /// The lists are whole: a new variant has no place here until it is in them.
@@ -642,6 +655,9 @@ pub(crate) mod tests {
                 Action::SessionEnd => 41,
                 Action::AccessRequest => 42,
                 Action::AccessApprove => 43,
+                Action::EmergencyDeclare => 44,
+                Action::EmergencyFold => 45,
+                Action::EmergencyReview => 46,
             };
             assert_eq!(place, expected);
             assert_eq!(serde_json::to_value(action).unwrap(), action.code());

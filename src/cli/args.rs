@@ -32,6 +32,7 @@ use crate::tlog::{KeyName, VerifierKey};
 mod audit;
 mod certificate;
 mod destruction;
+mod emergency;
 mod epoch;
 mod offboard;
 mod restore;
@@ -40,6 +41,7 @@ mod retention;
 pub(super) use audit::*;
 pub(super) use certificate::*;
 pub(super) use destruction::*;
+pub(super) use emergency::*;
 pub(super) use epoch::*;
 pub(super) use offboard::*;
 pub(super) use restore::*;
@@ -210,6 +212,9 @@ pub(super) enum Command {
     /// Asks for what takes two people, and approves it
     #[command(subcommand)]
     Order(Order),
+    /// Sees to what was read in emergencies: lists, folds, reviews
+    #[command(subcommand)]
+    Emergency(Emergency),
     /// Reads the audit log
     #[command(subcommand)]
     Audit(Audit),

@@ -89,6 +89,7 @@ fn place_of(command: &Command) -> Where {
         | Command::Rekey(_)
         | Command::Offboard(_)
         | Command::Restore(_)
+        | Command::Emergency(_)
         | Command::Audit(_)
         | Command::Epoch(Epoch::Finish(_))
         | Command::Doctor(_) => Where::Nowhere,

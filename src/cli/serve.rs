@@ -36,7 +36,7 @@ use crate::access::policy::RoleMatrix;
 use crate::access::{Access, Principal, Purpose};
 use crate::config::Config;
 use crate::daemon::alarm::{About, AlarmKind, Alarms, Delivery, Sender, Webhook};
-use crate::daemon::api::{Figures, Shared, router};
+use crate::daemon::api::{Figures, Shared, keep_emergencies, router};
 use crate::daemon::checks;
 use crate::daemon::config::{DaemonConfig, LogFormat, LogLevel};
 use crate::daemon::directory::{ConfigError, Directory};
@@ -194,6 +194,7 @@ async fn serve(
     let mut options = options(&config, signer)?;
     let believed = ready.config.keys;
     options.key_ttl = believed.cache_seconds.map_or(options.key_ttl, Duration::from_secs);
+    options.emergency_directory.clone_from(&ready.config.emergency.directory);
     options.session_check = believed.session_check_seconds.map_or(options.session_check, Duration::from_secs);
     let room = Strongroom::open(storages, keys.registry(), options)
         .await
@@ -212,10 +213,14 @@ async fn serve(
         figures: Figures::new(alarms.clone()),
         own: own.clone(),
     };
-    let app = router(Arc::new(shared)).layer(from_fn_with_state(Arc::clone(&ready.gate), admit));
+    let shared = Arc::new(shared);
+    let app = router(Arc::clone(&shared)).layer(from_fn_with_state(Arc::clone(&ready.gate), admit));
     let app = app.layer(from_fn(pass_over));
     let (end, ended) = watch::channel(false);
     let mut tasks = JoinSet::new();
+    if room.has_emergency_access() {
+        tasks.spawn(keep_emergencies(shared));
+    }
     if let Some(every) = ready.config.tasks.sweep() {
         tasks.spawn(sweeps(room.clone(), own.clone(), alarms.clone(), every));
     }

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::args::{Command, Init};
+use super::args::Command;
 use super::failure::Failure;
 use super::keys::LocalKeys;
 use super::output::Output;
-use super::{explain, init, log_key, no_store, options};
+use super::{emergency, explain, init, log_key, no_store, options};
 use crate::access::{Access, Principal};
 use crate::client::Client;
 use crate::config::Config;
@@ -60,7 +60,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    async fn open(create: Option<&Init>, config: Config, output: Output) -> Result<Self, Failure> {
+    async fn open(command: &Command, config: Config, output: Output) -> Result<Self, Failure> {
+        let create = if let Command::Init(command) = command { Some(command) } else { None };
         let access = config.access();
         let root = if create.is_some() { CreateRoot::Yes } else { CreateRoot::No };
         let clock = Arc::new(SystemClock);
@@ -71,8 +72,11 @@ impl Store {
             Some(command) => init::init(&config, command, &storages, &keys, output).await?,
             None => {
                 let signer = log_key::load(&config.log_key).await?;
-                let opened =
-                    Strongroom::open(storages.clone(), keys.registry(), options(&config, signer)?).await;
+                let mut options = options(&config, signer)?;
+                if let Command::Emergency(command) = command {
+                    options.emergency_directory = emergency::directory(command)?;
+                }
+                let opened = Strongroom::open(storages.clone(), keys.registry(), options).await;
                 (opened.map_err(|error| no_store(&config, error))?, false)
             }
         };
@@ -101,8 +105,7 @@ fn no_customer(error: Error, explain: impl FnOnce(Error) -> Failure) -> Failure 
 impl Session {
     /// Opens the store of the configuration.
     pub(super) async fn open(command: &Command, config: Config, output: Output) -> Result<Self, Failure> {
-        let create = if let Command::Init(command) = command { Some(command) } else { None };
-        let store = Store::open(create, config, output).await?;
+        let store = Store::open(command, config, output).await?;
         Ok(Self { access: store.access.clone(), output, place: Place::Store(Box::new(store)) })
     }
 

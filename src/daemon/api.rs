@@ -33,7 +33,7 @@ use crate::access::policy::{Decision, Policy, Question, Subject, Target};
 use crate::access::{Access, Origin, Principal, Purpose};
 use crate::audit::{Intent, OutcomeResult};
 use crate::error::{Error, ErrorKind};
-use crate::id::{BlobId, CustomerId, RequestId, SessionId};
+use crate::id::{BlobId, CustomerId, EmergencyId, RequestId, SessionId};
 use crate::ring::Tenancy;
 use crate::room::{Customer, CustomerInfo, Strongroom};
 use crate::time::Clock;
@@ -43,9 +43,11 @@ mod audit;
 mod blobs;
 mod customers;
 mod destruction;
+mod emergencies;
 mod health;
 mod sessions;
 
+pub use emergencies::keep as keep_emergencies;
 pub use health::Figures;
 
 /// How long a JSON body is at most, in bytes.
@@ -62,6 +64,9 @@ pub const PURPOSE: HeaderName = HeaderName::from_static("strongroom-purpose");
 
 /// Within which session of the customer's.
 pub const SESSION: HeaderName = HeaderName::from_static("strongroom-session");
+
+/// In which emergency, where one was declared on this node.
+pub const EMERGENCY: HeaderName = HeaderName::from_static("strongroom-emergency");
 
 /// What all requests share.
 pub struct Shared {
@@ -142,6 +147,9 @@ fn method(endpoint: Endpoint) -> MethodRouter<Arc<Shared>> {
         Endpoint::RequestAccess => routing::post(sessions::request),
         Endpoint::ListAccessRequests => routing::get(sessions::requests),
         Endpoint::ApproveAccess => routing::post(sessions::approve),
+        Endpoint::DeclareEmergency => routing::post(emergencies::declare),
+        Endpoint::ListEmergencies => routing::get(emergencies::list),
+        Endpoint::ReviewEmergency => routing::post(emergencies::review),
         Endpoint::ShredStatus => routing::get(destruction::status),
         Endpoint::ShredPlan => routing::get(destruction::plan),
         Endpoint::ShredCancel => routing::post(destruction::cancel),
@@ -208,6 +216,7 @@ pub(super) struct Ask {
     request: RequestId,
     purpose: Option<Purpose>,
     session: Option<SessionId>,
+    emergency: Option<EmergencyId>,
 }
 
 impl FromRequestParts<Arc<Shared>> for Ask {
@@ -219,7 +228,8 @@ impl FromRequestParts<Arc<Shared>> for Ask {
         let Name(request) = *parts.extensions.get::<Name>().ok_or_else(lost)?;
         let purpose = header(&parts.headers, &PURPOSE, "an HL7 PurposeOfUse code")?;
         let session = header(&parts.headers, &SESSION, "a session id")?;
-        Ok(Self { shared: Arc::clone(shared), caller, request, purpose, session })
+        let emergency = header(&parts.headers, &EMERGENCY, "an emergency id")?;
+        Ok(Self { shared: Arc::clone(shared), caller, request, purpose, session, emergency })
     }
 }
 
@@ -254,9 +264,13 @@ impl Ask {
         self.shared.figures.alarms().observe(error, about);
     }
 
-    /// The daemon itself, for this request.
+    /// The daemon itself, for this request. In an emergency it is whoever asks: what has to be
+    /// unwrapped to know the customer is then recorded as theirs, where the log cannot be written.
     pub(super) fn own(&self) -> Access {
-        self.shared.own.clone().for_request(self.request)
+        match (&self.caller.subject, self.emergency) {
+            (Some(subject), Some(_)) => self.access(subject.principal.clone()),
+            _ => self.shared.own.clone().for_request(self.request),
+        }
     }
 
     /// Who asks, if the policy allows it of some customer at least: what is answered
@@ -332,13 +346,14 @@ impl Ask {
     }
 
     fn access(&self, principal: Principal) -> Access {
-        let purpose = self.purpose.unwrap_or(Purpose::Operations);
+        let unless_said = match self.emergency {
+            Some(_) => Purpose::EmergencyTreatment,
+            None => Purpose::Operations,
+        };
+        let purpose = self.purpose.unwrap_or(unless_said);
         let access =
             Access::new(principal, purpose).from_origin(self.caller.origin).for_request(self.request);
-        match self.session {
-            Some(session) => access.within(session),
-            None => access,
-        }
+        Access { session: self.session, emergency: self.emergency, ..access }
     }
 
     /// Puts a denial on the record. Where that cannot be done, it is denied all the same,

@@ -40,6 +40,9 @@ pub struct DaemonConfig {
     /// How long it believes what it knows of keys and sessions.
     #[serde(default)]
     pub keys: KeysConfig,
+    /// Whether a person can read in an emergency.
+    #[serde(default)]
+    pub emergency: EmergencyConfig,
     /// What it tells its operator.
     #[serde(default)]
     pub log: LogConfig,
@@ -124,6 +127,15 @@ pub struct KeysConfig {
     /// How long a look at a session is good for, in seconds: 5 unless it is said, 60 at most.
     /// A session that another node ended works for this long.
     pub session_check_seconds: Option<u64>,
+}
+
+/// Whether a person can read while the audit log cannot be written.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmergencyConfig {
+    /// A directory on a local disk of this node, and no other's, where it is recorded
+    /// meanwhile. Without one there is no emergency access here.
+    pub directory: Option<PathBuf>,
 }
 
 /// What it tells its operator. It is not the audit log.
@@ -271,7 +283,8 @@ impl DaemonConfig {
         let paths = [certificate, key, client_ca, crl, unix].into_iter().flatten();
         let AlarmsConfig { ca, token_file, spool, .. } = &mut config.alarms;
         let more = [ca, token_file, spool, &mut config.tasks.verify_reports, &mut config.store.local_kms];
-        for path in paths.chain([&mut config.principals]).chain(more.into_iter().flatten()) {
+        let more = more.into_iter().flatten().chain(config.emergency.directory.as_mut());
+        for path in paths.chain([&mut config.principals]).chain(more) {
             *path = beside.join(&*path);
         }
         Ok(config)
@@ -398,8 +411,10 @@ mod tests {
         assert_eq!(config.principals, Path::new("/etc/strongroom/principals.toml"));
         assert!(config.tls_files().is_some() && config.listen.unix.is_some());
         assert!(!config.issuer.is_empty());
+        assert_eq!(config.emergency.directory.as_deref(), Some(Path::new("/var/lib/strongroom/emergencies")));
         let least = parse("principals = \"/p.toml\"").unwrap();
         assert_eq!(least.principals, Path::new("/p.toml"));
+        assert_eq!(least.emergency.directory, None);
         assert_eq!(
             (least.tls_files(), least.limits(), least.body_idle().as_secs()),
             (None, Limits::default(), 300)

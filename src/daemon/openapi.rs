@@ -58,6 +58,13 @@ fn operation(row: &Row) -> Value {
         json!({ "enum": crate::access::Purpose::ALL.map(crate::access::Purpose::code) }),
     ));
     parameters.push(header("Strongroom-Session", "within which session", id_schema()));
+    if row.operation.sees_content() {
+        parameters.push(header(
+            "Strongroom-Emergency",
+            "in which emergency, declared on this node",
+            id_schema(),
+        ));
+    }
     parameters.extend(own_parameters(row.endpoint));
     let mut responses = Map::new();
     for (status, answer) in answers(row.endpoint) {
@@ -165,6 +172,7 @@ fn body(endpoint: Endpoint) -> Option<Value> {
         Endpoint::SetCustomer => schema("CustomerChange"),
         Endpoint::PlaceHold => schema("HoldTarget"),
         Endpoint::OpenSession | Endpoint::RequestAccess => schema("SessionLimits"),
+        Endpoint::DeclareEmergency => schema("EmergencySpan"),
         Endpoint::ShredCancel => schema("Keys"),
         Endpoint::DraftOrder => schema("OrderDraft"),
         Endpoint::QueryAudit => schema("AuditQuery"),
@@ -193,6 +201,7 @@ fn answers(endpoint: Endpoint) -> Vec<(&'static str, Value)> {
         | Endpoint::OpenSession
         | Endpoint::RequestAccess
         | Endpoint::ApproveAccess
+        | Endpoint::DeclareEmergency
         | Endpoint::RequestOrder => vec![("201", done())],
         Endpoint::OpenBlob => vec![
             ("200", bytes("The blob")),
@@ -268,6 +277,9 @@ fn schemas() -> Value {
         "SessionLimits": object(&[], json!({
             "idle_seconds": maybe(json!({ "type": "integer", "minimum": 60, "maximum": 86_400 })),
             "absolute_seconds": maybe(json!({ "type": "integer", "minimum": 60, "maximum": 86_400 })),
+        })),
+        "EmergencySpan": object(&[], json!({
+            "seconds": maybe(json!({ "type": "integer", "minimum": 60, "maximum": 14_400 })),
         })),
         "Keys": object(&["keys"], json!({ "keys": { "type": "array", "items": id_schema() } })),
         "OrderDraft": object(&["what", "requested_by"], json!({

@@ -41,6 +41,7 @@ use crate::store::{layout, store_error};
 use crate::suite::Suite;
 use crate::time::{Clock, Day};
 
+mod emergency;
 pub(crate) mod epochs;
 mod own;
 mod register;
@@ -205,7 +206,7 @@ impl Keyring {
     /// The customer's ring: cached, or the newest there is.
     pub(crate) async fn ring(&self, asker: Asker<'_>, customer: CustomerId) -> Result<Arc<Ring>> {
         let keys = self.customer(customer);
-        keys.ring.get(&*self.clock, self.limits, self.load_ring(asker, customer, &keys)).await
+        self.cached(asker, &keys.ring, || self.load_ring(asker, customer, &keys)).await
     }
 
     /// The newest ring there is, whatever was cached.
@@ -252,8 +253,10 @@ impl Keyring {
     async fn read_ring(&self, asker: Asker<'_>, customer: CustomerId, keys: &CustomerKeys) -> Result<Ring> {
         let version = |path: &Path| layout::read_ring(path).map(|(_, version)| version);
         let find = || newest(&*self.storage, layout::rings_of(customer), version);
-        let (found, pin) = tokio::join!(find(), self.log.ring_pin(customer));
+        let (found, pin) = tokio::join!(find(), self.pin(asker, customer, keys));
         let (mut newest, pin) = (found?, pin?);
+        // In an emergency, what this node has seen stands for what the log does not say.
+        let (is_unread, pin) = (pin.is_none(), pin.flatten());
         let rolled_back = || {
             Error::new(
                 ErrorKind::Integrity,
@@ -267,16 +270,18 @@ impl Keyring {
         }
         let Some(version) = newest else {
             return Err(match pin {
-                Some(_) => rolled_back(),
-                None => Error::new(ErrorKind::NotFound, format!("there is no customer {customer}")),
+                None if !is_unread => {
+                    Error::new(ErrorKind::NotFound, format!("there is no customer {customer}"))
+                }
+                _ => rolled_back(),
             });
         };
         // Each version is pinned before the next is written: a log that does not know of
         // the version before this one has lost more than that.
         let is_behind = |pin: &Option<RingRef>| pin.map_or(0, |pin| pin.version).saturating_add(1) < version;
         // Pinned after we looked, perhaps.
-        let pinned = if is_behind(&pin) { self.log.ring_pin(customer).await? } else { pin };
-        if is_behind(&pinned) {
+        let pinned = if !is_unread && is_behind(&pin) { self.log.ring_pin(customer).await? } else { pin };
+        if !is_unread && is_behind(&pinned) {
             let message = format!("the log is older than the ring of customer {customer}");
             return Err(Error::new(ErrorKind::Integrity, message));
         }
@@ -301,9 +306,9 @@ impl Keyring {
         let ring = sealed.open(&epoch.data_key).map_err(|_| {
             Error::new(ErrorKind::Integrity, format!("the ring of customer {customer} does not verify"))
         })?;
-        if pin.is_none_or(|pin| pin.version < version) {
+        if !is_unread && pin.is_none_or(|pin| pin.version < version) {
             // Its writer stopped before it pinned it. Now the log knows it.
-            self.log.pin_ring(customer, found).await?;
+            self.pin_found(asker, customer, found).await?;
         }
         keys.accept(Arc::new(ring.clone()))?;
         Ok(ring)
@@ -322,7 +327,7 @@ impl Keyring {
         self.admit(asker, ring).await?;
         let keys = self.customer(ring.customer);
         let cell = Arc::clone(lock(&keys.data_keys).entry(id).or_default());
-        cell.get(&*self.clock, self.limits, self.load_data_key(asker, ring.customer, wrapped)).await
+        self.cached(asker, &cell, || self.load_data_key(asker, ring.customer, wrapped)).await
     }
 
     async fn load_data_key(

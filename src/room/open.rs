@@ -27,7 +27,7 @@ use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult};
 use crate::codec::DecodeError;
 use crate::envelope::{Header, Metadata, PRELUDE_LEN};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{BlobId, KekId};
+use crate::id::{BlobId, EmergencyId, KekId};
 use crate::payload::{CHUNK_LEN, Layout, Opener, PROLOGUE_LEN};
 use crate::ring::Ring;
 use crate::store::{StorageKind, layout, store_error};
@@ -190,7 +190,8 @@ pub(crate) async fn open(
     match prepared {
         Ok((body, wanted)) => {
             let info = body.info.clone();
-            let door = Door { customer: customer.clone(), kek: body.by.kek };
+            let door =
+                Door { customer: customer.clone(), kek: body.by.kek, emergency: intent.open.emergency() };
             Ok(Opened { info, range: wanted.clone(), releasing: release(body, wanted, intent.open, door) })
         }
         Err(error) => close(intent.open, Err(error)).await,
@@ -546,11 +547,17 @@ struct Door {
     customer: Customer,
     /// The key that the blob was opened by.
     kek: KekId,
+    /// The emergency without which it had not been opened.
+    emergency: Option<EmergencyId>,
 }
 
 impl Door {
     async fn is_open(&self) -> Result<()> {
         let (keyring, asker) = (&self.customer.room.0.keyring, self.customer.asker());
+        let sink = self.customer.room.0.log.emergencies();
+        if self.emergency.is_some_and(|id| !sink.is_some_and(|sink| sink.stands(id))) {
+            return Err(Error::new(ErrorKind::Denied, "the emergency is over"));
+        }
         let ring = keyring.ring(asker, self.customer.id).await?;
         let Some(entry) = ring.entry(self.kek) else {
             let message = "the key of this blob was destroyed while it was being opened";

@@ -1,6 +1,6 @@
 //! The built-in policy: a table of roles and operations, and conditions over it.
 
-use super::{Decision, Operation, Policy, Question, Reach, Role, RuleId, Target};
+use super::{Decision, Operation, Policy, Principal, Question, Reach, Role, RuleId, Target};
 
 /// The built-in policy. Its table is printed in the manual, and a test holds the two
 /// together.
@@ -21,7 +21,13 @@ impl RoleMatrix {
             Role::Reader => {
                 matches!(
                     operation,
-                    Op::Open | Op::Stat | Op::List | Op::Verify | Op::AccessRequest | Op::SessionRead
+                    Op::Open
+                        | Op::Stat
+                        | Op::List
+                        | Op::Verify
+                        | Op::AccessRequest
+                        | Op::SessionRead
+                        | Op::EmergencyDeclare
                 )
             }
             Role::BackupJob => {
@@ -56,6 +62,8 @@ impl RoleMatrix {
                     | Op::SessionEnd
                     | Op::SessionRead
                     | Op::AccessApprove
+                    | Op::EmergencyReview
+                    | Op::EmergencyRead
             ),
             Role::Auditor => matches!(
                 operation,
@@ -67,6 +75,7 @@ impl RoleMatrix {
                     | Op::EpochRead
                     | Op::AuditRead
                     | Op::SessionRead
+                    | Op::EmergencyRead
             ),
             Role::Operator => matches!(
                 operation,
@@ -117,6 +126,7 @@ impl RoleMatrix {
 }
 
 const NO_ROLE: RuleId = RuleId::fixed("deny.role");
+const NO_PERSON: RuleId = RuleId::fixed("deny.person");
 const OTHER_CUSTOMER: RuleId = RuleId::fixed("deny.customer");
 const OTHER_SEGMENT: RuleId = RuleId::fixed("deny.segment");
 const UNTRAINED: RuleId = RuleId::fixed("deny.training");
@@ -140,6 +150,9 @@ impl Policy for RoleMatrix {
         let Question { subject, operation, target, today } = *question;
         let role = subject.roles.iter().find(|role| Self::allows(**role, operation));
         let Some(role) = role else { return Decision::Denied(NO_ROLE) };
+        if operation.takes_person() && !matches!(subject.principal, Principal::Person(_)) {
+            return Decision::Denied(NO_PERSON);
+        }
         match target {
             // What is asked of all customers is not for who is there for some.
             Target::Store if !operation.is_of_store() && subject.reach != Reach::All => {

@@ -45,6 +45,8 @@ fn nothing_is_allowed_that_one_condition_forbids() {
                     let target = Target::Customer { id, phi, sessions, session: session.filter(|_| open) };
                     let expected = if !RoleMatrix::allows(*role, *operation) {
                         "deny.role".to_owned()
+                    } else if operation.takes_person() {
+                        "deny.person".to_owned()
                     } else if id != OURS {
                         "deny.customer".to_owned()
                     } else if phi && !segment {
@@ -65,6 +67,25 @@ fn nothing_is_allowed_that_one_condition_forbids() {
         }
     }
     assert_eq!(asked, Role::ALL.len() * Operation::ALL.len() * 16 * 8);
+}
+
+/// And what a program is denied, a person is not.
+#[test]
+fn a_person_declares_an_emergency_and_no_program_does() {
+    let person = Principal::person("p-1").unwrap();
+    for (role, operation) in
+        [(Role::Reader, Operation::EmergencyDeclare), (Role::PrivacyOfficer, Operation::EmergencyReview)]
+    {
+        let program = subject(&[role]);
+        assert_eq!(rule(&program, operation, customer(OURS)), "deny.person");
+        let unix = Subject { principal: Principal::Unix(0), ..program.clone() };
+        assert_eq!(rule(&unix, operation, customer(OURS)), "deny.person");
+        let person = Subject { principal: person.clone(), ..program };
+        assert_eq!(rule(&person, operation, customer(OURS)), format!("role.{role}"));
+        assert_eq!(rule(&person, operation, customer(OTHERS)), "deny.customer");
+        let untrained = Subject { trained_until: None, ..person };
+        assert_eq!(rule(&untrained, operation, customer(OURS)), "deny.training");
+    }
 }
 
 #[test]
@@ -131,6 +152,7 @@ fn duties_are_separated() {
                     | Operation::EpochRead
                     | Operation::AuditRead
                     | Operation::SessionRead
+                    | Operation::EmergencyRead
             );
             !reads && may(roles, *operation)
         })
@@ -149,6 +171,8 @@ fn duties_are_separated() {
         assert!(!(administers && ends), "{one} and {other}");
         let lets_in = may(&roles, Operation::AccessApprove) || may(&roles, Operation::SessionOpen);
         assert!(!(lets_in && may(&roles, Operation::Open)), "{one} and {other}");
+        let declares = may(&roles, Operation::EmergencyDeclare);
+        assert!(!(declares && may(&roles, Operation::EmergencyReview)), "{one} and {other}");
         assert!(!(roles.contains(&Role::Auditor) && changes(&roles)), "{one} and {other}");
     }
 }

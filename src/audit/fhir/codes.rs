@@ -204,7 +204,8 @@ pub(super) fn pattern(action: Action) -> Pattern {
         | Action::HoldPlace
         | Action::Certify
         | Action::OrderRequest
-        | Action::AccessRequest => configuration("C"),
+        | Action::AccessRequest
+        | Action::EmergencyDeclare => configuration("C"),
         // A version of a ring is new, and the ring is not.
         Action::CustomerSet
         | Action::RingWrite
@@ -215,7 +216,9 @@ pub(super) fn pattern(action: Action) -> Pattern {
         | Action::PeopleSet
         | Action::ClockSet
         | Action::RegisterWrite
-        | Action::Rekey => configuration("U"),
+        | Action::Rekey
+        | Action::EmergencyFold
+        | Action::EmergencyReview => configuration("U"),
         Action::HoldRelease | Action::OffboardClose => configuration("D"),
         // A grant lets a key be used for as long as there is one.
         Action::EpochCreate | Action::SessionOpen => key_use("C"),

@@ -1,7 +1,7 @@
 //! Whether the daemon is well, and what it counted.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use axum::Json;
@@ -14,6 +14,7 @@ use axum::routing;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -32,6 +33,9 @@ pub struct Figures {
     requests: Family<Status, Counter<u64, AtomicU64>>,
     seconds: Histogram,
     refused: Family<ByLimit, Counter<u64, AtomicU64>>,
+    emergencies: Counter<u64, AtomicU64>,
+    unfolded: Gauge<i64, AtomicI64>,
+    unreviewed: Gauge<i64, AtomicI64>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -65,6 +69,13 @@ impl Figures {
             "How long it took until the head of the answer was there",
             seconds.clone(),
         );
+        let emergencies = Counter::default();
+        registry.register("emergencies", "Emergencies that were declared here", emergencies.clone());
+        let (unfolded, unreviewed) = (Gauge::default(), Gauge::default());
+        let help = "Emergencies of this node that are not in the audit log yet";
+        registry.register("emergencies_unfolded", help, unfolded.clone());
+        let help = "Emergencies that nobody reviewed, when it was last looked";
+        registry.register("emergencies_unreviewed", help, unreviewed.clone());
         let refused = Family::default();
         registry.register(
             "refused",
@@ -72,7 +83,7 @@ impl Figures {
             refused.clone(),
         );
         alarms.register(&mut registry);
-        Self { registry, alarms, requests, seconds, refused }
+        Self { registry, alarms, requests, seconds, refused, emergencies, unfolded, unreviewed }
     }
 
     /// Where alarms are raised.
@@ -88,6 +99,18 @@ impl Figures {
 
     pub(super) fn count_refused(&self, limit: Limit) {
         self.refused.get_or_create(&ByLimit { limit: limit.code() }).inc();
+    }
+
+    pub(super) fn count_emergency(&self) {
+        self.emergencies.inc();
+    }
+
+    pub(super) fn set_unreviewed(&self, count: usize) {
+        self.unreviewed.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn set_unfolded(&self, count: usize) {
+        self.unfolded.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 
@@ -115,6 +138,7 @@ async fn document() -> Json<Value> {
 
 pub(super) async fn metrics(ask: Ask) -> Result<Response, Problem> {
     ask.store(Endpoint::Metrics).await?;
+    ask.shared().figures.set_unfolded(ask.room().unfolded_emergencies());
     let mut figures = String::new();
     text::encode(&mut figures, &ask.shared().figures.registry).map_err(|_| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "configuration", "the figures could not be written")

@@ -114,7 +114,7 @@ impl Keyring {
     /// An epoch with its keys: cached, or as its KMS key unwraps them.
     pub(crate) async fn epoch(&self, asker: Asker<'_>, number: u32) -> Result<Arc<Epoch>> {
         let cell = Arc::clone(lock(&self.epochs).entry(number).or_default());
-        cell.get(&*self.clock, self.limits, self.load_epoch(asker, number)).await
+        self.cached(asker, &cell, || self.load_epoch(asker, number)).await
     }
 
     /// The KMS keys of all epoch records that there are.

@@ -1,0 +1,60 @@
+//! What can be typed behind `emergency`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::OfCustomer;
+use crate::id::{EmergencyId, Label};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Emergency {
+    List(EmergencyList),
+    Review(EmergencyReview),
+    Fold(EmergencyFold),
+}
+
+impl Emergency {
+    /// The sink that it takes.
+    pub(in crate::cli) fn directory(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Fold(fold) => Some(&fold.directory),
+            Self::List(_) | Self::Review(_) => None,
+        }
+    }
+}
+
+/// Lists emergencies: who declared them, for whom and until when, and who reviewed them
+///
+/// It lists what the audit log has. What a node still keeps in its own directory is not in it.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EmergencyList {
+    /// Of one customer
+    #[arg(long, value_name = "LABEL")]
+    pub(in crate::cli) customer: Option<Label>,
+    /// Only those that nobody has reviewed
+    #[arg(long)]
+    pub(in crate::cli) unreviewed: bool,
+}
+
+/// Records that you have looked at what somebody else did in an emergency
+///
+/// Say who you are with --principal person:<id>. `audit query` shows what was done. The emergency has
+/// to be over, and in the audit log.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EmergencyReview {
+    #[command(flatten)]
+    pub(in crate::cli) customer: OfCustomer,
+    /// The emergency
+    pub(in crate::cli) emergency: EmergencyId,
+}
+
+/// Puts what a node recorded in its directory into the audit log
+///
+/// The daemon does so by itself. This is for a directory that no daemon has any more.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EmergencyFold {
+    /// The directory
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) directory: PathBuf,
+}
