@@ -97,7 +97,7 @@ impl OpenIntent {
     /// released where that has a meaning. When it returns, that is durable.
     ///
     /// # Errors
-    /// As [`Log::begin`], if it is not durable within the deadline. The outcome
+    /// As [`Log::begin`](super::Log::begin), if it is not durable within the deadline. The outcome
     /// is kept and tried again as long as the process lives.
     ///
     /// # Cancel safety
