@@ -158,7 +158,7 @@ impl World {
         cut()?;
         let done = Instant::now();
         let (bytes, last) = reading.join().map_err(|_| "the client panicked")??;
-        if bytes < RATE / 4 || bytes >= LENGTH {
+        if !(RATE / 4..LENGTH).contains(&bytes) {
             return Err(format!("{bytes} bytes came: that was not cut while it flowed").into());
         }
         Ok(last.saturating_duration_since(done))

@@ -2,6 +2,7 @@
 //! certificates and over its Unix socket, and the same commands run on a store beside it.
 #![cfg(feature = "daemon")]
 
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
@@ -879,9 +880,6 @@ fn what_a_daemon_has_no_endpoint_for_is_refused_before_anything_happens() {
         .says("where a store is");
     let person = ["--principal", "person:anna", "order", "list"];
     home.run(&[&daemon[..], &person].concat()).is(64).says("--principal says nothing");
-    home.run(&["put", "--customer", "acme", "--once", "a", "daemon.toml"])
-        .is(64)
-        .says("--once is for a daemon");
     home.run(&["put", "--customer", "acme", "--once", "a b", "daemon.toml"]).is(64).says("1 to 64 visible");
     assert_eq!(count.load(Ordering::SeqCst), 0, "nothing was asked");
     // What needs neither is done here, whatever is in the environment.
@@ -889,6 +887,29 @@ fn what_a_daemon_has_no_endpoint_for_is_refused_before_anything_happens() {
     assert!(local.env("STRONGROOM_DAEMON", "unix:counting").output().unwrap().status.success());
     let mut local = home.command(&["audit", "verify"]);
     assert!(local.env("STRONGROOM_DAEMON", "unix:counting").output().unwrap().status.success());
+}
+
+#[test]
+fn a_job_that_is_run_twice_with_one_key_stores_once() {
+    let home = Home::new();
+    let daemon = home.serve();
+    fs::write(home.path("dump"), pattern(300_000)).unwrap();
+    let put = ["put", "--customer", "acme", "--once", "nightly-2026-11-23", "dump"];
+    let mut stored = BTreeSet::new();
+    for who in ["portal", "socket"] {
+        let first = home.ask(&daemon, who, &put).is(0);
+        let again = home.ask(&daemon, who, &put).is(0).says("nothing was stored");
+        assert_eq!(first.out, again.out, "{who}");
+        assert!(stored.insert(first.out), "each has its own keys");
+    }
+    // Where the store is, this user is who they are on the socket.
+    let here = home.run(&put).is(0).says("nothing was stored");
+    assert!(stored.contains(&here.out));
+    let other = ["put", "--customer", "acme", "--once", "nightly-2026-11-23", "daemon.toml"];
+    home.ask(&daemon, "portal", &other).says("take another one");
+    home.run(&other).says("take another one");
+    let listed = home.run(&["ls", "--customer", "acme", "--ids"]).is(0).out;
+    assert_eq!(listed.lines().count(), stored.len());
 }
 
 #[test]
