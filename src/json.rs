@@ -19,10 +19,10 @@ use crate::id::{BlobId, CustomerId, HoldId, KekId, KmsKeyId, Label, OrderId};
 use crate::order;
 use crate::retention::{Period, Window};
 use crate::ring::{self, HoldScope, HoldState, Tenancy};
-use crate::room::{
-    AccessRequest, BlobInfo, CustomerInfo, Emergency, Extended as RoomExtended, Sealed as RoomSealed,
-    Session, SessionState,
-};
+#[cfg(feature = "daemon")]
+use crate::room::{AccessRequest, Session, SessionState};
+use crate::room::{BlobInfo, CustomerInfo, Emergency, Extended as RoomExtended, Sealed as RoomSealed};
+#[cfg(feature = "daemon")]
 use crate::session::Guest;
 use crate::shred::{OrderState, OrderStatus};
 use crate::suite::Suite;
