@@ -43,8 +43,8 @@ pub struct Allowance {
 impl Default for Allowance {
     fn default() -> Self {
         Self {
-            requests_per_second: 500,
-            burst: 1000,
+            requests_per_second: 5000,
+            burst: 10_000,
             concurrent_per_principal: 128,
             concurrent_per_customer: 64,
         }
