@@ -75,11 +75,13 @@ impl Storages {
 struct Page {
     limit: usize,
     ids: BTreeSet<BlobId>,
+    /// The greatest of them as text, once there are as many as are wanted.
+    last: Option<String>,
 }
 
 impl Page {
     const fn new(limit: usize) -> Self {
-        Self { limit, ids: BTreeSet::new() }
+        Self { limit, ids: BTreeSet::new(), last: None }
     }
 
     fn add(&mut self, id: BlobId) {
@@ -87,6 +89,15 @@ impl Page {
         if self.ids.len() > self.limit {
             self.ids.pop_last();
         }
+        if self.is_full() {
+            self.last = self.ids.last().map(BlobId::to_string);
+        }
+    }
+
+    /// Whether what has this name has a place on it. Ids sort as their text does, so that most
+    /// names of a large directory need not be read as ids.
+    fn may_have(&self, name: &str) -> bool {
+        self.last.as_ref().is_none_or(|last| name < last.as_str())
     }
 
     fn is_full(&self) -> bool {
@@ -101,13 +112,21 @@ impl Page {
 /// A page by the names in a customer's directory, day by day: an id begins with its day.
 fn names(of_customer: &FilePath, after: Option<BlobId>, limit: usize) -> io::Result<Vec<BlobId>> {
     let mut days: Vec<(Day, PathBuf)> = Vec::new();
-    each_name(of_customer, |day: Day, path| days.push((day, path)))?;
+    each_name(of_customer, |name| {
+        if let Some(day) = read::<Day>(name) {
+            days.push((day, of_customer.join(name)));
+        }
+    })?;
     days.retain(|(day, _)| after.is_none_or(|after| *day >= after.day()));
     days.sort_unstable();
     let mut page = Page::new(limit);
+    let behind = after.map(|after| after.to_string());
     for (day, path) in days {
-        each_name(&path, |id: BlobId, _| {
-            if id.day() == day && after.is_none_or(|after| id > after) {
+        each_name(&path, |name| {
+            if behind.as_ref().is_some_and(|behind| name <= behind.as_str()) || !page.may_have(name) {
+                return;
+            }
+            if let Some(id) = read::<BlobId>(name).filter(|id| id.day() == day) {
                 page.add(id);
             }
         })?;
@@ -118,23 +137,20 @@ fn names(of_customer: &FilePath, after: Option<BlobId>, limit: usize) -> io::Res
     Ok(page.into_ids())
 }
 
-/// What has a name of this kind in a directory. Whatever else lies there is not ours.
-fn each_name<T: FromStr + ToString>(
-    directory: &FilePath,
-    mut take: impl FnMut(T, PathBuf),
-) -> io::Result<()> {
+/// Every name in a directory that is text.
+fn each_name(directory: &FilePath, mut take: impl FnMut(&str)) -> io::Result<()> {
     let Some(entries) = unless_gone(std::fs::read_dir(directory))? else { return Ok(()) };
     for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        // In one form only, as paths are.
-        let read =
-            name.to_str().and_then(|name| name.parse().ok().filter(|read: &T| read.to_string() == name));
-        if let Some(read) = read {
-            take(read, entry.path());
+        if let Some(name) = entry?.file_name().to_str() {
+            take(name);
         }
     }
     Ok(())
+}
+
+/// What a name stands for, in one form only, as paths are. Whatever else lies there is not ours.
+fn read<T: FromStr + ToString>(name: &str) -> Option<T> {
+    name.parse().ok().filter(|read: &T| read.to_string() == name)
 }
 
 #[cfg(test)]
