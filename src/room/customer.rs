@@ -155,7 +155,8 @@ impl Customer {
     /// # Cancel safety
     /// Dropped, it leaves no visible blob, and is recorded as aborted.
     pub async fn seal(&self, source: impl Into<Source>, options: SealOptions) -> Result<Sealed> {
-        seal::seal(self, source.into(), options).await
+        // On the heap, as it is large: whoever seals has a stack of their own.
+        Box::pin(seal::seal(self, source.into(), options)).await
     }
 
     /// Opens a blob. What the stream gives is authentic, chunk by chunk; that it
@@ -170,7 +171,7 @@ impl Customer {
     /// # Cancel safety
     /// Dropped, it releases nothing further, and is recorded as aborted.
     pub async fn open(&self, blob: BlobId) -> Result<Opened> {
-        open::open(self, blob, None, Action::Open).await
+        Box::pin(open::open(self, blob, None, Action::Open)).await
     }
 
     /// Opens a part of a blob, reading only the chunks that hold it.
@@ -182,7 +183,7 @@ impl Customer {
     /// # Cancel safety
     /// As [`Customer::open`].
     pub async fn open_range(&self, blob: BlobId, range: ByteRange) -> Result<Opened> {
-        open::open(self, blob, Some(range), Action::OpenRange).await
+        Box::pin(open::open(self, blob, Some(range), Action::OpenRange)).await
     }
 
     /// Opens a blob's header and last chunk: its metadata and its authentic

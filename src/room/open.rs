@@ -617,7 +617,7 @@ impl Releasing {
                 }
             };
             if !piece.is_empty() {
-                if let Err(error) = self.door.is_open().await {
+                if let Err(error) = Box::pin(self.door.is_open()).await {
                     // Nothing further is released, and the blob's key goes.
                     self.pieces = futures_util::stream::empty().boxed();
                     self.pending = Some(error);

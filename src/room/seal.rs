@@ -118,11 +118,11 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     }
     let mut place = None;
     if let Some(key) = &options.once {
-        match once::find(customer, asker, key).await? {
+        match Box::pin(once::find(customer, asker, key)).await? {
             once::Found::Free(free) => place = Some(free),
             // No key is used, so that there is nothing to record.
             once::Found::Stands(claim, stored) => {
-                let read = once::drain(source.start(), Content::new(&options.metadata)).await?;
+                let read = Box::pin(once::drain(source.start(), Content::new(&options.metadata))).await?;
                 return once::replay((claim, stored), read.0, &read.1);
             }
         }
@@ -197,7 +197,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
             if let (Some(place), Some(content)) = (place, content) {
                 let content = content.finish();
                 let claim = Claim { blob, bytes, content, at: room.clock.now() };
-                if !once::claim(customer, asker, place, &claim).await? {
+                if !Box::pin(once::claim(customer, asker, place, &claim)).await? {
                     return Ok((bytes, Some(content)));
                 }
                 // If we stop here, the claim leads nowhere, and is given up in time.
@@ -244,7 +244,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
         Ok(Attempt::Late(bytes, content)) => {
             open.finish(OutcomeResult::Conflict, None).await?;
             let Some(key) = &options.once else { return Err(no_key()) };
-            match once::find(customer, asker, key).await? {
+            match Box::pin(once::find(customer, asker, key)).await? {
                 once::Found::Stands(claim, stored) => once::replay((claim, stored), bytes, &content),
                 once::Found::Free(_) => {
                     let message = "another attempt with this idempotency key was given up: try again";
