@@ -389,6 +389,12 @@ fn azure(_: &str) -> Result<Opened> {
     Err(without("az", "azure"))
 }
 
+/// When an object became visible, as the storage says; `None` if it says what no time is.
+pub(crate) fn stored_at(object: &object_store::ObjectMeta) -> Option<Timestamp> {
+    let micros = u64::try_from(object.last_modified.timestamp_micros()).ok()?;
+    Timestamp::from_micros(micros).ok()
+}
+
 #[cfg(not(all(feature = "aws", feature = "gcp", feature = "azure")))]
 fn without(scheme: &str, feature: &str) -> Error {
     unusable(format!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::ObjectStoreExt;
+use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::keyring::{Asker, Want, close};
 use super::open::{self, BlobInfo, ByteRange, Opened};
@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CustomerId};
 use crate::retention::{Period, Window};
 use crate::ring::{EntryKind, Policy, Ring, UseError};
-use crate::store::{layout, store_error};
+use crate::store::{layout, store_error, stored_at};
 use crate::suite::Suite;
 use crate::time::{Day, Timestamp};
 
@@ -43,6 +43,12 @@ pub struct Listed {
     pub stored_bytes: u64,
     /// When the blob became visible, as the storage says.
     pub stored_at: Option<Timestamp>,
+}
+
+impl Listed {
+    fn of(id: BlobId, object: &ObjectMeta) -> Self {
+        Self { id, stored_bytes: object.size, stored_at: stored_at(object) }
+    }
 }
 
 impl Customer {
@@ -256,9 +262,7 @@ impl Customer {
             object_store::Error::NotFound { .. } => Error::new(ErrorKind::NotFound, "there is no such blob"),
             error => store_error(error, "look for a blob"),
         })?;
-        let micros = u64::try_from(object.last_modified.timestamp_micros()).ok();
-        let stored_at = micros.and_then(|micros| Timestamp::from_micros(micros).ok());
-        Ok(Listed { id: blob, stored_bytes: object.size, stored_at })
+        Ok(Listed::of(blob, &object))
     }
 
     /// Goes on within a session, where the customer's keys are in its own hand, and else as
@@ -289,12 +293,7 @@ impl Customer {
             objects.map_err(|error| store_error(error, "list the blobs")).try_filter_map(move |object| {
                 // Whatever else lies there is not ours.
                 let found = layout::read_blob(&object.location).filter(|(owner, _)| *owner == customer);
-                let micros = u64::try_from(object.last_modified.timestamp_micros()).ok();
-                let listed = found.map(|(_, id)| Listed {
-                    id,
-                    stored_bytes: object.size,
-                    stored_at: micros.and_then(|micros| Timestamp::from_micros(micros).ok()),
-                });
+                let listed = found.map(|(_, id)| Listed::of(id, &object));
                 std::future::ready(Ok(listed))
             });
         let this = self.clone();

@@ -22,7 +22,8 @@ use super::{Customer, Sealed, Strongroom};
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::once::{Claim, Content, KEPT, OnceKey, Place, SealedClaim};
-use crate::store::{layout, store_error};
+use crate::store::{layout, store_error, stored_at};
+use crate::time::Timestamp;
 
 /// How often an attempt looks for another one's blob that is about to become visible: for 5
 /// seconds.
@@ -156,18 +157,12 @@ impl Strongroom {
     pub async fn remove_old_claims(&self) -> Result<u64> {
         let room = &*self.0;
         let now = room.clock.now();
-        let is_old = |modified: i64| {
-            let modified =
-                u64::try_from(modified).ok().and_then(|at| crate::time::Timestamp::from_micros(at).ok());
-            modified.is_some_and(|at| now > at.saturating_add(KEPT))
-        };
+        let is_old = |at: Timestamp| now > at.saturating_add(KEPT);
         let failed = |error| store_error(error, "list idempotency keys");
         let mut old = BTreeSet::<Path>::new();
         let mut objects = room.storages.blobs.list(Some(&layout::all_once()));
         while let Some(object) = objects.try_next().await.map_err(failed)? {
-            if is_old(object.last_modified.timestamp_micros())
-                && layout::read_once(&object.location).is_some()
-            {
+            if stored_at(&object).is_some_and(is_old) && layout::read_once(&object.location).is_some() {
                 old.insert(object.location);
             }
         }
