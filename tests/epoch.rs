@@ -547,7 +547,7 @@ async fn a_rotation_that_stopped_at_any_write_is_completed_by_the_next() {
     assert_eq!(steps, 6, "the record, three of the register, two rings");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn a_rotation_that_lost_its_log_at_any_write_is_completed_by_the_next() {
     let stopped = async |k: u64| {
         let place = Place::new().await;
@@ -704,7 +704,7 @@ async fn a_deletion_that_was_scheduled_and_not_noted_is_believed_when_it_must_be
     assert_eq!(place.step().await, StepTaken::Gone);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_end_that_stopped_at_any_write_is_gone_on_with() {
     // Each stage, with the first write to the keys storage failing, then the answer to it
     // lost, then the same of the log.

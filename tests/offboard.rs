@@ -347,7 +347,7 @@ async fn what_was_altered_at_the_destination_is_found() {
     p.destroy(&p.room).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_return_ends_the_same_wherever_it_stops() {
     let mut stopped = 0;
     for place in ["destination", "audit"] {
@@ -389,7 +389,7 @@ async fn a_return_ends_the_same_wherever_it_stops() {
     assert!(stopped > 12, "{stopped}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn closing_destroying_and_finishing_end_the_same_wherever_they_stop() {
     let mut stopped = 0;
     for place in ["keys", "audit"] {

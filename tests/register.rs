@@ -434,7 +434,7 @@ async fn of_many_nodes_one_uses_an_order_and_all_agree_on_the_time() {
 
 /// A program dies at any of the writes of a change: the next one finds the old version or
 /// the new one, pins it, and goes on.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_writer_that_stops_between_any_two_writes_leaves_a_register_that_goes_on() {
     let mut stopped = [0, 0];
     for (which, stopped) in stopped.iter_mut().enumerate() {

@@ -308,9 +308,8 @@ impl World {
         }
     }
 
-    /// Two people ask for something by this node.
-    async fn order(&self, index: usize, what: OrderKind) -> Result<Executed> {
-        let room = &self.nodes[index].room;
+    /// Two people ask for something by a node.
+    async fn order(&self, room: &Strongroom, what: OrderKind) -> Result<Executed> {
         let order = room.draft_order(&access(), what, Some(self.id), person("a"), VALIDITY).await?;
         let id = room.request_order(&access(), &order.sign(&key("a")).unwrap()).await?;
         room.approve_order(&access(), id, &key("b")).await
@@ -324,7 +323,7 @@ impl World {
         for owed in self.owed.values_mut() {
             owed.holds.remove(&hold);
         }
-        let done = self.order(index, OrderKind::ReleaseHold { hold }).await;
+        let done = self.order(&self.nodes[index].room, OrderKind::ReleaseHold { hold }).await;
         self.note("release", crashes, done);
     }
 
@@ -365,7 +364,7 @@ impl World {
                 owed.withdrawn |= one;
             }
         }
-        let done = self.order(index, what).await;
+        let done = self.order(&self.nodes[index].room, what).await;
         if let Some(Executed::Pended { keys, .. }) = self.note("order", crashes, done) {
             self.pended.extend(keys);
         }
@@ -471,7 +470,7 @@ impl World {
         let acme = self.vault.of(&self.vault.room, "acme").await;
         for hold in acme.holds().await.unwrap().into_iter().filter(Hold::is_live) {
             let what = OrderKind::ReleaseHold { hold: hold.id };
-            let done = self.order(0, what).await;
+            let done = self.order(&self.vault.room, what).await;
             self.released.insert(hold.id);
             assert!(done.is_ok(), "{}: {:?}", self.what, done);
         }

@@ -169,7 +169,7 @@ async fn order(node: &Strongroom, customer: CustomerId, what: OrderKind) -> stro
     node.approve_order(&access(), id, &key("b")).await.map(drop)
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn putting_a_day_into_the_window() {
     let (vault, [one, two]) = scene(3, 3).await;
     vault.clock.pass(DAY);
@@ -187,7 +187,7 @@ async fn putting_a_day_into_the_window() {
     assert!(writes.await >= 4);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn dropping_a_day_and_certifying_it() {
     let (vault, [one, two]) = scene(3, 5).await;
     vault.clock.pass(DAY);
@@ -209,7 +209,7 @@ async fn dropping_a_day_and_certifying_it() {
 
 /// What a writer was told is one thing, what stands is another: it is certified once, and
 /// by what stands.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn dropping_a_day_while_the_answer_to_a_write_is_lost() {
     let (vault, [one, two]) = scene(3, 5).await;
     vault.clock.pass(DAY);
@@ -225,7 +225,7 @@ async fn dropping_a_day_while_the_answer_to_a_write_is_lost() {
     assert!(writes.await >= 8);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn destroying_a_day_by_order() {
     let (vault, [one, two]) = scene(30, 0).await;
     let acme = vault.of(&vault.room, "acme").await.id();
@@ -243,7 +243,7 @@ async fn destroying_a_day_by_order() {
     assert!(writes.await >= 8);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn destroying_one_blob_by_order() {
     let (vault, [one, two]) = scene(30, 0).await;
     let acme = vault.of(&vault.room, "acme").await.id();
@@ -259,7 +259,7 @@ async fn destroying_one_blob_by_order() {
     assert!(writes.await >= 10);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn dropping_one_blob_whose_neighbours_are_not_safe_yet() {
     let (vault, [one, two]) = scene(30, 0).await;
     let acme = vault.of(&vault.room, "acme").await;
@@ -282,7 +282,7 @@ async fn dropping_one_blob_whose_neighbours_are_not_safe_yet() {
     assert!(writes.await >= 8);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn placing_a_hold_on_one_blob() {
     let (vault, [one, two]) = scene(3, 2).await;
     let act = async |node: &Strongroom| {
@@ -302,7 +302,7 @@ async fn placing_a_hold_on_one_blob() {
     assert!(writes.await >= 8);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn releasing_a_hold_by_order() {
     let (vault, [one, _]) = scene(3, 2).await;
     let acme = vault.of(&vault.room, "acme").await;
@@ -320,7 +320,7 @@ async fn releasing_a_hold_by_order() {
     assert!(writes.await >= 6);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn removing_what_is_left() {
     let (vault, [one, _]) = scene(3, 2).await;
     let acme = vault.of(&vault.room, "acme").await;

@@ -159,7 +159,7 @@ async fn a_log_that_is_behind_the_rings() {
     assert_eq!(error.kind(), ErrorKind::Integrity, "{}", error.chain());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(start_paused = true)]
 async fn a_log_that_cannot_be_written() {
     let scene = Scene::new().await;
     let Raw { blobs, keys, audit } = scene.vault.raw.clone();
