@@ -19,6 +19,7 @@ pub mod limits;
 pub mod listen;
 pub mod oidc;
 pub mod openapi;
+mod outbound;
 pub mod peer;
 pub mod problem;
 pub mod tls;

@@ -139,7 +139,7 @@ pub struct EmergencyConfig {
 }
 
 /// What it tells its operator. It is not the audit log.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
     /// How its lines look.
@@ -284,6 +284,7 @@ impl DaemonConfig {
         let AlarmsConfig { ca, token_file, spool, .. } = &mut config.alarms;
         let more = [ca, token_file, spool, &mut config.tasks.verify_reports, &mut config.store.local_kms];
         let more = more.into_iter().flatten().chain(config.emergency.directory.as_mut());
+        let more = more.chain(config.issuer.iter_mut().filter_map(|issuer| issuer.ca.as_mut()));
         for path in paths.chain([&mut config.principals]).chain(more) {
             *path = beside.join(&*path);
         }
@@ -410,7 +411,7 @@ mod tests {
         let config = parse(SAMPLE).unwrap();
         assert_eq!(config.principals, Path::new("/etc/strongroom/principals.toml"));
         assert!(config.tls_files().is_some() && config.listen.unix.is_some());
-        assert!(!config.issuer.is_empty());
+        assert_eq!(config.issuer[0].ca.as_deref(), Some(Path::new("/etc/strongroom/tls/login.pem")));
         assert_eq!(config.emergency.directory.as_deref(), Some(Path::new("/var/lib/strongroom/emergencies")));
         let least = parse("principals = \"/p.toml\"").unwrap();
         assert_eq!(least.principals, Path::new("/p.toml"));

@@ -14,12 +14,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use thiserror::Error;
-use url::{Host, Url};
 
+use super::outbound;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Clock, Timestamp};
 
@@ -49,6 +50,9 @@ pub struct IssuerConfig {
     /// Discovery s4).
     #[serde(default)]
     pub jwks_url: Option<String>,
+    /// The CAs that its certificate is of, PEM, in place of the system's.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
     /// What tells of a second factor.
     #[serde(default)]
     pub mfa: SecondFactor,
@@ -212,7 +216,7 @@ impl Verifier {
     /// the environment (`HTTPS_PROXY`, `NO_PROXY`), and none for loopback addresses.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] where an issuer cannot be used, or is there twice.
+    /// [`ErrorKind::Configuration`] where an issuer or its CAs cannot be used, or it is there twice.
     pub fn new(issuers: Vec<IssuerConfig>, clock: Arc<dyn Clock>) -> Result<Self> {
         let mut seen = BTreeSet::new();
         let mut known = Vec::with_capacity(issuers.len());
@@ -223,16 +227,16 @@ impl Verifier {
             if config.audience.is_empty() {
                 return Err(unfit("the audience of an issuer's tokens is empty"));
             }
-            let url = issuer_url(&config.issuer, "the URL of an issuer")?;
+            let url = outbound::url(&config.issuer, "the URL of an issuer", true)?;
             if url.query().is_some() || url.fragment().is_some() {
                 return Err(unfit("the URL of an issuer has no query and no `#`"));
             }
             let source = match &config.jwks_url {
-                Some(jwks) => KeySource::At(issuer_url(jwks, "the URL of an issuer's keys")?),
+                Some(jwks) => KeySource::At(outbound::url(jwks, "the URL of an issuer's keys", true)?),
                 None => KeySource::discovered(&config.issuer)
                     .ok_or_else(|| unfit("there is no metadata under the URL of an issuer"))?,
             };
-            let keys = Arc::new(Keys::new(source, is_loopback(&url), Arc::clone(&clock))?);
+            let keys = Arc::new(Keys::new(source, &url, config.ca.as_deref(), Arc::clone(&clock))?);
             known.push(Issuer { config, keys });
         }
         Ok(Self { issuers: known, clock, used: Used::default() })
@@ -272,29 +276,6 @@ impl Verifier {
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier").field("issuers", &self.issuers.len()).finish_non_exhaustive()
-    }
-}
-
-/// A URL from which something may be fetched that is believed: over TLS, or from this host.
-fn issuer_url(text: &str, what: &'static str) -> Result<Url> {
-    let unusable = |why: &str| Error::new(ErrorKind::Configuration, format!("{what} {why}"));
-    let url = Url::parse(text).map_err(|_| unusable("is not one"))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(unusable("holds credentials"));
-    }
-    match url.scheme() {
-        "https" if url.has_host() => Ok(url),
-        "http" if is_loopback(&url) => Ok(url),
-        _ => Err(unusable("does not begin with https://")),
-    }
-}
-
-/// Whether a URL is of this host, by number: a name may mean another one tomorrow.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        _ => false,
     }
 }
 

@@ -4,34 +4,23 @@
 //! are not followed, so that the token goes to whom it is for.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Url};
-use zeroize::Zeroizing;
+use reqwest::{Client, Url};
 
 use super::Alarm;
 use super::spool::Spool;
 use crate::daemon::config::AlarmsConfig;
-use crate::error::{Error, ErrorKind, Result};
+use crate::daemon::outbound::{self, Patience};
+use crate::error::Result;
 
-/// How long it may take to be connected to.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long the receiver may take.
+const PATIENCE: Patience = Patience { connect: Duration::from_secs(5), request: Duration::from_secs(10) };
 
-/// How long a request may take in all.
-const REQUEST: Duration = Duration::from_secs(10);
-
-/// The longest file of CAs that is read, in bytes.
-const MAX_CA_LEN: u64 = 1 << 20;
-
-/// The longest token, in bytes.
-const MAX_TOKEN_LEN: u64 = 4096;
+/// Whom we ask, in sentences.
+const WHOM: &str = "the alarms";
 
 /// A webhook, and the directory of what it has not taken yet.
 pub struct Webhook {
@@ -46,32 +35,11 @@ impl Webhook {
     /// the environment, but for an address of this host.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] if it is not one of `https://`, or its files cannot be used.
+    /// [`crate::ErrorKind::Configuration`] if it is not one of `https://`, or its files cannot be used.
     pub fn of(config: &AlarmsConfig) -> Result<Option<Self>> {
         let Some(url) = &config.webhook else { return Ok(None) };
-        let url = Url::parse(url).map_err(|_| unfit("the webhook of the alarms is no URL"))?;
-        if url.scheme() != "https" || !url.has_host() {
-            return Err(unfit("the webhook of the alarms does not begin with https://"));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(unfit("the webhook's URL holds credentials: name a token_file instead"));
-        }
-        let mut client = Client::builder()
-            .connect_timeout(CONNECT)
-            .timeout(REQUEST)
-            .redirect(Policy::none())
-            .referer(false)
-            .https_only(true)
-            .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")));
-        if is_loopback(&url) {
-            client = client.no_proxy();
-        }
-        if let Some(path) = &config.ca {
-            client = client.tls_certs_only(certificates(path)?);
-        }
-        let client = client.build().map_err(|error| {
-            unfit("HTTP cannot be set up for the alarms").with_source(error.without_url())
-        })?;
+        let url = outbound::url(url, "the URL of the alarms' webhook", false)?;
+        let client = outbound::client(&url, config.ca.as_deref(), PATIENCE, WHOM)?;
         let this = Self { url, client, token: config.token_file.clone(), spool: config.spool.clone() };
         // Before it is needed, so that a mistake shows at once.
         this.authorization()?;
@@ -98,21 +66,7 @@ impl Webhook {
     }
 
     fn authorization(&self) -> Result<Option<HeaderValue>> {
-        let Some(path) = &self.token else { return Ok(None) };
-        let unreadable = "the token of the alarms cannot be read";
-        let file = File::open(path).map_err(|error| unfit(unreadable).with_source(error))?;
-        let found = file.metadata().map_err(|error| unfit(unreadable).with_source(error))?;
-        if found.mode() & 0o037 != 0 {
-            return Err(unfit("others may read the token of the alarms: give its file the mode 0600"));
-        }
-        let mut token = Zeroizing::new(String::with_capacity(4096));
-        let read = file.take(MAX_TOKEN_LEN).read_to_string(&mut token);
-        read.map_err(|error| unfit(unreadable).with_source(error))?;
-        let bearer = Zeroizing::new(format!("Bearer {}", token.trim()));
-        let value = HeaderValue::from_str(&bearer).ok().filter(|_| !token.trim().is_empty());
-        let mut value = value.ok_or_else(|| unfit("the token of the alarms is not one line of text"))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+        self.token.as_deref().map(|path| outbound::bearer(path, WHOM)).transpose()
     }
 }
 
@@ -128,30 +82,13 @@ pub(super) fn text(alarm: &Alarm) -> Vec<u8> {
     serde_json::to_vec(alarm).expect("ids and times are JSON")
 }
 
-fn certificates(path: &Path) -> Result<Vec<Certificate>> {
-    let failed = |error: std::io::Error| unfit("the CAs of the webhook cannot be read").with_source(error);
-    let mut pem = Vec::new();
-    File::open(path).map_err(failed)?.take(MAX_CA_LEN).read_to_end(&mut pem).map_err(failed)?;
-    let found = Certificate::from_pem_bundle(&pem).ok().filter(|found| !found.is_empty());
-    found.ok_or_else(|| unfit("the CAs of the webhook are not certificates in PEM"))
-}
-
-/// Whether a URL is of this host, by number: a name may mean another one tomorrow.
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn unfit(message: &'static str) -> Error {
-    Error::new(ErrorKind::Configuration, message)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::error::ErrorKind;
 
     fn config(webhook: &str) -> AlarmsConfig {
         AlarmsConfig { webhook: Some(webhook.to_owned()), ..AlarmsConfig::default() }

@@ -4,22 +4,23 @@
 //! they put in them. Keys that the issuer no longer shows are gone within [`FRESH`], or, while
 //! it does not answer, within [`KEPT`].
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::header::ACCEPT;
-use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use url::Url;
 
+use super::Refusal;
 use super::token::{self, Token};
-use super::{Refusal, issuer_url};
-use crate::error::{Error, ErrorKind, Result};
+use crate::daemon::outbound::{self, Patience};
+use crate::error::Result;
 use crate::time::Clock;
 
 /// How long keys are taken as they are.
@@ -31,11 +32,8 @@ pub(super) const KEPT: Duration = Duration::from_secs(60 * 60);
 /// How long after one question the next one is asked.
 pub(super) const PAUSE: Duration = Duration::from_secs(30);
 
-/// How long an issuer may take to be connected to.
-const CONNECT: Duration = Duration::from_secs(3);
-
-/// How long each of the two requests may take in all.
-const REQUEST: Duration = Duration::from_secs(5);
+/// How long an issuer may take, for each of the two requests.
+const PATIENCE: Patience = Patience { connect: Duration::from_secs(3), request: Duration::from_secs(5) };
 
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER_LEN: usize = 512 * 1024;
@@ -76,18 +74,14 @@ struct Fetched {
 }
 
 impl Keys {
-    pub(super) fn new(source: KeySource, loopback: bool, clock: Arc<dyn Clock>) -> Result<Self> {
-        let client = Client::builder()
-            .connect_timeout(CONNECT)
-            .timeout(REQUEST)
-            .redirect(Policy::none())
-            .referer(false)
-            .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")));
-        let client = if loopback { client.no_proxy() } else { client.https_only(true) };
-        let client = client.build().map_err(|error| {
-            let message = "HTTP cannot be set up";
-            Error::new(ErrorKind::Configuration, message).with_source(error.without_url())
-        })?;
+    /// Keys of the issuer at `issuer`, which are not fetched yet.
+    pub(super) fn new(
+        source: KeySource,
+        issuer: &Url,
+        ca: Option<&Path>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let client = outbound::client(issuer, ca, PATIENCE, "an issuer")?;
         let (fetched, asking) = (RwLock::new(None), Arc::new(Mutex::new(None)));
         Ok(Self { source, client, clock, fetched, asking })
     }
@@ -149,7 +143,7 @@ impl Keys {
                 if metadata.issuer != *issuer {
                     return Err("its metadata is of another issuer");
                 }
-                issuer_url(&metadata.jwks_uri, "")
+                outbound::url(&metadata.jwks_uri, "", true)
                     .map_err(|_| "the URL of its keys is not one of https://")?
             }
         };

@@ -6,10 +6,16 @@ use std::time::Duration;
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256};
+use rcgen::{
+    CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519,
+    PKCS_RSA_SHA256, SanType,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::keys::{FRESH, KEPT, PAUSE};
 use super::*;
@@ -104,19 +110,37 @@ struct TestIssuer {
     clock: Arc<TestClock>,
 }
 
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
 const METADATA: &str = "/.well-known/openid-configuration";
 const KEYS: &str = "/keys";
 
 impl TestIssuer {
     async fn start(keys: &[&SigningKey]) -> Self {
+        Self::start_with(keys, None).await
+    }
+
+    /// With a certificate, over TLS.
+    async fn start_with(keys: &[&SigningKey], tls: Option<TlsAcceptor>) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", socket.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", socket.local_addr().unwrap());
         let answers: Arc<Mutex<BTreeMap<_, String>>> = Arc::default();
         let asked: Arc<AtomicUsize> = Arc::default();
         let (known, count) = (Arc::clone(&answers), Arc::clone(&asked));
         tokio::spawn(async move {
             loop {
-                let (mut stream, _) = socket.accept().await.unwrap();
+                let (stream, _) = socket.accept().await.unwrap();
+                let mut stream: Box<dyn Stream> = match &tls {
+                    None => Box::new(stream),
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => Box::new(stream),
+                        // Whoever does not know the CA is gone.
+                        Err(_) => continue,
+                    },
+                };
                 let mut request = Vec::new();
                 while !request.ends_with(b"\r\n\r\n") {
                     request.push(stream.read_u8().await.unwrap());
@@ -130,6 +154,7 @@ impl TestIssuer {
                     body.len()
                 );
                 stream.write_all((head + &body).as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
             }
         });
         let issuer = Self { url, answers, asked, clock: Arc::default() };
@@ -159,6 +184,7 @@ impl TestIssuer {
             issuer: self.url.clone(),
             audience: "strongroom".into(),
             jwks_url: None,
+            ca: None,
             mfa: SecondFactor { amr: ["mfa".into()].into(), acr: ["urn:two".into()].into() },
             single_use: false,
         }
@@ -438,6 +464,36 @@ async fn metadata_is_of_the_issuer_and_points_to_tls() {
 }
 
 #[tokio::test]
+async fn an_issuer_of_a_ca_that_is_named_is_believed() {
+    let (key, pair) = (SigningKey::new(Algorithm::ES256, "k1"), KeyPair::generate().unwrap());
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+    let certificate = params.self_signed(&pair).unwrap();
+    let private = PrivateKeyDer::try_from(pair.serialize_der()).unwrap();
+    let tls = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .unwrap();
+    let issuer = TestIssuer::start_with(&[&key], Some(TlsAcceptor::from(Arc::new(tls)))).await;
+    let token = key.token(&issuer.claims());
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| Some(directory.path().join(name));
+    let with = |ca| IssuerConfig { ca, ..issuer.config() };
+    std::fs::write(directory.path().join("ca.pem"), certificate.pem()).unwrap();
+    assert!(issuer.verifier_of(with(path("ca.pem"))).verify(&token).await.is_ok());
+    // Neither the system's CAs nor another one vouch for it.
+    let other = CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(directory.path().join("other.pem"), other.pem()).unwrap();
+    for ca in [None, path("other.pem")] {
+        assert_eq!(issuer.verifier_of(with(ca)).verify(&token).await, Err(Refusal::Unavailable));
+    }
+    let unread = Verifier::new(vec![with(path("none.pem"))], issuer.clock.clone()).map(drop);
+    assert_eq!(unread.unwrap_err().kind(), ErrorKind::Configuration);
+}
+
+#[tokio::test]
 async fn a_second_factor_is_told_by_configured_claims() {
     let key = SigningKey::new(Algorithm::ES256, "k1");
     let issuer = TestIssuer::start(&[&key]).await;
@@ -485,6 +541,7 @@ fn issuers_are_reached_over_tls() {
         issuer: issuer.into(),
         audience: "strongroom".into(),
         jwks_url: None,
+        ca: None,
         mfa: SecondFactor::default(),
         single_use: false,
     };
