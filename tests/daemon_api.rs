@@ -13,6 +13,7 @@ use axum::http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, RANGE};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::{Extension, Router};
 use common::{Raw, TestClock, options, pattern, records_since};
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use strongroom::access::policy::{Operation, Policy, Question, Reach, Role, RoleMatrix, Subject, Target};
 use strongroom::access::{Access, Origin, Principal, Purpose};
@@ -460,7 +461,7 @@ async fn a_blob_goes_in_and_comes_out_as_it_was() {
         .header("strongroom-expect-bytes", bytes.len())
         .header("strongroom-purpose", "TREAT")
         .header(CONTENT_TYPE, "application/dicom")
-        .body(Body::from_stream(futures_util::stream::iter(pieces)))
+        .body(Body::from_stream(stream::iter(pieces)))
         .unwrap();
     let from = place.room.log().head().next();
     let sealed = place.ask(&[Role::Writer], sealing).await.is(201);
@@ -525,7 +526,7 @@ async fn a_blob_goes_in_and_comes_out_as_it_was() {
 async fn a_body_that_breaks_off_or_is_of_another_length_leaves_nothing() {
     let place = Place::new().await;
     let blobs = format!("/v1/customers/{}/blobs", place.acme.id());
-    let broken = futures_util::stream::iter([Ok(pattern(100_000)), Err(std::io::Error::other("gone"))]);
+    let broken = stream::iter([Ok(pattern(100_000)), Err(std::io::Error::other("gone"))]);
     let request = Request::post(&blobs).body(Body::from_stream(broken)).unwrap();
     assert_eq!(place.ask(&[Role::Writer], request).await.is(400).code(), "io");
     for expected in ["3", "5"] {
@@ -678,6 +679,28 @@ async fn bad_requests_are_told_apart_and_nothing_of_them_is_repeated() {
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{what}");
         let body = String::from_utf8(answer.bytes().to_vec()).unwrap();
         assert!(!body.contains("Jane") && !body.contains("xxx"), "{body}");
+    }
+}
+
+/// Time passes as soon as all wait.
+#[tokio::test(start_paused = true)]
+async fn a_body_of_json_that_does_not_come_is_not_waited_for() {
+    let place = Place::new().await;
+    let find = format!("/v1/customers/{}/blobs/find", place.acme.id());
+    let silent = stream::pending().boxed();
+    // A byte a second never ends, though each comes in time.
+    let trickling = stream::repeat(()).then(async |()| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Bytes::from_static(b" ")
+    });
+    for slow in [silent, trickling.boxed()] {
+        let body = stream::once(async { Bytes::from_static(b"{") }).chain(slow);
+        let request = Request::post(&find).header(CONTENT_TYPE, "application/json");
+        let request = request.body(Body::from_stream(body.map(Ok::<_, std::io::Error>))).unwrap();
+        let begun = tokio::time::Instant::now();
+        let answer = place.ask(&[Role::Reader], request).await.is(408);
+        assert_eq!(answer.code(), "body-too-slow");
+        assert_eq!(begun.elapsed().as_secs(), 30);
     }
 }
 
