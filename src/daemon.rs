@@ -22,5 +22,6 @@ pub mod openapi;
 mod outbound;
 pub mod peer;
 pub mod problem;
+pub mod telemetry;
 pub mod tls;
 pub mod unread;

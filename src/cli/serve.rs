@@ -15,16 +15,13 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use futures_util::FutureExt;
 use rustix::mm::MlockAllFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use rustix::thread::CapabilitySet;
 use sd_notify::NotifyState;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::args::{Global, Serve};
 use super::exit::Exit;
@@ -38,13 +35,14 @@ use crate::config::Config;
 use crate::daemon::alarm::{About, AlarmKind, Alarms, Delivery, Sender, Webhook};
 use crate::daemon::api::{Figures, Shared, keep_emergencies, router};
 use crate::daemon::checks;
-use crate::daemon::config::{DaemonConfig, LogFormat, LogLevel};
+use crate::daemon::config::DaemonConfig;
 use crate::daemon::directory::{ConfigError, Directory};
 use crate::daemon::drills;
 use crate::daemon::gate::{Gate, admit};
 use crate::daemon::limits::Limiter;
 use crate::daemon::listen::{Activated, Listeners};
 use crate::daemon::oidc::Verifier;
+use crate::daemon::telemetry::Telemetry;
 use crate::daemon::tls::ReloadingTls;
 use crate::daemon::unread::pass_over;
 use crate::error::Error;
@@ -69,6 +67,7 @@ pub(super) fn run(global: &Global, command: &Serve, output: Output) -> Result<()
     // Before there are threads, which could be reading the environment.
     let activated = Activated::from_environment();
     let ready = read(command)?;
+    let mut telemetry = Telemetry::of(&ready.config.log)?;
     if command.check {
         let listening = (ready.config.listen.tls, ready.config.listen.unix.as_ref());
         return output.print(&match output.json {
@@ -76,12 +75,13 @@ pub(super) fn run(global: &Global, command: &Serve, output: Output) -> Result<()
             false => "the configuration is good\n".to_owned(),
         });
     }
-    tell(&ready.config);
+    let runtime = super::runtime()?;
+    telemetry.begin(runtime.handle())?;
     if !locked {
         tracing::warn!("keys are not locked in memory: allow it (LimitMEMLOCK=infinity), or have no swap");
     }
-    let runtime = super::runtime()?;
     let served = runtime.block_on(serve(global, ready, activated, output));
+    telemetry.end();
     runtime.shutdown_timeout(Duration::from_millis(200));
     served
 }
@@ -99,12 +99,14 @@ fn harden() {
 }
 
 /// Keeps all of this process's memory out of swap, keys and plaintext with it, page by page as it
-/// is used. Only where there is no limit on that: under one, memory would run out at the limit.
-/// Whether it was done is returned.
+/// is used. Only where there is no limit on that, or none for us (mlock(2), `CAP_IPC_LOCK`): under
+/// one, memory would run out at the limit. Whether it was done is returned.
 fn lock_memory() -> bool {
     let limit = rustix::process::getrlimit(Resource::Memlock);
     let _ = rustix::process::setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, ..limit });
-    rustix::process::getrlimit(Resource::Memlock).current.is_none()
+    let exempt = rustix::thread::capabilities(None)
+        .is_ok_and(|capabilities| capabilities.effective.contains(CapabilitySet::IPC_LOCK));
+    (exempt || rustix::process::getrlimit(Resource::Memlock).current.is_none())
         && rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
             .is_ok()
 }
@@ -141,24 +143,6 @@ fn text(path: &Path) -> Result<String, Failure> {
         let message = format!("{} cannot be read: {error}", path.display());
         Failure::new(Exit::Configuration, "configuration", message)
     })
-}
-
-/// Where its log goes: standard error, from where the service manager takes it.
-fn tell(config: &DaemonConfig) {
-    let level = match config.log.level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-    };
-    // Of other people's code only what is wrong: their details may have what is confidential.
-    let ours = Targets::new().with_target("strongroom", level).with_default(level.min(LevelFilter::WARN));
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
-    // Whoever runs this in one process twice has the first one's.
-    let _ = match config.log.format {
-        LogFormat::Text => tracing_subscriber::registry().with(lines.with_filter(ours)).try_init(),
-        LogFormat::Json => tracing_subscriber::registry().with(lines.json().with_filter(ours)).try_init(),
-    };
 }
 
 /// Where the store is: as the command line says, else the file, else as for every command.

@@ -148,6 +148,21 @@ pub struct LogConfig {
     /// From which level on.
     #[serde(default)]
     pub level: LogLevel,
+    /// A collector that gets the same, if the build has the feature `otel`.
+    pub otlp: Option<OtlpConfig>,
+}
+
+/// An OpenTelemetry collector.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OtlpConfig {
+    /// Where it is: `https://`, or `http://` of a loopback address. Records go to `/v1/logs` under
+    /// it.
+    pub url: String,
+    /// The CAs that its certificate is of, PEM, in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// What is sent as a bearer token; read each time.
+    pub token_file: Option<PathBuf>,
 }
 
 /// How the lines of its log look.
@@ -285,6 +300,11 @@ impl DaemonConfig {
         let more = [ca, token_file, spool, &mut config.tasks.verify_reports, &mut config.store.local_kms];
         let more = more.into_iter().flatten().chain(config.emergency.directory.as_mut());
         let more = more.chain(config.issuer.iter_mut().filter_map(|issuer| issuer.ca.as_mut()));
+        let collector = config.log.otlp.as_mut();
+        let more = more.chain(collector.into_iter().flat_map(|otlp| {
+            let OtlpConfig { ca, token_file, .. } = otlp;
+            [ca, token_file].into_iter().flatten()
+        }));
         for path in paths.chain([&mut config.principals]).chain(more) {
             *path = beside.join(&*path);
         }
@@ -434,6 +454,8 @@ mod tests {
         assert_eq!((weekly.as_secs(), &*reports), (604_800, Path::new("/var/lib/strongroom/verifications")));
         assert_eq!(config.alarms.ca.as_deref(), Some(Path::new("/etc/strongroom/tls/alarms.pem")));
         assert_eq!(config.alarms.epoch(), Duration::from_secs(14 * 24 * 3600));
+        let collector = config.log.otlp.unwrap();
+        assert_eq!(collector.ca.as_deref(), Some(Path::new("/etc/strongroom/tls/collector.pem")));
         let never = parse("principals = \"/p.toml\"\n[tasks]\nsweep_seconds = 0").unwrap();
         assert_eq!(never.tasks.sweep(), None);
     }
@@ -455,6 +477,8 @@ mod tests {
             ("principals = \"p\"\n\n[keys]\nsession_check_seconds = 0", 3, "believed"),
             ("principals = \"p\"\n[tasks]\nverify_seconds = 86400", 2, "directory for its results"),
             ("principals = \"p\"\n[tasks]\nverify_reports = \"r\"", 2, "how often"),
+            ("principals = \"p\"\n\n[log.otlp]\nca = \"c\"", 3, "missing"),
+            ("principals = \"p\"\n[log]\notlp = \"https://Jane\"", 3, "another kind"),
             ("principals = \"p\"\n\n[alarms]\nspool = \"s\"", 3, "for a webhook"),
             ("principals = \"p\"\n[alarms]\nurl = \"https://Jane\"", 3, "no such key"),
             ("principals = \"p\"\n[limits]\nrequests_per_second = 0", 2, "limit of 0"),
