@@ -22,6 +22,7 @@ pub mod openapi;
 mod outbound;
 pub mod peer;
 pub mod problem;
+pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod unread;

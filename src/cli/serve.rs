@@ -20,8 +20,6 @@ use sd_notify::NotifyState;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::args::{Global, Serve};
 use super::exit::Exit;
@@ -32,20 +30,18 @@ use super::{log_key, no_store, options};
 use crate::access::policy::RoleMatrix;
 use crate::access::{Access, Principal, Purpose};
 use crate::config::Config;
-use crate::daemon::alarm::{About, AlarmKind, Alarms, Delivery, Sender, Webhook};
+use crate::daemon::alarm::{Alarms, Delivery, Sender, Webhook};
 use crate::daemon::api::{Figures, Shared, keep_emergencies, router};
-use crate::daemon::checks;
 use crate::daemon::config::DaemonConfig;
 use crate::daemon::directory::{ConfigError, Directory};
-use crate::daemon::drills;
 use crate::daemon::gate::{Gate, admit};
 use crate::daemon::limits::Limiter;
 use crate::daemon::listen::{Activated, Listeners};
 use crate::daemon::oidc::Verifier;
+use crate::daemon::tasks;
 use crate::daemon::telemetry::Telemetry;
 use crate::daemon::tls::ReloadingTls;
 use crate::daemon::unread::pass_over;
-use crate::error::Error;
 use crate::room::Strongroom;
 use crate::store::{CreateRoot, Storages};
 use crate::system::{SystemClock, SystemEntropy};
@@ -201,26 +197,9 @@ async fn serve(
     let app = router(Arc::clone(&shared)).layer(from_fn_with_state(Arc::clone(&ready.gate), admit));
     let app = app.layer(from_fn(pass_over));
     let (end, ended) = watch::channel(false);
-    let mut tasks = JoinSet::new();
+    let mut tasks = tasks::begin(&ready.config, &room, &own, &alarms);
     if room.has_emergency_access() {
         tasks.spawn(keep_emergencies(shared));
-    }
-    if let Some(every) = ready.config.tasks.sweep() {
-        tasks.spawn(sweeps(room.clone(), own.clone(), alarms.clone(), every));
-    }
-    if let Some(every) = ready.config.tasks.sessions() {
-        tasks.spawn(sessions(room.clone(), own.clone(), alarms.clone(), every));
-    }
-    if let Some(every) = ready.config.tasks.maintain() {
-        tasks.spawn(maintenance(room.clone(), alarms.clone(), every));
-    }
-    if let Some(every) = ready.config.tasks.check() {
-        let epoch = ready.config.alarms.epoch();
-        tasks.spawn(checks::watch(room.clone(), own.clone(), alarms.clone(), epoch, every));
-    }
-    if let Some(schedule) = ready.config.tasks.verify() {
-        let clock = Arc::new(SystemClock);
-        tasks.spawn(drills::schedule(room.clone(), own, alarms, clock, schedule));
     }
     let (silence, silenced) = oneshot::channel::<()>();
     let sending = delivery.map(|delivery| tokio::spawn(delivery.run(silenced.map(drop))));
@@ -312,87 +291,6 @@ fn reload(ready: &Ready) {
         Some(Err(error)) => tracing::error!(reason = error.chain(), "the TLS files are as they were"),
         None => {}
     }
-}
-
-/// Does what is due, again and again. What fails is tried again the next time.
-async fn sweeps(room: Strongroom, own: Access, alarms: Alarms, every: Duration) {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        match room.sweep(&own).await {
-            Ok(sweep) => {
-                for (customer, swept) in &sweep.customers {
-                    match swept {
-                        Ok(swept) if swept.dropped.is_empty() => {}
-                        Ok(swept) => {
-                            tracing::info!(%customer, keys = swept.dropped.len(), "keys were dropped")
-                        }
-                        Err(error) => {
-                            alarms.observe(error, About::customer(*customer));
-                            failed(error, "a customer's destruction was refused");
-                        }
-                    }
-                }
-            }
-            Err(error) => {
-                alarms.observe(&error, About::default());
-                failed(&error, "destruction was refused");
-            }
-        }
-    }
-}
-
-/// Ends at the KMS what is over, so that no grant outlives its session.
-async fn sessions(room: Strongroom, own: Access, alarms: Alarms, every: Duration) {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        match room.end_overdue_sessions(&own).await {
-            Ok(customers) => {
-                for (customer, ended) in &customers {
-                    match ended {
-                        Ok(ended) if ended.is_empty() => {}
-                        Ok(ended) => tracing::info!(%customer, sessions = ended.len(), "sessions were ended"),
-                        Err(error) => {
-                            alarms.observe(error, About::customer(*customer));
-                            failed(error, "a customer's sessions could not be ended");
-                        }
-                    }
-                }
-            }
-            Err(error) => failed(&error, "sessions could not be looked at"),
-        }
-    }
-}
-
-async fn maintenance(room: Strongroom, alarms: Alarms, every: Duration) {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        match room.maintain_log().await {
-            Ok(done) => {
-                for (witness, error) in done.published.iter().flat_map(|(_, published)| published.alarms()) {
-                    // It has seen another log than the one that we have.
-                    alarms.raise(AlarmKind::Rollback, About::default());
-                    tracing::error!(%witness, reason = error.chain(), "a witness contradicts the log");
-                }
-            }
-            Err(error) => {
-                alarms.observe(&error, About::default());
-                failed(&error, "the log could not be maintained");
-            }
-        }
-        if let Err(error) = room.remove_old_claims().await {
-            failed(&error, "old idempotency keys could not be removed");
-        }
-    }
-}
-
-fn failed(error: &Error, what: &'static str) {
-    tracing::error!(kind = error.kind().as_str(), reason = error.chain(), "{what}");
 }
 
 fn notify(state: &[NotifyState<'_>]) {

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
-
 use super::alarm::{About, AlarmKind, Alarms};
 use crate::access::Access;
 use crate::error::Result;
@@ -18,19 +16,6 @@ use crate::time::Timestamp;
 
 /// How long a step may be due before it is late: they are taken daily.
 const LATE: Duration = Duration::from_secs(3 * 24 * 3600);
-
-/// Looks again and again, for ever.
-///
-/// # Cancel safety
-/// To be dropped to end it.
-pub async fn watch(room: Strongroom, own: Access, alarms: Alarms, epoch: Duration, every: Duration) {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        look(&room, &own, &alarms, epoch).await;
-    }
-}
 
 /// Looks at every epoch, and at the KMS keys of every customer. `epoch`: how long the newest one
 /// may last.

@@ -1,0 +1,144 @@
+//! What the daemon does by itself, again and again: destroys what is due, ends sessions that are
+//! over, keeps the log, looks at epochs and KMS keys, and reads everything through.
+//!
+//! Separate from what each of these does. What fails is told, is an alarm where somebody has to
+//! know, and is tried again the next time. Other daemons on the store may do the same at the
+//! same time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::alarm::{About, AlarmKind, Alarms};
+use super::config::DaemonConfig;
+use super::{checks, drills};
+use crate::access::Access;
+use crate::error::Error;
+use crate::room::Strongroom;
+use crate::system::SystemClock;
+
+/// Begins what is configured, each with its first run at once. They go on until the set is dropped:
+/// what one is at then goes on with the next run, of this daemon or another one.
+#[must_use = "they end when the set is dropped"]
+pub fn begin(config: &DaemonConfig, room: &Strongroom, own: &Access, alarms: &Alarms) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let given = || (room.clone(), own.clone(), alarms.clone());
+    if let Some(every) = config.tasks.sweep() {
+        let (room, own, alarms) = given();
+        tasks.spawn(async move {
+            let mut ticks = ticks(every);
+            loop {
+                ticks.tick().await;
+                sweep(&room, &own, &alarms).await;
+            }
+        });
+    }
+    if let Some(every) = config.tasks.sessions() {
+        let (room, own, alarms) = given();
+        tasks.spawn(async move {
+            let mut ticks = ticks(every);
+            loop {
+                ticks.tick().await;
+                end_sessions(&room, &own, &alarms).await;
+            }
+        });
+    }
+    if let Some(every) = config.tasks.maintain() {
+        let (room, _, alarms) = given();
+        tasks.spawn(async move {
+            let mut ticks = ticks(every);
+            loop {
+                ticks.tick().await;
+                maintain(&room, &alarms).await;
+            }
+        });
+    }
+    if let Some(every) = config.tasks.check() {
+        let (room, own, alarms) = given();
+        let epoch = config.alarms.epoch();
+        tasks.spawn(async move {
+            let mut ticks = ticks(every);
+            loop {
+                ticks.tick().await;
+                checks::look(&room, &own, &alarms, epoch).await;
+            }
+        });
+    }
+    if let Some(schedule) = config.tasks.verify() {
+        let (room, own, alarms) = given();
+        tasks.spawn(drills::schedule(room, own, alarms, Arc::new(SystemClock), schedule));
+    }
+    tasks
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = interval(every);
+    // A run that took longer than that is not made up for.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Does what is due.
+async fn sweep(room: &Strongroom, own: &Access, alarms: &Alarms) {
+    let sweep = match room.sweep(own).await {
+        Ok(sweep) => sweep,
+        Err(error) => {
+            alarms.observe(&error, About::default());
+            return failed(&error, "destruction was refused");
+        }
+    };
+    for (customer, swept) in &sweep.customers {
+        match swept {
+            Ok(swept) if swept.dropped.is_empty() => {}
+            Ok(swept) => tracing::info!(%customer, keys = swept.dropped.len(), "keys were dropped"),
+            Err(error) => {
+                alarms.observe(error, About::customer(*customer));
+                failed(error, "a customer's destruction was refused");
+            }
+        }
+    }
+}
+
+/// Ends at the KMS what is over, so that no grant outlives its session.
+async fn end_sessions(room: &Strongroom, own: &Access, alarms: &Alarms) {
+    let customers = match room.end_overdue_sessions(own).await {
+        Ok(customers) => customers,
+        Err(error) => return failed(&error, "sessions could not be looked at"),
+    };
+    for (customer, ended) in &customers {
+        match ended {
+            Ok(ended) if ended.is_empty() => {}
+            Ok(ended) => tracing::info!(%customer, sessions = ended.len(), "sessions were ended"),
+            Err(error) => {
+                alarms.observe(error, About::customer(*customer));
+                failed(error, "a customer's sessions could not be ended");
+            }
+        }
+    }
+}
+
+/// Publishes the log and keeps it in order, and removes idempotency keys that are too old.
+async fn maintain(room: &Strongroom, alarms: &Alarms) {
+    match room.maintain_log().await {
+        Ok(done) => {
+            for (witness, error) in done.published.iter().flat_map(|(_, published)| published.alarms()) {
+                // It has seen another log than the one that we have.
+                alarms.raise(AlarmKind::Rollback, About::default());
+                tracing::error!(%witness, reason = error.chain(), "a witness contradicts the log");
+            }
+        }
+        Err(error) => {
+            alarms.observe(&error, About::default());
+            failed(&error, "the log could not be maintained");
+        }
+    }
+    if let Err(error) = room.remove_old_claims().await {
+        failed(&error, "old idempotency keys could not be removed");
+    }
+}
+
+fn failed(error: &Error, what: &'static str) {
+    tracing::error!(kind = error.kind().as_str(), reason = error.chain(), "{what}");
+}
