@@ -920,7 +920,6 @@ fn what_a_daemon_has_no_endpoint_for_is_refused_before_anything_happens() {
         &["offboard", "return", "acme", "--to", "back"],
         &["offboard", "destroy", "acme"],
         &["offboard", "finish", "acme"],
-        &["person", "found"],
         &["epoch", "finish"],
         &["audit", "publish"],
         &["audit", "tail"],

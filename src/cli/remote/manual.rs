@@ -5,10 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::{CommandFactory, Parser};
 
 use super::{Cli, Where, place_of};
+use crate::tlog::VerifierKey;
 
 const MANUAL: &str = include_str!("../../manual/access.md");
 
 const ID: &str = "019mx0xqp7xz8cphp0tt9dmxsc";
+
+const LOG: &str = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
+
+/// A public key of this name.
+fn key(name: &str) -> String {
+    let log: VerifierKey = LOG.parse().unwrap();
+    VerifierKey::ed25519(name.parse().unwrap(), *log.public()).to_string()
+}
 
 /// What has to be typed behind a command.
 fn arguments(command: &str) -> String {
@@ -40,15 +49,16 @@ fn arguments(command: &str) -> String {
         "emergency fold" => "--directory sink".into(),
         "person keygen" => "-o key".into(),
         "audit export" => "-o FILE".into(),
-        "audit proof" => format!("--request {ID}"),
+        "audit proof" => ID.into(),
         "audit view" => format!("{acme} -o FILE"),
-        "audit check-proof" | "audit check-view" => "FILE --key FILE".into(),
-        "epoch rotate" | "person found" | "shred run" | "shred plan" | "shred status" => String::new(),
-        "shred run --delete-ciphertext" => String::new(),
+        "audit check-proof" | "audit check-view" => format!("FILE --key {}", key("log")),
+        "person found" => format!("--person {} --person {}", key("person:a"), key("person:b")),
         "access test" => "--principals FILE --who service:a --do seal".into(),
         "serve" => "--config FILE".into(),
         "completions" => "bash".into(),
         "witness key" => "--name example.com/w --key FILE".into(),
+        "witness serve" => format!("--key FILE --state DIR --log {}", key("log")),
+        "witness cosign" => format!("--key FILE --state DIR --log {} --from DIR", key("log")),
         "witness show" => "--state DIR".into(),
         _ => String::new(),
     }
