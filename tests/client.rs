@@ -1139,6 +1139,94 @@ fn what_a_daemon_makes_up_stays_below_the_directory() {
 }
 
 #[test]
+fn what_was_destroyed_meanwhile_is_no_failure() {
+    let home = Home::new();
+    let root = "0".repeat(64);
+    let blob = |last: char| format!("{}{last}", &BLOB[..25]);
+    let blobs = ['0', '4', '8'].map(blob);
+    let [destroyed, gone, lives] = blobs.clone();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    scripted(&home.path("sweeping"), move |_, head, stream| {
+        let page = |rows: Vec<(&String, &str)>| {
+            let row =
+                |(blob, standing): (&String, &str)| format!(r#"{{"blob":"{blob}","standing":"{standing}"}}"#);
+            let rows = rows.into_iter().map(row).collect::<Vec<_>>().join(",");
+            let mark = format!(r#"{{"shard":0,"size":1,"root":"{root}"}}"#);
+            format!(r#"{{"store":"{BLOB}","log":{mark},"blobs":[{rows}],"next":null}}"#)
+        };
+        match head {
+            head if head.contains("/find") => answer(stream, "200 OK", "", CUSTOMER),
+            head if head.contains("limit=0 ") => answer(stream, "200 OK", "", &page(Vec::new())),
+            head if head.contains("/inventory") => {
+                // All live; then a sweep comes by.
+                let now = match count.fetch_add(1, Ordering::SeqCst) {
+                    0 => blobs.iter().map(|blob| (blob, "lives")).collect(),
+                    _ => vec![(&blobs[0], "destroyed"), (&blobs[2], "lives")],
+                };
+                answer(stream, "200 OK", "", &page(now));
+            }
+            // None is listed: each is looked at by itself.
+            head if head.contains("/blobs?") => answer(stream, "200 OK", "", r#"{"blobs":[],"next":null}"#),
+            head if head.contains("/metadata") => {
+                let blob = blobs.iter().find(|blob| head.contains(blob.as_str())).unwrap();
+                let row = format!(
+                    r#"{{"blob":"{blob}","name":null,"content_type":null,"meta":{{}},"bytes":7,"stored_bytes":9,
+                    "sealed_at":"2026-11-22T02:26:13.000000Z","retain_until":"2099-01-01","held":false,
+                    "suite":"aes-256-gcm","kek":"{BLOB}"}}"#
+                );
+                answer(stream, "200 OK", "", &row);
+            }
+            _ => {
+                let problem =
+                    format!(r#"{{"code":"key-destroyed","detail":"it is gone","certificate":"{BLOB}"}}"#);
+                answer(stream, "410 Gone", "", &problem);
+            }
+        }
+    });
+    let line = ["--daemon", "unix:sweeping", "restore", "--customer", "acme", "--to", "back"];
+    let ran = home.run(&line);
+    assert_ne!(ran.code, Some(0));
+    assert!(ran.out.contains("destroyed      2\nfailed         1\n"), "{}{}", ran.out, ran.err);
+    for blob in [destroyed, gone] {
+        assert!(
+            ran.out.contains(&format!("{blob}  destroyed  key-destroyed  certificate {BLOB}\n")),
+            "{}",
+            ran.out
+        );
+    }
+    assert!(ran.out.contains(&format!("{lives}  FAILED  key-destroyed")), "{}", ran.out);
+    assert!((2..=4).contains(&asked.load(Ordering::SeqCst)), "it is looked up when it is not known");
+}
+
+#[test]
+fn an_inventory_that_goes_back_is_none() {
+    let home = Home::new();
+    let (root, other) = ("0".repeat(64), format!("{}0", &BLOB[..25]));
+    for (at, (blobs, next)) in [
+        (vec![BLOB, &other], String::from("null")),
+        (vec![&other], format!("\"{BLOB}\"")),
+        (vec![&other], format!("\"{other}\"")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let row = |blob: &str| format!(r#"{{"blob":"{blob}","standing":"lives"}}"#);
+        let rows = blobs.into_iter().map(row).collect::<Vec<_>>().join(",");
+        let mark = format!(r#"{{"shard":0,"size":1,"root":"{root}"}}"#);
+        let page = format!(r#"{{"store":"{BLOB}","log":{mark},"blobs":[{rows}],"next":{next}}}"#);
+        let path = format!("back-{at}");
+        scripted(&home.path(&path), move |_, head, stream| {
+            let body = if head.contains("/find") { CUSTOMER } else { &page };
+            answer(stream, "200 OK", "", body);
+        });
+        let daemon = format!("unix:{path}");
+        let verify = ["--daemon", &daemon, "verify", "--customer", "acme", "--all"];
+        home.run(&verify).is(76).says("is not a strongroom daemon");
+    }
+}
+
+#[test]
 fn a_job_that_is_run_twice_with_one_key_stores_once() {
     let home = Home::new();
     let daemon = home.serve();
