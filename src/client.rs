@@ -25,6 +25,7 @@ mod address;
 mod ask;
 mod customer;
 mod download;
+mod inventory;
 mod orders;
 mod problem;
 mod store;

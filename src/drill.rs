@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::access::Access;
 use crate::error::{Error, ErrorKind, Result};
@@ -154,7 +154,7 @@ pub struct FailedBlob {
 }
 
 /// Where a shard of the log stood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogMark {
     /// The shard.
     pub shard: u16,

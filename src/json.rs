@@ -31,9 +31,15 @@ use crate::tlog::VerifierKey;
 
 mod destruction;
 mod failed;
+mod inventory;
+mod keys;
 
 pub(crate) use destruction::*;
 pub(crate) use failed::Failed;
+pub(crate) use inventory::Inventory;
+#[cfg(feature = "daemon")]
+pub(crate) use inventory::Stands;
+pub(crate) use keys::{RekeyStatus, Rekeyed};
 
 /// A word or a sentence without anything that moves a cursor.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

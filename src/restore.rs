@@ -20,7 +20,8 @@
 //!
 //! Separate from the room, which knows no file system, and from a return at the end of an
 //! agreement ([`offboard`](crate::shred::offboard)), which is signed and whose destination
-//! may be any storage. Both ask the same inventory what there is.
+//! may be any storage. Both ask the same inventory what there is. Where the blobs come from, a
+//! store or a daemon that has it open, is apart (`source`), and all else is the same of either.
 //!
 //! Invariants: what there has to be is what the log says, and not what the storage lists. What
 //! fails for one blob stops no other; what was destroyed is told with its certificate and is no
@@ -39,19 +40,16 @@ use crate::drill::{JOBS, LogMark, MAX_JOBS, milliseconds};
 use crate::envelope::BlobName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CertificateId, CustomerId, StoreId};
-use crate::room::keyring::Asker;
-use crate::room::{BlobInfo, Customer};
-use crate::shred::inventory::{Standing, inventory, is_destroyed};
-use crate::shred::paths::Paths;
+use crate::room::Customer;
+use crate::shred::inventory::Standing;
 use crate::time::{Day, Timestamp};
 
 mod place;
 mod plan;
+pub(crate) mod source;
 
 use place::{Format, Place, Stands, Whose};
-
-/// How many blobs are looked at together, to find out what they are called.
-const LOOKING: usize = 16;
+use source::{Found, InStore, Looked, Source};
 
 /// Which of a customer's blobs.
 #[derive(Clone, Debug, Default)]
@@ -108,8 +106,24 @@ pub struct Restored {
     pub counts: Counts,
     /// Each blob that failed or was destroyed, in order.
     pub not_restored: Vec<NotRestored>,
-    /// Where the log stood at the end: every record of the restore is in this tree.
+    /// Who checked each byte before it was written.
+    pub checked_by: CheckedBy,
+    /// Where the log stood at the end: every record of the restore is in this tree. By a daemon,
+    /// each but the outcomes of the blobs that came last, which may be behind it.
     pub log: LogMark,
+}
+
+/// Who decrypted and authenticated what was restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum CheckedBy {
+    /// This program, which has the store open: each byte that was written is what was sealed.
+    Store,
+    /// A daemon, as it released it. This program knows that each byte came from that daemon, that
+    /// each blob has the id that was asked for and the length that was said, and that it came
+    /// whole. That it is what was sealed, and which blobs there are, it has from the daemon.
+    Daemon,
 }
 
 /// The format of the document.
@@ -192,55 +206,65 @@ impl Customer {
         options: RestoreOptions,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<Restored> {
-        let clock = &*self.room.0.clock;
-        let (started, since) = (clock.now(), clock.uptime());
-        let whose = Whose { format: Format::V1, store: self.room.store_id(), customer: self.id };
-        let ring = self.room.0.keyring.fresh_ring(Asker::of(&self.access), self.id).await?;
-        self.room.0.keyring.admit(self.asker(), &ring).await?;
-        let paths = Paths::of_customer(&self.room.log_reader(), self.id).await?;
-        let root = to.to_owned();
-        let place = blocking(move || match options.dry_run {
-            true => Place::look_at(&root, whose),
-            false => Place::open(&root, whose),
-        });
-        let run = Run { customer: self, paths, place: Arc::new(place.await?), options, progress };
-        let mut result = Tally::default();
-        let wanted = run.select(inventory(self, &ring, &run.paths).await?, selection, &mut result).await?;
-        let names = wanted.iter().map(|wanted| (wanted.blob, wanted.name.as_ref().map(BlobName::as_str)));
-        let mut to_path = plan::paths(names);
-        let planned: Vec<(Wanted, String)> = wanted
-            .into_iter()
-            .filter_map(|wanted| to_path.remove(&wanted.blob).map(|path| (wanted, path)))
-            .collect();
-        let mut done = futures_util::stream::iter(planned)
-            .map(|(wanted, path)| async {
-                let done = run.restore_one(&wanted, path).await;
-                (wanted, done)
-            })
-            .buffer_unordered(options.jobs.clamp(1, MAX_JOBS));
-        while let Some((Wanted { blob, standing, .. }, done)) = done.next().await {
-            match done {
-                Ok(done) => result.counts.add(&done),
-                Err(error) => run.fails((blob, standing), error, &mut result).await?,
-            }
-        }
-        drop(done);
-        let Tally { counts, mut not_restored } = result;
-        not_restored.sort_by_key(|not| not.blob);
-        Ok(Restored {
-            format: RestoredFormat::V1,
-            store: self.room.store_id(),
-            customer: self.id,
-            started,
-            dry_run: options.dry_run,
-            ok: counts.failed == 0,
-            counts,
-            not_restored,
-            log: LogMark::of(&self.room).await?,
-            finished: clock.now(),
-            took: clock.uptime().saturating_sub(since),
-        })
+        let source = InStore::of(self).await?;
+        restore(&source, to, selection, options, progress).await
     }
+}
+
+/// Restores from wherever the blobs are.
+pub(crate) async fn restore<S: Source>(
+    source: &S,
+    to: &Path,
+    selection: &Selection,
+    options: RestoreOptions,
+    progress: &(dyn Fn(u64) + Send + Sync),
+) -> Result<Restored> {
+    let (clock, (store, customer)) = (source.clock(), source.whose());
+    let (started, since) = (clock.now(), clock.uptime());
+    let whose = Whose { format: Format::V1, store, customer };
+    let root = to.to_owned();
+    let place = blocking(move || match options.dry_run {
+        true => Place::look_at(&root, whose),
+        false => Place::open(&root, whose),
+    });
+    let run = Run { source, place: Arc::new(place.await?), options, progress };
+    let mut result = Tally::default();
+    let wanted = run.select(source.inventory().await?, selection, &mut result).await?;
+    let names = wanted.iter().map(|wanted| (wanted.blob, wanted.name.as_ref().map(BlobName::as_str)));
+    let mut to_path = plan::paths(names);
+    let planned: Vec<(Wanted, String)> = wanted
+        .into_iter()
+        .filter_map(|wanted| to_path.remove(&wanted.blob).map(|path| (wanted, path)))
+        .collect();
+    let mut done = futures_util::stream::iter(planned)
+        .map(|(wanted, path)| async {
+            let done = run.restore_one(&wanted, path).await;
+            (wanted, done)
+        })
+        .buffer_unordered(options.jobs.clamp(1, MAX_JOBS));
+    while let Some((Wanted { blob, standing, .. }, done)) = done.next().await {
+        match done {
+            Ok(done) => result.counts.add(&done),
+            Err(error) => run.fails((blob, standing), error, &mut result).await?,
+        }
+    }
+    drop(done);
+    let Tally { counts, mut not_restored } = result;
+    not_restored.sort_by_key(|not| not.blob);
+    Ok(Restored {
+        format: RestoredFormat::V1,
+        store,
+        customer,
+        started,
+        dry_run: options.dry_run,
+        ok: counts.failed == 0,
+        counts,
+        not_restored,
+        checked_by: source.checked_by(),
+        log: source.mark().await?,
+        finished: clock.now(),
+        took: clock.uptime().saturating_sub(since),
+    })
 }
 
 #[derive(Default)]
@@ -270,15 +294,14 @@ impl Selection {
 }
 
 /// One run.
-struct Run<'a> {
-    customer: &'a Customer,
-    paths: Paths,
+struct Run<'a, S> {
+    source: &'a S,
     place: Arc<Place>,
     options: RestoreOptions,
     progress: &'a (dyn Fn(u64) + Send + Sync),
 }
 
-impl Run<'_> {
+impl<S: Source> Run<'_, S> {
     /// Looks at every blob, and takes those that were selected. One that cannot be looked at
     /// could be one of them, and is a failure.
     async fn select(
@@ -287,15 +310,11 @@ impl Run<'_> {
         selection: &Selection,
         tally: &mut Tally,
     ) -> Result<Vec<Wanted>> {
-        let customer = self.customer;
-        let mut looked = futures_util::stream::iter(blobs)
-            .map(|(blob, standing)| async move { (blob, standing, customer.stat_listed(blob).await) })
-            .buffered(LOOKING);
+        let mut looked = self.source.look(blobs);
         let mut wanted = Vec::new();
-        while let Some((blob, standing, info)) = looked.next().await {
-            match info {
-                Ok(BlobInfo { metadata, sealed_at, bytes, .. }) => {
-                    let name = metadata.name().cloned();
+        while let Some(Looked { blob, standing, found }) = looked.try_next().await? {
+            match found {
+                Ok(Found { name, sealed_at, bytes }) => {
                     if selection.has(name.as_ref(), sealed_at) {
                         wanted.push(Wanted { blob, standing, name, sealed_at, bytes });
                     }
@@ -322,10 +341,9 @@ impl Run<'_> {
             _ if self.options.dry_run => return Ok(Done::Restored(bytes)),
             _ => {}
         }
-        let opened = self.customer.open(blob).await?;
+        let mut pieces = self.source.open(blob, bytes).await?;
         let place = Arc::clone(&self.place);
         let mut part = blocking(move || place.part(blob)).await?;
-        let mut pieces = opened.into_stream();
         // One that breaks off, or does not verify, leaves nothing: the part goes with us.
         while let Some(piece) = pieces.try_next().await? {
             let length = u64::try_from(piece.len()).expect("a piece fits in memory");
@@ -353,7 +371,10 @@ impl Run<'_> {
         if error.kind() == ErrorKind::AuditUnavailable || is_full(&error) {
             return Err(error);
         }
-        let destroyed = is_destroyed(self.customer, &self.paths, (blob, standing), &error).await;
+        let destroyed = self.source.is_destroyed((blob, standing), &error).await;
+        if !destroyed && self.source.is_final(&error).await {
+            return Err(error);
+        }
         *if destroyed { &mut tally.counts.destroyed } else { &mut tally.counts.failed } += 1;
         let (kind, certificate) = (error.kind().as_str(), error.certificate());
         tally.not_restored.push(NotRestored { blob, kind, destroyed, certificate, error });

@@ -208,7 +208,7 @@ fn request(row: &Row, customer: CustomerId, blob: &str) -> Request<Body> {
             "what": { "destroy-days": { "days": ["2028-05-22"] } }, "customer": customer, "requested_by": "person:a",
         }),
         Endpoint::QueryAudit => json!({ "customer": customer, "limit": 1 }),
-        Endpoint::RotateEpoch => json!({ "kms_key": "nonsense" }),
+        Endpoint::RotateEpoch | Endpoint::Rekey => json!({ "kms_key": "nonsense" }),
         _ => Value::Null,
     };
     let request = Request::builder().method(row.method.clone()).uri(path);
@@ -628,6 +628,86 @@ async fn blobs_are_listed_in_pages() {
     for bad in ["limit=0", "limit=1001", "limit=x", "after=x", "other=1"] {
         let refused = place.ask(&[Role::Reader], get(&format!("{blobs}?{bad}"))).await;
         assert_eq!(refused.is(400).code(), "invalid-input", "{bad}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_inventory_is_what_the_log_says_in_pages() {
+    let place = Place::new().await;
+    let inventory = format!("/v1/customers/{}/inventory", place.acme.id());
+    let mut all = BTreeSet::new();
+    for _ in 0..5 {
+        all.insert(place.acme.seal(b"a".to_vec(), SealOptions::new()).await.unwrap().id.to_string());
+    }
+    let ask = |query: String| place.ask(&[Role::BackupJob], get(&format!("{inventory}{query}")));
+    let (mut seen, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = ask(format!("?limit=2{after}")).await.is(200).json();
+        assert_eq!(page["store"], place.room.store_id().to_string());
+        for row in page["blobs"].as_array().unwrap() {
+            assert_eq!(row["standing"], "lives");
+            seen.push(row["blob"].as_str().unwrap().to_owned());
+        }
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, all.into_iter().collect::<Vec<_>>());
+    let mark = ask("?limit=0".into()).await.is(200).json();
+    assert_eq!((&mark["blobs"], &mark["next"]), (&json!([]), &Value::Null));
+    let tree = place.room.log().head().tree();
+    assert_eq!((mark["log"]["size"].as_u64(), &mark["log"]["root"]), (Some(tree.size), &json!(tree.root)));
+    for bad in ["limit=100001", "limit=-1", "limit=x", "after=x", "other=1", "ids=true"] {
+        assert_eq!(ask(format!("?{bad}")).await.is(400).code(), "invalid-input", "{bad}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_customer_is_put_under_another_kms_key() {
+    let place = Place::new().await;
+    let sealed = place.acme.seal(pattern(100_000), SealOptions::new()).await.unwrap().id;
+    let rekey = format!("/v1/customers/{}/rekey", place.acme.id());
+    let administrator = [Role::KeyAdministrator];
+    let before = place.ask(&administrator, get(&rekey)).await.is(200).json();
+    assert_eq!(before["former"], json!([]));
+    let from = place.room.log().head().next();
+    let answer = place.ask(&administrator, post(&rekey, &json!({ "kms_key": "local" }))).await.is(200);
+    let (named, rekeyed) = (answer.headers[REQUEST_ID].to_str().unwrap().to_owned(), answer.json());
+    assert_eq!((&rekeyed["from"], &rekeyed["changed"]), (&before["kms_key"], &json!(true)));
+    assert_ne!(rekeyed["kms_key"], before["kms_key"]);
+    // Each key that was used is on record, by the role, and below the request.
+    let records = records_since(&place.room, from).await;
+    let intents = || {
+        records.iter().filter_map(|record| match &record.event {
+            Event::Intent(intent) => Some(intent),
+            _ => None,
+        })
+    };
+    let whole = intents().find(|intent| intent.action == Action::CustomerSet).unwrap();
+    assert_eq!(whole.cause.map(|cause| cause.to_string()), Some(named));
+    let uses: Vec<_> = intents().filter(|intent| intent.action == Action::Rekey).collect();
+    assert_eq!(uses.len(), usize::try_from(rekeyed["keys"].as_u64().unwrap()).unwrap());
+    for intent in uses {
+        assert_eq!(intent.rule.as_ref().unwrap().as_str(), "role.key-administrator");
+    }
+    let after = place.ask(&[Role::Auditor], get(&rekey)).await.is(200).json();
+    assert_eq!(
+        (&after["kms_key"], &after["former"][0]["kms_key"]),
+        (&rekeyed["kms_key"], &before["kms_key"])
+    );
+    let opened =
+        place.ask(&[Role::Reader], get(&format!("/v1/customers/{}/blobs/{sealed}", place.acme.id())));
+    assert_eq!(*opened.await.is(200).bytes(), pattern(100_000));
+    // Only who sees to keys, with a key of a provider that there is.
+    for (role, body, status) in [
+        (Role::PrivacyOfficer, json!({ "kms_key": "local" }), 403),
+        (Role::KeyAdministrator, json!({ "kms_key": "Jane Doe" }), 400),
+        (Role::KeyAdministrator, json!({ "kms_key": "local", "force": true }), 400),
+        (Role::KeyAdministrator, json!({}), 400),
+    ] {
+        let refused = place.ask(&[role], post(&rekey, &body)).await.is(status);
+        assert!(!String::from_utf8_lossy(refused.bytes()).contains("Jane"));
     }
 }
 

@@ -2,61 +2,46 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::{Into, Offboard, OffboardDestroy, OffboardReturn};
 use super::failure::Failure;
 use super::output::{line, pairs, seconds};
-use super::{Answer, Store, log_key, options};
+use super::{Answer, Session, Store, log_key, options};
 use crate::config::LogKey;
 use crate::id::Label;
+use crate::json::Offboarding;
 use crate::room::{Customer, Strongroom};
-use crate::shred::offboard::{CustomerKeyEnd, Destination, OffboardStatus, Proof};
+use crate::shred::offboard::{CustomerKeyEnd, Destination, Proof};
 use crate::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
 use crate::system::SystemClock;
 
-pub(super) async fn run(session: &Store, command: Offboard) -> Answer {
+pub(super) async fn run(session: &Session, command: Offboard) -> Answer {
     match command {
-        Offboard::Status { label } => status(session, &label).await,
-        Offboard::Return(command) => give_back(session, command).await,
-        Offboard::Destroy(command) => destroy(session, command).await,
-        Offboard::Reopen { label } => {
-            let customer = session.customer(&label).await?.id();
-            let reopened = session.room.reopen_customer(&session.access, customer).await;
-            reopened.map_err(|error| session.explain(error))?;
-            status(session, &label).await
+        Offboard::Status { label } => {
+            let status = session.customer(&label).await?.offboarding().await;
+            status.map(|status| shown(session, &status)).map_err(|error| session.explain(error))
         }
-        Offboard::Finish { label } => finish(session, &label).await,
+        Offboard::Reopen { label } => {
+            let status = session.customer(&label).await?.reopen().await;
+            status.map(|status| shown(session, &status)).map_err(|error| session.explain(error))
+        }
+        Offboard::Return(command) => give_back(session.store()?, command).await,
+        Offboard::Destroy(command) => destroy(session.store()?, command).await,
+        Offboard::Finish { label } => finish(session.store()?, &label).await,
     }
 }
 
-async fn status(session: &Store, label: &Label) -> Answer {
-    let customer = session.customer(label).await?.id();
-    let status = session.room.offboard_status(&session.access, customer).await;
-    let status = status.map_err(|error| session.explain(error))?;
-    Ok(if session.output.json { line(&to_json(&status)) } else { told(&status) })
+fn shown(session: &Session, status: &Offboarding) -> String {
+    if session.output.json { line(&json!(status)) } else { told(status) }
 }
 
-fn to_json(status: &OffboardStatus) -> Value {
-    json!({
-        "customer": status.customer,
-        "stage": status.stage.as_str(),
-        "order": status.order,
-        "active": status.active,
-        "pending": status.pending,
-        "until": status.until,
-        "dropped": status.dropped,
-        "holds": status.holds,
-        "kms_key": status.kms_key,
-    })
-}
-
-fn told(status: &OffboardStatus) -> String {
+fn told(status: &Offboarding) -> String {
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let holds: Vec<String> = status.holds.iter().map(ToString::to_string).collect();
     let rows = [
         ("customer", status.customer.to_string()),
-        ("stage", status.stage.as_str().to_owned()),
+        ("stage", status.stage.to_string()),
         ("order", or_none(status.order.map(|order| order.to_string()))),
         ("active keys", status.active.to_string()),
         ("in the window", status.pending.to_string()),

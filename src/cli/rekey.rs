@@ -4,24 +4,15 @@ use serde_json::json;
 
 use super::args::Rekey;
 use super::output::{Column, line, seconds, table};
-use super::{Answer, Store};
+use super::{Answer, Session};
 
-pub(super) async fn run(session: &Store, command: Rekey) -> Answer {
+pub(super) async fn run(session: &Session, command: Rekey) -> Answer {
     let customer = session.customer(&command.label).await?;
     let explain = |error| session.explain(error);
     let Some(choice) = command.kms else {
         let status = customer.rekey_status().await.map_err(explain)?;
-        let former = status.former.iter();
         if session.output.json {
-            let former = former.map(|key| {
-                json!({ "kms_key": key.kms_key, "last_use": key.last_use, "uses_since": key.uses_since })
-            });
-            return Ok(line(&json!({
-                "customer": customer.id(),
-                "kms_key": status.kms_key,
-                "since": status.since,
-                "former": former.collect::<Vec<_>>(),
-            })));
+            return Ok(line(&json!(status)));
         }
         let now = vec![
             status.kms_key.to_string(),
@@ -29,7 +20,7 @@ pub(super) async fn run(session: &Store, command: Rekey) -> Answer {
             "in use".to_owned(),
             String::new(),
         ];
-        let former = former.map(|key| {
+        let former = status.former.iter().map(|key| {
             vec![key.kms_key.to_string(), "-".to_owned(), seconds(key.last_use), key.uses_since.to_string()]
         });
         let columns = [
@@ -42,14 +33,7 @@ pub(super) async fn run(session: &Store, command: Rekey) -> Answer {
     };
     let rekeyed = customer.rekey(choice).await.map_err(explain)?;
     if session.output.json {
-        return Ok(line(&json!({
-            "customer": customer.id(),
-            "kms_key": rekeyed.kms_key,
-            "from": rekeyed.from,
-            "ring_version": rekeyed.ring_version,
-            "keys": rekeyed.keys,
-            "changed": rekeyed.changed,
-        })));
+        return Ok(line(&json!(rekeyed)));
     }
     Ok(match rekeyed.changed {
         true => format!("{} keys are under {} now\n", rekeyed.keys, rekeyed.kms_key),

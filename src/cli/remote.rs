@@ -1,6 +1,6 @@
 //! `--daemon`: what a daemon is asked in place of a store, and what is refused or done here.
 
-use super::args::{self, Audit, Cli, Command, Epoch, Order, Person};
+use super::args::{self, Audit, Cli, Command, Epoch, Offboard, Order, Person};
 use super::failure::Failure;
 use super::output::Output;
 use super::session::Session;
@@ -65,6 +65,9 @@ fn place_of(command: &Command) -> Where {
         | Command::Ls(_)
         | Command::Stat(_)
         | Command::Verify(_)
+        | Command::Restore(_)
+        | Command::Rekey(_)
+        | Command::Offboard(Offboard::Status { .. } | Offboard::Reopen { .. })
         | Command::Retention(_)
         | Command::Hold(_)
         | Command::Audit(Audit::Query(_))
@@ -86,9 +89,7 @@ fn place_of(command: &Command) -> Where {
         Command::Serve(_) => Where::Nowhere,
         Command::Init(_)
         | Command::Person(Person::Found(_))
-        | Command::Rekey(_)
         | Command::Offboard(_)
-        | Command::Restore(_)
         | Command::Emergency(_)
         | Command::Audit(_)
         | Command::Epoch(Epoch::Finish(_))
@@ -119,6 +120,9 @@ pub(super) async fn execute(command: Command, daemon: Daemon, output: Output) ->
 }
 
 #[cfg(test)]
+mod manual;
+
+#[cfg(test)]
 mod tests {
     use clap::Parser;
 
@@ -143,6 +147,10 @@ mod tests {
             "certificate list",
             "epoch rotate",
             "person list",
+            "restore --customer acme --to back",
+            "rekey acme --kms local",
+            "offboard status acme",
+            "offboard reopen acme",
         ] {
             assert_eq!(place(line), Where::Daemon, "{line}");
         }
@@ -151,9 +159,17 @@ mod tests {
         {
             assert_eq!(place(line), Where::Here, "{line}");
         }
-        for line in
-            ["init", "doctor", "epoch finish", "shred run --delete-ciphertext", "audit publish", "audit tail"]
-        {
+        for line in [
+            "init",
+            "doctor",
+            "epoch finish",
+            "shred run --delete-ciphertext",
+            "audit publish",
+            "audit tail",
+            "offboard return acme --to back",
+            "offboard destroy acme",
+            "offboard finish acme",
+        ] {
             assert_eq!(place(line), Where::Nowhere, "{line}");
         }
     }

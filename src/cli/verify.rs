@@ -15,6 +15,7 @@ use super::{Answer, Session};
 use crate::drill::{Checked, Drill, DrillOptions, DrillState};
 use crate::error::{Error, ErrorKind};
 use crate::id::{BlobId, CustomerId};
+use crate::restore::source::Source;
 
 pub(super) async fn run(session: &Session, command: Verify) -> Answer {
     let customer = match &command.customer {
@@ -59,6 +60,23 @@ impl Failures {
         }
     }
 
+    /// The same of one of all: what was destroyed is none.
+    fn checked(&mut self, session: &Session, customer: CustomerId, checked: Checked) -> (String, Value) {
+        let Checked { blob, result, destroyed } = checked;
+        let (text, mut value) = match (destroyed, result) {
+            (true, Err(error)) => {
+                let certificate = error.certificate();
+                let by = certificate.map_or_else(String::new, |id| format!(", certificate {id}"));
+                let value =
+                    json!({ "blob": blob, "ok": false, "destroyed": true, "certificate": certificate });
+                (format!("{blob}  destroyed{by}\n"), value)
+            }
+            (_, result) => self.line(session, blob, result),
+        };
+        value["customer"] = customer.to_string().into();
+        (text, value)
+    }
+
     fn end(self) -> Answer {
         end(self.worst, self.count, "did not verify")
     }
@@ -99,8 +117,7 @@ async fn some(session: &Session, customer: &Customer, command: Verify) -> Answer
     failures.end()
 }
 
-/// All that a daemon lists of a customer, or of everybody. What its log says has to be there is
-/// held against that by its own schedule, and where its store is.
+/// All of a customer's, or of everybody's, that there has to be by what a daemon says of the log.
 async fn at_daemon(session: &Session, customer: Option<Customer>, command: &Verify) -> Answer {
     if command.report.is_some() {
         return Err(Failure::usage(
@@ -114,22 +131,24 @@ async fn at_daemon(session: &Session, customer: Option<Customer>, command: &Veri
     };
     let mut failures = Failures::default();
     for customer in &customers {
-        let mut checked = customer
-            .list()
-            .map(|listed| async move {
-                let blob = listed?.blob;
-                Ok::<_, Error>((blob, customer.verify(blob).await))
-            })
+        let Customer::Daemon(customer) = customer else { continue };
+        let all = customer.inventoried().await.map_err(explain)?;
+        let mut checked = stream::iter(all.inventory().await.map_err(explain)?)
+            .map(|(blob, standing)| async move { (blob, standing, customer.verify(blob).await) })
             .buffered(command.jobs);
-        while let Some((blob, result)) = checked.try_next().await.map_err(explain)? {
+        while let Some((blob, standing, result)) = checked.next().await {
+            let destroyed = match &result {
+                // It is not there, and does not have to be.
+                Err(error) if error.kind() == ErrorKind::NotFound && !standing.has_to_open() => continue,
+                Err(error) => all.is_destroyed((blob, standing), error).await,
+                Ok(_) => false,
+            };
             match result {
-                // It went away meanwhile.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) if is_final(&error) => return Err(explain(error)),
+                Err(error) if !destroyed && all.is_final(&error).await => return Err(explain(error)),
                 result => {
-                    let (text, mut value) = failures.line(session, blob, result);
-                    value["customer"] = customer.id().to_string().into();
-                    print(session, &(text, value))?;
+                    let checked = Checked { blob, result, destroyed };
+                    print(session, &failures.checked(session, customer.id(), checked))?;
                 }
             }
         }
@@ -143,19 +162,7 @@ async fn all(session: &Session, store: &Store, customer: Option<CustomerId>, com
     let options = DrillOptions { only, jobs: command.jobs };
     let (mut failures, mut unprinted) = (Failures::default(), None);
     let told = |customer: CustomerId, checked: Checked| {
-        let Checked { blob, result, destroyed } = checked;
-        let (text, mut value) = match (destroyed, result) {
-            (true, Err(error)) => {
-                let certificate = error.certificate();
-                let by = certificate.map_or_else(String::new, |id| format!(", certificate {id}"));
-                let value =
-                    json!({ "blob": blob, "ok": false, "destroyed": true, "certificate": certificate });
-                (format!("{blob}  destroyed{by}\n"), value)
-            }
-            (_, result) => failures.line(session, blob, result),
-        };
-        value["customer"] = customer.to_string().into();
-        print(session, &(text, value)).map_err(|failure| {
+        print(session, &failures.checked(session, customer, checked)).map_err(|failure| {
             unprinted = Some(failure);
             Error::new(ErrorKind::Io, "standard output cannot be written")
         })

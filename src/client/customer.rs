@@ -7,14 +7,17 @@ use serde_json::json;
 
 use super::ask::Question;
 use super::download::Download;
+use super::store::text;
 use super::upload::{Replay, Upload};
 use super::{Client, nonsense};
 use crate::envelope::BlobName;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, CustomerId};
-use crate::json::{Blob, Customer, Extended, Hold, Listed, Policies, Row, Sealed};
+use crate::json::{
+    Blob, Customer, Extended, Hold, Listed, Offboarding, Policies, RekeyStatus, Rekeyed, Row, Sealed,
+};
 use crate::retention::{Period, Window};
-use crate::room::ByteRange;
+use crate::room::{ByteRange, KeyChoice};
 use crate::shred::HoldTarget;
 use crate::suite::Suite;
 use crate::time::Day;
@@ -75,7 +78,11 @@ impl RemoteCustomer {
         Self { name: Some(name.clone()), ..self.clone() }
     }
 
-    fn path(&self, more: &str) -> String {
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn path(&self, more: &str) -> String {
         format!("/v1/customers/{}{more}", self.id)
     }
 
@@ -189,9 +196,27 @@ impl RemoteCustomer {
         };
         self.client.json(&Question::post(self.path("/holds"), &body)).await
     }
+
+    pub(crate) async fn rekey(&self, choice: &KeyChoice) -> Result<Rekeyed> {
+        let body = json!({ "kms_key": text(choice) });
+        self.client.json(&Question::post(self.path("/rekey"), &body)).await
+    }
+
+    pub(crate) async fn rekey_status(&self) -> Result<RekeyStatus> {
+        self.client.json(&Question::get(self.path("/rekey"))).await
+    }
+
+    pub(crate) async fn offboarding(&self) -> Result<Offboarding> {
+        self.client.json(&Question::get(self.path("/offboarding"))).await
+    }
+
+    /// Takes the closing of the customer back.
+    pub(crate) async fn reopen(&self) -> Result<Offboarding> {
+        self.client.json(&Question::post(self.path("/offboarding/reopening"), &json!({}))).await
+    }
 }
 
-fn behind(after: Option<BlobId>) -> String {
+pub(super) fn behind(after: Option<BlobId>) -> String {
     after.map(|blob| format!("&after={blob}")).unwrap_or_default()
 }
 

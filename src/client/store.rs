@@ -190,7 +190,7 @@ impl Client {
 }
 
 /// A KMS key, or a new one of a provider, as it is written.
-fn text(choice: &KeyChoice) -> String {
+pub(super) fn text(choice: &KeyChoice) -> String {
     match choice {
         KeyChoice::New(provider) => provider.clone(),
         KeyChoice::Existing(key) => key.to_string(),

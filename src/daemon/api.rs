@@ -45,6 +45,7 @@ mod customers;
 mod destruction;
 mod emergencies;
 mod health;
+mod inventory;
 mod sessions;
 
 pub use emergencies::keep as keep_emergencies;
@@ -127,6 +128,7 @@ fn method(endpoint: Endpoint) -> MethodRouter<Arc<Shared>> {
     match endpoint {
         Endpoint::Seal => routing::post(blobs::seal),
         Endpoint::ListBlobs => routing::get(blobs::list),
+        Endpoint::ShowInventory => routing::get(inventory::inventory),
         Endpoint::FindBlobs => routing::post(blobs::find),
         Endpoint::OpenBlob => routing::get(blobs::open),
         Endpoint::HeadBlob => routing::head(blobs::head),
@@ -141,6 +143,10 @@ fn method(endpoint: Endpoint) -> MethodRouter<Arc<Shared>> {
         Endpoint::ShowRetention => routing::get(customers::retention),
         Endpoint::ListHolds => routing::get(customers::holds),
         Endpoint::PlaceHold => routing::post(customers::place_hold),
+        Endpoint::RekeyStatus => routing::get(customers::rekey_status),
+        Endpoint::Rekey => routing::post(customers::rekey),
+        Endpoint::OffboardStatus => routing::get(destruction::offboarding),
+        Endpoint::OffboardReopen => routing::post(destruction::reopen),
         Endpoint::OpenSession => routing::post(sessions::open),
         Endpoint::ListSessions => routing::get(sessions::list),
         Endpoint::EndSession => routing::post(sessions::end),

@@ -151,6 +151,10 @@ fn own_parameters(endpoint: Endpoint) -> Vec<Value> {
             in_query("after", id_schema()),
             in_query("ids", json!({ "type": "boolean" })),
         ],
+        Endpoint::ShowInventory => vec![
+            in_query("limit", json!({ "type": "integer", "minimum": 0, "maximum": 100_000 })),
+            in_query("after", id_schema()),
+        ],
         Endpoint::ListCertificates => vec![in_query("customer", id_schema())],
         _ => Vec::new(),
     }
@@ -177,6 +181,7 @@ fn body(endpoint: Endpoint) -> Option<Value> {
         Endpoint::DraftOrder => schema("OrderDraft"),
         Endpoint::QueryAudit => schema("AuditQuery"),
         Endpoint::RotateEpoch => schema("EpochKey"),
+        Endpoint::Rekey => schema("CustomerKey"),
         Endpoint::RequestOrder | Endpoint::ApproveOrder => note(),
         _ => return None,
     })
@@ -292,6 +297,7 @@ fn schemas() -> Value {
             "request": maybe(id_schema()), "after": maybe(text()),
             "limit": maybe(json!({ "type": "integer", "minimum": 1, "maximum": 1000 })),
         })),
+        "CustomerKey": object(&["kms_key"], json!({ "kms_key": kms_key() })),
         "EpochKey": object(&["kms_key"], json!({ "kms_key": kms_key() })),
     })
 }

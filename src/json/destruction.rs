@@ -14,6 +14,7 @@ use crate::kms::KeyState;
 use crate::register::EpochPhase;
 use crate::ring::EntryKind;
 use crate::shred::epoch::{self, EpochReport, Head, KmsSays, NextStep};
+use crate::shred::offboard::OffboardStatus;
 use crate::shred::{self, CustomerPlan, Verdict};
 use crate::time::{Day, Timestamp};
 
@@ -224,6 +225,37 @@ impl From<&shred::ShredStatus> for ShredStatus {
 #[cfg(feature = "daemon")]
 pub(crate) fn shred_status(status: &shred::ShredStatus) -> Value {
     json!(ShredStatus::from(status))
+}
+
+/// How far the offboarding of a customer is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Offboarding {
+    pub(crate) customer: CustomerId,
+    /// `open`, `closed`, `destroying` or `destroyed`.
+    pub(crate) stage: Plain,
+    pub(crate) order: Option<OrderId>,
+    pub(crate) active: usize,
+    pub(crate) pending: usize,
+    pub(crate) until: Option<Timestamp>,
+    pub(crate) dropped: usize,
+    pub(crate) holds: Vec<HoldId>,
+    pub(crate) kms_key: KmsKeyId,
+}
+
+impl From<OffboardStatus> for Offboarding {
+    fn from(status: OffboardStatus) -> Self {
+        Self {
+            customer: status.customer,
+            stage: status.stage.as_str().into(),
+            order: status.order,
+            active: status.active,
+            pending: status.pending,
+            until: status.until,
+            dropped: status.dropped,
+            holds: status.holds,
+            kms_key: status.kms_key,
+        }
+    }
 }
 
 /// What a sweep did for one customer.

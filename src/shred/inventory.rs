@@ -1,8 +1,8 @@
 //! What a customer has: by what the log says, and by what lies on the storage.
 //!
-//! Separate from those who open it (a return, a restore, a drill), so that none of them
-//! believes the storage alone: one that leaves a blob out of a listing, or puts a destroyed
-//! key's id into a header, is found out.
+//! Separate from those who open it (a return, a restore, a drill, a daemon's client), so that
+//! none of them believes the storage alone: one that leaves a blob out of a listing, or puts a
+//! destroyed key's id into a header, is found out.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, KekId};
 use crate::ring::Ring;
 use crate::room::Customer;
+#[cfg(feature = "daemon")]
+use crate::room::keyring::Asker;
 
 /// How a blob stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,50 @@ impl Standing {
     pub(crate) fn has_to_open(self) -> bool {
         matches!(self, Self::Lives { wrapped: Certainty::Certain, .. })
     }
+
+    /// Whether a blob that stood so, and did not open, did not have to. What the storage says in
+    /// its header proves nothing.
+    pub(crate) fn excuse(self, error: &Error) -> Excuse {
+        let gone = error.kind() == ErrorKind::KeyDestroyed;
+        // A blob that is withdrawn is denied until its keys are gone.
+        let denied = error.kind() == ErrorKind::Denied;
+        let excused = match self {
+            Self::Destroyed => gone,
+            Self::Withdrawn(_) => gone || denied,
+            Self::Unlogged => false,
+            Self::Lives { wrapped: Certainty::Possible, .. } if gone => true,
+            Self::Lives { .. } if gone || denied => return Excuse::UnlessItLives,
+            Self::Lives { .. } => false,
+        };
+        if excused { Excuse::Yes } else { Excuse::No }
+    }
+}
+
+/// Whether a blob that did not open did not have to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excuse {
+    /// Its keys are destroyed, or an order withdrew it.
+    Yes,
+    /// It has to open.
+    No,
+    /// It lived when the inventory was taken: whether it still does is to be looked up.
+    UnlessItLives,
+}
+
+/// What a customer has by now, for somebody who may see its blobs.
+///
+/// # Errors
+/// As [`Customer::list`], and [`query`](crate::audit::query::query).
+///
+/// # Cancel safety
+/// Nothing is written.
+#[cfg(feature = "daemon")]
+pub(crate) async fn of_customer(customer: &Customer) -> Result<BTreeMap<BlobId, Standing>> {
+    let keyring = &customer.room.0.keyring;
+    let ring = keyring.fresh_ring(Asker::of(&customer.access), customer.id).await?;
+    keyring.admit(customer.asker(), &ring).await?;
+    let paths = Paths::of_customer(&customer.room.log_reader(), customer.id).await?;
+    inventory(customer, &ring, &paths).await
 }
 
 /// The blobs of a customer by the log's `paths` and its `ring`, and those that are listed
@@ -73,26 +119,20 @@ pub(crate) async fn inventory(
 }
 
 /// Whether a blob that does not open does not have to: every key of it is destroyed by what the
-/// log says by now, or an order withdrew it. What the storage says in its header proves nothing.
+/// log says by now, or an order withdrew it.
 pub(crate) async fn is_destroyed(
     customer: &Customer,
     paths: &Paths,
     (blob, standing): (BlobId, Standing),
     error: &Error,
 ) -> bool {
-    let gone = error.kind() == ErrorKind::KeyDestroyed;
-    // A blob that is withdrawn is denied until its keys are gone.
-    let denied = error.kind() == ErrorKind::Denied;
-    match standing {
-        Standing::Destroyed => gone,
-        Standing::Withdrawn(_) => gone || denied,
-        Standing::Unlogged => false,
-        Standing::Lives { wrapped: Certainty::Possible, .. } if gone => true,
-        Standing::Lives { .. } if gone || denied => {
-            // It may have come to that while we were at it.
+    match standing.excuse(error) {
+        Excuse::Yes => true,
+        Excuse::No => false,
+        Excuse::UnlessItLives => {
+            let gone = error.kind() == ErrorKind::KeyDestroyed;
             let ring = customer.room.0.keyring.fresh_ring(customer.asker(), customer.id).await;
             ring.is_ok_and(|ring| ring.is_withdrawn(blob) || (gone && !paths.lives(&ring, blob)))
         }
-        Standing::Lives { .. } => false,
     }
 }

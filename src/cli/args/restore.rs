@@ -57,6 +57,9 @@ pub(in crate::cli) struct Verify {
 /// they were restored are passed over, one that was altered is restored again, and a file of your own
 /// is never replaced. The exit code is not 0 if any blob failed, and the others are restored all the
 /// same; one whose keys were destroyed is told with its certificate, and is no failure.
+///
+/// With --daemon, it is the daemon that decrypts and checks, and says which blobs there are: the report
+/// says that.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Restore {
     #[command(flatten)]

@@ -1,5 +1,7 @@
 //! One customer, in a store or at a daemon.
 
+use std::path::Path;
+
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 
@@ -8,9 +10,10 @@ use crate::client::{Download, RemoteCustomer, Upload};
 use crate::envelope::BlobName;
 use crate::error::Error;
 use crate::id::{BlobId, CustomerId};
-use crate::json::{self, Blob, Extended, Hold, Listed, Policies, Sealed};
+use crate::json::{self, Blob, Extended, Hold, Listed, Offboarding, Policies, RekeyStatus, Rekeyed, Sealed};
+use crate::restore::{RestoreOptions, Restored, Selection};
 use crate::retention::{Period, Window};
-use crate::room::{self, ByteRange, SealOptions, Source};
+use crate::room::{self, ByteRange, KeyChoice, SealOptions, Source};
 use crate::shred::HoldTarget;
 use crate::suite::Suite;
 use crate::time::Day;
@@ -201,6 +204,56 @@ impl Customer {
         match self {
             Self::Store(customer) => Ok(customer.holds().await?.iter().map(Hold::from).collect()),
             Self::Daemon(customer) => customer.holds().await,
+        }
+    }
+
+    /// Opens the selected blobs into files below a directory.
+    pub(in crate::cli) async fn restore(
+        &self,
+        to: &Path,
+        selection: &Selection,
+        options: RestoreOptions,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Restored, Error> {
+        match self {
+            Self::Store(customer) => customer.restore(to, selection, options, progress).await,
+            Self::Daemon(customer) => customer.restore(to, selection, options, progress).await,
+        }
+    }
+
+    pub(in crate::cli) async fn rekey(&self, choice: KeyChoice) -> Result<Rekeyed, Error> {
+        match self {
+            Self::Store(customer) => Ok(Rekeyed::new(customer.id(), customer.rekey(choice).await?)),
+            Self::Daemon(customer) => customer.rekey(&choice).await,
+        }
+    }
+
+    pub(in crate::cli) async fn rekey_status(&self) -> Result<RekeyStatus, Error> {
+        match self {
+            Self::Store(customer) => Ok(RekeyStatus::new(customer.id(), customer.rekey_status().await?)),
+            Self::Daemon(customer) => customer.rekey_status().await,
+        }
+    }
+
+    /// How far its offboarding is.
+    pub(in crate::cli) async fn offboarding(&self) -> Result<Offboarding, Error> {
+        match self {
+            Self::Store(customer) => {
+                let status = customer.room.offboard_status(customer.access(), customer.id()).await?;
+                Ok(status.into())
+            }
+            Self::Daemon(customer) => customer.offboarding().await,
+        }
+    }
+
+    /// Takes its closing back.
+    pub(in crate::cli) async fn reopen(&self) -> Result<Offboarding, Error> {
+        match self {
+            Self::Store(customer) => {
+                customer.room.reopen_customer(customer.access(), customer.id()).await?;
+                self.offboarding().await
+            }
+            Self::Daemon(customer) => customer.reopen().await,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Customers: settings, retention, holds.
+//! Customers: settings, retention, holds, KMS keys.
 
 use axum::Json;
 use axum::body::Body;
@@ -163,4 +163,28 @@ pub(super) async fn place_hold(
     let mut value = shown::hold(&placed.hold);
     value["ring_version"] = json!(placed.ring_version);
     Ok((StatusCode::CREATED, Json(value)).into_response())
+}
+
+/// A provider, for a new key, or a key that exists.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rekey {
+    kms_key: String,
+}
+
+pub(super) async fn rekey(
+    ask: Ask,
+    Path(customer): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
+    let customer = ask.customer(Endpoint::Rekey, id(&customer, "customer")?).await?;
+    let Rekey { kms_key } = read_json(&headers, body).await?;
+    let rekeyed = customer.rekey(read(&kms_key, "KMS key")?).await?;
+    Ok(Json(json!(shown::Rekeyed::new(customer.id(), rekeyed))))
+}
+
+pub(super) async fn rekey_status(ask: Ask, Path(customer): Path<String>) -> Result<Json<Value>, Problem> {
+    let customer = ask.customer(Endpoint::RekeyStatus, id(&customer, "customer")?).await?;
+    Ok(Json(json!(shown::RekeyStatus::new(customer.id(), customer.rekey_status().await?))))
 }

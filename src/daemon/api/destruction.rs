@@ -26,7 +26,7 @@ use crate::error::{Error, ErrorKind};
 use crate::id::{CertificateId, CustomerId, KekId, OrderId};
 use crate::json::{self as shown, Failed, SweptCustomer, SweptResult};
 use crate::order::{OrderKind, SignedOrder};
-use crate::room::KeyChoice;
+use crate::room::{Customer, KeyChoice};
 use crate::shred::{OrderStatus, Swept, VALIDITY};
 use crate::tlog::note::MAX_LEN;
 
@@ -79,6 +79,24 @@ pub(super) async fn run(ask: Ask) -> Result<Json<Value>, Problem> {
     };
     let customers: Vec<SweptCustomer> = sweep.customers.into_iter().map(row).collect();
     Ok(Json(json!({ "time": sweep.time.at(), "customers": customers })))
+}
+
+/// What returns, destroys and ends is not asked of a daemon: the one writes where its caller says,
+/// and the last takes credentials that no daemon has.
+pub(super) async fn offboarding(ask: Ask, Path(customer): Path<String>) -> Result<Json<Value>, Problem> {
+    let customer = ask.customer(Endpoint::OffboardStatus, id(&customer, "customer")?).await?;
+    offboarding_of(&ask, &customer).await
+}
+
+pub(super) async fn reopen(ask: Ask, Path(customer): Path<String>) -> Result<Json<Value>, Problem> {
+    let customer = ask.customer(Endpoint::OffboardReopen, id(&customer, "customer")?).await?;
+    ask.room().reopen_customer(customer.access(), customer.id()).await?;
+    offboarding_of(&ask, &customer).await
+}
+
+async fn offboarding_of(ask: &Ask, customer: &Customer) -> Result<Json<Value>, Problem> {
+    let status = ask.room().offboard_status(customer.access(), customer.id()).await?;
+    Ok(Json(json!(shown::Offboarding::from(status))))
 }
 
 #[derive(Deserialize)]
