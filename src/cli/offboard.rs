@@ -7,7 +7,7 @@ use serde_json::json;
 use super::args::{Into, Offboard, OffboardDestroy, OffboardReturn};
 use super::failure::Failure;
 use super::output::{line, pairs, seconds};
-use super::{Answer, Session, Store, log_key, options};
+use super::{Answer, Backend, Store, log_key, options};
 use crate::config::LogKey;
 use crate::id::Label;
 use crate::json::Offboarding;
@@ -16,24 +16,24 @@ use crate::shred::offboard::{CustomerKeyEnd, Destination, Proof};
 use crate::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
 use crate::system::SystemClock;
 
-pub(super) async fn run(session: &Session, command: Offboard) -> Answer {
+pub(super) async fn run(backend: &Backend, command: Offboard) -> Answer {
     match command {
         Offboard::Status { label } => {
-            let status = session.customer(&label).await?.offboarding().await;
-            status.map(|status| shown(session, &status)).map_err(|error| session.explain(error))
+            let status = backend.customer(&label).await?.offboarding().await;
+            status.map(|status| shown(backend, &status)).map_err(|error| backend.explain(error))
         }
         Offboard::Reopen { label } => {
-            let status = session.customer(&label).await?.reopen().await;
-            status.map(|status| shown(session, &status)).map_err(|error| session.explain(error))
+            let status = backend.customer(&label).await?.reopen().await;
+            status.map(|status| shown(backend, &status)).map_err(|error| backend.explain(error))
         }
-        Offboard::Return(command) => give_back(session.store()?, command).await,
-        Offboard::Destroy(command) => destroy(session.store()?, command).await,
-        Offboard::Finish { label } => finish(session.store()?, &label).await,
+        Offboard::Return(command) => give_back(backend.store()?, command).await,
+        Offboard::Destroy(command) => destroy(backend.store()?, command).await,
+        Offboard::Finish { label } => finish(backend.store()?, &label).await,
     }
 }
 
-fn shown(session: &Session, status: &Offboarding) -> String {
-    if session.output.json { line(&json!(status)) } else { told(status) }
+fn shown(backend: &Backend, status: &Offboarding) -> String {
+    if backend.output.json { line(&json!(status)) } else { told(status) }
 }
 
 fn told(status: &Offboarding) -> String {
@@ -53,14 +53,14 @@ fn told(status: &Offboarding) -> String {
     pairs(rows.map(|(name, value)| (name.to_owned(), value)))
 }
 
-async fn give_back(session: &Store, command: OffboardReturn) -> Answer {
-    let customer = session.customer(&command.label).await?.id();
-    let (destination, own) = destination(session, command.to.to, &command.to.into, CreateRoot::Yes).await?;
-    let returned = session.room.return_blobs(&session.access, customer, &destination).await;
+async fn give_back(backend: &Store, command: OffboardReturn) -> Answer {
+    let customer = backend.customer(&command.label).await?.id();
+    let (destination, own) = destination(backend, command.to.to, &command.to.into, CreateRoot::Yes).await?;
+    let returned = backend.room.return_blobs(&backend.access, customer, &destination).await;
     close(own).await?;
-    let returned = returned.map_err(|error| session.explain(error))?;
+    let returned = returned.map_err(|error| backend.explain(error))?;
     let (body, counts) = (returned.manifest.body(), returned.manifest.body().counts);
-    if session.output.json {
+    if backend.output.json {
         return Ok(line(&json!({
             "customer": customer,
             "order": body.order,
@@ -80,18 +80,18 @@ async fn give_back(session: &Store, command: OffboardReturn) -> Answer {
     Ok(pairs(rows.map(|(name, value)| (name.to_owned(), value))))
 }
 
-async fn destroy(session: &Store, command: OffboardDestroy) -> Answer {
-    let customer = session.customer(&command.label).await?.id();
+async fn destroy(backend: &Store, command: OffboardDestroy) -> Answer {
+    let customer = backend.customer(&command.label).await?.id();
     let opened = match command.to.to {
-        Some(url) => Some(destination(session, url, &command.to.into, CreateRoot::No).await?),
+        Some(url) => Some(destination(backend, url, &command.to.into, CreateRoot::No).await?),
         None => None,
     };
     let (destination, own) = opened.map_or((None, None), |(destination, own)| (Some(destination), own));
     let proof = destination.as_ref().map(|destination| Proof { destination, missing: command.missing });
-    let destroying = session.room.destroy_customer(&session.access, customer, proof).await;
+    let destroying = backend.room.destroy_customer(&backend.access, customer, proof).await;
     close(own).await?;
-    let destroying = destroying.map_err(|error| session.explain(error))?;
-    if session.output.json {
+    let destroying = destroying.map_err(|error| backend.explain(error))?;
+    if backend.output.json {
         return Ok(line(&json!({
             "customer": customer, "pended": destroying.pended, "until": destroying.until,
         })));
@@ -103,16 +103,16 @@ async fn destroy(session: &Store, command: OffboardDestroy) -> Answer {
     })
 }
 
-async fn finish(session: &Store, label: &Label) -> Answer {
-    let customer = session.customer(label).await?.id();
-    let destroyers = session.keys.destroyers();
-    let ends = session.room.finish_offboarding(&session.access, customer, &destroyers).await;
-    let ends = ends.map_err(|error| session.explain(error))?;
+async fn finish(backend: &Store, label: &Label) -> Answer {
+    let customer = backend.customer(label).await?.id();
+    let destroyers = backend.keys.destroyers();
+    let ends = backend.room.finish_offboarding(&backend.access, customer, &destroyers).await;
+    let ends = ends.map_err(|error| backend.explain(error))?;
     let due = |end: CustomerKeyEnd| match end {
         CustomerKeyEnd::Scheduled(due) => due,
         _ => None,
     };
-    if session.output.json {
+    if backend.output.json {
         let keys = ends
             .iter()
             .map(|(kms_key, end)| json!({ "kms_key": kms_key, "end": end.as_str(), "due": due(*end) }));
@@ -134,7 +134,7 @@ fn meaning(end: CustomerKeyEnd) -> String {
 /// Where blobs are returned to; with a store of the customer's own, that store, which is
 /// closed in the end.
 async fn destination(
-    session: &Store,
+    backend: &Store,
     url: StorageUrl,
     into: &Into,
     create: CreateRoot,
@@ -148,10 +148,10 @@ async fn destination(
     let signer = log_key::load(&LogKey::File(key)).await?;
     let storages =
         Storages::open(&StorageUrls::new(store.clone()), CreateRoot::No, Arc::new(SystemClock)).await?;
-    let opened = Strongroom::open(storages, session.keys.registry(), options(&session.config, signer)?).await;
-    let room = opened.map_err(|error| session.explain(error))?;
-    let theirs = room.customer(label, session.access.clone()).await;
-    let theirs: Customer = theirs.map_err(|error| session.explain(error))?;
+    let opened = Strongroom::open(storages, backend.keys.registry(), options(&backend.config, signer)?).await;
+    let room = opened.map_err(|error| backend.explain(error))?;
+    let theirs = room.customer(label, backend.access.clone()).await;
+    let theirs: Customer = theirs.map_err(|error| backend.explain(error))?;
     Ok((Destination::resealed(storage, theirs), Some(room)))
 }
 

@@ -4,14 +4,14 @@ use serde_json::json;
 
 use super::args::Rekey;
 use super::output::{Column, line, seconds, table};
-use super::{Answer, Session};
+use super::{Answer, Backend};
 
-pub(super) async fn run(session: &Session, command: Rekey) -> Answer {
-    let customer = session.customer(&command.label).await?;
-    let explain = |error| session.explain(error);
+pub(super) async fn run(backend: &Backend, command: Rekey) -> Answer {
+    let customer = backend.customer(&command.label).await?;
+    let explain = |error| backend.explain(error);
     let Some(choice) = command.kms else {
         let status = customer.rekey_status().await.map_err(explain)?;
-        if session.output.json {
+        if backend.output.json {
             return Ok(line(&json!(status)));
         }
         let now = vec![
@@ -32,7 +32,7 @@ pub(super) async fn run(session: &Session, command: Rekey) -> Answer {
         return Ok(table(&columns, std::iter::once(now).chain(former)));
     };
     let rekeyed = customer.rekey(choice).await.map_err(explain)?;
-    if session.output.json {
+    if backend.output.json {
         return Ok(line(&json!(rekeyed)));
     }
     Ok(match rekeyed.changed {

@@ -8,11 +8,11 @@ use super::args::Restore;
 use super::list::{end, worse};
 use super::output::{line, pairs, seconds};
 use super::verify::report;
-use super::{Answer, Session};
+use super::{Answer, Backend};
 use crate::restore::{CheckedBy, RestoreOptions, Restored, Selection};
 
-pub(super) async fn run(session: &Session, command: Restore) -> Answer {
-    let customer = session.customer(&command.customer.customer).await?;
+pub(super) async fn run(backend: &Backend, command: Restore) -> Answer {
+    let customer = backend.customer(&command.customer.customer).await?;
     let selection = Selection {
         name_prefix: command.name_prefix,
         sealed_from: command.sealed_from,
@@ -20,21 +20,21 @@ pub(super) async fn run(session: &Session, command: Restore) -> Answer {
         latest: command.latest,
     };
     let options = RestoreOptions { jobs: command.jobs, dry_run: command.dry_run };
-    let bar = session.output.progress(None);
+    let bar = backend.output.progress(None);
     let restored = customer.restore(&command.to, &selection, options, &|bytes| bar.inc(bytes)).await;
     bar.finish_and_clear();
-    let restored = restored.map_err(|error| session.explain(error))?;
+    let restored = restored.map_err(|error| backend.explain(error))?;
     if let Some(path) = &command.report {
         report(path, &restored.text())?;
     }
     // Told before a failure ends it, and so by itself.
-    session.output.print(&match session.output.json {
+    backend.output.print(&match backend.output.json {
         true => line(&json!(restored)),
         false => told(&restored),
     })?;
     let (mut worst, mut count) = (None, 0);
     for not in restored.not_restored.into_iter().filter(|not| !not.destroyed) {
-        worst = worse(worst, session.explain(not.error));
+        worst = worse(worst, backend.explain(not.error));
         count += 1;
     }
     end(worst, count, "could not be restored")
