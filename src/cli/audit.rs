@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::args::{Audit, OfLog, PublicKeyText, Tail, Which, Whose};
+use super::backend::Place;
 use super::failure::Failure;
 use super::output::{Column, Output, seconds, table};
-use super::session::Place;
-use super::{Answer, Session, Store, audit_only, publish};
+use super::{Answer, Backend, Store, audit_only, publish};
 use crate::audit::log::LogReader;
 use crate::audit::operation::{Operation, OperationLine, Paired, Pairing};
 use crate::audit::query::{Cursor, Filter};
@@ -24,7 +24,7 @@ mod view;
 type Labels = BTreeMap<CustomerId, Label>;
 
 /// Whether the audit storage is all that a command needs.
-pub(super) fn needs_no_session(command: &Audit, output: Output) -> bool {
+pub(super) fn needs_no_backend(command: &Audit, output: Output) -> bool {
     match command {
         // People are shown labels.
         Audit::Tail(_) => output.json,
@@ -64,14 +64,14 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
 }
 
 /// One that needs more, or that a daemon is asked.
-pub(super) async fn run(session: &Session, command: Audit) -> Answer {
+pub(super) async fn run(backend: &Backend, command: Audit) -> Answer {
     match command {
-        Audit::Tail(command) => tail(session, &command).await,
-        Audit::Publish { restore } => publish::publish(session.store()?, restore).await,
-        Audit::Maintain => publish::maintain(session.store()?).await,
+        Audit::Tail(command) => tail(backend, &command).await,
+        Audit::Publish { restore } => publish::publish(backend.store()?, restore).await,
+        Audit::Maintain => publish::maintain(backend.store()?).await,
         Audit::Query(command) => {
-            let filter = filter(session, &command.which).await?;
-            let (found, next) = match &session.place {
+            let filter = filter(backend, &command.which).await?;
+            let (found, next) = match &backend.place {
                 Place::Store(store) => {
                     let reader = reader(store, command.log.key.as_ref())?;
                     query::read(&reader, &filter, &command).await?
@@ -81,16 +81,16 @@ pub(super) async fn run(session: &Session, command: Audit) -> Answer {
                     daemon.query(&filter, command.after, command.limit.get()).await?
                 }
             };
-            let labels = labels(session, &found).await;
-            Ok(query::page(&found, next, &labels, session.output))
+            let labels = labels(backend, &found).await;
+            Ok(query::page(&found, next, &labels, backend.output))
         }
         Audit::Export(command) => {
-            let reader = reader(session.store()?, command.log.key.as_ref())?;
-            let filter = filter(session, &command.which).await?;
-            export::run(&reader, &filter, &command, session.output).await
+            let reader = reader(backend.store()?, command.log.key.as_ref())?;
+            let filter = filter(backend, &command.which).await?;
+            export::run(&reader, &filter, &command, backend.output).await
         }
-        Audit::View(command) => view::make(session, &command).await,
-        // Done without a session.
+        Audit::View(command) => view::make(backend, &command).await,
+        // Done without a backend.
         Audit::Verify(_)
         | Audit::Checkpoint(_)
         | Audit::Proof(_)
@@ -131,34 +131,34 @@ pub(super) fn reader(opened: &Store, key: Option<&PublicKeyText>) -> Result<LogR
     Ok(LogReader::open(opened.storages.audit.clone(), store, authority, audit_only::LIMIT))
 }
 
-async fn filter(session: &Session, which: &Which) -> Result<Filter, Failure> {
+async fn filter(backend: &Backend, which: &Which) -> Result<Filter, Failure> {
     Ok(match &which.customer {
-        Some(whose) => which.filter(Some(customer(session, whose).await?)),
+        Some(whose) => which.filter(Some(customer(backend, whose).await?)),
         None => which.filter_of_id(),
     })
 }
 
 /// Who is meant.
-pub(super) async fn customer(session: &Session, whose: &Whose) -> Result<CustomerId, Failure> {
+pub(super) async fn customer(backend: &Backend, whose: &Whose) -> Result<CustomerId, Failure> {
     match whose {
         Whose::Id(id) => Ok(*id),
-        Whose::Label(label) => Ok(session.customer(label).await?.id()),
+        Whose::Label(label) => Ok(backend.customer(label).await?.id()),
     }
 }
 
 /// The log has ids. Who may read rings sees labels, and anyone else the ids.
-async fn labels(session: &Session, operations: &[OperationLine]) -> Labels {
-    match session.output.json {
+async fn labels(backend: &Backend, operations: &[OperationLine]) -> Labels {
+    match backend.output.json {
         true => Labels::new(),
-        false => session.labels(operations.iter().filter_map(|operation| operation.customer).collect()).await,
+        false => backend.labels(operations.iter().filter_map(|operation| operation.customer).collect()).await,
     }
 }
 
-async fn tail(session: &Session, command: &Tail) -> Answer {
-    let reader = reader(session.store()?, command.log.key.as_ref())?;
-    let newest = newest(&reader, command.lines).await.map_err(|error| session.explain(error))?;
+async fn tail(backend: &Backend, command: &Tail) -> Answer {
+    let reader = reader(backend.store()?, command.log.key.as_ref())?;
+    let newest = newest(&reader, command.lines).await.map_err(|error| backend.explain(error))?;
     let newest: Vec<OperationLine> = newest.iter().map(OperationLine::from).collect();
-    let labels = labels(session, &newest).await;
+    let labels = labels(backend, &newest).await;
     Ok(operations_table(&newest, &labels))
 }
 

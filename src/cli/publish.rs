@@ -10,21 +10,21 @@ use super::{Answer, Store};
 use crate::audit::publish::Published;
 use crate::error::ErrorKind;
 
-pub(super) async fn publish(session: &Store, restore: bool) -> Answer {
+pub(super) async fn publish(backend: &Store, restore: bool) -> Answer {
     if restore {
-        session.room.restore_log().await.map_err(|error| session.explain(error))?;
+        backend.room.restore_log().await.map_err(|error| backend.explain(error))?;
     }
-    let published = session.room.publish_log().await.map_err(|error| session.explain(error))?;
-    report(session, &published)
+    let published = backend.room.publish_log().await.map_err(|error| backend.explain(error))?;
+    report(backend, &published)
 }
 
-pub(super) async fn maintain(session: &Store) -> Answer {
-    let done = session.room.maintain_log().await.map_err(|error| session.explain(error))?;
+pub(super) async fn maintain(backend: &Store) -> Answer {
+    let done = backend.room.maintain_log().await.map_err(|error| backend.explain(error))?;
     let unknown: u64 = done.settled.iter().map(|(_, settled)| settled.unknown).sum();
     let fenced: usize = done.settled.iter().map(|(_, settled)| settled.fenced.len()).sum();
     let segments: usize = done.segments.iter().map(|(_, count)| count).sum();
-    let report = report(session, &done.published)?;
-    Ok(match session.output.json {
+    let report = report(backend, &done.published)?;
+    Ok(match backend.output.json {
         true => line(&json!({ "fenced": fenced, "unknown": unknown, "segments": segments })) + &report,
         false => format!(
             "dead writers: {fenced}, with {unknown} operations closed as unknown; days kept: {segments} segments\n\
@@ -34,7 +34,7 @@ pub(super) async fn maintain(session: &Store) -> Answer {
 }
 
 /// A line for each shard; an alarm of a witness is a failure.
-fn report(session: &Store, published: &[(u16, Published)]) -> Answer {
+fn report(backend: &Store, published: &[(u16, Published)]) -> Answer {
     let mut text = String::new();
     for (shard, published) in published {
         let (tree, before) = (published.tree, published.before);
@@ -46,10 +46,10 @@ fn report(session: &Store, published: &[(u16, Published)]) -> Answer {
             .collect();
         for cosigned in &published.cosigned {
             if let Err(error) = &cosigned.result {
-                session.output.note(&format!("witness {}: {}", cosigned.witness, error.chain()));
+                backend.output.note(&format!("witness {}: {}", cosigned.witness, error.chain()));
             }
         }
-        text.push_str(&match session.output.json {
+        text.push_str(&match backend.output.json {
             true => line(&json!({
                 "shard": shard, "records": tree.size, "new": tree.size - before, "root": tree.root,
                 "cosigned": cosigned,
@@ -81,15 +81,15 @@ pub(super) fn without_alarm(published: &[(u16, Published)]) -> Result<(), Failur
 
 /// What a command does at its end. That it could not be published now is told
 /// and no failure: the records are durable. That the log is not what was written is one.
-pub(super) async fn at_the_end(session: &Store) -> Result<(), Failure> {
-    let log = session.room.log();
+pub(super) async fn at_the_end(backend: &Store) -> Result<(), Failure> {
+    let log = backend.room.log();
     if !log.has_written() {
         return Ok(());
     }
     let published = match log.is_behind().await {
         // Whoever has gone on behind us publishes at its own end.
         Ok(true) => return Ok(()),
-        Ok(false) => session.room.publish_first_shard().await,
+        Ok(false) => backend.room.publish_first_shard().await,
         Err(error) => Err(error),
     };
     match published {
@@ -100,10 +100,10 @@ pub(super) async fn at_the_end(session: &Store) -> Result<(), Failure> {
         // Others publish at the same time, and more than we have.
         Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
         Err(error) if error.kind() == ErrorKind::Integrity => {
-            Err(session.explain(error).about("done, but the audit log is not what was written"))
+            Err(backend.explain(error).about("done, but the audit log is not what was written"))
         }
         Err(error) => {
-            session
+            backend
                 .output
                 .note(&format!("done; the audit log could not be published yet: {}", error.chain()));
             Ok(())

@@ -11,23 +11,23 @@ use super::super::exit::Exit;
 use super::super::failure::Failure;
 use super::super::output::{Output, line, seconds};
 use super::export::{is_file, sink};
-use super::{Answer, Session, audit_only, customer, publish};
+use super::{Answer, Backend, audit_only, customer, publish};
 use crate::audit::view::{Finding, ShardReport, Trust, ViewReport, check};
 use crate::error::{Error, ErrorKind};
 
-pub(super) async fn make(session: &Session, command: &View) -> Answer {
+pub(super) async fn make(backend: &Backend, command: &View) -> Answer {
     // Before anything is recorded: what cannot be written is not made.
     let mut sink = sink(&command.to)?;
-    let explain = |error| session.explain(error);
-    let customer = customer(session, &command.customer).await?;
-    let mut made = session.store()?.room.customer_view(customer).await.map_err(explain)?;
+    let explain = |error| backend.explain(error);
+    let customer = customer(backend, &command.customer).await?;
+    let mut made = backend.store()?.room.customer_view(customer).await.map_err(explain)?;
     publish::without_alarm(&made.published)?;
     while let Some(piece) = made.pieces.try_next().await.map_err(explain)? {
         sink.write(piece).await?;
     }
     sink.finish().await?;
     let records: u64 = made.view.shards.iter().map(|of| of.records).sum();
-    Ok(match (is_file(&command.to), session.output.json) {
+    Ok(match (is_file(&command.to), backend.output.json) {
         (false, _) => String::new(),
         (true, true) => line(&json!({ "customer": customer, "records": records })),
         (true, false) => format!("{records} records of customer {customer}, and that of this view\n"),
