@@ -18,7 +18,7 @@ use crate::access::{Principal, Purpose};
 use crate::config::Given;
 use crate::doctor::policy::Account;
 use crate::envelope::BlobName;
-use crate::id::{BlobId, Label};
+use crate::id::{BlobId, EmergencyId, Label, SessionId};
 use crate::once::OnceKey;
 use crate::order::NewPerson;
 use crate::retention::{Period, Window};
@@ -37,6 +37,7 @@ mod epoch;
 mod offboard;
 mod restore;
 mod retention;
+mod session;
 
 pub(super) use audit::*;
 pub(super) use certificate::*;
@@ -46,6 +47,7 @@ pub(super) use epoch::*;
 pub(super) use offboard::*;
 pub(super) use restore::*;
 pub(super) use retention::*;
+pub(super) use session::*;
 
 /// Keeps files and backups sealed under per-customer keys, with every use of a
 /// key on the record.
@@ -115,6 +117,14 @@ pub(super) struct Global {
     /// [env: STRONGROOM_PURPOSE] [default: HSYSADMIN, as in backups and restores]
     #[arg(long, global = true, value_name = "CODE")]
     purpose: Option<Purpose>,
+    /// Within which session, where a customer's keys are in its own hand: as `session open` prints it
+    /// [env: STRONGROOM_SESSION]
+    #[arg(long, global = true, value_name = "ID")]
+    session: Option<SessionId>,
+    /// In which emergency, at the daemon where it was declared: as `emergency declare` prints it. The
+    /// purpose is then ETREAT
+    #[arg(long, global = true, value_name = "ID", hide_short_help = true)]
+    emergency: Option<EmergencyId>,
     /// Print JSON: one object, or one a line from ls, verify, audit tail and audit query. Errors are
     /// one object on standard error
     #[arg(long, global = true)]
@@ -143,6 +153,11 @@ impl Cli {
                 .hint("who asks can be said with STRONGROOM_PRINCIPAL, and why with STRONGROOM_PURPOSE"),
         )
     }
+
+    /// Whether it takes a daemon, as an emergency stands at one.
+    pub(super) fn of_emergency(&self) -> bool {
+        self.global.emergency.is_some() || matches!(self.command, Command::Emergency(Emergency::Declare(_)))
+    }
 }
 
 impl Global {
@@ -162,6 +177,8 @@ impl Global {
             client_key: self.client_key.clone(),
             ca: self.ca.clone(),
             token_file: self.token_file.clone(),
+            session: self.session,
+            emergency: self.emergency,
         }
     }
 
@@ -212,7 +229,10 @@ pub(super) enum Command {
     /// Asks for what takes two people, and approves it
     #[command(subcommand)]
     Order(Order),
-    /// Sees to what was read in emergencies: lists, folds, reviews
+    /// Lets blobs be opened, and no longer, where a customer's keys are in its own hand
+    #[command(subcommand)]
+    Session(Session),
+    /// Declares emergencies, and sees to what was read in them: lists, folds, reviews
     #[command(subcommand)]
     Emergency(Emergency),
     /// Reads the audit log
@@ -800,6 +820,13 @@ mod tests {
             "order draft offboard --customer acme --return JANE",
             "order sign FILE JANE",
             "retention set --customer acme --retention JANE",
+            "--session JANE ls --customer acme",
+            "--emergency JANE ls --customer acme",
+            "session open --customer JANE",
+            "session open --customer acme --idle JANE",
+            "session end --customer acme JANE",
+            "session approve --customer acme JANE",
+            "emergency declare --customer acme --for JANE",
             "JANE",
             "customer JANE",
         ] {
