@@ -975,6 +975,8 @@ fn a_customer_lets_people_in_and_ends_it() {
 fn an_emergency_is_declared_at_a_daemon_and_read_in() {
     let home = Home::new();
     let config = fs::read_to_string(home.path("daemon.toml")).unwrap();
+    fs::create_dir(home.path("sink")).unwrap();
+    fs::set_permissions(home.path("sink"), Permissions::from_mode(0o700)).unwrap();
     home.write("daemon.toml", &format!("{config}[emergency]\ndirectory = \"sink\"\n"));
     fs::write(home.path("dump"), "a secret").unwrap();
     let blob = home.run(&["put", "--customer", "acme", "dump"]).is(0).out.trim().to_owned();

@@ -725,6 +725,25 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// What is typed behind a command sets no option that all commands have.
+    #[test]
+    fn no_argument_is_called_as_a_common_option() {
+        fn look(command: &clap::Command, common: &[clap::Id]) {
+            for below in command.get_subcommands() {
+                let own = below.get_arguments().map(clap::Arg::get_id);
+                for id in own.filter(|id| common.contains(id)) {
+                    panic!("{}: {id}", below.get_name());
+                }
+                look(below, common);
+            }
+        }
+        let command = Cli::command();
+        let common: Vec<_> = command.get_arguments().filter(|arg| arg.is_global_set()).collect();
+        let common: Vec<_> = common.into_iter().map(|arg| arg.get_id().clone()).collect();
+        assert!(common.iter().any(|id| id == "session"));
+        look(&command, &common);
+    }
+
     #[test]
     fn ranges_are_those_of_http() {
         assert_eq!("0-0".parse(), Ok(Range(ByteRange::Inclusive(0, 0))));

@@ -68,7 +68,7 @@ async fn list(backend: &Backend, command: EmergencyList) -> Answer {
 
 async fn review(backend: &Backend, command: EmergencyReview) -> Answer {
     let customer = backend.customer(&command.customer.customer).await?.id();
-    let reviewed = backend.review_emergency(customer, command.emergency).await;
+    let reviewed = backend.review_emergency(customer, command.which).await;
     Ok(told(backend.output, &[reviewed.map_err(|error| backend.explain(error))?]))
 }
 

@@ -122,12 +122,12 @@ impl From<Error> for Failure {
             ErrorKind::AuditUnavailable => {
                 Some("without its record nothing is done: free or reach the audit storage, then try again")
             }
+            ErrorKind::Denied => session_hint(&error),
             ErrorKind::NotFound
             | ErrorKind::AlreadyExists
             | ErrorKind::InvalidInput
             | ErrorKind::Io
-            | ErrorKind::Configuration
-            | ErrorKind::Denied => session_hint(&error),
+            | ErrorKind::Configuration => None,
         };
         Self {
             kind: kind.as_str(),

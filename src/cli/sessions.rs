@@ -25,7 +25,7 @@ pub(super) async fn run(backend: &Backend, command: args::Session) -> Answer {
         }
         args::Session::End(command) => {
             let customer = backend.customer(&command.customer.customer).await?.id();
-            Ok(listed(backend, &[backend.end_session(customer, command.session).await.map_err(explain)?]))
+            Ok(listed(backend, &[backend.end_session(customer, command.which).await.map_err(explain)?]))
         }
         args::Session::Request(command) => {
             let limits = limits(&command.limits)?;

@@ -57,8 +57,8 @@ fn told(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
                 None => detail,
             };
             let error = match refusal(problem.rule.as_ref(), &sentence) {
-                Some(refusal) => Error::new(kind, sentence).with_source(refusal),
-                None => Error::new(kind, sentence),
+                Some(refusal) if kind == ErrorKind::Denied => Error::new(kind, sentence).with_source(refusal),
+                _ => Error::new(kind, sentence),
             };
             match problem.failed.certificate {
                 Some(certificate) => error.with_certificate(certificate),
@@ -159,5 +159,7 @@ mod tests {
         let by_rule = |rule: &str| refusal(json!({ "code": "denied", "detail": "no", "rule": rule }));
         assert_eq!(by_rule("deny.session"), Some(SessionRefusal::Required));
         assert_eq!(by_rule("deny.role"), None);
+        let unknown = SessionRefusal::Unknown.to_string();
+        assert_eq!(refusal(json!({ "code": "not-found", "detail": unknown })), None, "nobody was refused");
     }
 }

@@ -60,8 +60,10 @@ pub(in crate::cli) struct EmergencyList {
 pub(in crate::cli) struct EmergencyReview {
     #[command(flatten)]
     pub(in crate::cli) customer: OfCustomer,
+    // Not called as the option `--emergency`, which it would set.
     /// The emergency
-    pub(in crate::cli) emergency: EmergencyId,
+    #[arg(value_name = "EMERGENCY")]
+    pub(in crate::cli) which: EmergencyId,
 }
 
 /// Puts what a node recorded in its directory into the audit log

@@ -40,8 +40,10 @@ pub(in crate::cli) struct SessionOpen {
 pub(in crate::cli) struct SessionEnd {
     #[command(flatten)]
     pub(in crate::cli) customer: OfCustomer,
+    // Not called as the option `--session`, which it would set.
     /// The session
-    pub(in crate::cli) session: SessionId,
+    #[arg(value_name = "SESSION")]
+    pub(in crate::cli) which: SessionId,
 }
 
 /// Asks a customer to be let in, and prints the id of the session that it becomes
