@@ -1002,6 +1002,17 @@ fn an_emergency_is_declared_at_a_daemon_and_read_in() {
     home.ask(&daemon, "officer", &review).is(75).says("not over");
     home.ask(&daemon, "auditor", &["emergency", "list"]).is(64).says("hint: name it with --customer");
 
+    // What it is for: the log cannot be written, and by the customer's label it is read all the same.
+    let audit = home.path("data/strongroom/store/audit");
+    let in_sink = || fs::metadata(home.path("sink").join(id)).unwrap().len();
+    let before = in_sink();
+    fs::rename(&audit, home.path("audit-away")).unwrap();
+    fs::write(&audit, "in its place").unwrap();
+    assert_eq!(home.ask(&daemon, "doctor", &get).is(0).out, "a secret");
+    assert!(in_sink() > before, "it is recorded beside the log");
+    fs::remove_file(&audit).unwrap();
+    fs::rename(home.path("audit-away"), &audit).unwrap();
+
     // At a daemon only.
     home.run(&declare).is(64).says("at the daemon that is to read").says("hint: name it with --daemon");
     home.run(&get).is(64).says("at the daemon that is to read");

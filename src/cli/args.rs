@@ -155,7 +155,7 @@ impl Cli {
     }
 
     /// Whether it takes a daemon, as an emergency stands at one.
-    pub(super) fn of_emergency(&self) -> bool {
+    pub(super) fn takes_a_daemon(&self) -> bool {
         self.global.emergency.is_some() || matches!(self.command, Command::Emergency(Emergency::Declare(_)))
     }
 }
@@ -690,8 +690,8 @@ pub(super) fn wrong_use(error: &clap::Error) -> Failure {
         (ErrorKind::ValueValidation | ErrorKind::InvalidValue, Some(argument)) => {
             match (std::error::Error::source(error), text(ContextKind::ValidValue)) {
                 (Some(reason), _) => format!("{argument}: {reason}"),
-                (None, Some(valid)) => format!("{argument} is one of {valid}"),
-                (None, None) => format!("{argument} needs a value"),
+                (None, Some(valid)) if !valid.is_empty() => format!("{argument} is one of {valid}"),
+                (None, _) => format!("{argument} needs a value"),
             }
         }
         (ErrorKind::UnknownArgument, Some(argument)) if argument.starts_with('-') => {
@@ -775,6 +775,13 @@ mod tests {
         for bad in ["", "vault", "vault:x", "local:", "aws-kms:a b"] {
             assert!(bad.parse::<KeyChoice>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_empty_value_is_none() {
+        let line = ["strongroom", "--session", "", "ls", "--customer", "acme"];
+        let failure = wrong_use(&Cli::try_parse_from(line).unwrap_err());
+        assert_eq!((failure.exit(), failure.message()), (Exit::Usage, "--session <ID> needs a value"));
     }
 
     #[test]

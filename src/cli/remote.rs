@@ -36,7 +36,7 @@ pub(super) fn asked(cli: &Cli) -> Result<Option<Daemon>, Failure> {
     let uid = rustix::process::getuid().as_raw();
     let found = Config::daemon(&cli.global.given(), |name| std::env::var_os(name), uid)?;
     let Some((settings, access)) = found else {
-        return if cli.of_emergency() { Err(no_daemon()) } else { Ok(None) };
+        return if cli.takes_a_daemon() { Err(no_daemon()) } else { Ok(None) };
     };
     if place == Where::Nowhere {
         return Err(no_endpoint());

@@ -44,7 +44,7 @@ pub(in crate::cli) struct EmergencyDeclare {
 /// It lists what the audit log has. What a node still keeps in its own directory is not in it.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EmergencyList {
-    /// Of one customer. A daemon is asked of one
+    /// Of one customer. A daemon lists those of one only
     #[arg(long, value_name = "LABEL")]
     pub(in crate::cli) customer: Option<Label>,
     /// Only those that nobody has reviewed
