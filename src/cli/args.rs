@@ -778,8 +778,8 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_value_is_none() {
-        let line = ["strongroom", "--session", "", "ls", "--customer", "acme"];
+    fn an_option_without_its_value_is_told() {
+        let line = ["strongroom", "ls", "--customer", "acme", "--session"];
         let failure = wrong_use(&Cli::try_parse_from(line).unwrap_err());
         assert_eq!((failure.exit(), failure.message()), (Exit::Usage, "--session <ID> needs a value"));
     }

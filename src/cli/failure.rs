@@ -192,8 +192,8 @@ mod tests {
     fn what_takes_a_session_is_told_how_to_get_one() {
         let failure = |refusal: SessionRefusal| {
             let refused = Error::new(ErrorKind::Denied, "refused").with_source(refusal);
-            // As those get it who waited for the same answer.
-            Failure::from(Error::shared(&std::sync::Arc::new(refused))).report(false)
+            let of_a_blob = Error::new(ErrorKind::Denied, "failed to open it").with_source(refused);
+            Failure::from(of_a_blob).report(false)
         };
         assert!(failure(SessionRefusal::Required).contains("`strongroom session open`"));
         assert!(failure(SessionRefusal::Over).contains("--session or STRONGROOM_SESSION"));
