@@ -731,15 +731,14 @@ mod tests {
         fn look(command: &clap::Command, common: &[clap::Id]) {
             for below in command.get_subcommands() {
                 let own = below.get_arguments().map(clap::Arg::get_id);
-                for id in own.filter(|id| common.contains(id)) {
-                    panic!("{}: {id}", below.get_name());
-                }
+                let both: Vec<_> = own.filter(|id| common.contains(id)).collect();
+                assert!(both.is_empty(), "{}: {both:?}", below.get_name());
                 look(below, common);
             }
         }
         let command = Cli::command();
-        let common: Vec<_> = command.get_arguments().filter(|arg| arg.is_global_set()).collect();
-        let common: Vec<_> = common.into_iter().map(|arg| arg.get_id().clone()).collect();
+        let common = command.get_arguments().filter(|argument| argument.is_global_set());
+        let common: Vec<_> = common.map(|argument| argument.get_id().clone()).collect();
         assert!(common.iter().any(|id| id == "session"));
         look(&command, &common);
     }
