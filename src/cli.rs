@@ -53,7 +53,10 @@
 //! | `restore` | the document of [`Restored`](crate::restore::Restored), in a line |
 //! | `doctor` | `ok`, `problems`, `warnings`, `checks`: objects of `subject`, `state`, `what`, and `fix` unless all is well |
 //! | `doctor --policies` | `documents`: objects of `name`, `what`, `apply`, `document` |
-//! | `emergency list`, `review`, a line | `emergency`, `customer`, `by`, `from`, `until`, `uses`, `folded`, `reviewed_by`, `reviewed_at` |
+//! | `session open`, `approve`, `end`, `list`, a line | `session`, `customer`, `state` (`open` or `over`), `why` (`asked`, `idle`, `expired` or `no-grant`; null while it is open), `opened`, `expires`, `last_use`, `idle_seconds`, `absolute_seconds`, `only` (null, or `principal` and `purpose`) |
+//! | `session request` | `access_request` |
+//! | `session requests`, a line | `access_request`, `customer`, `by` (`principal` and `purpose`), `at`, `until`, `idle_seconds`, `absolute_seconds` |
+//! | `emergency declare`, `list`, `review`, a line | `emergency`, `customer`, `by`, `from`, `until`, `uses`, `folded`, `reviewed_by`, `reviewed_at` |
 //! | `emergency fold`, a line | `emergency`, `written` (uses), `done` |
 //! | `audit publish`, a line | `shard`, `records`, `new`, `root`, `cosigned` |
 //! | `audit maintain` | `fenced`, `unknown`, `segments`; then as `audit publish` |
@@ -130,6 +133,7 @@ mod restore;
 mod retention;
 #[cfg(feature = "daemon")]
 mod serve;
+mod sessions;
 mod shred;
 mod signal;
 mod sink;
@@ -323,7 +327,8 @@ async fn dispatch(backend: &Backend, command: Command) -> Answer {
         Command::Hold(command) => hold::run(backend, command).await,
         Command::Shred(command) => shred::run(backend, command).await,
         Command::Order(command) => order::run(backend, command).await,
-        Command::Emergency(command) => emergency::run(backend.store()?, command).await,
+        Command::Session(command) => sessions::run(backend, command).await,
+        Command::Emergency(command) => emergency::run(backend, command).await,
         Command::Audit(command) => audit::run(backend, command).await,
         Command::Person(command) => person::run(backend, command).await,
         Command::Certificate(command) => certificate::run(backend, command).await,

@@ -20,8 +20,10 @@ use std::sync::Arc;
 
 use crate::access::Purpose;
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::{EmergencyId, SessionId};
 
 mod address;
+mod admission;
 mod ask;
 mod customer;
 mod download;
@@ -54,6 +56,10 @@ pub(crate) struct Settings {
     pub(crate) token: Option<PathBuf>,
     /// Why, for the audit log.
     pub(crate) purpose: Purpose,
+    /// Within which session of the customer's.
+    pub(crate) session: Option<SessionId>,
+    /// In which emergency, where one was declared at this daemon.
+    pub(crate) emergency: Option<EmergencyId>,
 }
 
 /// A daemon that can be asked. Clones share their connections.
@@ -64,6 +70,8 @@ struct Inner {
     wire: wire::Wire,
     token: Option<PathBuf>,
     purpose: Purpose,
+    session: Option<SessionId>,
+    emergency: Option<EmergencyId>,
 }
 
 impl Client {
@@ -73,7 +81,7 @@ impl Client {
     /// [`ErrorKind::InvalidInput`] if a daemon at `https://` comes without them;
     /// [`ErrorKind::Configuration`] for files that are missing, unfit, or open to others.
     pub(crate) fn new(settings: Settings) -> Result<Self> {
-        let Settings { daemon, certificate, key, ca, token, purpose } = settings;
+        let Settings { daemon, certificate, key, ca, token, purpose, session, emergency } = settings;
         let connector = match &daemon {
             DaemonUrl::Unix(_) => None,
             DaemonUrl::Https { .. } => {
@@ -86,7 +94,7 @@ impl Client {
             }
         };
         let wire = wire::Wire::new(daemon, connector)?;
-        Ok(Self(Arc::new(Inner { wire, token, purpose })))
+        Ok(Self(Arc::new(Inner { wire, token, purpose, session, emergency })))
     }
 }
 

@@ -19,7 +19,9 @@
 //! | the CA of the daemon's certificate | `--ca` | `STRONGROOM_CA` | none |
 //! | a bearer token for it | `--token-file` | `STRONGROOM_TOKEN_FILE` | none |
 //! | who | `--principal` | `STRONGROOM_PRINCIPAL` | `unix:<uid>` |
-//! | why | `--purpose` | `STRONGROOM_PURPOSE` | `HSYSADMIN` |
+//! | why | `--purpose` | `STRONGROOM_PURPOSE` | `HSYSADMIN`, and `ETREAT` in an emergency |
+//! | within which session | `--session` | `STRONGROOM_SESSION` | none |
+//! | in which emergency of the daemon's | `--emergency` | | none |
 //!
 //! `$XDG_DATA_HOME` is `~/.local/share` where it is not set or not absolute (XDG
 //! Base Directory Specification).
@@ -33,7 +35,7 @@ use zeroize::Zeroizing;
 use crate::access::{Access, Principal, Purpose};
 use crate::client::{DaemonUrl, DaemonUrlError, Settings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::KmsKeyId;
+use crate::id::{EmergencyId, KmsKeyId, SessionId};
 use crate::store::{StorageUrl, StorageUrls};
 use crate::tlog::VerifierKey;
 use crate::witness::http::WitnessUrl;
@@ -69,6 +71,10 @@ pub struct Given {
     pub ca: Option<PathBuf>,
     /// A file with a bearer token.
     pub token_file: Option<PathBuf>,
+    /// Within which session of a customer's.
+    pub session: Option<SessionId>,
+    /// In which emergency, at the daemon where it was declared.
+    pub emergency: Option<EmergencyId>,
 }
 
 /// What everything is done with.
@@ -86,6 +92,8 @@ pub struct Config {
     pub principal: Principal,
     /// Why.
     pub purpose: Purpose,
+    /// Within which session of a customer's.
+    pub session: Option<SessionId>,
 }
 
 /// Where the signing key of the audit log is.
@@ -184,8 +192,10 @@ impl Config {
             },
         };
         let witnesses = witnesses.iter().map(|text| witness(text)).collect::<Result<_>>()?;
-        let (principal, purpose) = who((given.principal, given.purpose), &env, uid)?;
-        Ok(Self { urls, local_kms, log_key, witnesses, principal, purpose })
+        let (principal, purpose) =
+            who((given.principal, given.purpose), &env, uid, Purpose::SystemAdministration)?;
+        let session = session(given.session, &env)?;
+        Ok(Self { urls, local_kms, log_key, witnesses, principal, purpose, session })
     }
 
     /// The daemon to ask in place of a store, and who asks it and why; `None` if none is named.
@@ -207,7 +217,11 @@ impl Config {
         let daemon: DaemonUrl = text.parse().map_err(unfit)?;
         let file =
             |given: &Option<PathBuf>, variable| given.clone().or_else(|| env(variable).map(PathBuf::from));
-        let (principal, purpose) = who((given.principal.clone(), given.purpose), &env, uid)?;
+        let unless_said = match given.emergency {
+            Some(_) => Purpose::EmergencyTreatment,
+            None => Purpose::SystemAdministration,
+        };
+        let (principal, purpose) = who((given.principal.clone(), given.purpose), &env, uid, unless_said)?;
         let settings = Settings {
             daemon,
             certificate: file(&given.client_certificate, "STRONGROOM_CLIENT_CERTIFICATE"),
@@ -215,6 +229,8 @@ impl Config {
             ca: file(&given.ca, "STRONGROOM_CA"),
             token: file(&given.token_file, "STRONGROOM_TOKEN_FILE"),
             purpose,
+            session: session(given.session, &env)?,
+            emergency: given.emergency,
         };
         Ok(Some((settings, Access::new(principal, purpose))))
     }
@@ -222,7 +238,11 @@ impl Config {
     /// Who asks and why, from within this process.
     #[must_use]
     pub fn access(&self) -> Access {
-        Access::new(self.principal.clone(), self.purpose)
+        let access = Access::new(self.principal.clone(), self.purpose);
+        match self.session {
+            Some(session) => access.within(session),
+            None => access,
+        }
     }
 }
 
@@ -231,6 +251,7 @@ fn who(
     given: (Option<Principal>, Option<Purpose>),
     env: &impl Fn(&str) -> Option<OsString>,
     uid: u32,
+    unless_said: Purpose,
 ) -> Result<(Principal, Purpose)> {
     let principal = match (given.0, env("STRONGROOM_PRINCIPAL")) {
         (Some(principal), _) => principal,
@@ -240,9 +261,15 @@ fn who(
     let purpose = match (given.1, env("STRONGROOM_PURPOSE")) {
         (Some(purpose), _) => purpose,
         (None, Some(text)) => parse(&text, "STRONGROOM_PURPOSE is not usable")?,
-        (None, None) => Purpose::SystemAdministration,
+        (None, None) => unless_said,
     };
     Ok((principal, purpose))
+}
+
+/// Within which session.
+fn session(given: Option<SessionId>, env: &impl Fn(&str) -> Option<OsString>) -> Result<Option<SessionId>> {
+    let named = || env("STRONGROOM_SESSION").map(|text| parse(&text, "STRONGROOM_SESSION is not usable"));
+    given.map(Ok).or_else(named).transpose()
 }
 
 fn data_home(env: &impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
@@ -392,6 +419,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_is_done_within_the_session_that_is_named() {
+        let (one, other) = (SessionId::from_bytes([1; 16]), SessionId::from_bytes([2; 16]));
+        let text = one.to_string();
+        let env = [("HOME", "/home/u"), ("STRONGROOM_SESSION", text.as_str())];
+        assert_eq!(resolve(Given::default(), &env[..1]).unwrap().access().session, None);
+        assert_eq!(resolve(Given::default(), &env).unwrap().access().session, Some(one));
+        let given = Given { session: Some(other), ..Given::default() };
+        assert_eq!(resolve(given, &env).unwrap().access().session, Some(other));
+    }
+
+    #[test]
+    fn an_emergency_is_for_emergency_treatment_unless_somebody_says_otherwise() {
+        let purpose = |purpose: Option<Purpose>| {
+            let emergency = Some(EmergencyId::from_bytes([1; 16]));
+            let given = Given { daemon: Some("unix:/d".into()), emergency, purpose, ..Given::default() };
+            let (settings, _) = Config::daemon(&given, |_| None, 1).unwrap().unwrap();
+            assert_eq!(settings.emergency, emergency);
+            settings.purpose
+        };
+        assert_eq!(purpose(None), Purpose::EmergencyTreatment);
+        assert_eq!(purpose(Some(Purpose::Treatment)), Purpose::Treatment);
+    }
+
+    #[test]
     fn what_is_refused_is_not_repeated() {
         for (name, value) in [
             ("STRONGROOM_STORE", "s3://KEY:SECRET@bucket"),
@@ -400,6 +451,7 @@ mod tests {
             ("STRONGROOM_LOG_KEY", "aws-kms:SECRET SECRET"),
             ("STRONGROOM_WITNESSES", "https://SECRET SECRET"),
             ("STRONGROOM_PURPOSE", "SECRET"),
+            ("STRONGROOM_SESSION", "SECRET"),
         ] {
             let error = resolve(Given::default(), &[("HOME", "/h"), (name, value)]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");

@@ -19,21 +19,19 @@ use crate::id::{BlobId, CustomerId, HoldId, KekId, KmsKeyId, Label, OrderId};
 use crate::order;
 use crate::retention::{Period, Window};
 use crate::ring::{self, HoldScope, HoldState, Tenancy};
-#[cfg(feature = "daemon")]
-use crate::room::{AccessRequest, Session, SessionState};
-use crate::room::{BlobInfo, CustomerInfo, Emergency, Extended as RoomExtended, Sealed as RoomSealed};
-#[cfg(feature = "daemon")]
-use crate::session::Guest;
+use crate::room::{BlobInfo, CustomerInfo, Extended as RoomExtended, Sealed as RoomSealed};
 use crate::shred::{OrderState, OrderStatus};
 use crate::suite::Suite;
 use crate::time::{Day, Timestamp};
 use crate::tlog::VerifierKey;
 
+mod admission;
 mod destruction;
 mod failed;
 mod inventory;
 mod keys;
 
+pub(crate) use admission::*;
 pub(crate) use destruction::*;
 pub(crate) use failed::Failed;
 pub(crate) use inventory::Inventory;
@@ -109,59 +107,6 @@ impl From<&CustomerInfo> for Customer {
 #[cfg(feature = "daemon")]
 pub(crate) fn customer(info: &CustomerInfo) -> Value {
     json!(Customer::from(info))
-}
-
-#[cfg(feature = "daemon")]
-pub(crate) fn session(session: &Session) -> Value {
-    let (state, why) = match session.state {
-        SessionState::Open => ("open", None),
-        SessionState::Over(why) => ("over", Some(why.as_str())),
-    };
-    json!({
-        "session": session.id,
-        "customer": session.customer,
-        "state": state,
-        "why": why,
-        "opened": session.opened,
-        "expires": session.expires,
-        "last_use": session.last_use,
-        "idle_seconds": session.limits.idle.as_secs(),
-        "absolute_seconds": session.limits.absolute.as_secs(),
-        "only": session.only.as_ref().map(guest),
-    })
-}
-
-pub(crate) fn emergency(emergency: &Emergency) -> Value {
-    let review = emergency.review.as_ref();
-    json!({
-        "emergency": emergency.id,
-        "customer": emergency.customer,
-        "by": emergency.by,
-        "from": emergency.from,
-        "until": emergency.until,
-        "uses": emergency.uses,
-        "folded": emergency.folded,
-        "reviewed_by": review.map(|review| &review.by),
-        "reviewed_at": review.map(|review| review.at),
-    })
-}
-
-#[cfg(feature = "daemon")]
-pub(crate) fn access_request(request: &AccessRequest) -> Value {
-    json!({
-        "access_request": request.id,
-        "customer": request.customer,
-        "by": guest(&request.guest),
-        "at": request.at,
-        "until": request.until,
-        "idle_seconds": request.limits.idle.as_secs(),
-        "absolute_seconds": request.limits.absolute.as_secs(),
-    })
-}
-
-#[cfg(feature = "daemon")]
-fn guest(guest: &Guest) -> Value {
-    json!({ "principal": guest.principal.to_string(), "purpose": guest.purpose.code() })
 }
 
 /// What is known of a blob.

@@ -62,6 +62,14 @@ impl SessionLimits {
     /// The longest absolute limit: far shorter than an epoch, whose key seals the papers.
     pub const LONGEST: Duration = Duration::from_hours(24);
 
+    /// What was asked for, and where nothing was, as in [`SessionLimits::DEFAULT`]. A session that is shorter
+    /// than the idle limit there is idle for as long as it lasts at most. Not [checked](Self::check) yet.
+    #[must_use]
+    pub fn or_default(idle: Option<Duration>, absolute: Option<Duration>) -> Self {
+        let absolute = absolute.unwrap_or(Self::DEFAULT.absolute);
+        Self { idle: idle.unwrap_or(Self::DEFAULT.idle.min(absolute)), absolute }
+    }
+
     /// Checks that 1 minute ≤ `idle` ≤ `absolute` ≤ 24 hours, in whole seconds.
     ///
     /// # Errors
@@ -71,6 +79,30 @@ impl SessionLimits {
         let ordered = Self::SHORTEST <= self.idle && self.idle <= self.absolute;
         if whole && ordered && self.absolute <= Self::LONGEST { Ok(()) } else { Err(SessionLimitsError) }
     }
+}
+
+/// Why nobody is let in to blobs whose keys are in the customer's own hand: the source of the error
+/// that says so.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionRefusal {
+    /// None was named that is open.
+    #[error("blobs open within a session only")]
+    Required,
+    /// The customer has none of the id that was named.
+    #[error("there is no such session of this customer")]
+    Unknown,
+    /// It was opened for another principal alone, or for another purpose.
+    #[error("the session is another principal's, or for another purpose")]
+    NotTheirs,
+    /// It ended, by whatever.
+    #[error("the session is over")]
+    Over,
+}
+
+impl SessionRefusal {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Required, Self::Unknown, Self::NotTheirs, Self::Over];
 }
 
 /// For whom alone a session is: who asked for it, and why.

@@ -27,13 +27,20 @@ const MIB: usize = 1 << 20;
 const MEMORY: u64 = 96 * MIB as u64;
 
 /// Who asks, and their roles. Separated duties take several.
-const WHO: [(&str, &str); 5] = [
-    ("portal", r#""writer", "reader", "operator""#),
-    ("backup", r#""backup-job""#),
-    ("admin", r#""key-administrator", "writer", "operator""#),
-    ("privacy", r#""privacy-officer""#),
-    ("auditor", r#""auditor""#),
+const WHO: [(&str, &str); 7] = [
+    ("service:portal", r#""writer", "reader", "operator""#),
+    ("service:backup", r#""backup-job""#),
+    ("service:admin", r#""key-administrator", "writer", "operator""#),
+    ("service:privacy", r#""privacy-officer""#),
+    ("service:auditor", r#""auditor""#),
+    ("person:doctor", r#""reader""#),
+    ("person:officer", r#""privacy-officer""#),
 ];
+
+/// The name of the certificate of one of them.
+fn short(principal: &str) -> &str {
+    principal.split_once(':').unwrap().1
+}
 
 /// A directory with a store, a CA, certificates, and the keys of two people.
 struct Home {
@@ -73,9 +80,10 @@ impl Home {
         let uid = self.dir.path().metadata().unwrap().uid();
         let mut text = String::new();
         let common = "phi = true\ntrained_until = \"9999-12-31\"";
-        for (name, roles) in WHO {
+        for (id, roles) in WHO {
+            let name = short(id);
             text.push_str(&format!(
-                "[[principal]]\nid = \"service:{name}\"\nroles = [{roles}]\ncustomers = {customers}\n{common}\n\
+                "[[principal]]\nid = \"{id}\"\nroles = [{roles}]\ncustomers = {customers}\n{common}\n\
                  certificate = [\"spiffe://clinic/{name}\"]\n\n"
             ));
         }
@@ -139,7 +147,7 @@ impl Home {
         let uri = |name: &str| SanType::URI(format!("spiffe://clinic/{name}").try_into().unwrap());
         let server = SanType::IpAddress([127, 0, 0, 1].into());
         let mut all = vec![("server", server, ExtendedKeyUsagePurpose::ServerAuth)];
-        let clients = WHO.map(|(name, _)| name).into_iter().chain(["stranger"]);
+        let clients = WHO.map(|(id, _)| short(id)).into_iter().chain(["stranger"]);
         all.extend(clients.map(|name| (name, uri(name), ExtendedKeyUsagePurpose::ClientAuth)));
         for (name, san, usage) in all {
             let mut params = CertificateParams::default();
@@ -359,6 +367,33 @@ fn a_daemon_answers_each_command_as_a_store_does() {
         ("auditor", "certificate list".into()),
         ("auditor", "--json certificate list --customer acme".into()),
         ("auditor", "certificate show 019mx0xqp7xz8cphp0tt9dmxsc".into()),
+        ("admin", "customer add own --kms local --tenancy customer".into()),
+        ("portal", "put --customer own --name n dump".into()),
+        ("privacy", "session list --customer own".into()),
+        ("privacy", "session open --customer own --idle 30m=0".into()),
+        ("portal", "session list --customer own".into()),
+        ("privacy", "--json session list --customer own".into()),
+        ("portal", "--session <0> get --customer own --name n -o own-got".into()),
+        ("portal", "--session <0> --json stat --customer own --name n".into()),
+        ("privacy", "session end --customer own <0>".into()),
+        ("privacy", "--json session end --customer own <0>".into()),
+        ("portal", "--purpose TREAT session request --customer own --absolute 5m=0".into()),
+        ("privacy", "session requests --customer own".into()),
+        ("privacy", "--json session requests --customer own".into()),
+        ("privacy", "session approve --customer own <0>".into()),
+        ("privacy", "session approve --customer own <0>".into()),
+        ("portal", "--purpose TREAT --session <0> verify --customer own --name n".into()),
+        ("portal", "--session <0> verify --customer own --name n".into()),
+        ("privacy", "session list --customer own".into()),
+        ("privacy", "--json session open --customer own".into()),
+        ("privacy", "session open --customer own --idle 2h --absolute 1h".into()),
+        ("privacy", "session open --customer acme".into()),
+        ("privacy", "session end --customer own 019mx0xqp7xz8cphp0tt9dmxsc".into()),
+        ("privacy", "session approve --customer own 019mx0xqp7xz8cphp0tt9dmxsc".into()),
+        ("privacy", "session list --customer nobody".into()),
+        ("auditor", "emergency list --customer acme".into()),
+        ("auditor", "--json emergency list --customer acme".into()),
+        ("officer", "emergency review --customer acme 019mx0xqp7xz8cphp0tt9dmxsc".into()),
         ("auditor", "epoch status".into()),
         ("admin", "epoch rotate".into()),
         ("admin", "--json epoch rotate".into()),
@@ -410,7 +445,12 @@ fn a_daemon_answers_each_command_as_a_store_does() {
             let args: Vec<String> = line.split(' ').map(|word| word.replace("%20", " ")).collect();
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             let ran = match at {
-                0 => home.run(&args),
+                0 => {
+                    // Where it is told who did something, it is the same one.
+                    let principal = WHO.iter().find(|(id, _)| short(id) == who).unwrap().0;
+                    let mut command = home.command(&args);
+                    Ran::of(command.env("STRONGROOM_PRINCIPAL", principal).output().unwrap())
+                }
                 _ => home.ask(&daemon, who, &args),
             };
             if keep {
@@ -439,6 +479,7 @@ fn a_daemon_answers_each_command_as_a_store_does() {
         assert_eq!(lengths, [0, 300_000], "{:?}", files.keys());
     }
     assert_eq!(fs::read(there.path("got")).unwrap(), b"");
+    assert_eq!(fs::read(there.path("own-got")).unwrap(), pattern(300_000));
     assert!(!there.path("part2").exists() && !there.path("none").exists());
 
     // What lists in no order, and what the log says of who asked.
@@ -923,6 +964,7 @@ fn what_a_daemon_has_no_endpoint_for_is_refused_before_anything_happens() {
         &["epoch", "finish"],
         &["audit", "publish"],
         &["audit", "tail"],
+        &["emergency", "fold", "--directory", "sink"],
         &["shred", "run", "--delete-ciphertext"],
     ] {
         home.run(&[&daemon, args].concat()).is(64).says("a daemon has no endpoint for this command");
@@ -1224,6 +1266,93 @@ fn an_inventory_that_goes_back_is_none() {
         let verify = ["--daemon", &daemon, "verify", "--customer", "acme", "--all"];
         home.run(&verify).is(76).says("is not a strongroom daemon");
     }
+}
+
+#[test]
+fn a_customer_lets_people_in_and_ends_it() {
+    let home = Home::new();
+    home.run(&["customer", "add", "own", "--kms", "local", "--tenancy", "customer", "-q"]).is(0);
+    let daemon = home.serve();
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let ask = |who: &str, line: &str| {
+        let words = words(line);
+        home.ask(&daemon, who, &words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    fs::write(home.path("dump"), "a secret").unwrap();
+    let blob = ask("portal", "put --customer own dump").is(0).out.trim().to_owned();
+    let get = format!("get --customer own {blob} -o -");
+    let refused =
+        |ran: Ran| ran.is(77).says("(deny.session)").says("hint: the customer opens a session with");
+    refused(ask("portal", &get));
+    ask("portal", "session open --customer own").is(77).says("(deny.role)");
+    let session = ask("privacy", "session open --customer own").is(0).out.trim().to_owned();
+    assert_eq!(ask("portal", &format!("--session {session} {get}")).is(0).out, "a secret");
+    // In the environment, and whoever may read: the session is no one's in particular.
+    let words = words(&get);
+    let args: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut named = home.asking(&daemon.url, "doctor", &args);
+    assert_eq!(Ran::of(named.env("STRONGROOM_SESSION", &session).output().unwrap()).is(0).out, "a secret");
+    ask("privacy", &format!("session end --customer own {session}")).is(0);
+    refused(ask("portal", &format!("--session {session} {get}")));
+
+    let asking = "--purpose TREAT session request --customer own --idle 1m --absolute 1h";
+    let request = ask("doctor", asking).is(0).says("session approve --customer own").out.trim().to_owned();
+    ask("doctor", &format!("session approve --customer own {request}")).is(77).says("(deny.role)");
+    let approved = ask("privacy", &format!("session approve --customer own {request}"));
+    assert_eq!(approved.is(0).says("for person:doctor (TREAT) alone").out.trim(), request);
+    let within = format!("--purpose TREAT --session {request} {get}");
+    assert_eq!(ask("doctor", &within).is(0).out, "a secret");
+    let theirs = ask("portal", &within).is(77).says("the session is another principal's");
+    theirs.says("hint: sessions are named with --session").says("request: ");
+    let opened = ask("auditor", "--json audit query --action open --by person:doctor").is(0).out;
+    assert!(opened.lines().last().unwrap().contains(&request), "{opened}");
+}
+
+#[test]
+fn an_emergency_is_declared_at_a_daemon_and_read_in() {
+    let home = Home::new();
+    let config = fs::read_to_string(home.path("daemon.toml")).unwrap();
+    fs::create_dir(home.path("sink")).unwrap();
+    fs::set_permissions(home.path("sink"), Permissions::from_mode(0o700)).unwrap();
+    home.write("daemon.toml", &format!("{config}[emergency]\ndirectory = \"sink\"\n"));
+    fs::write(home.path("dump"), "a secret").unwrap();
+    let blob = home.run(&["put", "--customer", "acme", "dump"]).is(0).out.trim().to_owned();
+    let daemon = home.serve();
+    let declare = ["emergency", "declare", "--customer", "acme", "--for", "30m"];
+    home.ask(&daemon, "portal", &declare).is(77).says("(deny.person)");
+    home.ask(&daemon, "doctor", &["emergency", "declare", "--customer", "acme", "--for", "5h"])
+        .is(64)
+        .says("1 minute to 4 hours");
+    let declared = home.ask(&daemon, "doctor", &declare).is(0).says("read there with --emergency");
+    let id = declared.out.trim();
+    let get = ["--emergency", id, "get", "--customer", "acme", &blob, "-o", "-"];
+    assert_eq!(home.ask(&daemon, "doctor", &get).is(0).out, "a secret");
+    let listed = ["--json", "emergency", "list", "--customer", "acme", "--unreviewed"];
+    let listed: Value = serde_json::from_str(&home.ask(&daemon, "auditor", &listed).is(0).out).unwrap();
+    assert_eq!((&listed["emergency"], &listed["by"]), (&id.into(), &"person:doctor".into()));
+    assert_eq!((&listed["uses"], &listed["reviewed_by"]), (&1.into(), &Value::Null));
+    let opened = home.ask(&daemon, "auditor", &["--json", "audit", "query", "--action", "open"]).is(0).out;
+    let opened: Value = serde_json::from_str(&opened).unwrap();
+    assert_eq!((&opened["purpose"], &opened["principal"]), (&"ETREAT".into(), &"person:doctor".into()));
+    let review = ["emergency", "review", "--customer", "acme", id];
+    home.ask(&daemon, "privacy", &review).is(77).says("(deny.person)");
+    home.ask(&daemon, "officer", &review).is(75).says("not over");
+    home.ask(&daemon, "auditor", &["emergency", "list"]).is(64).says("hint: name it with --customer");
+
+    // What it is for: the log cannot be written, and by the customer's label it is read all the same.
+    let audit = home.path("data/strongroom/store/audit");
+    let in_sink = || fs::metadata(home.path("sink").join(id)).unwrap().len();
+    let before = in_sink();
+    fs::rename(&audit, home.path("audit-away")).unwrap();
+    fs::write(&audit, "in its place").unwrap();
+    assert_eq!(home.ask(&daemon, "doctor", &get).is(0).out, "a secret");
+    assert!(in_sink() > before, "it is recorded beside the log");
+    fs::remove_file(&audit).unwrap();
+    fs::rename(home.path("audit-away"), &audit).unwrap();
+
+    // At a daemon only.
+    home.run(&declare).is(64).says("at the daemon that is to read").says("hint: name it with --daemon");
+    home.run(&get).is(64).says("at the daemon that is to read");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::access::{Principal, Purpose};
 use crate::config::Given;
 use crate::doctor::policy::Account;
 use crate::envelope::BlobName;
-use crate::id::{BlobId, Label};
+use crate::id::{BlobId, EmergencyId, Label, SessionId};
 use crate::once::OnceKey;
 use crate::order::NewPerson;
 use crate::retention::{Period, Window};
@@ -37,6 +37,7 @@ mod epoch;
 mod offboard;
 mod restore;
 mod retention;
+mod session;
 
 pub(super) use audit::*;
 pub(super) use certificate::*;
@@ -46,6 +47,7 @@ pub(super) use epoch::*;
 pub(super) use offboard::*;
 pub(super) use restore::*;
 pub(super) use retention::*;
+pub(super) use session::*;
 
 /// Keeps files and backups sealed under per-customer keys, with every use of a
 /// key on the record.
@@ -115,6 +117,14 @@ pub(super) struct Global {
     /// [env: STRONGROOM_PURPOSE] [default: HSYSADMIN, as in backups and restores]
     #[arg(long, global = true, value_name = "CODE")]
     purpose: Option<Purpose>,
+    /// Within which session, where a customer's keys are in its own hand: as `session open` prints it
+    /// [env: STRONGROOM_SESSION]
+    #[arg(long, global = true, value_name = "ID")]
+    session: Option<SessionId>,
+    /// In which emergency, at the daemon where it was declared: as `emergency declare` prints it. The
+    /// purpose is then ETREAT
+    #[arg(long, global = true, value_name = "ID", hide_short_help = true)]
+    emergency: Option<EmergencyId>,
     /// Print JSON: one object, or one a line from ls, verify, audit tail and audit query. Errors are
     /// one object on standard error
     #[arg(long, global = true)]
@@ -143,6 +153,11 @@ impl Cli {
                 .hint("who asks can be said with STRONGROOM_PRINCIPAL, and why with STRONGROOM_PURPOSE"),
         )
     }
+
+    /// Whether it takes a daemon, as an emergency stands at one.
+    pub(super) fn takes_a_daemon(&self) -> bool {
+        self.global.emergency.is_some() || matches!(self.command, Command::Emergency(Emergency::Declare(_)))
+    }
 }
 
 impl Global {
@@ -162,6 +177,8 @@ impl Global {
             client_key: self.client_key.clone(),
             ca: self.ca.clone(),
             token_file: self.token_file.clone(),
+            session: self.session,
+            emergency: self.emergency,
         }
     }
 
@@ -212,7 +229,10 @@ pub(super) enum Command {
     /// Asks for what takes two people, and approves it
     #[command(subcommand)]
     Order(Order),
-    /// Sees to what was read in emergencies: lists, folds, reviews
+    /// Lets blobs be opened, and no longer, where a customer's keys are in its own hand
+    #[command(subcommand)]
+    Session(Session),
+    /// Declares emergencies, and sees to what was read in them: lists, folds, reviews
     #[command(subcommand)]
     Emergency(Emergency),
     /// Reads the audit log
@@ -670,8 +690,8 @@ pub(super) fn wrong_use(error: &clap::Error) -> Failure {
         (ErrorKind::ValueValidation | ErrorKind::InvalidValue, Some(argument)) => {
             match (std::error::Error::source(error), text(ContextKind::ValidValue)) {
                 (Some(reason), _) => format!("{argument}: {reason}"),
-                (None, Some(valid)) => format!("{argument} is one of {valid}"),
-                (None, None) => format!("{argument} needs a value"),
+                (None, Some(valid)) if !valid.is_empty() => format!("{argument} is one of {valid}"),
+                (None, _) => format!("{argument} needs a value"),
             }
         }
         (ErrorKind::UnknownArgument, Some(argument)) if argument.starts_with('-') => {
@@ -705,6 +725,24 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// What is typed behind a command sets no option that all commands have.
+    #[test]
+    fn no_argument_is_called_as_a_common_option() {
+        fn look(command: &clap::Command, common: &[clap::Id]) {
+            for below in command.get_subcommands() {
+                let own = below.get_arguments().map(clap::Arg::get_id);
+                let both: Vec<_> = own.filter(|id| common.contains(id)).collect();
+                assert!(both.is_empty(), "{}: {both:?}", below.get_name());
+                look(below, common);
+            }
+        }
+        let command = Cli::command();
+        let common = command.get_arguments().filter(|argument| argument.is_global_set());
+        let common: Vec<_> = common.map(|argument| argument.get_id().clone()).collect();
+        assert!(common.iter().any(|id| id == "session"));
+        look(&command, &common);
+    }
+
     #[test]
     fn ranges_are_those_of_http() {
         assert_eq!("0-0".parse(), Ok(Range(ByteRange::Inclusive(0, 0))));
@@ -736,6 +774,13 @@ mod tests {
         for bad in ["", "vault", "vault:x", "local:", "aws-kms:a b"] {
             assert!(bad.parse::<KeyChoice>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_option_without_its_value_is_told() {
+        let line = ["strongroom", "ls", "--customer", "acme", "--session"];
+        let failure = wrong_use(&Cli::try_parse_from(line).unwrap_err());
+        assert_eq!((failure.exit(), failure.message()), (Exit::Usage, "--session <ID> needs a value"));
     }
 
     #[test]
@@ -800,6 +845,13 @@ mod tests {
             "order draft offboard --customer acme --return JANE",
             "order sign FILE JANE",
             "retention set --customer acme --retention JANE",
+            "--session JANE ls --customer acme",
+            "--emergency JANE ls --customer acme",
+            "session open --customer JANE",
+            "session open --customer acme --idle JANE",
+            "session end --customer acme JANE",
+            "session approve --customer acme JANE",
+            "emergency declare --customer acme --for JANE",
             "JANE",
             "customer JANE",
         ] {

@@ -28,6 +28,7 @@ use crate::system::SystemClock;
 use crate::time::Timestamp;
 use crate::tlog::NamedKey;
 
+mod admission;
 mod customer;
 
 pub(super) use customer::{Customer, Row};

@@ -1,20 +1,20 @@
-//! `emergency list`, `review` and `fold`: what is done after an emergency.
+//! `emergency declare`, `list`, `review` and `fold`.
 //!
-//! Nobody declares one here: that is asked of the daemon that is to read, by a person whom
-//! it knows.
+//! One is declared at the daemon that is to read, by a person whom it knows. What is read in it names
+//! it with `--emergency`, and needs nothing of what is here. Folding is for a directory that no
+//! daemon has.
 
 use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::Answer;
-use super::args::{self, EmergencyList, EmergencyReview};
-use super::backend::Store;
+use super::args::{self, EmergencyDeclare, EmergencyList, EmergencyReview};
+use super::backend::{Place, Store};
 use super::exit::Exit;
 use super::failure::Failure;
-use super::output::{Column, line, seconds, table};
-use crate::json as shown;
-use crate::room::Emergency;
+use super::output::{Column, Output, line, seconds, table};
+use super::{Answer, Backend};
+use crate::json::Emergency;
 
 /// The sink that a command takes. One that is not there is not made: that there is nothing in
 /// it would be no answer to whoever mistyped it.
@@ -27,29 +27,49 @@ pub(super) fn directory(command: &args::Emergency) -> Result<Option<PathBuf>, Fa
     }
 }
 
-pub(super) async fn run(store: &Store, command: args::Emergency) -> Answer {
+pub(super) async fn run(backend: &Backend, command: args::Emergency) -> Answer {
     match command {
-        args::Emergency::List(command) => list(store, command).await,
-        args::Emergency::Review(command) => review(store, command).await,
-        args::Emergency::Fold(_) => fold(store).await,
+        args::Emergency::Declare(command) => declare(backend, command).await,
+        args::Emergency::List(command) => list(backend, command).await,
+        args::Emergency::Review(command) => review(backend, command).await,
+        args::Emergency::Fold(_) => fold(backend.store()?).await,
     }
 }
 
-async fn list(store: &Store, command: EmergencyList) -> Answer {
-    let customer = match &command.customer {
-        Some(label) => Some(store.customer(label).await?.id()),
-        None => None,
-    };
-    let found = store.room.emergencies(&store.access, customer).await;
-    let mut found = found.map_err(|error| store.explain(error))?;
-    found.retain(|emergency| !command.unreviewed || emergency.review.is_none());
-    Ok(told(store, &found))
+/// The id, as what is read takes it, and beside it until when it stands.
+async fn declare(backend: &Backend, command: EmergencyDeclare) -> Answer {
+    let customer = backend.customer(&command.customer.customer).await?.id();
+    let declared = backend.declare_emergency(customer, command.term.0).await;
+    let declared = declared.map_err(|error| backend.explain(error))?;
+    if backend.output.json {
+        return Ok(line(&json!(declared)));
+    }
+    let until = seconds(declared.until);
+    backend.output.note(&format!(
+        "it stands until {until}: read there with --emergency. All of it is recorded, and somebody else reviews it"
+    ));
+    Ok(format!("{}\n", declared.emergency))
 }
 
-async fn review(store: &Store, command: EmergencyReview) -> Answer {
-    let customer = store.customer(&command.customer.customer).await?.id();
-    let reviewed = store.room.review_emergency(&store.access, customer, command.emergency).await;
-    Ok(told(store, &[reviewed.map_err(|error| store.explain(error))?]))
+async fn list(backend: &Backend, command: EmergencyList) -> Answer {
+    let customer = match (&command.customer, &backend.place) {
+        (Some(label), _) => Some(backend.customer(label).await?.id()),
+        (None, Place::Store(_)) => None,
+        (None, Place::Daemon(_)) => {
+            return Err(Failure::usage("a daemon lists the emergencies of one customer")
+                .hint("name it with --customer"));
+        }
+    };
+    let found = backend.emergencies(customer).await;
+    let mut found = found.map_err(|error| backend.explain(error))?;
+    found.retain(|emergency| !command.unreviewed || emergency.reviewed_by.is_none());
+    Ok(told(backend.output, &found))
+}
+
+async fn review(backend: &Backend, command: EmergencyReview) -> Answer {
+    let customer = backend.customer(&command.customer.customer).await?.id();
+    let reviewed = backend.review_emergency(customer, command.which).await;
+    Ok(told(backend.output, &[reviewed.map_err(|error| backend.explain(error))?]))
 }
 
 async fn fold(store: &Store) -> Answer {
@@ -70,20 +90,20 @@ async fn fold(store: &Store) -> Answer {
     }
 }
 
-fn told(store: &Store, emergencies: &[Emergency]) -> String {
-    if store.output.json {
-        return emergencies.iter().map(|emergency| line(&shown::emergency(emergency))).collect();
+fn told(output: Output, emergencies: &[Emergency]) -> String {
+    if output.json {
+        return emergencies.iter().map(|emergency| line(&json!(emergency))).collect();
     }
     let rows = emergencies.iter().map(|emergency| {
-        let reviewed = match (&emergency.review, emergency.folded) {
-            (Some(review), _) => review.by.to_string(),
+        let reviewed = match (&emergency.reviewed_by, emergency.folded) {
+            (Some(by), _) => by.to_string(),
             (None, true) => "nobody".to_owned(),
             (None, false) => "not folded".to_owned(),
         };
         let (from, until) = (seconds(emergency.from), seconds(emergency.until));
         let whose = emergency.customer.to_string();
         vec![
-            emergency.id.to_string(),
+            emergency.emergency.to_string(),
             emergency.by.to_string(),
             whose,
             from,

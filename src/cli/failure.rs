@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::exit::Exit;
 use crate::error::{Error, ErrorKind};
 use crate::id::{CertificateId, RequestId};
+use crate::session::SessionRefusal;
 
 /// A failed command: what is said, and how the program ends.
 #[derive(Debug)]
@@ -121,12 +122,12 @@ impl From<Error> for Failure {
             ErrorKind::AuditUnavailable => {
                 Some("without its record nothing is done: free or reach the audit storage, then try again")
             }
+            ErrorKind::Denied => session_hint(&error),
             ErrorKind::NotFound
             | ErrorKind::AlreadyExists
             | ErrorKind::InvalidInput
             | ErrorKind::Io
-            | ErrorKind::Configuration
-            | ErrorKind::Denied => None,
+            | ErrorKind::Configuration => None,
         };
         Self {
             kind: kind.as_str(),
@@ -136,6 +137,21 @@ impl From<Error> for Failure {
             certificate: error.certificate(),
             request: error.request(),
         }
+    }
+}
+
+/// What to do about blobs that open within a session only.
+fn session_hint(error: &Error) -> Option<&'static str> {
+    let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    match causes.find_map(|cause| cause.downcast_ref())? {
+        SessionRefusal::NotTheirs => Some(
+            "sessions are named with --session: ask for one with `strongroom session request`, with the --purpose \
+             that you will open blobs for",
+        ),
+        _ => Some(
+            "the customer opens a session with `strongroom session open`, or lets in who asks with `strongroom \
+             session request`; name it with --session or STRONGROOM_SESSION",
+        ),
     }
 }
 
@@ -170,6 +186,20 @@ mod tests {
         assert_eq!(json["error"]["exit"], 69);
         assert_eq!(json["error"]["message"], failure.message());
         assert_eq!(json["error"].get("certificate"), None);
+    }
+
+    #[test]
+    fn what_takes_a_session_is_told_how_to_get_one() {
+        let failure = |refusal: SessionRefusal| {
+            let refused = Error::new(ErrorKind::Denied, "refused").with_source(refusal);
+            let of_a_blob = Error::new(ErrorKind::Denied, "failed to open it").with_source(refused);
+            Failure::from(of_a_blob).report(false)
+        };
+        assert!(failure(SessionRefusal::Required).contains("`strongroom session open`"));
+        assert!(failure(SessionRefusal::Over).contains("--session or STRONGROOM_SESSION"));
+        assert!(failure(SessionRefusal::NotTheirs).contains("--purpose"));
+        let other = Failure::from(Error::new(ErrorKind::Denied, "refused"));
+        assert_eq!(other.report(false), "strongroom: refused\n");
     }
 
     #[test]

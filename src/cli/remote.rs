@@ -35,7 +35,9 @@ pub(super) fn asked(cli: &Cli) -> Result<Option<Daemon>, Failure> {
     }
     let uid = rustix::process::getuid().as_raw();
     let found = Config::daemon(&cli.global.given(), |name| std::env::var_os(name), uid)?;
-    let Some((settings, access)) = found else { return Ok(None) };
+    let Some((settings, access)) = found else {
+        return if cli.takes_a_daemon() { Err(no_daemon()) } else { Ok(None) };
+    };
     if place == Where::Nowhere {
         return Err(no_endpoint());
     }
@@ -49,6 +51,12 @@ pub(super) fn asked(cli: &Cli) -> Result<Option<Daemon>, Failure> {
         return Err(Failure::usage(message).hint("leave it out; only `order draft` takes it"));
     }
     Ok(Some(Daemon { settings, access }))
+}
+
+/// What is done in an emergency, without the daemon at which it stands.
+fn no_daemon() -> Failure {
+    Failure::usage("an emergency is declared, and stands, at the daemon that is to read")
+        .hint("name it with --daemon or STRONGROOM_DAEMON")
 }
 
 /// A command that takes a store.
@@ -70,12 +78,15 @@ fn place_of(command: &Command) -> Where {
         | Command::Offboard(Offboard::Status { .. } | Offboard::Reopen { .. })
         | Command::Retention(_)
         | Command::Hold(_)
+        | Command::Session(_)
         | Command::Audit(Audit::Query(_))
         | Command::Certificate(args::Certificate::List(_) | args::Certificate::Show(_))
         | Command::Epoch(Epoch::Status | Epoch::Rotate(_))
         | Command::Person(Person::List) => Where::Daemon,
         Command::Shred(args::Shred::Run(command)) if command.delete_ciphertext => Where::Nowhere,
         Command::Shred(_) => Where::Daemon,
+        Command::Emergency(args::Emergency::Fold(_)) => Where::Nowhere,
+        Command::Emergency(_) => Where::Daemon,
         Command::Order(Order::Sign(_))
         | Command::Certificate(args::Certificate::Verify(_))
         | Command::Audit(Audit::Verify(_) | Audit::CheckProof(_) | Audit::CheckView(_))
@@ -90,7 +101,6 @@ fn place_of(command: &Command) -> Where {
         Command::Init(_)
         | Command::Person(Person::Found(_))
         | Command::Offboard(_)
-        | Command::Emergency(_)
         | Command::Audit(_)
         | Command::Epoch(Epoch::Finish(_))
         | Command::Doctor(_) => Where::Nowhere,
@@ -151,6 +161,9 @@ mod tests {
             "rekey acme --kms local",
             "offboard status acme",
             "offboard reopen acme",
+            "session open --customer acme",
+            "emergency declare --customer acme",
+            "emergency list --customer acme",
         ] {
             assert_eq!(place(line), Where::Daemon, "{line}");
         }
@@ -162,6 +175,7 @@ mod tests {
         for line in [
             "init",
             "doctor",
+            "emergency fold --directory D",
             "epoch finish",
             "shred run --delete-ciphertext",
             "audit publish",

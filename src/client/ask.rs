@@ -24,6 +24,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("strongroom-request");
 
 const PURPOSE: HeaderName = HeaderName::from_static("strongroom-purpose");
+const SESSION: HeaderName = HeaderName::from_static("strongroom-session");
+const EMERGENCY: HeaderName = HeaderName::from_static("strongroom-emergency");
 
 /// How long is waited in all before a daemon that is busy is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -174,6 +176,12 @@ impl Client {
             .header(HOST, self.0.wire.host())
             .header(USER_AGENT, concat!("strongroom/", env!("CARGO_PKG_VERSION")))
             .header(PURPOSE, self.0.purpose.code());
+        if let Some(session) = self.0.session {
+            request = request.header(SESSION, session.to_string());
+        }
+        if let Some(emergency) = self.0.emergency {
+            request = request.header(EMERGENCY, emergency.to_string());
+        }
         if let Some(path) = &self.0.token {
             request = request.header(AUTHORIZATION, token(path)?);
         }

@@ -12,10 +12,11 @@ use serde::Deserialize;
 
 use super::ask::REQUEST_ID;
 use crate::access::RuleId;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Source};
 use crate::id::RequestId;
 use crate::json::Failed;
 use crate::ring::RingRefusal;
+use crate::session::SessionRefusal;
 
 /// How long problem details are at most, in bytes.
 const MAX_LEN: usize = 64 * 1024;
@@ -51,15 +52,13 @@ fn told(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
         Ok(problem) => {
             let kind = problem.failed.kind().unwrap_or_else(|| kind_of(status));
             let detail = problem.failed.detail.to_string();
-            let sentence = match problem.rule {
+            let sentence = match &problem.rule {
                 Some(rule) => format!("{detail} ({rule})"),
                 None => detail,
             };
-            let error = Error::new(kind, sentence);
-            // A refusal that the command line has a hint for.
-            let error = match error.to_string().ends_with(&RingRefusal::Shortened.to_string()) {
-                true => error.with_source(RingRefusal::Shortened),
-                false => error,
+            let error = match refusal(problem.rule.as_ref(), &sentence) {
+                Some(refusal) if kind == ErrorKind::Denied => Error::new(kind, sentence).with_source(refusal),
+                _ => Error::new(kind, sentence),
             };
             match problem.failed.certificate {
                 Some(certificate) => error.with_certificate(certificate),
@@ -75,6 +74,18 @@ fn told(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
         Some(request) => error.with_request(request),
         None => error,
     }
+}
+
+/// A refusal that the command line has a hint for, by the rule of the policy or by what is said.
+fn refusal(rule: Option<&RuleId>, sentence: &str) -> Option<Source> {
+    if rule.is_some_and(|rule| rule.as_str() == "deny.session") {
+        return Some(SessionRefusal::Required.into());
+    }
+    let says = |refusal: String| sentence.ends_with(&refusal);
+    if says(RingRefusal::Shortened.to_string()) {
+        return Some(RingRefusal::Shortened.into());
+    }
+    SessionRefusal::ALL.into_iter().find(|refusal| says(refusal.to_string())).map(Into::into)
 }
 
 /// What a status says where there is no code that is known.
@@ -94,7 +105,7 @@ fn kind_of(status: StatusCode) -> ErrorKind {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -135,5 +146,20 @@ mod tests {
         let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
         assert_eq!(source, Some(&RingRefusal::Shortened));
         assert_eq!(error.chain(), detail);
+    }
+
+    #[test]
+    fn what_takes_a_session_is_told_by_rule_or_sentence() {
+        let refusal = |problem: Value| {
+            let error = error(403, &problem.to_string());
+            std::error::Error::source(&error).and_then(|source| source.downcast_ref()).copied()
+        };
+        let over = format!("refused: {}", SessionRefusal::Over);
+        assert_eq!(refusal(json!({ "code": "denied", "detail": over })), Some(SessionRefusal::Over));
+        let by_rule = |rule: &str| refusal(json!({ "code": "denied", "detail": "no", "rule": rule }));
+        assert_eq!(by_rule("deny.session"), Some(SessionRefusal::Required));
+        assert_eq!(by_rule("deny.role"), None);
+        let unknown = SessionRefusal::Unknown.to_string();
+        assert_eq!(refusal(json!({ "code": "not-found", "detail": unknown })), None, "nobody was refused");
     }
 }

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::OfCustomer;
+use super::{OfCustomer, Term};
 use crate::id::{EmergencyId, Label};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Emergency {
+    Declare(EmergencyDeclare),
     List(EmergencyList),
     Review(EmergencyReview),
     Fold(EmergencyFold),
@@ -19,9 +20,23 @@ impl Emergency {
     pub(in crate::cli) fn directory(&self) -> Option<&PathBuf> {
         match self {
             Self::Fold(fold) => Some(&fold.directory),
-            Self::List(_) | Self::Review(_) => None,
+            Self::Declare(_) | Self::List(_) | Self::Review(_) => None,
         }
     }
+}
+
+/// Declares an emergency at a daemon, and prints its id: you read there while its log cannot be written
+///
+/// It takes a person who may read, and --daemon: an emergency stands at the daemon that is to read, and
+/// nowhere else. What you read, you read with --emergency and that id. An alarm is raised, all of it
+/// is recorded, and somebody else reviews it.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EmergencyDeclare {
+    #[command(flatten)]
+    pub(in crate::cli) customer: OfCustomer,
+    /// How long: minutes or hours as 30m or 1h, 1m to 4h
+    #[arg(long = "for", value_name = "TIME", default_value = "1h")]
+    pub(in crate::cli) term: Term,
 }
 
 /// Lists emergencies: who declared them, for whom and until when, and who reviewed them
@@ -29,7 +44,7 @@ impl Emergency {
 /// It lists what the audit log has. What a node still keeps in its own directory is not in it.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EmergencyList {
-    /// Of one customer
+    /// Of one customer. A daemon lists those of one only
     #[arg(long, value_name = "LABEL")]
     pub(in crate::cli) customer: Option<Label>,
     /// Only those that nobody has reviewed
@@ -45,8 +60,10 @@ pub(in crate::cli) struct EmergencyList {
 pub(in crate::cli) struct EmergencyReview {
     #[command(flatten)]
     pub(in crate::cli) customer: OfCustomer,
+    // Not called as the option `--emergency`, which it would set.
     /// The emergency
-    pub(in crate::cli) emergency: EmergencyId,
+    #[arg(value_name = "EMERGENCY")]
+    pub(in crate::cli) which: EmergencyId,
 }
 
 /// Puts what a node recorded in its directory into the audit log

@@ -45,7 +45,10 @@ fn arguments(command: &str) -> String {
         "order draft" => "set-clock --at 2026-11-22T02:26:13.000000Z".into(),
         "order sign" => "FILE --sign-with key".into(),
         "order submit" | "certificate verify" => "FILE".into(),
-        "emergency review" => format!("{acme} {ID}"),
+        "session open" | "session list" | "session request" | "session requests" | "emergency declare" => {
+            acme.into()
+        }
+        "session end" | "session approve" | "emergency review" => format!("{acme} {ID}"),
         "emergency fold" => "--directory sink".into(),
         "person keygen" => "-o key".into(),
         "audit export" => "--format jsonl -o FILE".into(),

@@ -19,7 +19,7 @@ use crate::json as shown;
 use crate::room::Session;
 use crate::session::SessionLimits;
 
-/// For how long. What is not said is as in [`SessionLimits::DEFAULT`].
+/// For how long ([`SessionLimits::or_default`]).
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Limits {
@@ -29,11 +29,8 @@ struct Limits {
 
 impl Limits {
     fn read(self) -> Result<SessionLimits, Problem> {
-        let or = |seconds: Option<u64>, unless| seconds.map_or(unless, Duration::from_secs);
-        let SessionLimits { idle, absolute } = SessionLimits::DEFAULT;
-        let absolute = or(self.absolute_seconds, absolute);
-        // A short session is idle for as long as it lasts at most.
-        let limits = SessionLimits { idle: or(self.idle_seconds, idle.min(absolute)), absolute };
+        let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+        let limits = SessionLimits::or_default(seconds(self.idle_seconds), seconds(self.absolute_seconds));
         limits.check().map_err(|error| Problem::invalid(error.to_string()))?;
         Ok(limits)
     }

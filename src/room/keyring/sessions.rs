@@ -27,7 +27,9 @@ use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, SessionId};
 use crate::ring::{Ring, Tenancy};
-use crate::session::{EndReason, Ended, Guest, Opened, Owner, Paper, PaperKind, SealedPaper, SessionLimits};
+use crate::session::{
+    EndReason, Ended, Guest, Opened, Owner, Paper, PaperKind, SealedPaper, SessionLimits, SessionRefusal,
+};
 use crate::store::layout::{self, OfSession};
 use crate::store::store_error;
 use crate::time::Timestamp;
@@ -84,14 +86,16 @@ impl Keyring {
     /// is for them.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`], and the retryable ones.
+    /// [`ErrorKind::Denied`] with a [`SessionRefusal`] as its source, and the retryable ones.
     pub(crate) async fn admit(&self, asker: Asker<'_>, ring: &Ring) -> Result<()> {
         if ring.settings.tenancy == Tenancy::Held {
             return Ok(());
         }
-        let denied = |message| Err(Error::new(ErrorKind::Denied, message));
+        let denied = |refusal: SessionRefusal| {
+            Err(Error::new(ErrorKind::Denied, "the customer's keys are in its own hand").with_source(refusal))
+        };
         let Some(id) = asker.access.session else {
-            return denied("the customer's keys are in its own hand: blobs open within a session only");
+            return denied(SessionRefusal::Required);
         };
         let keys = self.customer(ring.customer);
         let known = Arc::clone(lock(&keys.sessions).entry(id).or_default());
@@ -99,13 +103,13 @@ impl Keyring {
         let look = self.standing(asker, ring.customer, id);
         let standing = match known.standing.get(&*self.clock, limits, look).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                return denied("there is no such session of this customer");
+                return denied(SessionRefusal::Unknown);
             }
             standing => standing?,
         };
         let guest = Guest { principal: asker.access.principal.clone(), purpose: asker.access.purpose };
         if standing.opened.only.as_ref().is_some_and(|only| *only != guest) {
-            return denied("the session is another principal's, or for another purpose");
+            return denied(SessionRefusal::NotTheirs);
         }
         let now = self.session_time();
         let used = Timestamp::from_micros(known.used.load(Ordering::Relaxed)).unwrap_or(standing.last_use);
@@ -119,7 +123,7 @@ impl Keyring {
                     let _ = self.end_session(asker, ring, (id, &standing.opened), why).await;
                 }
             }
-            return denied("the session is over");
+            return denied(SessionRefusal::Over);
         }
         known.used.fetch_max(now.micros(), Ordering::Relaxed);
         self.mark(ring.customer, id, (&known, &standing), now).await;
