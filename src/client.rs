@@ -23,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 mod address;
 mod ask;
+mod audit;
 mod customer;
 mod download;
 mod orders;
@@ -32,6 +33,7 @@ mod tls;
 mod upload;
 mod wire;
 
+pub(crate) use self::audit::NEWEST;
 pub(crate) use address::{DaemonUrl, DaemonUrlError};
 pub(crate) use customer::RemoteCustomer;
 pub(crate) use download::Download;

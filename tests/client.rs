@@ -870,7 +870,7 @@ fn what_a_daemon_has_no_endpoint_for_is_refused_before_anything_happens() {
         &["offboard", "status", "acme"],
         &["epoch", "finish"],
         &["audit", "publish"],
-        &["audit", "tail"],
+        &["audit", "maintain"],
         &["shred", "run", "--delete-ciphertext"],
     ] {
         home.run(&[&daemon, args].concat()).is(64).says("a daemon has no endpoint for this command");

@@ -324,6 +324,14 @@ pub fn shard_of(store: StoreId, line: &Origin) -> Option<u16> {
     (origin(store, shard) == *line).then_some(shard)
 }
 
+/// The store and the shard that a first line of checkpoints is of, if it is one of any
+/// store's log.
+#[must_use]
+pub fn of_origin(line: &Origin) -> Option<(StoreId, u16)> {
+    let store = line.as_str().strip_prefix("strongroom/")?.split('/').next()?.parse().ok()?;
+    Some((store, shard_of(store, line)?))
+}
+
 /// The name that the log's key has under certificates: another than under
 /// checkpoints, so that no signature of one kind stands for one of the other.
 #[must_use]

@@ -67,7 +67,14 @@ fn place_of(command: &Command) -> Where {
         | Command::Verify(_)
         | Command::Retention(_)
         | Command::Hold(_)
-        | Command::Audit(Audit::Query(_))
+        | Command::Audit(
+            Audit::Query(_)
+            | Audit::Tail(_)
+            | Audit::Export(_)
+            | Audit::Proof(_)
+            | Audit::View(_)
+            | Audit::Checkpoint(_),
+        )
         | Command::Certificate(args::Certificate::List(_) | args::Certificate::Show(_))
         | Command::Epoch(Epoch::Status | Epoch::Rotate(_))
         | Command::Person(Person::List) => Where::Daemon,
@@ -140,6 +147,11 @@ mod tests {
             "shred run",
             "shred status",
             "audit query",
+            "audit tail",
+            "audit export --format fhir",
+            "audit proof 0:1",
+            "audit view --customer acme",
+            "audit checkpoint",
             "certificate list",
             "epoch rotate",
             "person list",
@@ -151,9 +163,14 @@ mod tests {
         {
             assert_eq!(place(line), Where::Here, "{line}");
         }
-        for line in
-            ["init", "doctor", "epoch finish", "shred run --delete-ciphertext", "audit publish", "audit tail"]
-        {
+        for line in [
+            "init",
+            "doctor",
+            "epoch finish",
+            "shred run --delete-ciphertext",
+            "audit publish",
+            "audit maintain",
+        ] {
             assert_eq!(place(line), Where::Nowhere, "{line}");
         }
     }

@@ -10,6 +10,7 @@ use super::super::args::{CheckView, View};
 use super::super::exit::Exit;
 use super::super::failure::Failure;
 use super::super::output::{Output, line, seconds};
+use super::super::session::Place;
 use super::export::{is_file, sink};
 use super::{Answer, Session, audit_only, customer, publish};
 use crate::audit::view::{Finding, ShardReport, Trust, ViewReport, check};
@@ -20,13 +21,21 @@ pub(super) async fn make(session: &Session, command: &View) -> Answer {
     let mut sink = sink(&command.to)?;
     let explain = |error| session.explain(error);
     let customer = customer(session, &command.customer).await?;
-    let mut made = session.store()?.room.customer_view(customer).await.map_err(explain)?;
-    publish::without_alarm(&made.published)?;
-    while let Some(piece) = made.pieces.try_next().await.map_err(explain)? {
-        sink.write(piece).await?;
-    }
+    let records: u64 = match &session.place {
+        Place::Store(store) => {
+            let mut made = store.room.customer_view(customer).await.map_err(explain)?;
+            publish::without_alarm(&made.published)?;
+            while let Some(piece) = made.pieces.try_next().await.map_err(explain)? {
+                sink.write(piece).await?;
+            }
+            made.view.shards.iter().map(|of| of.records).sum()
+        }
+        Place::Daemon(daemon) => {
+            let view = daemon.view(customer, async |piece| sink.write(piece).await).await?;
+            view.shards.iter().filter_map(|of| of.counted).sum()
+        }
+    };
     sink.finish().await?;
-    let records: u64 = made.view.shards.iter().map(|of| of.records).sum();
     Ok(match (is_file(&command.to), session.output.json) {
         (false, _) => String::new(),
         (true, true) => line(&json!({ "customer": customer, "records": records })),
