@@ -207,6 +207,7 @@ fn request(row: &Row, customer: CustomerId, blob: &str) -> Request<Body> {
             "what": { "destroy-days": { "days": ["2028-05-22"] } }, "customer": customer, "requested_by": "person:a",
         }),
         Endpoint::QueryAudit => json!({ "customer": customer, "limit": 1 }),
+        Endpoint::ProveRecord => json!({ "customer": customer, "shard": 0, "index": 0 }),
         Endpoint::RotateEpoch => json!({ "kms_key": "nonsense" }),
         _ => Value::Null,
     };
@@ -229,7 +230,7 @@ fn target(row: &Row, id: CustomerId) -> Option<Target> {
         | Endpoint::ListPeople
         | Endpoint::ListCertificates
         | Endpoint::ShowCertificate => Some(Target::Covered),
-        Endpoint::DraftOrder | Endpoint::QueryAudit => Some(customer),
+        Endpoint::DraftOrder | Endpoint::QueryAudit | Endpoint::ProveRecord => Some(customer),
         _ if row.path.contains("{customer}") => Some(customer),
         _ => Some(Target::Store),
     }
