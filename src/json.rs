@@ -29,9 +29,11 @@ use crate::suite::Suite;
 use crate::time::{Day, Timestamp};
 use crate::tlog::VerifierKey;
 
+mod audit;
 mod destruction;
 mod failed;
 
+pub(crate) use self::audit::*;
 pub(crate) use destruction::*;
 pub(crate) use failed::Failed;
 

@@ -522,7 +522,19 @@ fn a_daemons_proofs_are_checked() {
     let unpublished =
         home.ask(&daemon, "auditor", &proof).is(66).says("hint: publish the log, and ask again");
     assert_eq!(masked(&unpublished.err), masked(&home.run(&proof).is(66).err));
-    home.run(&["audit", "publish"]).is(0);
+    home.ask(&daemon, "auditor", &["audit", "publish"]).is(77).says("deny.role");
+    let value = |ran: Ran| serde_json::from_str::<Value>(&ran.is(0).out).unwrap();
+    let published = value(home.ask(&daemon, "admin", &["--json", "audit", "publish", "--restore"]));
+    let mut here = value(home.run(&["--json", "audit", "publish"]));
+    assert!(published["new"].as_u64().unwrap() > 0 && here["new"] == 0, "{published} {here}");
+    here["new"] = published["new"].clone();
+    assert_eq!(published, here);
+    let maintained = home.ask(&daemon, "admin", &["audit", "maintain"]).is(0).out;
+    assert_eq!(masked(&maintained), masked(&home.run(&["--no-publish", "audit", "maintain"]).is(0).out));
+    assert!(
+        maintained
+            .starts_with("dead writers: 0, with 0 operations closed as unknown; days kept: 0 segments\n")
+    );
 
     let key = log_key(&home);
     let place = format!("{}:{}", seals[0]["shard"], seals[0]["index"]);
@@ -1120,8 +1132,6 @@ fn what_a_daemon_has_no_endpoint_for_is_refused_before_anything_happens() {
         &["rekey", "acme", "--kms", "local"],
         &["offboard", "status", "acme"],
         &["epoch", "finish"],
-        &["audit", "publish"],
-        &["audit", "maintain"],
         &["shred", "run", "--delete-ciphertext"],
     ] {
         home.run(&[&daemon, args].concat()).is(64).says("a daemon has no endpoint for this command");

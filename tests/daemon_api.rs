@@ -209,6 +209,7 @@ fn request(row: &Row, customer: CustomerId, blob: &str) -> Request<Body> {
         Endpoint::QueryAudit => json!({ "customer": customer, "limit": 1 }),
         Endpoint::ProveRecord => json!({ "customer": customer, "shard": 0, "index": 0 }),
         Endpoint::RotateEpoch => json!({ "kms_key": "nonsense" }),
+        Endpoint::PublishAudit => json!({}),
         _ => Value::Null,
     };
     let request = Request::builder().method(row.method.clone()).uri(path);

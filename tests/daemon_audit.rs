@@ -395,6 +395,46 @@ async fn the_newest_entries_come_without_the_question() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_publishes_and_hears_of_witnesses() {
+    let place = Place::new().await;
+    let publish = || post("/v1/audit/publication", &json!({}));
+    assert_eq!(place.ask(publish()).await.is(403).json()["rule"], "deny.role");
+    let operator = async |request| {
+        let response = place.send(Reach::All, Role::Operator, request).await;
+        assert_eq!(response.status(), 200);
+        to_bytes(response.into_body(), 1 << 20).await.unwrap()
+    };
+    let value = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
+    let first = value(&operator(publish()).await);
+    let shard = &first["published"][0];
+    assert!(shard["new"] == shard["records"] && shard["new"].as_u64().unwrap() > 0, "{first}");
+    assert_eq!(
+        (&shard["cosigned"], &shard["refused"]),
+        (&json!(["one.example/w", "two.example/w"]), &json!([]))
+    );
+    let checkpoint = place.ask(get("/v1/audit/checkpoint")).await.is(200).text;
+    assert_eq!(checkpoint.lines().nth(1).unwrap(), shard["records"].to_string());
+    let restore = post("/v1/audit/publication", &json!({ "restore": true }));
+    assert!(
+        value(&operator(restore).await)["published"][0]["new"].as_u64().unwrap() > 0,
+        "the questions since"
+    );
+
+    *place.witnesses[0].contradicts.lock().unwrap() = true;
+    place.seal(&place.acme).await;
+    let maintenance = Request::post("/v1/audit/maintenance").body(Body::empty()).unwrap();
+    let done = value(&operator(maintenance).await);
+    assert_eq!((&done["fenced"], &done["segments"]), (&json!(0), &json!(0)));
+    let shard = &done["published"][0];
+    assert_eq!(shard["cosigned"], json!(["two.example/w"]));
+    let refused = &shard["refused"][0];
+    assert_eq!((&refused["witness"], &refused["contradicts"]), (&json!("one.example/w"), &json!(true)));
+    let figures = operator(get("/metrics")).await;
+    let figures = String::from_utf8(figures.to_vec()).unwrap();
+    assert!(figures.contains("strongroom_alarms_total{kind=\"rollback\"} 1"), "{figures}");
+}
+
 fn report(place: &Place, text: &str) -> ViewReport {
     let witnesses = place.witnesses.iter().map(|one| one.verifier.clone()).collect();
     check_view(text.as_bytes(), &Trust::new(authority(), witnesses, 2).unwrap()).unwrap()

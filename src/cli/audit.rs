@@ -76,8 +76,8 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
 pub(super) async fn run(session: &Session, command: Audit) -> Answer {
     match command {
         Audit::Tail(command) => tail(session, &command).await,
-        Audit::Publish { restore } => publish::publish(session.store()?, restore).await,
-        Audit::Maintain => publish::maintain(session.store()?).await,
+        Audit::Publish { restore } => publish::publish(session, restore).await,
+        Audit::Maintain => publish::maintain(session).await,
         Audit::Query(command) => {
             let filter = filter(session, &command.which).await?;
             let (found, next) = match &session.place {

@@ -5,25 +5,36 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::failure::Failure;
-use super::output::line;
-use super::{Answer, Store};
-use crate::audit::publish::Published;
+use super::output::{Output, line};
+use super::session::Place;
+use super::{Answer, Session, Store};
 use crate::error::ErrorKind;
+use crate::json::{Maintained, NotCosigned, Published};
 
-pub(super) async fn publish(session: &Store, restore: bool) -> Answer {
-    if restore {
-        session.room.restore_log().await.map_err(|error| session.explain(error))?;
-    }
-    let published = session.room.publish_log().await.map_err(|error| session.explain(error))?;
-    report(session, &published)
+pub(super) async fn publish(session: &Session, restore: bool) -> Answer {
+    let published = match &session.place {
+        Place::Store(store) => {
+            if restore {
+                store.room.restore_log().await.map_err(|error| store.explain(error))?;
+            }
+            let published = store.room.publish_log().await.map_err(|error| store.explain(error))?;
+            Published::all(&published)
+        }
+        Place::Daemon(daemon) => daemon.publish(restore).await?,
+    };
+    report(session.output, &published)
 }
 
-pub(super) async fn maintain(session: &Store) -> Answer {
-    let done = session.room.maintain_log().await.map_err(|error| session.explain(error))?;
-    let unknown: u64 = done.settled.iter().map(|(_, settled)| settled.unknown).sum();
-    let fenced: usize = done.settled.iter().map(|(_, settled)| settled.fenced.len()).sum();
-    let segments: usize = done.segments.iter().map(|(_, count)| count).sum();
-    let report = report(session, &done.published)?;
+pub(super) async fn maintain(session: &Session) -> Answer {
+    let done = match &session.place {
+        Place::Store(store) => {
+            let done = store.room.maintain_log().await.map_err(|error| store.explain(error))?;
+            Maintained::from(&done)
+        }
+        Place::Daemon(daemon) => daemon.maintain().await?,
+    };
+    let Maintained { fenced, unknown, segments, published } = done;
+    let report = report(session.output, &published)?;
     Ok(match session.output.json {
         true => line(&json!({ "fenced": fenced, "unknown": unknown, "segments": segments })) + &report,
         false => format!(
@@ -34,38 +45,23 @@ pub(super) async fn maintain(session: &Store) -> Answer {
 }
 
 /// A line for each shard; an alarm of a witness is a failure.
-fn report(session: &Store, published: &[(u16, Published)]) -> Answer {
+fn report(output: Output, published: &[Published]) -> Answer {
     let mut text = String::new();
-    for (shard, published) in published {
-        let (tree, before) = (published.tree, published.before);
-        let cosigned: Vec<String> = published
-            .cosigned
-            .iter()
-            .filter(|cosigned| cosigned.result.is_ok())
-            .map(|cosigned| cosigned.witness.to_string())
-            .collect();
-        for cosigned in &published.cosigned {
-            if let Err(error) = &cosigned.result {
-                session.output.note(&format!("witness {}: {}", cosigned.witness, error.chain()));
-            }
+    for Published { shard, records, new, root, cosigned, refused } in published {
+        for NotCosigned { witness, detail, .. } in refused {
+            output.note(&format!("witness {witness}: {detail}"));
         }
-        text.push_str(&match session.output.json {
+        text.push_str(&match output.json {
             true => line(&json!({
-                "shard": shard, "records": tree.size, "new": tree.size - before, "root": tree.root,
-                "cosigned": cosigned,
+                "shard": shard, "records": records, "new": new, "root": root, "cosigned": cosigned,
             })),
             false => {
-                let by = if cosigned.is_empty() {
-                    String::new()
-                } else {
-                    format!(", cosigned by {}", cosigned.join(", "))
+                let by: Vec<String> = cosigned.iter().map(ToString::to_string).collect();
+                let by = match by.is_empty() {
+                    true => String::new(),
+                    false => format!(", cosigned by {}", by.join(", ")),
                 };
-                format!(
-                    "shard {shard:04x}: {} records published, {} new, root {}{by}\n",
-                    tree.size,
-                    tree.size - before,
-                    tree.root
-                )
+                format!("shard {shard:04x}: {records} records published, {new} new, root {root}{by}\n")
             }
         });
     }
@@ -73,9 +69,10 @@ fn report(session: &Store, published: &[(u16, Published)]) -> Answer {
 }
 
 /// That no witness has seen another history of the log.
-pub(super) fn without_alarm(published: &[(u16, Published)]) -> Result<(), Failure> {
-    let alarms = published.iter().flat_map(|(_, published)| published.alarms());
-    let alarms: Vec<String> = alarms.map(|(witness, _)| witness.to_string()).collect();
+pub(super) fn without_alarm(published: &[Published]) -> Result<(), Failure> {
+    let refused = published.iter().flat_map(|published| &published.refused);
+    let alarms: Vec<String> =
+        refused.filter(|one| one.contradicts).map(|one| one.witness.to_string()).collect();
     if alarms.is_empty() { Ok(()) } else { Err(alarm(&alarms)) }
 }
 

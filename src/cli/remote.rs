@@ -67,14 +67,6 @@ fn place_of(command: &Command) -> Where {
         | Command::Verify(_)
         | Command::Retention(_)
         | Command::Hold(_)
-        | Command::Audit(
-            Audit::Query(_)
-            | Audit::Tail(_)
-            | Audit::Export(_)
-            | Audit::Proof(_)
-            | Audit::View(_)
-            | Audit::Checkpoint(_),
-        )
         | Command::Certificate(args::Certificate::List(_) | args::Certificate::Show(_))
         | Command::Epoch(Epoch::Status | Epoch::Rotate(_))
         | Command::Person(Person::List) => Where::Daemon,
@@ -86,7 +78,7 @@ fn place_of(command: &Command) -> Where {
         | Command::Person(Person::Keygen(_))
         | Command::Witness(_)
         | Command::Completions { .. } => Where::Here,
-        Command::Order(_) => Where::Daemon,
+        Command::Order(_) | Command::Audit(_) => Where::Daemon,
         #[cfg(feature = "daemon")]
         Command::Access(_) => Where::Here,
         #[cfg(feature = "daemon")]
@@ -97,7 +89,6 @@ fn place_of(command: &Command) -> Where {
         | Command::Offboard(_)
         | Command::Restore(_)
         | Command::Emergency(_)
-        | Command::Audit(_)
         | Command::Epoch(Epoch::Finish(_))
         | Command::Doctor(_) => Where::Nowhere,
     }
@@ -152,6 +143,8 @@ mod tests {
             "audit proof 0:1",
             "audit view --customer acme",
             "audit checkpoint",
+            "audit publish --restore",
+            "audit maintain",
             "certificate list",
             "epoch rotate",
             "person list",
@@ -163,14 +156,7 @@ mod tests {
         {
             assert_eq!(place(line), Where::Here, "{line}");
         }
-        for line in [
-            "init",
-            "doctor",
-            "epoch finish",
-            "shred run --delete-ciphertext",
-            "audit publish",
-            "audit maintain",
-        ] {
+        for line in ["init", "doctor", "epoch finish", "shred run --delete-ciphertext"] {
             assert_eq!(place(line), Where::Nowhere, "{line}");
         }
     }

@@ -21,6 +21,7 @@ use crate::audit::query::{Cursor, Filter, OutcomeFilter};
 use crate::audit::view::{Checker, Header, MAX_LINE, Trust, ViewReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, StoreId};
+use crate::json::{Maintained, Published};
 use crate::tlog::checkpoint::SignedCheckpoint;
 use crate::tlog::proof::TlogProof;
 
@@ -40,6 +41,11 @@ struct Page {
 #[derive(Deserialize)]
 struct Operations {
     operations: Vec<OperationLine>,
+}
+
+#[derive(Deserialize)]
+struct Publication {
+    published: Vec<Published>,
 }
 
 #[derive(Deserialize)]
@@ -160,6 +166,19 @@ impl Client {
             Some((store, FIRST_SHARD)) => Ok((signed, store)),
             _ => Err(nonsense()),
         }
+    }
+
+    /// Publishes the log, and before, with `restore`, makes again what was lost of what is derived
+    /// from it.
+    pub(crate) async fn publish(&self, restore: bool) -> Result<Vec<Published>> {
+        let question = Question::post("/v1/audit/publication", &json!({ "restore": restore }));
+        let Publication { published } = self.json(&question).await?;
+        Ok(published)
+    }
+
+    /// Does what is to be done for the log once a day.
+    pub(crate) async fn maintain(&self) -> Result<Maintained> {
+        self.json(&Question::post("/v1/audit/maintenance", &json!({}))).await
     }
 
     /// The view of a customer, handed to `write` in pieces as it comes, and what it shows. What was

@@ -168,6 +168,8 @@ fn method(endpoint: Endpoint) -> MethodRouter<Arc<Shared>> {
         Endpoint::ProveRecord => routing::post(audit::proof),
         Endpoint::ShowCheckpoint => routing::get(audit::checkpoint),
         Endpoint::ViewAudit => routing::post(audit::view),
+        Endpoint::PublishAudit => routing::post(audit::publish),
+        Endpoint::MaintainAudit => routing::post(audit::maintain),
         Endpoint::ListEpochs => routing::get(destruction::epochs),
         Endpoint::RotateEpoch => routing::post(destruction::rotate),
         Endpoint::Metrics => routing::get(health::metrics),

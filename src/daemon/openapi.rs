@@ -180,6 +180,7 @@ fn body(endpoint: Endpoint) -> Option<Value> {
         Endpoint::DraftOrder => schema("OrderDraft"),
         Endpoint::QueryAudit => schema("AuditQuery"),
         Endpoint::ProveRecord => schema("AuditRecord"),
+        Endpoint::PublishAudit => schema("Publication"),
         Endpoint::RotateEpoch => schema("EpochKey"),
         Endpoint::RequestOrder | Endpoint::ApproveOrder => note(),
         _ => return None,
@@ -303,6 +304,7 @@ fn schemas() -> Value {
             "request": maybe(id_schema()), "after": maybe(text()),
             "limit": maybe(json!({ "type": "integer", "minimum": 1, "maximum": 1000 })),
         })),
+        "Publication": object(&[], json!({ "restore": { "type": "boolean" } })),
         "AuditRecord": {
             "type": "object",
             "description": "a record by its request, or by its place: shard and index. Without a customer, of \

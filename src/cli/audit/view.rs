@@ -15,6 +15,7 @@ use super::export::{is_file, sink};
 use super::{Answer, Session, audit_only, customer, publish};
 use crate::audit::view::{Finding, ShardReport, Trust, ViewReport, check};
 use crate::error::{Error, ErrorKind};
+use crate::json::Published;
 
 pub(super) async fn make(session: &Session, command: &View) -> Answer {
     // Before anything is recorded: what cannot be written is not made.
@@ -24,7 +25,7 @@ pub(super) async fn make(session: &Session, command: &View) -> Answer {
     let records: u64 = match &session.place {
         Place::Store(store) => {
             let mut made = store.room.customer_view(customer).await.map_err(explain)?;
-            publish::without_alarm(&made.published)?;
+            publish::without_alarm(&Published::all(&made.published))?;
             while let Some(piece) = made.pieces.try_next().await.map_err(explain)? {
                 sink.write(piece).await?;
             }

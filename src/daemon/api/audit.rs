@@ -1,5 +1,5 @@
-//! Questions to the audit log: operations, records, proofs, the checkpoint, and the view of one
-//! customer.
+//! The audit log: questions to it, for operations, records, proofs, the checkpoint and the view of
+//! one customer; and its publishing.
 //!
 //! Whoever may read one customer's part of the log names the customer, and is answered of that
 //! customer alone: a record of somebody else, or of nobody, is then as one that is not there.
@@ -20,6 +20,7 @@ use futures_util::{TryStreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::super::alarm::{About, AlarmKind};
 use super::super::endpoints::Endpoint;
 use super::super::problem::Problem;
 use super::{Ask, id, json as read_json};
@@ -27,10 +28,12 @@ use crate::access::{Access, Principal, Purpose};
 use crate::audit::log::{LogReader, OpenIntent};
 use crate::audit::operation::OperationLine;
 use crate::audit::proof::{Sought, UNPUBLISHED, find, is_unpublished, prove};
+use crate::audit::publish::Published;
 use crate::audit::query::{Cursor, Filter, OutcomeFilter, newest, query as ask_log};
 use crate::audit::{Action, Event, Intent, OutcomeResult, Record};
 use crate::error::{Error, ErrorKind};
 use crate::id::{BlobId, CustomerId, RequestId};
+use crate::json as shown;
 use crate::time::Timestamp;
 use crate::tlog::proof::TlogProof;
 
@@ -257,6 +260,40 @@ pub(super) async fn view(ask: Ask, Path(customer): Path<String>) -> Result<Respo
     });
     let body = Body::from_stream(pieces.map_err(io::Error::other));
     Ok(([(CONTENT_TYPE, LINES)], body).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Publication {
+    /// Whether to make again before what was lost.
+    #[serde(default)]
+    restore: bool,
+}
+
+pub(super) async fn publish(ask: Ask, headers: HeaderMap, body: Body) -> Result<Json<Value>, Problem> {
+    ask.store(Endpoint::PublishAudit).await?;
+    let Publication { restore } = read_json(&headers, body).await?;
+    if restore {
+        Box::pin(ask.room().restore_log()).await?;
+    }
+    let published = Box::pin(ask.room().publish_log()).await?;
+    raise(&ask, &published);
+    Ok(Json(json!({ "published": shown::Published::all(&published) })))
+}
+
+pub(super) async fn maintain(ask: Ask) -> Result<Json<Value>, Problem> {
+    ask.store(Endpoint::MaintainAudit).await?;
+    let done = Box::pin(ask.room().maintain_log()).await?;
+    raise(&ask, &done.published);
+    Ok(Json(json!(shown::Maintained::from(&done))))
+}
+
+/// An alarm where a witness has seen another log than the one that we have.
+fn raise(ask: &Ask, published: &[(u16, Published)]) {
+    if published.iter().any(|(_, published)| published.alarms().next().is_some()) {
+        let about = About { request: Some(ask.request), ..About::default() };
+        ask.shared().figures.alarms().raise(AlarmKind::Rollback, about);
+    }
 }
 
 fn text(text: String) -> Response {
