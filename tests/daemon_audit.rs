@@ -4,8 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod common;
-#[path = "common/signer.rs"]
-mod signer;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
@@ -15,10 +13,10 @@ use axum::Extension;
 use axum::body::{Body, to_bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Request, StatusCode};
+use common::signer::authority;
 use common::{Raw, TestClock, options, records_since};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use signer::authority;
 use strongroom::access::policy::{Reach, Role, RoleMatrix, Subject};
 use strongroom::access::{Access, Origin, Principal, Purpose};
 use strongroom::audit::layout;
@@ -375,7 +373,7 @@ async fn the_newest_entries_come_without_the_question() {
     let records: Vec<Record> = serde_json::from_value(newest.json()["records"].clone()).unwrap();
     assert_eq!(records, all[all.len() - 5..]);
     let on_record = (None, "role.auditor".to_owned(), OutcomeResult::Ok);
-    assert_eq!(asked(&records_since(&place.room, from).await, newest.named()), [on_record.clone()]);
+    assert_eq!(asked(&records_since(&place.room, from).await, newest.named()), [on_record]);
 
     // The one before is over by now, and is the newest.
     let newest = place.ask(get("/v1/audit/operations?limit=1")).await.is(200).json();

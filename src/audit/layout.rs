@@ -436,10 +436,12 @@ mod tests {
         let (store, other) = (StoreId::from_bytes([1; 16]), StoreId::from_bytes([2; 16]));
         for shard in [0, 1, 0x1f, u16::MAX] {
             assert_eq!(shard_of(store, &origin(store, shard)), Some(shard));
+            assert_eq!(of_origin(&origin(store, shard)), Some((store, shard)));
             assert_eq!(shard_of(other, &origin(store, shard)), None);
         }
         for line in ["strongroom", &format!("strongroom/{store}/0000"), &format!("strongroom/{store}/1f")] {
             assert_eq!(shard_of(store, &line.parse().unwrap()), None, "{line}");
+            assert_eq!(of_origin(&line.parse().unwrap()), None, "{line}");
         }
     }
 }
