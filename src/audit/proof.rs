@@ -35,8 +35,10 @@ use crate::tlog::{KeyName, VerifierKey};
 /// Why there is no proof of a record that is in the log.
 pub(crate) const UNPUBLISHED: &str = "the record is not in what is published of the log yet";
 
-/// Whether that is why.
-pub(crate) fn is_unpublished(error: &Error) -> bool {
+/// Whether an error of [`prove`] says that the record is in the log and has to be published
+/// first.
+#[must_use]
+pub fn is_unpublished(error: &Error) -> bool {
     error.kind() == ErrorKind::NotFound && error.to_string() == UNPUBLISHED
 }
 
