@@ -102,6 +102,7 @@ mod access;
 mod args;
 mod audit;
 mod audit_only;
+mod backend;
 mod certificate;
 mod customer;
 mod doctor;
@@ -129,7 +130,6 @@ mod restore;
 mod retention;
 #[cfg(feature = "daemon")]
 mod serve;
-mod session;
 mod shred;
 mod signal;
 mod sink;
@@ -137,11 +137,11 @@ mod verify;
 mod witness;
 
 use args::{Cli, Command};
+use backend::{Backend, Store};
 use exit::Exit;
 use failure::Failure;
 use keys::LocalKeys;
 use output::Output;
-use session::{Session, Store};
 
 /// Runs the program that was typed.
 #[must_use]
@@ -245,14 +245,14 @@ async fn execute(command: Command, config: Config, output: Output, publish: bool
         };
     }
     let command = match command {
-        Command::Audit(command) if audit::needs_no_session(&command, output) => {
+        Command::Audit(command) if audit::needs_no_backend(&command, output) => {
             let text = tokio::select! {
                 done = audit::run_alone(&config, command, output) => done?,
                 failure = signals.received() => return Err(failure),
             };
             return output.print(&text);
         }
-        Command::Certificate(command) if certificate::needs_no_session(&command) => {
+        Command::Certificate(command) if certificate::needs_no_backend(&command) => {
             let text = tokio::select! {
                 done = certificate::run_alone(&config, command, output) => done?,
                 failure = signals.received() => return Err(failure),
@@ -261,19 +261,19 @@ async fn execute(command: Command, config: Config, output: Output, publish: bool
         }
         command => command,
     };
-    let session = tokio::select! {
-        session = Session::open(&command, config, output) => session?,
+    let backend = tokio::select! {
+        backend = Backend::open(&command, config, output) => backend?,
         failure = signals.received() => return Err(failure),
     };
     let putting = matches!(command, Command::Put(_));
     let publishing =
         publish && !matches!(command, Command::Audit(args::Audit::Publish { .. } | args::Audit::Maintain));
     let done = tokio::select! {
-        done = dispatch(&session, command) => done,
+        done = dispatch(&backend, command) => done,
         failure = signals.received() => Err(failure),
     };
     // The operation is over or was dropped, and its last record is in the queue.
-    let store = session.store()?;
+    let store = backend.store()?;
     let closed = tokio::select! {
         closed = store.room.close() => closed,
         failure = signals.received() => return Err(failure),
@@ -307,28 +307,28 @@ async fn execute(command: Command, config: Config, output: Output, publish: bool
 /// What a command prints once all is done; those that print as they go, nothing.
 type Answer = Result<String, Failure>;
 
-async fn dispatch(session: &Session, command: Command) -> Answer {
+async fn dispatch(backend: &Backend, command: Command) -> Answer {
     match command {
-        Command::Init(_) => Ok(init::answer(session.store()?)),
-        Command::Customer(command) => customer::run(session, command).await,
-        Command::Put(command) => put::run(session, command).await,
-        Command::Get(command) => get::run(session, command).await,
-        Command::Ls(command) => list::ls(session, command).await,
-        Command::Stat(command) => list::stat(session, command).await,
-        Command::Verify(command) => verify::run(session, command).await,
-        Command::Restore(command) => restore::run(session.store()?, command).await,
-        Command::Retention(command) => retention::run(session, command).await,
-        Command::Rekey(command) => rekey::run(session.store()?, command).await,
-        Command::Offboard(command) => offboard::run(session.store()?, command).await,
-        Command::Hold(command) => hold::run(session, command).await,
-        Command::Shred(command) => shred::run(session, command).await,
-        Command::Order(command) => order::run(session, command).await,
-        Command::Emergency(command) => emergency::run(session.store()?, command).await,
-        Command::Audit(command) => audit::run(session, command).await,
-        Command::Person(command) => person::run(session, command).await,
-        Command::Certificate(command) => certificate::run(session, command).await,
-        Command::Epoch(command) => epoch::run(session, command).await,
-        // Done before a session was opened.
+        Command::Init(_) => Ok(init::answer(backend.store()?)),
+        Command::Customer(command) => customer::run(backend, command).await,
+        Command::Put(command) => put::run(backend, command).await,
+        Command::Get(command) => get::run(backend, command).await,
+        Command::Ls(command) => list::ls(backend, command).await,
+        Command::Stat(command) => list::stat(backend, command).await,
+        Command::Verify(command) => verify::run(backend, command).await,
+        Command::Restore(command) => restore::run(backend.store()?, command).await,
+        Command::Retention(command) => retention::run(backend, command).await,
+        Command::Rekey(command) => rekey::run(backend.store()?, command).await,
+        Command::Offboard(command) => offboard::run(backend.store()?, command).await,
+        Command::Hold(command) => hold::run(backend, command).await,
+        Command::Shred(command) => shred::run(backend, command).await,
+        Command::Order(command) => order::run(backend, command).await,
+        Command::Emergency(command) => emergency::run(backend.store()?, command).await,
+        Command::Audit(command) => audit::run(backend, command).await,
+        Command::Person(command) => person::run(backend, command).await,
+        Command::Certificate(command) => certificate::run(backend, command).await,
+        Command::Epoch(command) => epoch::run(backend, command).await,
+        // Done before a backend was opened.
         Command::Doctor(_) | Command::Witness(_) | Command::Completions { .. } => Ok(String::new()),
         #[cfg(feature = "daemon")]
         Command::Serve(_) | Command::Access(_) => Ok(String::new()),

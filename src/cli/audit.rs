@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
 
 use super::args::{Audit, OfLog, PublicKeyText, Tail, Which, Whose};
+use super::backend::Place;
 use super::failure::Failure;
 use super::output::{Column, Output, seconds, table};
-use super::session::Place;
-use super::{Answer, Session, Store, audit_only, publish};
+use super::{Answer, Backend, Store, audit_only, publish};
 use crate::audit::Record;
 use crate::audit::log::LogReader;
 use crate::audit::operation::OperationLine;
@@ -30,7 +30,7 @@ type Operations = BoxStream<'static, crate::error::Result<(StoreId, OperationLin
 type Labels = BTreeMap<CustomerId, Label>;
 
 /// Whether the audit storage is all that a command needs.
-pub(super) fn needs_no_session(command: &Audit, output: Output) -> bool {
+pub(super) fn needs_no_backend(command: &Audit, output: Output) -> bool {
     match command {
         // People are shown labels.
         Audit::Tail(_) => output.json,
@@ -73,14 +73,14 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
 }
 
 /// One that needs more, or that a daemon is asked.
-pub(super) async fn run(session: &Session, command: Audit) -> Answer {
+pub(super) async fn run(backend: &Backend, command: Audit) -> Answer {
     match command {
-        Audit::Tail(command) => tail(session, &command).await,
-        Audit::Publish { restore } => publish::publish(session, restore).await,
-        Audit::Maintain => publish::maintain(session).await,
+        Audit::Tail(command) => tail(backend, &command).await,
+        Audit::Publish { restore } => publish::publish(backend, restore).await,
+        Audit::Maintain => publish::maintain(backend).await,
         Audit::Query(command) => {
-            let filter = filter(session, &command.which).await?;
-            let (found, next) = match &session.place {
+            let filter = filter(backend, &command.which).await?;
+            let (found, next) = match &backend.place {
                 Place::Store(store) => {
                     let reader = reader(store, command.log.key.as_ref())?;
                     query::read(&reader, &filter, &command).await?
@@ -90,28 +90,28 @@ pub(super) async fn run(session: &Session, command: Audit) -> Answer {
                     daemon.query(&filter, command.after, command.limit.get()).await?
                 }
             };
-            let labels = labels(session, &found).await;
-            Ok(query::page(&found, next, &labels, session.output))
+            let labels = labels(backend, &found).await;
+            Ok(query::page(&found, next, &labels, backend.output))
         }
         Audit::Export(command) => {
-            let operations = match &session.place {
+            let operations = match &backend.place {
                 Place::Store(store) => {
                     let reader = reader(store, command.log.key.as_ref())?;
-                    of_log(&reader, &filter(session, &command.which).await?)
+                    of_log(&reader, &filter(backend, &command.which).await?)
                 }
                 Place::Daemon(daemon) => {
                     no_key(&command.log)?;
-                    daemon.operations(filter(session, &command.which).await?)
+                    daemon.operations(filter(backend, &command.which).await?)
                 }
             };
-            export::run(operations, &command, session.output).await
+            export::run(operations, &command, backend.output).await
         }
         Audit::Proof(command) => {
             let customer = match &command.customer {
-                Some(whose) => Some(customer(session, whose).await?),
+                Some(whose) => Some(customer(backend, whose).await?),
                 None => None,
             };
-            match &session.place {
+            match &backend.place {
                 Place::Store(store) => {
                     let reader = reader(store, command.log.key.as_ref())?;
                     proof::make(&reader, customer, &command).await
@@ -119,12 +119,12 @@ pub(super) async fn run(session: &Session, command: Audit) -> Answer {
                 Place::Daemon(daemon) => proof::ask(daemon, customer, &command).await,
             }
         }
-        Audit::View(command) => view::make(session, &command).await,
-        Audit::Checkpoint(command) => match &session.place {
+        Audit::View(command) => view::make(backend, &command).await,
+        Audit::Checkpoint(command) => match &backend.place {
             Place::Daemon(daemon) => verify::daemons_checkpoint(daemon, &command).await,
             Place::Store(_) => Ok(String::new()),
         },
-        // Done without a session.
+        // Done without a backend.
         Audit::Verify(_) | Audit::CheckProof(_) | Audit::CheckView(_) => Ok(String::new()),
     }
 }
@@ -168,41 +168,41 @@ pub(super) fn reader(opened: &Store, key: Option<&PublicKeyText>) -> Result<LogR
     Ok(LogReader::open(opened.storages.audit.clone(), store, authority, audit_only::LIMIT))
 }
 
-async fn filter(session: &Session, which: &Which) -> Result<Filter, Failure> {
+async fn filter(backend: &Backend, which: &Which) -> Result<Filter, Failure> {
     Ok(match &which.customer {
-        Some(whose) => which.filter(Some(customer(session, whose).await?)),
+        Some(whose) => which.filter(Some(customer(backend, whose).await?)),
         None => which.filter_of_id(),
     })
 }
 
 /// Who is meant.
-pub(super) async fn customer(session: &Session, whose: &Whose) -> Result<CustomerId, Failure> {
+pub(super) async fn customer(backend: &Backend, whose: &Whose) -> Result<CustomerId, Failure> {
     match whose {
         Whose::Id(id) => Ok(*id),
-        Whose::Label(label) => Ok(session.customer(label).await?.id()),
+        Whose::Label(label) => Ok(backend.customer(label).await?.id()),
     }
 }
 
 /// The log has ids. Who may read rings sees labels, and anyone else the ids.
-async fn labels(session: &Session, operations: &[OperationLine]) -> Labels {
-    match session.output.json {
+async fn labels(backend: &Backend, operations: &[OperationLine]) -> Labels {
+    match backend.output.json {
         true => Labels::new(),
-        false => session.labels(operations.iter().filter_map(|operation| operation.customer).collect()).await,
+        false => backend.labels(operations.iter().filter_map(|operation| operation.customer).collect()).await,
     }
 }
 
-async fn tail(session: &Session, command: &Tail) -> Answer {
-    let newest = match &session.place {
+async fn tail(backend: &Backend, command: &Tail) -> Answer {
+    let newest = match &backend.place {
         Place::Store(store) => {
             let reader = reader(store, command.log.key.as_ref())?;
-            let newest = newest(&reader, command.lines).await.map_err(|error| session.explain(error))?;
+            let newest = newest(&reader, command.lines).await.map_err(|error| backend.explain(error))?;
             newest.iter().map(OperationLine::from).collect()
         }
         Place::Daemon(daemon) => {
             no_key(&command.log)?;
             match command.lines {
                 0 => Vec::new(),
-                1..=NEWEST if session.output.json => {
+                1..=NEWEST if backend.output.json => {
                     return Ok(json_lines(&daemon.newest_records(command.lines).await?));
                 }
                 1..=NEWEST => daemon.newest_operations(command.lines).await?,
@@ -213,10 +213,10 @@ async fn tail(session: &Session, command: &Tail) -> Answer {
             }
         }
     };
-    if session.output.json {
+    if backend.output.json {
         return Ok(String::new());
     }
-    let labels = labels(session, &newest).await;
+    let labels = labels(backend, &newest).await;
     Ok(operations_table(&newest, &labels))
 }
 

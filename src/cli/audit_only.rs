@@ -1,7 +1,7 @@
 //! What a command has that reads the audit log and nothing else: the audit storage,
 //! and the log's public key. No KMS, no rings, no private key, and nothing is recorded.
 //!
-//! Separate from the [`Session`](super::Session), which takes all of these. An auditor
+//! Separate from the [`Backend`](super::Backend), which takes all of these. An auditor
 //! has read access to one bucket.
 
 use std::sync::Arc;

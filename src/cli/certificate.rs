@@ -6,11 +6,11 @@ use std::io::Read;
 use serde_json::{Value, json};
 
 use super::args::{self, ListCertificates, PublicKeyText, ShowCertificate, VerifyCertificate, Whose};
+use super::backend::Place;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Column, Output, line, seconds, table};
-use super::session::Place;
-use super::{Answer, Session, audit, audit_only};
+use super::{Answer, Backend, audit, audit_only};
 use crate::audit::layout::{CertificateStage, Object};
 use crate::audit::log::LogReader;
 use crate::audit::papers;
@@ -22,7 +22,7 @@ use crate::json;
 use crate::tlog::note::MAX_LEN;
 
 /// Whether the audit storage is all that a command needs, or not even that.
-pub(super) fn needs_no_session(command: &args::Certificate) -> bool {
+pub(super) fn needs_no_backend(command: &args::Certificate) -> bool {
     !matches!(command, args::Certificate::List(ListCertificates { customer: Some(Whose::Label(_)), .. }))
 }
 
@@ -46,28 +46,28 @@ pub(super) async fn run_alone(config: &Config, command: args::Certificate, outpu
 }
 
 /// One that needs more, or that a daemon is asked.
-pub(super) async fn run(session: &Session, command: args::Certificate) -> Answer {
-    match (&session.place, command) {
+pub(super) async fn run(backend: &Backend, command: args::Certificate) -> Answer {
+    match (&backend.place, command) {
         (Place::Store(store), args::Certificate::List(ListCertificates { customer: Some(whose), log })) => {
             let reader = audit::reader(store, log.key.as_ref())?;
-            let customer = audit::customer(session, &whose).await?;
-            list(&reader, Some(customer), session.output).await
+            let customer = audit::customer(backend, &whose).await?;
+            list(&reader, Some(customer), backend.output).await
         }
         (Place::Daemon(daemon), args::Certificate::List(command)) => {
             audit::no_key(&command.log)?;
             let customer = match &command.customer {
-                Some(whose) => Some(audit::customer(session, whose).await?),
+                Some(whose) => Some(audit::customer(backend, whose).await?),
                 None => None,
             };
             let mut good = daemon.certificates(customer).await?;
             good.sort_by_key(|certificate| certificate.issued);
-            Ok(listed(&good, &[], session.output))
+            Ok(listed(&good, &[], backend.output))
         }
         (Place::Daemon(daemon), args::Certificate::Show(command)) => {
             let note = daemon.certificate(command.id).await?;
-            given(note, &command, session.output)
+            given(note, &command, backend.output)
         }
-        // Done without a session.
+        // Done without a backend.
         _ => Ok(String::new()),
     }
 }

@@ -4,12 +4,12 @@ use serde_json::json;
 
 use super::args;
 use super::output::{Column, line, pairs, table};
-use super::{Answer, Session};
+use super::{Answer, Backend};
 use crate::json;
 use crate::room::NewCustomer;
 
-pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
-    let explain = |error| session.explain(error);
+pub(super) async fn run(backend: &Backend, command: args::Customer) -> Answer {
+    let explain = |error| backend.explain(error);
     match command {
         args::Customer::Add(command) => {
             let new = NewCustomer {
@@ -22,28 +22,28 @@ pub(super) async fn run(session: &Session, command: args::Customer) -> Answer {
                 phi: !command.no_phi,
                 tenancy: command.tenancy,
             };
-            let info = session.add_customer(new).await.map_err(explain)?;
-            Ok(one(session, &info))
+            let info = backend.add_customer(new).await.map_err(explain)?;
+            Ok(one(backend, &info))
         }
         args::Customer::List => {
-            let infos = session.customers().await.map_err(explain)?;
-            Ok(all(session, &infos))
+            let infos = backend.customers().await.map_err(explain)?;
+            Ok(all(backend, &infos))
         }
         args::Customer::Show { label } => {
-            let info = session.customer(&label).await?.info().await.map_err(explain)?;
-            Ok(one(session, &info))
+            let info = backend.customer(&label).await?.info().await.map_err(explain)?;
+            Ok(one(backend, &info))
         }
         args::Customer::Set(command) => {
-            let customer = session.customer(&command.label).await?;
+            let customer = backend.customer(&command.label).await?;
             let info = customer.set(command.retention, command.suite).await;
-            let info = info.map_err(|error| super::retention::shortening(session, error))?;
-            Ok(one(session, &info))
+            let info = info.map_err(|error| super::retention::shortening(backend, error))?;
+            Ok(one(backend, &info))
         }
     }
 }
 
-fn one(session: &Session, info: &json::Customer) -> String {
-    if session.output.json {
+fn one(backend: &Backend, info: &json::Customer) -> String {
+    if backend.output.json {
         return line(&json!(info));
     }
     let rows = [
@@ -62,8 +62,8 @@ fn one(session: &Session, info: &json::Customer) -> String {
     pairs(rows.map(|(name, value)| (name.to_owned(), value)))
 }
 
-fn all(session: &Session, infos: &[json::Customer]) -> String {
-    if session.output.json {
+fn all(backend: &Backend, infos: &[json::Customer]) -> String {
+    if backend.output.json {
         return line(&json!({ "customers": infos }));
     }
     let rows = infos.iter().map(|info| {

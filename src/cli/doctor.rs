@@ -1,4 +1,4 @@
-//! `doctor`. It opens no [`Session`](super::Session): it is for when none opens.
+//! `doctor`. It opens no [`Backend`](super::Backend): it is for when none opens.
 
 use std::sync::Arc;
 

@@ -9,10 +9,10 @@ use serde_json::json;
 
 use super::Answer;
 use super::args::{self, EmergencyList, EmergencyReview};
+use super::backend::Store;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Column, line, seconds, table};
-use super::session::Store;
 use crate::json as shown;
 use crate::room::Emergency;
 

@@ -10,23 +10,23 @@ use super::args::{Epoch, FinishEpochs, RotateEpoch};
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Column, line, pairs, seconds, table};
-use super::{Answer, Session, Store};
+use super::{Answer, Backend, Store};
 use crate::error::ErrorKind;
 use crate::json::{Epochs, LeftBehind, Rotated, heads, kms};
 use crate::room::KeyChoice;
 use crate::shred::epoch::{EpochStep, FinishOptions, StepTaken};
 
-pub(super) async fn run(session: &Session, command: Epoch) -> Answer {
+pub(super) async fn run(backend: &Backend, command: Epoch) -> Answer {
     match command {
-        Epoch::Status => status(session).await,
-        Epoch::Rotate(command) => rotate(session, command).await,
-        Epoch::Finish(command) => finish(session.store()?, &command).await,
+        Epoch::Status => status(backend).await,
+        Epoch::Rotate(command) => rotate(backend, command).await,
+        Epoch::Finish(command) => finish(backend.store()?, &command).await,
     }
 }
 
-async fn status(session: &Session) -> Answer {
-    let Epochs { epochs, unreadable } = session.epochs().await.map_err(|error| session.explain(error))?;
-    if session.output.json {
+async fn status(backend: &Backend) -> Answer {
+    let Epochs { epochs, unreadable } = backend.epochs().await.map_err(|error| backend.explain(error))?;
+    if backend.output.json {
         return Ok(line(&json!({ "epochs": epochs, "unreadable": unreadable })));
     }
     let columns = ["EPOCH", "STATE", "SINCE", "KMS SAYS", "RINGS", "NEXT", "NOT BEFORE", "KMS KEY"];
@@ -46,15 +46,15 @@ async fn status(session: &Session) -> Answer {
     Ok(table(&columns, rows) + &left(&unreadable))
 }
 
-async fn rotate(session: &Session, command: RotateEpoch) -> Answer {
-    let explain = |error| session.explain(error);
+async fn rotate(backend: &Backend, command: RotateEpoch) -> Answer {
+    let explain = |error| backend.explain(error);
     let choice = match command.kms {
         Some(choice) => choice,
-        None => KeyChoice::New(session.epoch_provider().await.map_err(explain)?),
+        None => KeyChoice::New(backend.epoch_provider().await.map_err(explain)?),
     };
-    let rotated = session.rotate_epoch(choice).await.map_err(explain)?;
+    let rotated = backend.rotate_epoch(choice).await.map_err(explain)?;
     let Rotated { epoch, kms_key, reissued, retired, left_behind, vain, .. } = &rotated;
-    let text = if session.output.json {
+    let text = if backend.output.json {
         line(&json!(rotated))
     } else {
         let comes = match retired.is_empty() && !left_behind.is_empty() {
@@ -76,17 +76,17 @@ async fn rotate(session: &Session, command: RotateEpoch) -> Answer {
     if left_behind.is_empty() {
         return Ok(text);
     }
-    session.output.print(&text)?;
+    backend.output.print(&text)?;
     let message = format!("{} left behind: no epoch was retired", count(left_behind.len()));
     Err(Failure::new(Exit::Temporary, ErrorKind::Conflict.as_str(), message)
         .hint("see to what is named, then run `strongroom epoch rotate` again"))
 }
 
-async fn finish(session: &Store, command: &FinishEpochs) -> Answer {
+async fn finish(backend: &Store, command: &FinishEpochs) -> Answer {
     let options = FinishOptions { watch: command.watch.0, days: command.days };
-    let destroyers = session.keys.destroyers();
-    let steps = session.room.finish_epochs(&session.access, &destroyers, options).await;
-    let steps = steps.map_err(|error| session.explain(error))?;
+    let destroyers = backend.keys.destroyers();
+    let steps = backend.room.finish_epochs(&backend.access, &destroyers, options).await;
+    let steps = steps.map_err(|error| backend.explain(error))?;
     let mut failure = None;
     let mut text = String::new();
     let mut objects = Vec::new();
@@ -102,7 +102,7 @@ async fn finish(session: &Store, command: &FinishEpochs) -> Answer {
                 failure = failure.or_else(|| refused(&taken));
             }
             Err(error) => {
-                let failed = session.explain(error);
+                let failed = backend.explain(error);
                 text.push_str(&format!("epoch {epoch}: {}\n", failed.message()));
                 object["error"] = failed.to_json();
                 failure = failure.or(Some(failed.about("an epoch was not ended")));
@@ -110,13 +110,13 @@ async fn finish(session: &Store, command: &FinishEpochs) -> Answer {
         }
         objects.push(object);
     }
-    if session.output.json {
+    if backend.output.json {
         text = line(&json!({ "epochs": objects }));
     } else if text.is_empty() {
         text.push_str("no epoch is retired; `strongroom epoch rotate` begins a new one and retires this\n");
     }
     let Some(failure) = failure else { return Ok(text) };
-    session.output.print(&text)?;
+    backend.output.print(&text)?;
     Err(failure)
 }
 

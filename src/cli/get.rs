@@ -7,18 +7,18 @@ use futures_util::TryStreamExt;
 use serde_json::json;
 
 use super::args::{Get, OneBlob};
+use super::backend::Customer;
 use super::failure::Failure;
 use super::output::line;
-use super::session::Customer;
 use super::sink::Sink;
-use super::{Answer, Session};
+use super::{Answer, Backend};
 use crate::client::Download;
 use crate::envelope::BlobName;
 use crate::error::{Error, ErrorKind};
 use crate::id::BlobId;
 use crate::room::ByteRange;
 
-pub(super) async fn run(session: &Session, command: Get) -> Answer {
+pub(super) async fn run(backend: &Backend, command: Get) -> Answer {
     // Before anything is opened: what cannot be written is not read.
     let to_file = match command.output.as_deref() {
         Some(path) if path == Path::new("-") => None,
@@ -33,11 +33,11 @@ pub(super) async fn run(session: &Session, command: Get) -> Answer {
         Some(path) => Sink::file(path, command.force)?,
         None => Sink::stdout()?,
     };
-    let customer = session.customer(&command.customer.customer).await?;
-    let explain = |error| session.explain(error);
+    let customer = backend.customer(&command.customer.customer).await?;
+    let explain = |error| backend.explain(error);
     let opened = open(&customer, &command.blob, command.range.map(|range| range.0)).await.map_err(explain)?;
     let Download { blob, range, mut pieces } = opened;
-    let progress = session.output.progress(Some(range.end - range.start));
+    let progress = backend.output.progress(Some(range.end - range.start));
     let mut bytes = 0;
     while let Some(piece) = pieces.try_next().await.map_err(explain)? {
         bytes += u64::try_from(piece.len()).expect("a piece fits in memory");
@@ -46,7 +46,7 @@ pub(super) async fn run(session: &Session, command: Get) -> Answer {
     }
     sink.finish().await?;
     progress.finish_and_clear();
-    Ok(match session.output.json && to_file.is_some() {
+    Ok(match backend.output.json && to_file.is_some() {
         true => line(&json!({ "blob": blob, "bytes": bytes, "first": range.start })),
         false => String::new(),
     })

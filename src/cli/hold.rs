@@ -3,29 +3,29 @@
 use serde_json::json;
 
 use super::args::{self, PlaceHold, ReleaseHold};
+use super::backend::Customer;
 use super::failure::Failure;
 use super::output::{Column, line, seconds, table};
-use super::session::Customer;
-use super::{Answer, Session, get, order};
+use super::{Answer, Backend, get, order};
 use crate::error::{Error, ErrorKind};
 use crate::id::HoldId;
 use crate::json::Hold;
 use crate::shred::HoldTarget;
 
-pub(super) async fn run(session: &Session, command: args::Hold) -> Answer {
+pub(super) async fn run(backend: &Backend, command: args::Hold) -> Answer {
     match command {
-        args::Hold::Place(command) => place(session, command).await,
+        args::Hold::Place(command) => place(backend, command).await,
         args::Hold::List(of) => {
-            let holds = session.customer(&of.customer).await?.holds().await;
-            Ok(list(session, &holds.map_err(|error| session.explain(error))?))
+            let holds = backend.customer(&of.customer).await?.holds().await;
+            Ok(list(backend, &holds.map_err(|error| backend.explain(error))?))
         }
-        args::Hold::Release(command) => release(session, command).await,
+        args::Hold::Release(command) => release(backend, command).await,
     }
 }
 
-async fn place(session: &Session, command: PlaceHold) -> Answer {
-    let customer = session.customer(&command.customer.customer).await?;
-    let explain = |error| session.explain(error);
+async fn place(backend: &Backend, command: PlaceHold) -> Answer {
+    let customer = backend.customer(&command.customer.customer).await?;
+    let explain = |error| backend.explain(error);
     let (blob, named) = match &command.name {
         Some(name) => {
             let blob = get::newest(&customer, name).await.map_err(explain)?;
@@ -39,27 +39,27 @@ async fn place(session: &Session, command: PlaceHold) -> Answer {
         (None, None) => HoldTarget::Customer,
     };
     let placed = named.place_hold(target).await.map_err(explain)?;
-    if session.output.json {
+    if backend.output.json {
         return Ok(line(&json!(placed)));
     }
     Ok(format!("{}  {} {}\n", placed.hold, scope(&placed), placed.state))
 }
 
-async fn release(session: &Session, command: ReleaseHold) -> Answer {
+async fn release(backend: &Backend, command: ReleaseHold) -> Answer {
     let signer = order::Signer::load(&command.key.file)?;
-    let customer = session.customer(&command.which.customer.customer).await?;
-    let what = releasing(session, &customer, command.which.hold).await?;
-    order::request(session, &signer, command.valid.valid, what).await
+    let customer = backend.customer(&command.which.customer.customer).await?;
+    let what = releasing(backend, &customer, command.which.hold).await?;
+    order::request(backend, &signer, command.valid.valid, what).await
 }
 
 /// What an order asks for that releases a hold. That the hold stands is looked at now:
 /// nobody has to sign for one that does not.
 pub(super) async fn releasing(
-    session: &Session,
+    backend: &Backend,
     customer: &Customer,
     id: HoldId,
 ) -> Result<order::Wanted, Failure> {
-    let holds = customer.holds().await.map_err(|error| session.explain(error))?;
+    let holds = customer.holds().await.map_err(|error| backend.explain(error))?;
     match holds.iter().find(|hold| hold.hold == id) {
         Some(hold) if hold.is_live() => {
             Ok((crate::order::OrderKind::ReleaseHold { hold: id }, Some(customer.id())))
@@ -79,8 +79,8 @@ pub(super) fn scope(hold: &Hold) -> String {
     }
 }
 
-fn list(session: &Session, holds: &[Hold]) -> String {
-    if session.output.json {
+fn list(backend: &Backend, holds: &[Hold]) -> String {
+    if backend.output.json {
         return holds.iter().map(|hold| line(&json!(hold))).collect();
     }
     let rows = holds.iter().map(|hold| {

@@ -109,15 +109,15 @@ fn local_keys(config: &Config, output: Output) {
     ));
 }
 
-pub(super) fn answer(session: &Store) -> String {
-    let (store, root) = (session.room.store_id(), &session.config.urls.root);
-    let log_key = verifier(store, FIRST_SHARD, session.room.log().authority());
-    if session.output.json {
+pub(super) fn answer(backend: &Store) -> String {
+    let (store, root) = (backend.room.store_id(), &backend.config.urls.root);
+    let log_key = verifier(store, FIRST_SHARD, backend.room.log().authority());
+    if backend.output.json {
         return line(
-            &json!({ "store": store, "created": session.created, "root": root, "log_key": log_key }),
+            &json!({ "store": store, "created": backend.created, "root": root, "log_key": log_key }),
         );
     }
-    let made = match session.created {
+    let made = match backend.created {
         true => format!("made store {store} at {root}\n"),
         false => format!("store {store} exists already at {root}; nothing was changed\n"),
     };

@@ -4,22 +4,22 @@ use futures_util::{TryStreamExt, stream};
 use serde_json::json;
 
 use super::args::{Ls, Stat};
+use super::backend::Row;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::get::by_name;
 use super::output::{Column, line, pairs, seconds, table};
-use super::session::Row;
-use super::{Answer, Session};
+use super::{Answer, Backend};
 use crate::error::{Error, ErrorKind};
 use crate::id::BlobId;
 use crate::json::{Blob, Listed, Plain};
 
-pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
-    let customer = session.customer(&command.customer.customer).await?;
+pub(super) async fn ls(backend: &Backend, command: Ls) -> Answer {
+    let customer = backend.customer(&command.customer.customer).await?;
     let customer = command.name.as_ref().map_or_else(|| customer.clone(), |name| customer.only_named(name));
-    let explain = |error| session.explain(error);
+    let explain = |error| backend.explain(error);
     let mut rows = match &command.name {
-        None if command.ids => return ids(session, customer.list()).await,
+        None if command.ids => return ids(backend, customer.list()).await,
         None => customer.rows(),
         Some(name) => customer.rows_of(customer.find(name).await.map_err(explain)?),
     };
@@ -28,11 +28,11 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
         let row = match found {
             // It was a name without its blob, or went away meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) if is_final(&error) => return Err(session.explain(error)),
-            Err(error) => Err(session.explain(error)),
+            Err(error) if is_final(&error) => return Err(backend.explain(error)),
+            Err(error) => Err(backend.explain(error)),
             Ok(info) => Ok(info),
         };
-        if session.output.json {
+        if backend.output.json {
             let value = match &row {
                 Ok(_) if command.ids => json!({ "blob": blob }),
                 Ok(info) => json!(info),
@@ -41,9 +41,9 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
                     Some(bytes) => json!({ "blob": blob, "stored_bytes": bytes, "error": failure.to_json() }),
                 },
             };
-            session.output.print_json(&value)?;
+            backend.output.print_json(&value)?;
         } else if command.ids {
-            session.output.print(&format!("{blob}\n"))?;
+            backend.output.print(&format!("{blob}\n"))?;
         } else {
             infos
                 .push((blob, row.as_ref().map(Clone::clone).map_err(|failure| failure.message().to_owned())));
@@ -53,27 +53,27 @@ pub(super) async fn ls(session: &Session, command: Ls) -> Answer {
             failed = worse(failed, failure);
         }
     }
-    if !session.output.json && !command.ids {
+    if !backend.output.json && !command.ids {
         if command.name.is_none() {
             // Oldest first, as in a log; the damaged ones, whose time is not known, last.
             infos.sort_by_key(|(id, info)| {
                 (info.is_err(), info.as_ref().ok().map(|info| info.sealed_at), *id)
             });
         }
-        session.output.print(&listing(&infos))?;
+        backend.output.print(&listing(&infos))?;
     }
     end(failed, count, "could not be opened")
 }
 
 async fn ids(
-    session: &Session,
+    backend: &Backend,
     mut listed: impl stream::Stream<Item = Result<Listed, Error>> + Unpin,
 ) -> Answer {
-    while let Some(listed) = listed.try_next().await.map_err(|error| session.explain(error))? {
-        if session.output.json {
-            session.output.print_json(&json!(listed))?;
+    while let Some(listed) = listed.try_next().await.map_err(|error| backend.explain(error))? {
+        if backend.output.json {
+            backend.output.print_json(&json!(listed))?;
         } else {
-            session.output.print(&format!("{}\n", listed.blob))?;
+            backend.output.print(&format!("{}\n", listed.blob))?;
         }
     }
     Ok(String::new())
@@ -107,8 +107,8 @@ fn listing(infos: &[(BlobId, Result<Blob, String>)]) -> String {
     table(&columns, rows)
 }
 
-pub(super) async fn stat(session: &Session, command: Stat) -> Answer {
-    let customer = session.customer(&command.customer.customer).await?;
+pub(super) async fn stat(backend: &Backend, command: Stat) -> Answer {
+    let customer = backend.customer(&command.customer.customer).await?;
     let which = &command.blob;
     let info = match (&which.blob, &which.name) {
         (Some(blob), _) => customer.stat(*blob).await,
@@ -118,8 +118,8 @@ pub(super) async fn stat(session: &Session, command: Stat) -> Answer {
         }
         (None, None) => Err(Error::new(ErrorKind::InvalidInput, "a blob id or --name is missing")),
     };
-    let info = info.map_err(|error| session.explain(error))?;
-    if session.output.json {
+    let info = info.map_err(|error| backend.explain(error))?;
+    if backend.output.json {
         return Ok(line(&json!(info)));
     }
     let mut rows = vec![

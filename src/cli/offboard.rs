@@ -15,26 +15,26 @@ use crate::shred::offboard::{CustomerKeyEnd, Destination, OffboardStatus, Proof}
 use crate::store::{CreateRoot, StorageUrl, StorageUrls, Storages};
 use crate::system::SystemClock;
 
-pub(super) async fn run(session: &Store, command: Offboard) -> Answer {
+pub(super) async fn run(backend: &Store, command: Offboard) -> Answer {
     match command {
-        Offboard::Status { label } => status(session, &label).await,
-        Offboard::Return(command) => give_back(session, command).await,
-        Offboard::Destroy(command) => destroy(session, command).await,
+        Offboard::Status { label } => status(backend, &label).await,
+        Offboard::Return(command) => give_back(backend, command).await,
+        Offboard::Destroy(command) => destroy(backend, command).await,
         Offboard::Reopen { label } => {
-            let customer = session.customer(&label).await?.id();
-            let reopened = session.room.reopen_customer(&session.access, customer).await;
-            reopened.map_err(|error| session.explain(error))?;
-            status(session, &label).await
+            let customer = backend.customer(&label).await?.id();
+            let reopened = backend.room.reopen_customer(&backend.access, customer).await;
+            reopened.map_err(|error| backend.explain(error))?;
+            status(backend, &label).await
         }
-        Offboard::Finish { label } => finish(session, &label).await,
+        Offboard::Finish { label } => finish(backend, &label).await,
     }
 }
 
-async fn status(session: &Store, label: &Label) -> Answer {
-    let customer = session.customer(label).await?.id();
-    let status = session.room.offboard_status(&session.access, customer).await;
-    let status = status.map_err(|error| session.explain(error))?;
-    Ok(if session.output.json { line(&to_json(&status)) } else { told(&status) })
+async fn status(backend: &Store, label: &Label) -> Answer {
+    let customer = backend.customer(label).await?.id();
+    let status = backend.room.offboard_status(&backend.access, customer).await;
+    let status = status.map_err(|error| backend.explain(error))?;
+    Ok(if backend.output.json { line(&to_json(&status)) } else { told(&status) })
 }
 
 fn to_json(status: &OffboardStatus) -> Value {
@@ -68,14 +68,14 @@ fn told(status: &OffboardStatus) -> String {
     pairs(rows.map(|(name, value)| (name.to_owned(), value)))
 }
 
-async fn give_back(session: &Store, command: OffboardReturn) -> Answer {
-    let customer = session.customer(&command.label).await?.id();
-    let (destination, own) = destination(session, command.to.to, &command.to.into, CreateRoot::Yes).await?;
-    let returned = session.room.return_blobs(&session.access, customer, &destination).await;
+async fn give_back(backend: &Store, command: OffboardReturn) -> Answer {
+    let customer = backend.customer(&command.label).await?.id();
+    let (destination, own) = destination(backend, command.to.to, &command.to.into, CreateRoot::Yes).await?;
+    let returned = backend.room.return_blobs(&backend.access, customer, &destination).await;
     close(own).await?;
-    let returned = returned.map_err(|error| session.explain(error))?;
+    let returned = returned.map_err(|error| backend.explain(error))?;
     let (body, counts) = (returned.manifest.body(), returned.manifest.body().counts);
-    if session.output.json {
+    if backend.output.json {
         return Ok(line(&json!({
             "customer": customer,
             "order": body.order,
@@ -95,18 +95,18 @@ async fn give_back(session: &Store, command: OffboardReturn) -> Answer {
     Ok(pairs(rows.map(|(name, value)| (name.to_owned(), value))))
 }
 
-async fn destroy(session: &Store, command: OffboardDestroy) -> Answer {
-    let customer = session.customer(&command.label).await?.id();
+async fn destroy(backend: &Store, command: OffboardDestroy) -> Answer {
+    let customer = backend.customer(&command.label).await?.id();
     let opened = match command.to.to {
-        Some(url) => Some(destination(session, url, &command.to.into, CreateRoot::No).await?),
+        Some(url) => Some(destination(backend, url, &command.to.into, CreateRoot::No).await?),
         None => None,
     };
     let (destination, own) = opened.map_or((None, None), |(destination, own)| (Some(destination), own));
     let proof = destination.as_ref().map(|destination| Proof { destination, missing: command.missing });
-    let destroying = session.room.destroy_customer(&session.access, customer, proof).await;
+    let destroying = backend.room.destroy_customer(&backend.access, customer, proof).await;
     close(own).await?;
-    let destroying = destroying.map_err(|error| session.explain(error))?;
-    if session.output.json {
+    let destroying = destroying.map_err(|error| backend.explain(error))?;
+    if backend.output.json {
         return Ok(line(&json!({
             "customer": customer, "pended": destroying.pended, "until": destroying.until,
         })));
@@ -118,16 +118,16 @@ async fn destroy(session: &Store, command: OffboardDestroy) -> Answer {
     })
 }
 
-async fn finish(session: &Store, label: &Label) -> Answer {
-    let customer = session.customer(label).await?.id();
-    let destroyers = session.keys.destroyers();
-    let ends = session.room.finish_offboarding(&session.access, customer, &destroyers).await;
-    let ends = ends.map_err(|error| session.explain(error))?;
+async fn finish(backend: &Store, label: &Label) -> Answer {
+    let customer = backend.customer(label).await?.id();
+    let destroyers = backend.keys.destroyers();
+    let ends = backend.room.finish_offboarding(&backend.access, customer, &destroyers).await;
+    let ends = ends.map_err(|error| backend.explain(error))?;
     let due = |end: CustomerKeyEnd| match end {
         CustomerKeyEnd::Scheduled(due) => due,
         _ => None,
     };
-    if session.output.json {
+    if backend.output.json {
         let keys = ends
             .iter()
             .map(|(kms_key, end)| json!({ "kms_key": kms_key, "end": end.as_str(), "due": due(*end) }));
@@ -149,7 +149,7 @@ fn meaning(end: CustomerKeyEnd) -> String {
 /// Where blobs are returned to; with a store of the customer's own, that store, which is
 /// closed in the end.
 async fn destination(
-    session: &Store,
+    backend: &Store,
     url: StorageUrl,
     into: &Into,
     create: CreateRoot,
@@ -163,10 +163,10 @@ async fn destination(
     let signer = log_key::load(&LogKey::File(key)).await?;
     let storages =
         Storages::open(&StorageUrls::new(store.clone()), CreateRoot::No, Arc::new(SystemClock)).await?;
-    let opened = Strongroom::open(storages, session.keys.registry(), options(&session.config, signer)?).await;
-    let room = opened.map_err(|error| session.explain(error))?;
-    let theirs = room.customer(label, session.access.clone()).await;
-    let theirs: Customer = theirs.map_err(|error| session.explain(error))?;
+    let opened = Strongroom::open(storages, backend.keys.registry(), options(&backend.config, signer)?).await;
+    let room = opened.map_err(|error| backend.explain(error))?;
+    let theirs = room.customer(label, backend.access.clone()).await;
+    let theirs: Customer = theirs.map_err(|error| backend.explain(error))?;
     Ok((Destination::resealed(storage, theirs), Some(room)))
 }
 

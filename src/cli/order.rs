@@ -14,7 +14,7 @@ use super::args::{self, ApproveOrder, Destroy, DraftOrder, RequestOrder, SignOrd
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Output, line, pairs};
-use super::{Answer, Session, get, hold, key_file};
+use super::{Answer, Backend, get, hold, key_file};
 use crate::access::Principal;
 use crate::error::{Error, ErrorKind};
 use crate::id::{CustomerId, OrderId};
@@ -47,49 +47,49 @@ impl Signer {
     }
 }
 
-pub(super) async fn run(session: &Session, command: args::Order) -> Answer {
+pub(super) async fn run(backend: &Backend, command: args::Order) -> Answer {
     match command {
-        args::Order::List => shown::list(session).await,
-        args::Order::Show(command) => shown::show(session, &command).await,
-        args::Order::Approve(command) => approve(session, &command).await,
-        args::Order::Request(command) => request_what(session, command).await,
-        args::Order::Draft(command) => draft(session, command).await,
-        args::Order::Submit(command) => submit(session, &command.order).await,
-        // Done before a session was opened.
+        args::Order::List => shown::list(backend).await,
+        args::Order::Show(command) => shown::show(backend, &command).await,
+        args::Order::Approve(command) => approve(backend, &command).await,
+        args::Order::Request(command) => request_what(backend, command).await,
+        args::Order::Draft(command) => draft(backend, command).await,
+        args::Order::Submit(command) => submit(backend, &command.order).await,
+        // Done before a backend was opened.
         args::Order::Sign(_) => Ok(String::new()),
     }
 }
 
-async fn request_what(session: &Session, command: RequestOrder) -> Answer {
+async fn request_what(backend: &Backend, command: RequestOrder) -> Answer {
     let file = command.sign_with.ok_or_else(|| {
         Failure::usage("--sign-with <FILE> is missing")
             .hint("`strongroom order draft` prints an order to be signed on another machine")
     })?;
     let signer = Signer::load(&file)?;
-    let wanted = wanted(session, command.what).await?;
-    request(session, &signer, command.valid, wanted).await
+    let wanted = wanted(backend, command.what).await?;
+    request(backend, &signer, command.valid, wanted).await
 }
 
 /// Signs an order as its requester, and hands it in.
 pub(super) async fn request(
-    session: &Session,
+    backend: &Backend,
     signer: &Signer,
     valid: Validity,
     (what, customer): Wanted,
 ) -> Answer {
     let person = signer.person.clone();
-    let drafted = session.draft_order((what, customer), person, valid.0).await;
-    let order = drafted.map_err(|error| session.explain(error))?;
+    let drafted = backend.draft_order((what, customer), person, valid.0).await;
+    let order = drafted.map_err(|error| backend.explain(error))?;
     let signed = order.sign(&signer.key).map_err(Error::from)?;
-    hand_in(session, &signed).await
+    hand_in(backend, &signed).await
 }
 
-async fn hand_in(session: &Session, signed: &SignedOrder) -> Answer {
-    let asked = session.request_order(signed).await;
-    let id = asked.map_err(|error| not_registered(session, error))?;
+async fn hand_in(backend: &Backend, signed: &SignedOrder) -> Answer {
+    let asked = backend.request_order(signed).await;
+    let id = asked.map_err(|error| not_registered(backend, error))?;
     let order = signed.order();
     let approve = format!("strongroom order approve {id} --sign-with FILE");
-    if session.output.json {
+    if backend.output.json {
         return Ok(line(&json!({
             "order": id,
             "what": order.what,
@@ -111,11 +111,11 @@ async fn hand_in(session: &Session, signed: &SignedOrder) -> Answer {
 }
 
 /// Approves an order, and does what it asks for.
-pub(super) async fn approve(session: &Session, command: &ApproveOrder) -> Answer {
+pub(super) async fn approve(backend: &Backend, command: &ApproveOrder) -> Answer {
     let signer = Signer::load(&command.key.file)?;
-    match session.approve_order(command.id, &signer.key).await {
-        Ok(executed) => Ok(done(session.output, &executed)),
-        Err(error) => Err(not_done(session, command.id, error).await),
+    match backend.approve_order(command.id, &signer.key).await {
+        Ok(executed) => Ok(done(backend.output, &executed)),
+        Err(error) => Err(not_done(backend, command.id, error).await),
     }
 }
 
@@ -146,42 +146,42 @@ fn done(output: Output, executed: &Executed) -> String {
 }
 
 /// Why an order was not done, and whether it stands.
-async fn not_done(session: &Session, id: OrderId, error: Error) -> Failure {
+async fn not_done(backend: &Backend, id: OrderId, error: Error) -> Failure {
     let kind = error.kind();
     if !matches!(kind, ErrorKind::Denied | ErrorKind::NotFound) {
-        return session.explain(error);
+        return backend.explain(error);
     }
-    let state = session.orders().await.ok().and_then(|orders| {
+    let state = backend.orders().await.ok().and_then(|orders| {
         let found = orders.into_iter().find(|order| order.signed.order().id == id)?;
         Some(found.state)
     });
     match state {
-        Some(OrderState::Approved) => session.explain(error).hint(
+        Some(OrderState::Approved) => backend.explain(error).hint(
             "the order stands as approved, and was not done: approve it again once nothing is in the way",
         ),
-        Some(_) => not_registered(session, error),
-        None => session.explain(error).hint("`strongroom order list` shows all"),
+        Some(_) => not_registered(backend, error),
+        None => backend.explain(error).hint("`strongroom order list` shows all"),
     }
 }
 
-fn not_registered(session: &Session, error: Error) -> Failure {
+fn not_registered(backend: &Backend, error: Error) -> Failure {
     match error.kind() {
         ErrorKind::Denied => {
-            session.explain(error).hint("`strongroom person list` shows who may sign, and since when")
+            backend.explain(error).hint("`strongroom person list` shows who may sign, and since when")
         }
-        _ => session.explain(error),
+        _ => backend.explain(error),
     }
 }
 
-async fn draft(session: &Session, command: DraftOrder) -> Answer {
-    let person = session.access.principal.clone();
+async fn draft(backend: &Backend, command: DraftOrder) -> Answer {
+    let person = backend.access.principal.clone();
     if !matches!(person, Principal::Person(_)) {
         let message = "an order is asked for by a person, and it is not said by whom";
         return Err(Failure::usage(message).hint("say it with --principal person:<id>"));
     }
-    let (what, customer) = wanted(session, command.what).await?;
-    let drafted = session.draft_order((what, customer), person, command.valid.0).await;
-    Ok(drafted.map_err(|error| session.explain(error))?.text())
+    let (what, customer) = wanted(backend, command.what).await?;
+    let drafted = backend.draft_order((what, customer), person, command.valid.0).await;
+    Ok(drafted.map_err(|error| backend.explain(error))?.text())
 }
 
 /// Signs an order that is in a file.
@@ -214,19 +214,19 @@ pub(super) fn sign(command: &SignOrder, output: Output) -> Result<(), Failure> {
     output.print(&signed.note().to_string())
 }
 
-async fn submit(session: &Session, file: &Path) -> Answer {
+async fn submit(backend: &Backend, file: &Path) -> Answer {
     let signed = SignedOrder::parse(&read(file)?).map_err(Error::from)?;
     let signatures = signed.note().signatures();
     if signatures.len() < 2 {
-        return hand_in(session, &signed).await;
+        return hand_in(backend, &signed).await;
     }
     let (id, requester) = (signed.order().id, &signed.order().requested_by);
     let mut signers = signatures.iter().filter_map(|signature| signature.name().as_str().parse().ok());
     // If there is nobody else, the order is refused, on the record.
     let approver = signers.find(|signer| signer != requester).unwrap_or_else(|| requester.clone());
-    match session.submit_approved(&signed, approver).await {
-        Ok(executed) => Ok(done(session.output, &executed)),
-        Err(error) => Err(not_done(session, id, error).await),
+    match backend.submit_approved(&signed, approver).await {
+        Ok(executed) => Ok(done(backend.output, &executed)),
+        Err(error) => Err(not_done(backend, id, error).await),
     }
 }
 
@@ -240,15 +240,15 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-async fn wanted(session: &Session, what: What) -> Result<Wanted, Failure> {
+async fn wanted(backend: &Backend, what: What) -> Result<Wanted, Failure> {
     match what {
-        What::Destroy(command) => destroying(session, command).await,
+        What::Destroy(command) => destroying(backend, command).await,
         What::ReleaseHold(command) => {
-            let customer = session.customer(&command.customer.customer).await?;
-            hold::releasing(session, &customer, command.hold).await
+            let customer = backend.customer(&command.customer.customer).await?;
+            hold::releasing(backend, &customer, command.hold).await
         }
         What::ShortenRetention { customer, retention: period } => {
-            let customer = session.customer(&customer.customer).await?;
+            let customer = backend.customer(&customer.customer).await?;
             Ok((OrderKind::ShortenRetention { period }, Some(customer.id())))
         }
         What::SetClock { at } => Ok((OrderKind::SetClock { at: at.0 }, None)),
@@ -258,17 +258,17 @@ async fn wanted(session: &Session, what: What) -> Result<Wanted, Failure> {
             Ok((OrderKind::SetPeople { add, remove: remove.into_iter().collect() }, None))
         }
         What::Offboard { customer, form } => {
-            let customer = session.customer(&customer.customer).await?;
+            let customer = backend.customer(&customer.customer).await?;
             Ok((OrderKind::Offboard { return_to: form.into() }, Some(customer.id())))
         }
     }
 }
 
 /// What an order asks for that destroys days, or one blob.
-pub(super) async fn destroying(session: &Session, command: Destroy) -> Result<Wanted, Failure> {
-    let customer = session.customer(&command.customer.customer).await?;
+pub(super) async fn destroying(backend: &Backend, command: Destroy) -> Result<Wanted, Failure> {
+    let customer = backend.customer(&command.customer.customer).await?;
     let blob = match &command.name {
-        Some(name) => Some(get::newest(&customer, name).await.map_err(|error| session.explain(error))?),
+        Some(name) => Some(get::newest(&customer, name).await.map_err(|error| backend.explain(error))?),
         None => command.blob,
     };
     let days = || BTreeSet::from_iter(command.days).into_iter().collect();

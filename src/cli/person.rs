@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::{Person, PersonFound, PersonKeygen};
 use super::failure::Failure;
 use super::output::{Column, Output, line, seconds, table};
-use super::{Answer, Session, key_file};
+use super::{Answer, Backend, key_file};
 use crate::access::Principal;
 use crate::config::Config;
 use crate::error::Error;
@@ -33,16 +33,16 @@ pub(super) fn keygen(config: &Config, command: &PersonKeygen, output: Output) ->
     })
 }
 
-pub(super) async fn run(session: &Session, command: Person) -> Answer {
-    let explain = |error| session.explain(error);
+pub(super) async fn run(backend: &Backend, command: Person) -> Answer {
+    let explain = |error| backend.explain(error);
     match command {
         Person::Found(PersonFound { people }) => {
-            let store = session.store()?;
-            let people = store.room.found_people(&session.access, &people).await.map_err(explain)?;
-            Ok(list(session.output, &people.iter().map(json::Person::from).collect::<Vec<_>>()))
+            let store = backend.store()?;
+            let people = store.room.found_people(&backend.access, &people).await.map_err(explain)?;
+            Ok(list(backend.output, &people.iter().map(json::Person::from).collect::<Vec<_>>()))
         }
-        Person::List => Ok(list(session.output, &session.people().await.map_err(explain)?)),
-        // Done before a session was opened.
+        Person::List => Ok(list(backend.output, &backend.people().await.map_err(explain)?)),
+        // Done before a backend was opened.
         Person::Keygen(_) => Ok(String::new()),
     }
 }

@@ -3,16 +3,16 @@
 
 use serde_json::json;
 
+use super::backend::Place;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::output::{Output, line};
-use super::session::Place;
-use super::{Answer, Session, Store};
+use super::{Answer, Backend, Store};
 use crate::error::ErrorKind;
 use crate::json::{Maintained, NotCosigned, Published};
 
-pub(super) async fn publish(session: &Session, restore: bool) -> Answer {
-    let published = match &session.place {
+pub(super) async fn publish(backend: &Backend, restore: bool) -> Answer {
+    let published = match &backend.place {
         Place::Store(store) => {
             if restore {
                 store.room.restore_log().await.map_err(|error| store.explain(error))?;
@@ -22,11 +22,11 @@ pub(super) async fn publish(session: &Session, restore: bool) -> Answer {
         }
         Place::Daemon(daemon) => daemon.publish(restore).await?,
     };
-    report(session.output, &published)
+    report(backend.output, &published)
 }
 
-pub(super) async fn maintain(session: &Session) -> Answer {
-    let done = match &session.place {
+pub(super) async fn maintain(backend: &Backend) -> Answer {
+    let done = match &backend.place {
         Place::Store(store) => {
             let done = store.room.maintain_log().await.map_err(|error| store.explain(error))?;
             Maintained::from(&done)
@@ -34,8 +34,8 @@ pub(super) async fn maintain(session: &Session) -> Answer {
         Place::Daemon(daemon) => daemon.maintain().await?,
     };
     let Maintained { fenced, unknown, segments, published } = done;
-    let report = report(session.output, &published)?;
-    Ok(match session.output.json {
+    let report = report(backend.output, &published)?;
+    Ok(match backend.output.json {
         true => line(&json!({ "fenced": fenced, "unknown": unknown, "segments": segments })) + &report,
         false => format!(
             "dead writers: {fenced}, with {unknown} operations closed as unknown; days kept: {segments} segments\n\
@@ -78,15 +78,15 @@ pub(super) fn without_alarm(published: &[Published]) -> Result<(), Failure> {
 
 /// What a command does at its end. That it could not be published now is told
 /// and no failure: the records are durable. That the log is not what was written is one.
-pub(super) async fn at_the_end(session: &Store) -> Result<(), Failure> {
-    let log = session.room.log();
+pub(super) async fn at_the_end(backend: &Store) -> Result<(), Failure> {
+    let log = backend.room.log();
     if !log.has_written() {
         return Ok(());
     }
     let published = match log.is_behind().await {
         // Whoever has gone on behind us publishes at its own end.
         Ok(true) => return Ok(()),
-        Ok(false) => session.room.publish_first_shard().await,
+        Ok(false) => backend.room.publish_first_shard().await,
         Err(error) => Err(error),
     };
     match published {
@@ -97,10 +97,10 @@ pub(super) async fn at_the_end(session: &Store) -> Result<(), Failure> {
         // Others publish at the same time, and more than we have.
         Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
         Err(error) if error.kind() == ErrorKind::Integrity => {
-            Err(session.explain(error).about("done, but the audit log is not what was written"))
+            Err(backend.explain(error).about("done, but the audit log is not what was written"))
         }
         Err(error) => {
-            session
+            backend
                 .output
                 .note(&format!("done; the audit log could not be published yet: {}", error.chain()));
             Ok(())

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::args::Put;
+use super::backend::Place;
 use super::failure::Failure;
 use super::output::line;
 use super::producer::{Input, Running};
-use super::session::Place;
-use super::{Answer, Session, Store};
+use super::{Answer, Backend, Store};
 use crate::client::Upload;
 use crate::envelope::{Metadata, MetadataError};
 use crate::system::SystemClock;
@@ -19,15 +19,15 @@ use crate::time::Clock;
 /// A `put` that takes longer than this has time to clean up meanwhile.
 const SWEEP_AFTER: Duration = Duration::from_secs(2);
 
-pub(super) async fn run(session: &Session, command: Put) -> Answer {
+pub(super) async fn run(backend: &Backend, command: Put) -> Answer {
     let mut what = what(&command)?;
-    let customer = session.customer(&command.customer.customer).await?;
+    let customer = backend.customer(&command.customer.customer).await?;
     // Held until the blob is sealed, so that no program outlives an abort.
     let (input, _running) = open(&command).await?;
     let input = input.expect(command.expect_bytes)?;
-    let progress = session.output.progress(input.expected());
+    let progress = backend.output.progress(input.expected());
     what.expect_bytes = input.expected();
-    let sweeper = match &session.place {
+    let sweeper = match &backend.place {
         Place::Store(store) => Some(sweep(store)),
         Place::Daemon(_) => None,
     };
@@ -36,12 +36,12 @@ pub(super) async fn run(session: &Session, command: Put) -> Answer {
         sweeper.abort();
     }
     progress.finish_and_clear();
-    let sealed = sealed.map_err(|error| session.explain(error))?;
-    if session.output.json {
+    let sealed = sealed.map_err(|error| backend.explain(error))?;
+    if backend.output.json {
         return Ok(line(&json!(sealed)));
     }
     if sealed.replayed {
-        session.output.note("it had been sealed before under this --once: nothing was stored");
+        backend.output.note("it had been sealed before under this --once: nothing was stored");
     }
     Ok(format!("{}\n", sealed.blob))
 }

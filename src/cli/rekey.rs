@@ -6,13 +6,13 @@ use super::args::Rekey;
 use super::output::{Column, line, seconds, table};
 use super::{Answer, Store};
 
-pub(super) async fn run(session: &Store, command: Rekey) -> Answer {
-    let customer = session.customer(&command.label).await?;
-    let explain = |error| session.explain(error);
+pub(super) async fn run(backend: &Store, command: Rekey) -> Answer {
+    let customer = backend.customer(&command.label).await?;
+    let explain = |error| backend.explain(error);
     let Some(choice) = command.kms else {
         let status = customer.rekey_status().await.map_err(explain)?;
         let former = status.former.iter();
-        if session.output.json {
+        if backend.output.json {
             let former = former.map(|key| {
                 json!({ "kms_key": key.kms_key, "last_use": key.last_use, "uses_since": key.uses_since })
             });
@@ -41,7 +41,7 @@ pub(super) async fn run(session: &Store, command: Rekey) -> Answer {
         return Ok(table(&columns, std::iter::once(now).chain(former)));
     };
     let rekeyed = customer.rekey(choice).await.map_err(explain)?;
-    if session.output.json {
+    if backend.output.json {
         return Ok(line(&json!({
             "customer": customer.id(),
             "kms_key": rekeyed.kms_key,

@@ -1,9 +1,9 @@
 //! `--daemon`: what a daemon is asked in place of a store, and what is refused or done here.
 
 use super::args::{self, Audit, Cli, Command, Epoch, Order, Person};
+use super::backend::Backend;
 use super::failure::Failure;
 use super::output::Output;
-use super::session::Session;
 use super::{dispatch, signal};
 use crate::access::Access;
 use crate::client::{Client, Settings};
@@ -98,10 +98,10 @@ fn place_of(command: &Command) -> Where {
 pub(super) async fn execute(command: Command, daemon: Daemon, output: Output) -> Result<(), Failure> {
     let mut signals = signal::Signals::listen()?;
     let Daemon { settings, access } = daemon;
-    let session = Session::at(Client::new(settings)?, access, output);
+    let backend = Backend::at(Client::new(settings)?, access, output);
     let putting = matches!(command, Command::Put(_));
     let done = tokio::select! {
-        done = dispatch(&session, command) => done,
+        done = dispatch(&backend, command) => done,
         // What was under way is dropped, and with it its connection.
         failure = signals.received() => Err(match putting {
             true => failure.hint("what was not sent whole is not stored"),

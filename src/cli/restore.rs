@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::Answer;
 use super::args::Restore;
+use super::backend::Store;
 use super::list::{end, worse};
 use super::output::{line, pairs, seconds};
-use super::session::Store;
 use super::verify::report;
 use crate::restore::{RestoreOptions, Restored, Selection};
 

@@ -6,33 +6,33 @@ use super::args::{Extend, Retention, RetentionSet};
 use super::failure::Failure;
 use super::get::by_name;
 use super::output::{Column, Output, line, pairs, seconds, table};
-use super::{Answer, Session};
+use super::{Answer, Backend};
 use crate::error::{Error, ErrorKind};
 use crate::json::Policies;
 use crate::ring::RingRefusal;
 
-pub(super) async fn run(session: &Session, command: Retention) -> Answer {
+pub(super) async fn run(backend: &Backend, command: Retention) -> Answer {
     match command {
         Retention::Show { label } => {
-            let policies = session.customer(&label).await?.policies().await;
-            Ok(all(session.output, &policies.map_err(|error| session.explain(error))?))
+            let policies = backend.customer(&label).await?.policies().await;
+            Ok(all(backend.output, &policies.map_err(|error| backend.explain(error))?))
         }
-        Retention::Set(command) => set(session, command).await,
-        Retention::Extend(command) => extend(session, command).await,
+        Retention::Set(command) => set(backend, command).await,
+        Retention::Extend(command) => extend(backend, command).await,
     }
 }
 
-async fn set(session: &Session, command: RetentionSet) -> Answer {
-    let customer = session.customer(&command.label).await?;
+async fn set(backend: &Backend, command: RetentionSet) -> Answer {
+    let customer = backend.customer(&command.label).await?;
     let policies = customer.set_policy(command.period, command.window).await;
-    Ok(all(session.output, &policies.map_err(|error| shortening(session, error))?))
+    Ok(all(backend.output, &policies.map_err(|error| shortening(backend, error))?))
 }
 
 /// A refusal to make a term shorter, with what does.
-pub(super) fn shortening(session: &Session, error: Error) -> Failure {
+pub(super) fn shortening(backend: &Backend, error: Error) -> Failure {
     let refusal = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
     let shortens = refusal == Some(&RingRefusal::Shortened);
-    let failure = session.explain(error);
+    let failure = backend.explain(error);
     if shortens {
         failure
             .hint("a shorter period takes an order of two people: strongroom order request shorten-retention")
@@ -72,8 +72,8 @@ fn all(output: Output, policies: &Policies) -> String {
     format!("{}\n{}", pairs(now.into_iter().flatten()), table(&columns, rows))
 }
 
-async fn extend(session: &Session, command: Extend) -> Answer {
-    let customer = session.customer(&command.customer.customer).await?;
+async fn extend(backend: &Backend, command: Extend) -> Answer {
+    let customer = backend.customer(&command.customer.customer).await?;
     let (which, until) = (&command.blob, command.until);
     let extended = match (&which.blob, &which.name) {
         (Some(blob), _) => customer.extend(*blob, until).await,
@@ -83,8 +83,8 @@ async fn extend(session: &Session, command: Extend) -> Answer {
         }
         (None, None) => Err(Error::new(ErrorKind::InvalidInput, "a blob id or --name is missing")),
     };
-    let extended = extended.map_err(|error| session.explain(error))?;
-    if session.output.json {
+    let extended = extended.map_err(|error| backend.explain(error))?;
+    if backend.output.json {
         return Ok(line(&json!(extended)));
     }
     let text = if extended.changed { "kept until" } else { "was kept until" };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::{self, CancelShred, PlanShred, RequestShred, RunShred};
 use super::failure::Failure;
 use super::output::{Column, Output, line, seconds, table};
-use super::{Answer, Session, order};
+use super::{Answer, Backend, order};
 use crate::error::{Error, ErrorKind};
 use crate::id::{CustomerId, Label};
 use crate::json::{KeyPlan, Swept};
@@ -17,18 +17,18 @@ use crate::time::Day;
 
 mod status;
 
-pub(super) async fn run(session: &Session, command: args::Shred) -> Answer {
+pub(super) async fn run(backend: &Backend, command: args::Shred) -> Answer {
     match command {
-        args::Shred::Plan(command) => plan(session, command).await,
-        args::Shred::Run(command) => sweep(session, &command).await,
-        args::Shred::Status(command) => status::run(session, command.customer.as_ref()).await,
-        args::Shred::Cancel(command) => cancel(session, command).await,
+        args::Shred::Plan(command) => plan(backend, command).await,
+        args::Shred::Run(command) => sweep(backend, &command).await,
+        args::Shred::Status(command) => status::run(backend, command.customer.as_ref()).await,
+        args::Shred::Cancel(command) => cancel(backend, command).await,
         args::Shred::Request(RequestShred { what, key, valid }) => {
             let signer = order::Signer::load(&key.file)?;
-            let wanted = order::destroying(session, what).await?;
-            order::request(session, &signer, valid.valid, wanted).await
+            let wanted = order::destroying(backend, what).await?;
+            order::request(backend, &signer, valid.valid, wanted).await
         }
-        args::Shred::Approve(command) => order::approve(session, &command).await,
+        args::Shred::Approve(command) => order::approve(backend, &command).await,
     }
 }
 
@@ -37,15 +37,15 @@ pub(super) async fn run(session: &Session, command: args::Shred) -> Answer {
 pub(super) struct Labels(BTreeMap<CustomerId, Label>);
 
 impl Labels {
-    pub(super) async fn of(session: &Session) -> Self {
-        let infos = session.customers().await.unwrap_or_default();
+    pub(super) async fn of(backend: &Backend) -> Self {
+        let infos = backend.customers().await.unwrap_or_default();
         Self(infos.into_iter().map(|info| (info.customer, info.label)).collect())
     }
 
     /// Of those whom these orders are about.
-    pub(super) async fn of_orders(session: &Session, orders: &[OrderStatus]) -> Self {
+    pub(super) async fn of_orders(backend: &Backend, orders: &[OrderStatus]) -> Self {
         let of = orders.iter().filter_map(|status| status.signed.order().customer);
-        Self(session.labels(of.collect()).await)
+        Self(backend.labels(of.collect()).await)
     }
 
     /// The label, or else the id.
@@ -63,12 +63,12 @@ impl Labels {
 }
 
 /// The customer of a label, or all.
-async fn chosen(session: &Session, label: Option<&Label>) -> Result<BTreeSet<CustomerId>, Failure> {
+async fn chosen(backend: &Backend, label: Option<&Label>) -> Result<BTreeSet<CustomerId>, Failure> {
     if let Some(label) = label {
-        return Ok(BTreeSet::from([session.customer(label).await?.id()]));
+        return Ok(BTreeSet::from([backend.customer(label).await?.id()]));
     }
     // One whose ring cannot be read is to be told of, and to stop no other.
-    session.customer_ids().await.map_err(|error| session.explain(error))
+    backend.customer_ids().await.map_err(|error| backend.explain(error))
 }
 
 /// The end of a command on several customers of which some failed: with the first.
@@ -80,21 +80,21 @@ fn end(failed: Vec<Failure>) -> Answer {
     }
 }
 
-async fn plan(session: &Session, command: PlanShred) -> Answer {
-    let time = session.destruction_time().await.map_err(|error| session.explain(error))?;
+async fn plan(backend: &Backend, command: PlanShred) -> Answer {
+    let time = backend.destruction_time().await.map_err(|error| backend.explain(error))?;
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
-    for customer in chosen(session, command.customer.as_ref()).await? {
-        match session.shred_plan(customer, time.as_ref()).await {
-            Ok(keys) if session.output.json => {
+    for customer in chosen(backend, command.customer.as_ref()).await? {
+        match backend.shred_plan(customer, time.as_ref()).await {
+            Ok(keys) if backend.output.json => {
                 for key in &keys {
-                    session.output.print_json(&json!(key))?;
+                    backend.output.print_json(&json!(key))?;
                 }
             }
             Ok(keys) => rows.extend(keys.iter().map(plan_row)),
-            Err(error) => failed.push(told(session, customer, error)?),
+            Err(error) => failed.push(told(backend, customer, error)?),
         }
     }
-    if !session.output.json {
+    if !backend.output.json {
         let columns = [
             ("CUSTOMER", Column::Whole),
             ("DAY", Column::Whole),
@@ -105,18 +105,18 @@ async fn plan(session: &Session, command: PlanShred) -> Answer {
             ("BYTES", Column::Number),
             ("WHAT AND WHY", Column::Cut),
         ];
-        session.output.print(&table(&columns, rows))?;
+        backend.output.print(&table(&columns, rows))?;
     }
     end(failed)
 }
 
 /// Tells that a customer failed, while the others go on.
-fn told(session: &Session, customer: CustomerId, error: Error) -> Result<Failure, Failure> {
-    let failure = session.explain(error);
-    if session.output.json {
-        session.output.print_json(&json!({ "customer": customer, "error": failure.to_json() }))?;
+fn told(backend: &Backend, customer: CustomerId, error: Error) -> Result<Failure, Failure> {
+    let failure = backend.explain(error);
+    if backend.output.json {
+        backend.output.print_json(&json!({ "customer": customer, "error": failure.to_json() }))?;
     } else {
-        session.output.note(&format!("customer {customer} failed: {}", failure.message()));
+        backend.output.note(&format!("customer {customer} failed: {}", failure.message()));
     }
     Ok(failure)
 }
@@ -134,23 +134,23 @@ fn plan_row(key: &KeyPlan) -> Vec<String> {
     ]
 }
 
-async fn sweep(session: &Session, command: &RunShred) -> Answer {
-    let explain = |error| session.explain(error);
-    let (time, customers) = session.sweep().await.map_err(explain)?;
-    let labels = Labels::of(session).await;
+async fn sweep(backend: &Backend, command: &RunShred) -> Answer {
+    let explain = |error| backend.explain(error);
+    let (time, customers) = backend.sweep().await.map_err(explain)?;
+    let labels = Labels::of(backend).await;
     let (count, mut rows, mut removed, mut failed) = (customers.len(), Vec::new(), Vec::new(), Vec::new());
     for (customer, swept) in customers {
         let swept = match swept {
             Ok(swept) => swept,
             Err(error) => {
-                failed.push(told(session, customer, error)?);
+                failed.push(told(backend, customer, error)?);
                 continue;
             }
         };
         let remains = match command.delete_ciphertext {
             true => {
-                let store = session.store()?;
-                Some(store.room.remove_remains(&session.access, customer).await)
+                let store = backend.store()?;
+                Some(store.room.remove_remains(&backend.access, customer).await)
             }
             false => None,
         };
@@ -162,8 +162,8 @@ async fn sweep(session: &Session, command: &RunShred) -> Answer {
             Some(Err(error)) => (None, Some(error)),
             None => (None, None),
         };
-        if session.output.json {
-            session.output.print_json(&swept_json((customer, &labels), &swept, remains.as_ref()))?;
+        if backend.output.json {
+            backend.output.print_json(&swept_json((customer, &labels), &swept, remains.as_ref()))?;
         } else {
             rows.extend((!is_idle(&swept)).then(|| swept_row(labels.name(customer), &swept)));
             removed.extend(
@@ -173,12 +173,12 @@ async fn sweep(session: &Session, command: &RunShred) -> Answer {
             );
         }
         if let Some(error) = error {
-            failed.push(told(session, customer, error)?);
+            failed.push(told(backend, customer, error)?);
         }
     }
-    if !session.output.json {
-        session.output.print(&swept_text(rows, removed))?;
-        session.output.note(&format!("customers: {count}; by the time {}", seconds(time)));
+    if !backend.output.json {
+        backend.output.print(&swept_text(rows, removed))?;
+        backend.output.note(&format!("customers: {count}; by the time {}", seconds(time)));
     }
     end(failed)
 }
@@ -249,12 +249,12 @@ fn swept_json((customer, labels): (CustomerId, &Labels), swept: &Swept, remains:
     value
 }
 
-async fn cancel(session: &Session, command: CancelShred) -> Answer {
-    let customer = session.customer(&command.customer.customer).await?.id();
-    let explain = |error| session.explain(error);
+async fn cancel(backend: &Backend, command: CancelShred) -> Answer {
+    let customer = backend.customer(&command.customer.customer).await?.id();
+    let explain = |error| backend.explain(error);
     let mut keys = BTreeSet::from_iter(command.keys);
     if !command.days.is_empty() {
-        let status = status::of_one(session, customer).await?;
+        let status = status::of_one(backend, customer).await?;
         let named = |day: Option<Day>| day.is_some_and(|day| command.days.contains(&day));
         keys.extend(status.window.iter().filter(|key| named(key.of.day)).map(|key| key.key));
         if keys.is_empty() {
@@ -263,8 +263,8 @@ async fn cancel(session: &Session, command: CancelShred) -> Answer {
                 .hint("`strongroom shred status` shows what is in the window"));
         }
     }
-    let version = session.cancel_shred(customer, &keys).await.map_err(explain)?;
-    Ok(cancelled(session.output, customer, version, &keys))
+    let version = backend.cancel_shred(customer, &keys).await.map_err(explain)?;
+    Ok(cancelled(backend.output, customer, version, &keys))
 }
 
 fn cancelled(

@@ -7,27 +7,27 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
 use super::args::Verify;
+use super::backend::{Customer, Place, Store};
 use super::failure::Failure;
 use super::list::{end, is_final, worse};
 use super::output::seconds;
-use super::session::{Customer, Place, Store};
-use super::{Answer, Session};
+use super::{Answer, Backend};
 use crate::drill::{Checked, Drill, DrillOptions, DrillState};
 use crate::error::{Error, ErrorKind};
 use crate::id::{BlobId, CustomerId};
 
-pub(super) async fn run(session: &Session, command: Verify) -> Answer {
+pub(super) async fn run(backend: &Backend, command: Verify) -> Answer {
     let customer = match &command.customer {
-        Some(label) => Some(session.customer(label).await?),
+        Some(label) => Some(backend.customer(label).await?),
         None => None,
     };
     match customer {
-        Some(customer) if !command.all => some(session, &customer, command).await,
-        customer => match &session.place {
+        Some(customer) if !command.all => some(backend, &customer, command).await,
+        customer => match &backend.place {
             Place::Store(store) => {
-                all(session, store, customer.map(|customer| customer.id()), &command).await
+                all(backend, store, customer.map(|customer| customer.id()), &command).await
             }
-            Place::Daemon(_) => at_daemon(session, customer, &command).await,
+            Place::Daemon(_) => at_daemon(backend, customer, &command).await,
         },
     }
 }
@@ -41,13 +41,13 @@ struct Failures {
 
 impl Failures {
     /// The line of a blob, as text and as JSON.
-    fn line(&mut self, session: &Session, blob: BlobId, result: Result<u64, Error>) -> (String, Value) {
+    fn line(&mut self, backend: &Backend, blob: BlobId, result: Result<u64, Error>) -> (String, Value) {
         match result {
             Ok(bytes) => {
                 (format!("{blob}  ok  {bytes} bytes\n"), json!({ "blob": blob, "ok": true, "bytes": bytes }))
             }
             Err(error) => {
-                let failure = session.explain(error);
+                let failure = backend.explain(error);
                 let shown = (
                     format!("{blob}  FAILED  {}\n", failure.message()),
                     json!({ "blob": blob, "ok": false, "error": failure.to_json() }),
@@ -64,14 +64,14 @@ impl Failures {
     }
 }
 
-fn print(session: &Session, (text, value): &(String, Value)) -> Result<(), Failure> {
-    if session.output.json { session.output.print_json(value) } else { session.output.print(text) }
+fn print(backend: &Backend, (text, value): &(String, Value)) -> Result<(), Failure> {
+    if backend.output.json { backend.output.print_json(value) } else { backend.output.print(text) }
 }
 
 /// Blobs that were named.
-async fn some(session: &Session, customer: &Customer, command: Verify) -> Answer {
+async fn some(backend: &Backend, customer: &Customer, command: Verify) -> Answer {
     let customer = command.name.as_ref().map_or_else(|| customer.clone(), |name| customer.only_named(name));
-    let explain = |error| session.explain(error);
+    let explain = |error| backend.explain(error);
     let blobs = match &command.name {
         Some(name) => customer.find(name).await.map_err(explain)?,
         None => command.blobs.clone(),
@@ -88,7 +88,7 @@ async fn some(session: &Session, customer: &Customer, command: Verify) -> Answer
             Err(error) if error.kind() == ErrorKind::NotFound && !named => continue,
             Err(error) if is_final(&error) => return Err(explain(error)),
             result => {
-                print(session, &failures.line(session, blob, result))?;
+                print(backend, &failures.line(backend, blob, result))?;
                 seen = true;
             }
         }
@@ -101,16 +101,16 @@ async fn some(session: &Session, customer: &Customer, command: Verify) -> Answer
 
 /// All that a daemon lists of a customer, or of everybody. What its log says has to be there is
 /// held against that by its own schedule, and where its store is.
-async fn at_daemon(session: &Session, customer: Option<Customer>, command: &Verify) -> Answer {
+async fn at_daemon(backend: &Backend, customer: Option<Customer>, command: &Verify) -> Answer {
     if command.report.is_some() {
         return Err(Failure::usage(
             "a dated result is written where the store is: leave --report or --daemon out",
         ));
     }
-    let explain = |error| session.explain(error);
+    let explain = |error| backend.explain(error);
     let customers = match customer {
         Some(customer) => vec![customer],
-        None => session.every_customer().await.map_err(explain)?,
+        None => backend.every_customer().await.map_err(explain)?,
     };
     let mut failures = Failures::default();
     for customer in &customers {
@@ -127,9 +127,9 @@ async fn at_daemon(session: &Session, customer: Option<Customer>, command: &Veri
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) if is_final(&error) => return Err(explain(error)),
                 result => {
-                    let (text, mut value) = failures.line(session, blob, result);
+                    let (text, mut value) = failures.line(backend, blob, result);
                     value["customer"] = customer.id().to_string().into();
-                    print(session, &(text, value))?;
+                    print(backend, &(text, value))?;
                 }
             }
         }
@@ -138,7 +138,7 @@ async fn at_daemon(session: &Session, customer: Option<Customer>, command: &Veri
 }
 
 /// All of a customer's, or of everybody's.
-async fn all(session: &Session, store: &Store, customer: Option<CustomerId>, command: &Verify) -> Answer {
+async fn all(backend: &Backend, store: &Store, customer: Option<CustomerId>, command: &Verify) -> Answer {
     let only = customer.map(|customer| BTreeSet::from([customer]));
     let options = DrillOptions { only, jobs: command.jobs };
     let (mut failures, mut unprinted) = (Failures::default(), None);
@@ -152,30 +152,30 @@ async fn all(session: &Session, store: &Store, customer: Option<CustomerId>, com
                     json!({ "blob": blob, "ok": false, "destroyed": true, "certificate": certificate });
                 (format!("{blob}  destroyed{by}\n"), value)
             }
-            (_, result) => failures.line(session, blob, result),
+            (_, result) => failures.line(backend, blob, result),
         };
         value["customer"] = customer.to_string().into();
-        print(session, &(text, value)).map_err(|failure| {
+        print(backend, &(text, value)).map_err(|failure| {
             unprinted = Some(failure);
             Error::new(ErrorKind::Io, "standard output cannot be written")
         })
     };
-    let drill = store.room.drill(&session.access, &options, told).await;
+    let drill = store.room.drill(&backend.access, &options, told).await;
     let drill = match (drill, unprinted) {
         (_, Some(failure)) => return Err(failure),
-        (drill, None) => drill.map_err(|error| session.explain(error))?,
+        (drill, None) => drill.map_err(|error| backend.explain(error))?,
     };
     if let Some(path) = &command.report {
         report(path, &drill.text())?;
     }
-    left_out(session, &drill, customer.is_some())?;
+    left_out(backend, &drill, customer.is_some())?;
     if customer.is_none() {
-        session.output.note(&summary(&drill));
+        backend.output.note(&summary(&drill));
     }
     for (customer, kind) in unread(&drill) {
         let message = format!("the blobs of customer {customer} could not be found out");
-        session.output.note(&format!("{message} ({kind})"));
-        failures.worst = worse(failures.worst.take(), session.explain(Error::new(kind, message)));
+        backend.output.note(&format!("{message} ({kind})"));
+        failures.worst = worse(failures.worst.take(), backend.explain(Error::new(kind, message)));
         failures.count += 1;
     }
     failures.end()
@@ -188,16 +188,16 @@ pub(super) fn report(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// Who was not checked is told, and is an error if nobody else was asked for.
-fn left_out(session: &Session, drill: &Drill, alone: bool) -> Result<(), Failure> {
+fn left_out(backend: &Backend, drill: &Drill, alone: bool) -> Result<(), Failure> {
     for customer in drill.customers.iter().filter(|drill| drill.state == DrillState::NoSession) {
         let message = format!(
             "customer {} was not checked: its keys are in its own hand, and that takes a session",
             customer.customer
         );
         if alone {
-            return Err(session.explain(Error::new(ErrorKind::Denied, message)));
+            return Err(backend.explain(Error::new(ErrorKind::Denied, message)));
         }
-        session.output.note(&message);
+        backend.output.note(&message);
     }
     Ok(())
 }

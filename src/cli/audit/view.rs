@@ -7,22 +7,22 @@ use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
 use super::super::args::{CheckView, View};
+use super::super::backend::Place;
 use super::super::exit::Exit;
 use super::super::failure::Failure;
 use super::super::output::{Output, line, seconds};
-use super::super::session::Place;
 use super::export::{is_file, sink};
-use super::{Answer, Session, audit_only, customer, publish};
+use super::{Answer, Backend, audit_only, customer, publish};
 use crate::audit::view::{Finding, ShardReport, Trust, ViewReport, check};
 use crate::error::{Error, ErrorKind};
 use crate::json::Published;
 
-pub(super) async fn make(session: &Session, command: &View) -> Answer {
+pub(super) async fn make(backend: &Backend, command: &View) -> Answer {
     // Before anything is recorded: what cannot be written is not made.
     let mut sink = sink(&command.to)?;
-    let explain = |error| session.explain(error);
-    let customer = customer(session, &command.customer).await?;
-    let records: u64 = match &session.place {
+    let explain = |error| backend.explain(error);
+    let customer = customer(backend, &command.customer).await?;
+    let records: u64 = match &backend.place {
         Place::Store(store) => {
             let mut made = store.room.customer_view(customer).await.map_err(explain)?;
             publish::without_alarm(&Published::all(&made.published))?;
@@ -37,7 +37,7 @@ pub(super) async fn make(session: &Session, command: &View) -> Answer {
         }
     };
     sink.finish().await?;
-    Ok(match (is_file(&command.to), session.output.json) {
+    Ok(match (is_file(&command.to), backend.output.json) {
         (false, _) => String::new(),
         (true, true) => line(&json!({ "customer": customer, "records": records })),
         (true, false) => format!("{records} records of customer {customer}, and that of this view\n"),

@@ -6,7 +6,7 @@ use super::super::args::ShowOrder;
 use super::super::failure::Failure;
 use super::super::output::{Column, line, pairs, seconds, table};
 use super::super::shred::Labels;
-use super::super::{Answer, Session};
+use super::super::{Answer, Backend};
 use crate::error::{Error, ErrorKind};
 use crate::json::{self, Person};
 use crate::order::{OrderKind, ReturnTo};
@@ -14,13 +14,13 @@ use crate::shred::{OrderState, OrderStatus};
 use crate::tlog::VerifierKey;
 
 /// All orders, those that expire first at the top.
-pub(super) async fn list(session: &Session) -> Answer {
-    let mut orders = session.orders().await.map_err(|error| session.explain(error))?;
+pub(super) async fn list(backend: &Backend) -> Answer {
+    let mut orders = backend.orders().await.map_err(|error| backend.explain(error))?;
     orders.sort_by_key(|order| order.signed.order().expires);
-    if session.output.json {
+    if backend.output.json {
         return Ok(orders.iter().map(|order| line(&json::order(order))).collect());
     }
-    Ok(rows(&orders, &Labels::of_orders(session, &orders).await))
+    Ok(rows(&orders, &Labels::of_orders(backend, &orders).await))
 }
 
 /// A table of orders.
@@ -47,9 +47,9 @@ pub(in crate::cli) fn rows(orders: &[OrderStatus], labels: &Labels) -> String {
     table(&columns, rows)
 }
 
-pub(super) async fn show(session: &Session, command: &ShowOrder) -> Answer {
-    let explain = |error| session.explain(error);
-    let orders = session.orders().await.map_err(explain)?;
+pub(super) async fn show(backend: &Backend, command: &ShowOrder) -> Answer {
+    let explain = |error| backend.explain(error);
+    let orders = backend.orders().await.map_err(explain)?;
     let found = orders.into_iter().find(|order| order.signed.order().id == command.id);
     let missing = || {
         Failure::from(Error::new(ErrorKind::NotFound, "there is no such order"))
@@ -59,9 +59,9 @@ pub(super) async fn show(session: &Session, command: &ShowOrder) -> Answer {
     if command.note {
         return Ok(status.signed.note().to_string());
     }
-    let people = session.people().await.map_err(explain)?;
+    let people = backend.people().await.map_err(explain)?;
     let signatures = signatures(&status, &people);
-    if session.output.json {
+    if backend.output.json {
         let mut value = json::order(&status);
         value["signatures"] = signatures
             .iter()
@@ -76,7 +76,7 @@ pub(super) async fn show(session: &Session, command: &ShowOrder) -> Answer {
         ("asks to", sentence(&order.what)),
     ];
     if let Some(customer) = order.customer {
-        let labels = Labels::of_orders(session, std::slice::from_ref(&status)).await;
+        let labels = Labels::of_orders(backend, std::slice::from_ref(&status)).await;
         told.push(("customer", labels.in_full(customer)));
     }
     if let Some(ring) = order.ring {

@@ -7,43 +7,43 @@ use serde_json::json;
 use super::super::failure::Failure;
 use super::super::order::shown;
 use super::super::output::{Column, seconds, table};
-use super::super::{Answer, Session, hold};
+use super::super::{Answer, Backend, hold};
 use super::{Labels, chosen, end, told};
 use crate::error::{Error, ErrorKind};
 use crate::id::{CustomerId, Label};
 use crate::json::{self, InWindow, ShredStatus, Unfinished};
 use crate::shred::{OrderState, OrderStatus};
 
-pub(super) async fn run(session: &Session, label: Option<&Label>) -> Answer {
-    let explain = |error| session.explain(error);
-    let customers = chosen(session, label).await?;
-    let found = session.shred_status(&customers).await.map_err(explain)?;
+pub(super) async fn run(backend: &Backend, label: Option<&Label>) -> Answer {
+    let explain = |error| backend.explain(error);
+    let customers = chosen(backend, label).await?;
+    let found = backend.shred_status(&customers).await.map_err(explain)?;
     let (mut all, mut failed) = (Vec::new(), Vec::new());
     for (customer, status) in found {
         match status {
             Ok(status) => all.push(status),
-            Err(error) => failed.push(told(session, customer, error)?),
+            Err(error) => failed.push(told(backend, customer, error)?),
         }
     }
-    let mut orders = session.orders().await.map_err(explain)?;
+    let mut orders = backend.orders().await.map_err(explain)?;
     orders.retain(|order| is_open(order) && (label.is_none() || of(order, &customers)));
-    if session.output.json {
-        session.output.print_json(&json!({
+    if backend.output.json {
+        backend.output.print_json(&json!({
             "customers": all,
             "orders": orders.iter().map(json::order).collect::<Vec<_>>(),
         }))?;
         return end(failed);
     }
-    let text = [window(&all), unfinished(&all), holds(&all), open(session, &orders).await].concat();
-    session.output.print(if text.is_empty() { "nothing is under way\n" } else { &text })?;
+    let text = [window(&all), unfinished(&all), holds(&all), open(backend, &orders).await].concat();
+    backend.output.print(if text.is_empty() { "nothing is under way\n" } else { &text })?;
     end(failed)
 }
 
 /// That of one customer.
-pub(super) async fn of_one(session: &Session, customer: CustomerId) -> Result<ShredStatus, Failure> {
-    let explain = |error| session.explain(error);
+pub(super) async fn of_one(backend: &Backend, customer: CustomerId) -> Result<ShredStatus, Failure> {
+    let explain = |error| backend.explain(error);
     let asked = BTreeSet::from([customer]);
-    let found = session.shred_status(&asked).await.map_err(explain)?;
+    let found = backend.shred_status(&asked).await.map_err(explain)?;
     let found = found.into_iter().find_map(|(id, status)| (id == customer).then_some(status));
     let missing = || Err(Error::new(ErrorKind::NotFound, "there is no such customer"));
     found.unwrap_or_else(missing).map_err(explain)
@@ -112,9 +112,9 @@ fn holds(all: &[ShredStatus]) -> String {
     part(["HELD", "HOLD", "ON", "PLACED"], rows.collect())
 }
 
-async fn open(session: &Session, orders: &[OrderStatus]) -> String {
+async fn open(backend: &Backend, orders: &[OrderStatus]) -> String {
     match orders.is_empty() {
         true => String::new(),
-        false => shown::rows(orders, &Labels::of_orders(session, orders).await),
+        false => shown::rows(orders, &Labels::of_orders(backend, orders).await),
     }
 }

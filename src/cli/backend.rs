@@ -33,7 +33,7 @@ mod customer;
 pub(super) use customer::{Customer, Row};
 
 /// What a command asks, and how this run talks.
-pub(super) struct Session {
+pub(super) struct Backend {
     pub(super) place: Place,
     pub(super) access: Access,
     pub(super) output: Output,
@@ -102,7 +102,7 @@ fn no_customer(error: Error, explain: impl FnOnce(Error) -> Failure) -> Failure 
     }
 }
 
-impl Session {
+impl Backend {
     /// Opens the store of the configuration.
     pub(super) async fn open(command: &Command, config: Config, output: Output) -> Result<Self, Failure> {
         let store = Store::open(command, config, output).await?;
