@@ -25,6 +25,7 @@ use crate::id::{EmergencyId, SessionId};
 mod address;
 mod admission;
 mod ask;
+mod audit;
 mod customer;
 mod download;
 mod inventory;
@@ -35,6 +36,7 @@ mod tls;
 mod upload;
 mod wire;
 
+pub(crate) use self::audit::NEWEST;
 pub(crate) use address::{DaemonUrl, DaemonUrlError};
 pub(crate) use customer::RemoteCustomer;
 pub(crate) use download::Download;

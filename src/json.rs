@@ -26,11 +26,13 @@ use crate::time::{Day, Timestamp};
 use crate::tlog::VerifierKey;
 
 mod admission;
+mod audit;
 mod destruction;
 mod failed;
 mod inventory;
 mod keys;
 
+pub(crate) use self::audit::*;
 pub(crate) use admission::*;
 pub(crate) use destruction::*;
 pub(crate) use failed::Failed;

@@ -209,6 +209,8 @@ fn request(row: &Row, customer: CustomerId, blob: &str) -> Request<Body> {
         }),
         Endpoint::QueryAudit => json!({ "customer": customer, "limit": 1 }),
         Endpoint::RotateEpoch | Endpoint::Rekey => json!({ "kms_key": "nonsense" }),
+        Endpoint::ProveRecord => json!({ "customer": customer, "shard": 0, "index": 0 }),
+        Endpoint::PublishAudit => json!({}),
         _ => Value::Null,
     };
     let request = Request::builder().method(row.method.clone()).uri(path);
@@ -230,7 +232,7 @@ fn target(row: &Row, id: CustomerId) -> Option<Target> {
         | Endpoint::ListPeople
         | Endpoint::ListCertificates
         | Endpoint::ShowCertificate => Some(Target::Covered),
-        Endpoint::DraftOrder | Endpoint::QueryAudit => Some(customer),
+        Endpoint::DraftOrder | Endpoint::QueryAudit | Endpoint::ProveRecord => Some(customer),
         _ if row.path.contains("{customer}") => Some(customer),
         _ => Some(Target::Store),
     }

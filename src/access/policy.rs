@@ -204,6 +204,8 @@ codes! {
     EpochRotate = "epoch-rotate",
     /// To ask the log, and for proofs.
     AuditRead = "audit-read",
+    /// To publish the log, and to keep it fit to be shown.
+    AuditPublish = "audit-publish",
     /// To open a session, as the customer.
     SessionOpen = "session-open",
     /// To end a session.
@@ -255,6 +257,7 @@ impl Operation {
                 | Self::ShredRun
                 | Self::EpochRead
                 | Self::EpochRotate
+                | Self::AuditPublish
                 | Self::Metrics
         )
     }

@@ -1,6 +1,7 @@
 //! Operations as FHIR R4 `AuditEvent` resources, after the patterns of IHE BALP.
 //!
-//! [`audit_event`] maps one [`Operation`] to one resource; a file of them is
+//! [`audit_event`] maps one [`Operation`] to one resource, and [`audit_event_of_line`] what
+//! was read of one as JSON; a file of them is
 //! NDJSON, one resource a line ([`NDJSON`]). Sources: FHIR 4.0.1 AuditEvent (in
 //! 4.3.0, R4B, its elements are the same), IHE ITI Basic Audit Log Patterns
 //! 1.1.4 s3:5.7.3, DICOM PS3.15 A.5.3 and PS3.16 (DCM). Separate from the JSON
@@ -55,8 +56,8 @@
 
 use serde::Serialize;
 
-use super::operation::Operation;
-use super::{Intent, KeyRef, Outcome, OutcomeResult};
+use super::operation::{Operation, OperationLine};
+use super::{KeyRef, OutcomeResult};
 use crate::access::{Origin, Purpose};
 use crate::id::{KekId, StoreId};
 use crate::time::Timestamp;
@@ -106,30 +107,36 @@ impl AuditEvent {
 /// outcome gets it once the log has it.
 #[must_use]
 pub fn audit_event(store: StoreId, operation: &Operation) -> AuditEvent {
-    let (entry, intent) = (operation.intent_entry(), operation.intent());
-    let result = operation.outcome().map(|outcome| outcome.result);
+    audit_event_of_line(store, &OperationLine::from(operation))
+}
+
+/// [`audit_event`], for an operation that was read as its line: it has all that the
+/// resource says.
+#[must_use]
+pub fn audit_event_of_line(store: StoreId, operation: &OperationLine) -> AuditEvent {
+    let result = operation.outcome.as_ref().map(|outcome| outcome.result);
     let alert = result.is_some_and(codes::is_alert);
-    let pattern = codes::pattern(intent.action);
+    let pattern = codes::pattern(operation.action);
 
     let mut subtype: Vec<Coding> = pattern.subtype.into_iter().collect();
     if result == Some(OutcomeResult::Denied) && pattern.subtype != Some(codes::RESTRICTED_FUNCTION) {
         subtype.push(codes::RESTRICTED_FUNCTION);
     }
-    subtype.push(codes::action(intent.action));
+    subtype.push(codes::action(operation.action));
 
-    let start = entry.record.time;
+    let start = operation.time;
     // Two programs may have written the two, and clocks go back. FHIR has no
     // period that ends before it starts (per-1).
-    let end = operation.outcome_entry().map(|outcome| outcome.record.time).filter(|end| *end >= start);
+    let end = operation.outcome.as_ref().map(|outcome| outcome.time).filter(|end| *end >= start);
 
-    let writer = entry.record.writer.to_string();
+    let writer = operation.writer.to_string();
     let profile = pattern.profile.filter(|_| {
-        let asked_over_network = matches!(intent.origin, Origin::Address(_));
-        result == Some(OutcomeResult::Ok) && intent.blob.is_some() && asked_over_network
+        let asked_over_network = matches!(operation.origin, Origin::Address(_));
+        result == Some(OutcomeResult::Ok) && operation.blob.is_some() && asked_over_network
     });
     AuditEvent {
         resource_type: "AuditEvent",
-        id: format!("{store}-{}-{}", entry.shard, entry.index),
+        id: format!("{store}-{}-{}", operation.shard, operation.index),
         meta: profile.map(|profile| Meta { profile: [profile] }),
         kind: if alert { codes::SECURITY_ALERT } else { pattern.kind },
         subtype,
@@ -138,7 +145,7 @@ pub fn audit_event(store: StoreId, operation: &Operation) -> AuditEvent {
         recorded: start,
         outcome: result.map(codes::outcome),
         outcome_desc: result.map_or("open", OutcomeResult::code),
-        agent: agents(store, &writer, intent, &pattern.roles),
+        agent: agents(store, &writer, operation, &pattern.roles),
         source: Source {
             site: store.to_string(),
             observer: Reference::to("urn:strongroom:writer", writer),
@@ -150,9 +157,9 @@ pub fn audit_event(store: StoreId, operation: &Operation) -> AuditEvent {
 
 /// BALP's three: the user, the client and the server. Who asks is the user;
 /// the client is where they asked from, and the server the program that did it.
-fn agents(store: StoreId, writer: &str, intent: &Intent, roles: &Roles) -> Vec<Agent> {
+fn agents(store: StoreId, writer: &str, operation: &OperationLine, roles: &Roles) -> Vec<Agent> {
     let node = format!("urn:strongroom:writer:{writer}");
-    let (client, client_network, server_network) = match intent.origin {
+    let (client, client_network, server_network) = match operation.origin {
         Origin::Address(address) => (
             Reference::to("urn:strongroom:address", address.to_string()),
             Some(Network { address: address.to_string(), kind: "2" }),
@@ -175,13 +182,13 @@ fn agents(store: StoreId, writer: &str, intent: &Intent, roles: &Roles) -> Vec<A
     vec![
         Agent {
             requestor: true,
-            purpose_of_use: Some([purpose(intent.purpose)]),
+            purpose_of_use: Some([purpose(operation.purpose)]),
             ..agent(
                 roles.user,
                 // A principal means something to this store only.
                 Reference::to(
                     format!("urn:strongroom:store:{store}:principal"),
-                    intent.principal.to_string(),
+                    operation.principal.to_string(),
                 ),
                 None,
             )
@@ -195,11 +202,10 @@ fn purpose(purpose: Purpose) -> CodeableConcept {
     CodeableConcept { coding: [codes::purpose(purpose)] }
 }
 
-fn entities(store: StoreId, operation: &Operation, pattern: &Pattern) -> Vec<Entity> {
-    let (intent, outcome) = (operation.intent(), operation.outcome());
+fn entities(store: StoreId, operation: &OperationLine, pattern: &Pattern) -> Vec<Entity> {
     let mut entities = Vec::new();
-    if let Some(blob) = intent.blob {
-        let bytes = outcome.and_then(|outcome| outcome.bytes);
+    if let Some(blob) = operation.blob {
+        let bytes = operation.outcome.as_ref().and_then(|outcome| outcome.bytes);
         entities.push(Entity {
             what: Some(Reference::to(format!("urn:strongroom:store:{store}:blob"), blob.to_string())),
             role: Some(codes::DOMAIN_RESOURCE),
@@ -208,7 +214,7 @@ fn entities(store: StoreId, operation: &Operation, pattern: &Pattern) -> Vec<Ent
             ..Entity::of(codes::SYSTEM_OBJECT)
         });
     }
-    if let Some(customer) = intent.customer {
+    if let Some(customer) = operation.customer {
         let system = format!("urn:strongroom:store:{store}:customer");
         entities.push(Entity {
             what: Some(Reference::to(system, customer.to_string())),
@@ -216,10 +222,10 @@ fn entities(store: StoreId, operation: &Operation, pattern: &Pattern) -> Vec<Ent
             ..Entity::of(codes::ORGANIZATION)
         });
     }
-    entities.extend(intent.key.as_ref().map(key));
-    entities.extend(used_key(intent, outcome).map(|id| security_resource(kek(id), Vec::new())));
-    if let Some(ring) = intent.ring {
-        let of = intent.customer.map(|customer| {
+    entities.extend(operation.key.as_ref().map(key));
+    entities.extend(used_key(operation).map(|id| security_resource(kek(id), Vec::new())));
+    if let Some(ring) = operation.ring {
+        let of = operation.customer.map(|customer| {
             Reference::to(format!("urn:strongroom:store:{store}:ring"), customer.to_string())
         });
         let hash = data_encoding::HEXLOWER.encode(&ring.hash);
@@ -227,17 +233,17 @@ fn entities(store: StoreId, operation: &Operation, pattern: &Pattern) -> Vec<Ent
         entities.push(Entity { what: of, ..security_resource(None, detail) });
     }
     let by = [
-        intent.order.map(|id| Reference::to("urn:strongroom:order", id.to_string())),
-        intent.hold.map(|id| Reference::to("urn:strongroom:hold", id.to_string())),
-        intent.certificate.map(|id| Reference::to("urn:strongroom:certificate", id.to_string())),
-        intent.rule.as_ref().map(|id| Reference::to("urn:strongroom:rule", id.to_string())),
-        intent.session.map(|id| Reference::to("urn:strongroom:session", id.to_string())),
+        operation.order.map(|id| Reference::to("urn:strongroom:order", id.to_string())),
+        operation.hold.map(|id| Reference::to("urn:strongroom:hold", id.to_string())),
+        operation.certificate.map(|id| Reference::to("urn:strongroom:certificate", id.to_string())),
+        operation.rule.as_ref().map(|id| Reference::to("urn:strongroom:rule", id.to_string())),
+        operation.session.map(|id| Reference::to("urn:strongroom:session", id.to_string())),
     ];
-    if let Some(returned) = &intent.returned {
+    if let Some(returned) = &operation.returned {
         let detail = vec![Detail::new("sha256", data_encoding::HEXLOWER.encode(&returned.sha256))];
         entities.push(security_resource(None, detail));
     }
-    if let Some(emergency) = &intent.emergency {
+    if let Some(emergency) = &operation.emergency {
         let what = Reference::to("urn:strongroom:emergency", emergency.id.to_string());
         let times = [("at", emergency.at), ("until", emergency.until)];
         let detail = times.into_iter().filter_map(|(name, time)| Some(Detail::new(name, time?))).collect();
@@ -249,9 +255,9 @@ fn entities(store: StoreId, operation: &Operation, pattern: &Pattern) -> Vec<Ent
 }
 
 /// The ring key that the outcome names and the intent does not.
-fn used_key(intent: &Intent, outcome: Option<&Outcome>) -> Option<KekId> {
-    let used = outcome?.key?;
-    match &intent.key {
+fn used_key(operation: &OperationLine) -> Option<KekId> {
+    let used = operation.outcome.as_ref()?.key?;
+    match &operation.key {
         Some(KeyRef::Kek { id, .. } | KeyRef::HoldKey { id } | KeyRef::NameKey { id }) if *id == used => None,
         _ => Some(used),
     }
@@ -287,24 +293,23 @@ fn security_resource(what: Option<Reference>, detail: Vec<Detail>) -> Entity {
 
 /// BALP's transaction (s3:5.7.3.1), and where in the log to find it: what a
 /// reader needs to ask for a proof that the event was not made up.
-fn transaction(operation: &Operation) -> Entity {
-    let (entry, intent) = (operation.intent_entry(), operation.intent());
+fn transaction(operation: &OperationLine) -> Entity {
     let mut detail = vec![
-        Detail::new("shard", entry.shard),
-        Detail::new("commit", entry.seq),
-        Detail::new("leaf", entry.index),
-        Detail::new("durable", entry.time),
+        Detail::new("shard", operation.shard),
+        Detail::new("commit", operation.seq),
+        Detail::new("leaf", operation.index),
+        Detail::new("durable", operation.durable),
     ];
-    detail.extend(intent.cause.map(|cause| Detail::new("cause", cause)));
-    if let Some(outcome) = operation.outcome_entry() {
+    detail.extend(operation.cause.map(|cause| Detail::new("cause", cause)));
+    if let Some(outcome) = &operation.outcome {
         detail.extend([
             Detail::new("outcome-shard", outcome.shard),
             Detail::new("outcome-commit", outcome.seq),
             Detail::new("outcome-leaf", outcome.index),
-            Detail::new("outcome-durable", outcome.time),
+            Detail::new("outcome-durable", outcome.durable),
         ]);
     }
-    let what = Some(Reference::to("urn:strongroom:request", intent.request.to_string()));
+    let what = Some(Reference::to("urn:strongroom:request", operation.request.to_string()));
     Entity { what, detail, ..Entity::of(codes::X_REQUEST_ID) }
 }
 

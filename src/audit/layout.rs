@@ -324,6 +324,14 @@ pub fn shard_of(store: StoreId, line: &Origin) -> Option<u16> {
     (origin(store, shard) == *line).then_some(shard)
 }
 
+/// The store and the shard that a first line of checkpoints is of, if it is one of any
+/// store's log.
+#[must_use]
+pub fn of_origin(line: &Origin) -> Option<(StoreId, u16)> {
+    let store = line.as_str().strip_prefix("strongroom/")?.split('/').next()?.parse().ok()?;
+    Some((store, shard_of(store, line)?))
+}
+
 /// The name that the log's key has under certificates: another than under
 /// checkpoints, so that no signature of one kind stands for one of the other.
 #[must_use]
@@ -428,10 +436,12 @@ mod tests {
         let (store, other) = (StoreId::from_bytes([1; 16]), StoreId::from_bytes([2; 16]));
         for shard in [0, 1, 0x1f, u16::MAX] {
             assert_eq!(shard_of(store, &origin(store, shard)), Some(shard));
+            assert_eq!(of_origin(&origin(store, shard)), Some((store, shard)));
             assert_eq!(shard_of(other, &origin(store, shard)), None);
         }
         for line in ["strongroom", &format!("strongroom/{store}/0000"), &format!("strongroom/{store}/1f")] {
             assert_eq!(shard_of(store, &line.parse().unwrap()), None, "{line}");
+            assert_eq!(of_origin(&line.parse().unwrap()), None, "{line}");
         }
     }
 }

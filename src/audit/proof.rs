@@ -13,23 +13,102 @@
 //! that is made was checked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 
 use futures_util::stream::TryStreamExt;
 
-use super::Record;
 use super::commit::leaf_of_line;
 use super::layout::{Object, verifier};
 use super::log::LogReader;
 use super::operation::{Entry, Operation};
-use super::query::{Filter, operations};
+use super::query::{Filter, operations, query};
+use super::{Event, Record};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::RequestId;
+use crate::id::{CustomerId, RequestId};
 use crate::merkle::TreeHead;
 use crate::time::Timestamp;
 use crate::tlog::checkpoint::{Origin, SignedCheckpoint};
 use crate::tlog::note::MAX_LEN;
 use crate::tlog::proof::TlogProof;
 use crate::tlog::{KeyName, VerifierKey};
+
+/// Why there is no proof of a record that is in the log.
+pub(crate) const UNPUBLISHED: &str = "the record is not in what is published of the log yet";
+
+/// Whether an error of [`prove`] says that the record is in the log and has to be published
+/// first.
+#[must_use]
+pub fn is_unpublished(error: &Error) -> bool {
+    error.kind() == ErrorKind::NotFound && error.to_string() == UNPUBLISHED
+}
+
+/// A record that is to be proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sought {
+    /// By its place.
+    Place {
+        /// Its shard.
+        shard: u16,
+        /// Its leaf in the shard's tree, from 0.
+        index: u64,
+    },
+    /// By its operation, which is looked for among those that were begun from `from` until
+    /// before `until`.
+    Request {
+        /// The operation.
+        request: RequestId,
+        /// Its outcome, and not its intent.
+        outcome: bool,
+        /// Not before this time.
+        from: Option<Timestamp>,
+        /// Before this time.
+        until: Option<Timestamp>,
+    },
+}
+
+impl Sought {
+    /// Whether a record at this place is the one.
+    #[must_use]
+    pub fn is(&self, record: &Record, (of_shard, of_index): (u16, u64)) -> bool {
+        match (self, &record.event) {
+            (Self::Place { shard, index }, _) => (*shard, *index) == (of_shard, of_index),
+            (Self::Request { request, outcome: false, .. }, Event::Intent(intent)) => {
+                intent.request == *request
+            }
+            (Self::Request { request, outcome: true, .. }, Event::Outcome(outcome)) => {
+                outcome.request == *request
+            }
+            (Self::Request { .. }, _) => false,
+        }
+    }
+}
+
+/// Finds a record. With `customer`, one that does not concern that customer is not found.
+///
+/// # Errors
+/// As [`query`].
+///
+/// # Cancel safety
+/// Nothing is written.
+pub async fn find(
+    reader: &LogReader,
+    sought: &Sought,
+    customer: Option<CustomerId>,
+) -> Result<Option<Entry>> {
+    let found = match *sought {
+        Sought::Place { shard, index } => reader.shard(shard).await?.entry(index).await?,
+        Sought::Request { request, outcome, from, until } => {
+            let filter = Filter { customer, request: Some(request), from, until, ..Filter::default() };
+            let operation = query(reader, &filter, None, NonZeroUsize::MIN).await?.operations.pop();
+            operation.and_then(|operation| match outcome {
+                true => operation.outcome_entry().cloned(),
+                false => Some(operation.intent_entry().clone()),
+            })
+        }
+    };
+    let fits = |entry: &Entry| customer.is_none() || entry.record.event.customer() == customer;
+    Ok(found.filter(fits))
+}
 
 /// The proof that `entry` is in its shard's tree as it is published.
 ///
@@ -123,10 +202,7 @@ pub async fn prove_requests(
 async fn prove_in(reader: &LogReader, shard: u16, entries: &[&Entry]) -> Result<Vec<TlogProof>> {
     let log = verifier(reader.store(), shard, reader.authority());
     let path = Object::Checkpoint { shard }.path();
-    let unpublished = || {
-        let sentence = "the record is not in what is published of the log yet";
-        Error::new(ErrorKind::NotFound, sentence)
-    };
+    let unpublished = || Error::new(ErrorKind::NotFound, UNPUBLISHED);
     let published = reader.get(&path, MAX_LEN as u64).await?.ok_or_else(unpublished)?;
     let checkpoint = SignedCheckpoint::parse(&published)?;
     let head = *checkpoint.verify(&log)?.head();

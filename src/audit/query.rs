@@ -37,6 +37,10 @@ use crate::time::Timestamp;
 /// How many operations of a shard may wait for an outcome before theirs.
 pub const WINDOW: usize = 1 << 15;
 
+/// How many records are looked through at most for the [`newest`] operations, unless
+/// twice as many operations are asked for.
+const NEWEST_RECORDS: usize = 1 << 16;
+
 /// What an operation has to be. Each field that is set has to fit.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Filter {
@@ -190,6 +194,38 @@ pub async fn query(
         operations.push(operation);
     }
     Ok(Page { operations, next: None })
+}
+
+/// The newest `count` operations, oldest first; or fewer, if there are no more in the newest
+/// 65,536 records.
+///
+/// # Errors
+/// As [`query`].
+///
+/// # Cancel safety
+/// Nothing is written.
+pub async fn newest(reader: &LogReader, count: usize) -> Result<Vec<Operation>> {
+    let mut window = count.saturating_mul(2).saturating_add(100);
+    let most = window.max(NEWEST_RECORDS);
+    loop {
+        let entries = reader.newest(window).await?;
+        let all = entries.len() < window || window >= most;
+        let mut pairing = Pairing::default();
+        let mut operations: Vec<Operation> = Vec::new();
+        for entry in entries {
+            // An outcome whose intent lies further back belongs to an operation
+            // that is not shown, and what the log says of itself is nobody's.
+            if let Paired::Operation(operation) = pairing.push(entry) {
+                operations.push(*operation);
+            }
+        }
+        operations.extend(pairing.finish());
+        operations.sort_by_key(Cursor::at);
+        if operations.len() >= count || all {
+            return Ok(operations.split_off(operations.len().saturating_sub(count)));
+        }
+        window = window.saturating_mul(2).min(most);
+    }
 }
 
 /// All operations that fit, behind `after`, in order. The stream ends with the first

@@ -2,23 +2,29 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
+
 use super::args::{Audit, OfLog, PublicKeyText, Tail, Which, Whose};
 use super::backend::Place;
 use super::failure::Failure;
 use super::output::{Column, Output, seconds, table};
 use super::{Answer, Backend, Store, audit_only, publish};
+use crate::audit::Record;
 use crate::audit::log::LogReader;
-use crate::audit::operation::{Operation, OperationLine, Paired, Pairing};
-use crate::audit::query::{Cursor, Filter};
+use crate::audit::operation::OperationLine;
+use crate::audit::query::{Filter, newest, operations};
+use crate::client::NEWEST;
 use crate::config::Config;
-use crate::error::Error;
-use crate::id::{CustomerId, Label};
+use crate::id::{CustomerId, Label, StoreId};
 
 mod export;
 mod proof;
 mod query;
 mod verify;
 mod view;
+
+/// Operations on their way to an export, each with the store whose it is.
+type Operations = BoxStream<'static, crate::error::Result<(StoreId, OperationLine)>>;
 
 /// What customers are called.
 type Labels = BTreeMap<CustomerId, Label>;
@@ -31,11 +37,8 @@ pub(super) fn needs_no_backend(command: &Audit, output: Output) -> bool {
         Audit::View(_) | Audit::Publish { .. } | Audit::Maintain => false,
         Audit::Query(command) => !command.which.has_label(),
         Audit::Export(command) => !command.which.has_label(),
-        Audit::Verify(_)
-        | Audit::Checkpoint(_)
-        | Audit::Proof(_)
-        | Audit::CheckProof(_)
-        | Audit::CheckView(_) => true,
+        Audit::Proof(command) => !matches!(command.customer, Some(Whose::Label(_))),
+        Audit::Verify(_) | Audit::Checkpoint(_) | Audit::CheckProof(_) | Audit::CheckView(_) => true,
     }
 }
 
@@ -51,9 +54,15 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
         }
         Audit::Export(command) => {
             let filter = command.which.filter_of_id();
-            export::run(&open(&command.log).await?, &filter, &command, output).await
+            export::run(of_log(&open(&command.log).await?, &filter), &command, output).await
         }
-        Audit::Proof(command) => proof::make(&open(&command.log).await?, &command).await,
+        Audit::Proof(command) => {
+            let customer = match command.customer {
+                Some(Whose::Id(id)) => Some(id),
+                _ => None,
+            };
+            proof::make(&open(&command.log).await?, customer, &command).await
+        }
         Audit::CheckProof(command) => proof::check(&command, output),
         Audit::CheckView(command) => view::check_file(&command, output),
         Audit::Verify(command) => verify::verify(config, &command, output).await,
@@ -67,8 +76,8 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
 pub(super) async fn run(backend: &Backend, command: Audit) -> Answer {
     match command {
         Audit::Tail(command) => tail(backend, &command).await,
-        Audit::Publish { restore } => publish::publish(backend.store()?, restore).await,
-        Audit::Maintain => publish::maintain(backend.store()?).await,
+        Audit::Publish { restore } => publish::publish(backend, restore).await,
+        Audit::Maintain => publish::maintain(backend).await,
         Audit::Query(command) => {
             let filter = filter(backend, &command.which).await?;
             let (found, next) = match &backend.place {
@@ -85,17 +94,38 @@ pub(super) async fn run(backend: &Backend, command: Audit) -> Answer {
             Ok(query::page(&found, next, &labels, backend.output))
         }
         Audit::Export(command) => {
-            let reader = reader(backend.store()?, command.log.key.as_ref())?;
-            let filter = filter(backend, &command.which).await?;
-            export::run(&reader, &filter, &command, backend.output).await
+            let operations = match &backend.place {
+                Place::Store(store) => {
+                    let reader = reader(store, command.log.key.as_ref())?;
+                    of_log(&reader, &filter(backend, &command.which).await?)
+                }
+                Place::Daemon(daemon) => {
+                    no_key(&command.log)?;
+                    daemon.operations(filter(backend, &command.which).await?)
+                }
+            };
+            export::run(operations, &command, backend.output).await
+        }
+        Audit::Proof(command) => {
+            let customer = match &command.customer {
+                Some(whose) => Some(customer(backend, whose).await?),
+                None => None,
+            };
+            match &backend.place {
+                Place::Store(store) => {
+                    let reader = reader(store, command.log.key.as_ref())?;
+                    proof::make(&reader, customer, &command).await
+                }
+                Place::Daemon(daemon) => proof::ask(daemon, customer, &command).await,
+            }
         }
         Audit::View(command) => view::make(backend, &command).await,
+        Audit::Checkpoint(command) => match &backend.place {
+            Place::Daemon(daemon) => verify::daemons_checkpoint(daemon, &command).await,
+            Place::Store(_) => Ok(String::new()),
+        },
         // Done without a backend.
-        Audit::Verify(_)
-        | Audit::Checkpoint(_)
-        | Audit::Proof(_)
-        | Audit::CheckProof(_)
-        | Audit::CheckView(_) => Ok(String::new()),
+        Audit::Verify(_) | Audit::CheckProof(_) | Audit::CheckView(_) => Ok(String::new()),
     }
 }
 
@@ -110,6 +140,13 @@ impl Which {
             _ => None,
         })
     }
+}
+
+/// The operations of a log that fit, each with the store whose it is.
+fn of_log(reader: &LogReader, filter: &Filter) -> Operations {
+    let store = reader.store();
+    let found = operations(reader, filter, None);
+    found.map_ok(move |operation| (store, OperationLine::from(&operation))).boxed()
 }
 
 /// Refuses a key to check a daemon's answer with: there is no proof in it.
@@ -155,43 +192,42 @@ async fn labels(backend: &Backend, operations: &[OperationLine]) -> Labels {
 }
 
 async fn tail(backend: &Backend, command: &Tail) -> Answer {
-    let reader = reader(backend.store()?, command.log.key.as_ref())?;
-    let newest = newest(&reader, command.lines).await.map_err(|error| backend.explain(error))?;
-    let newest: Vec<OperationLine> = newest.iter().map(OperationLine::from).collect();
+    let newest = match &backend.place {
+        Place::Store(store) => {
+            let reader = reader(store, command.log.key.as_ref())?;
+            let newest = newest(&reader, command.lines).await.map_err(|error| backend.explain(error))?;
+            newest.iter().map(OperationLine::from).collect()
+        }
+        Place::Daemon(daemon) => {
+            no_key(&command.log)?;
+            match command.lines {
+                0 => Vec::new(),
+                1..=NEWEST if backend.output.json => {
+                    return Ok(json_lines(&daemon.newest_records(command.lines).await?));
+                }
+                1..=NEWEST => daemon.newest_operations(command.lines).await?,
+                _ => {
+                    let message = format!("a daemon shows the newest {NEWEST} at most");
+                    return Err(Failure::usage(message).hint("`audit query` and `audit export` have all"));
+                }
+            }
+        }
+    };
+    if backend.output.json {
+        return Ok(String::new());
+    }
     let labels = labels(backend, &newest).await;
     Ok(operations_table(&newest, &labels))
 }
 
 async fn json_tail(reader: &LogReader, count: usize) -> Answer {
-    let lines = reader.newest(count).await?.into_iter().map(|entry| {
-        let line = serde_json::to_string(&entry.record).expect("a record is ids and numbers");
-        format!("{line}\n")
-    });
-    Ok(lines.collect())
+    let newest: Vec<Record> = reader.newest(count).await?.into_iter().map(|entry| entry.record).collect();
+    Ok(json_lines(&newest))
 }
 
-/// The newest `count` operations, oldest first.
-async fn newest(reader: &LogReader, count: usize) -> Result<Vec<Operation>, Error> {
-    let mut window = count.saturating_mul(2).saturating_add(100);
-    loop {
-        let entries = reader.newest(window).await?;
-        let all = entries.len() < window;
-        let mut pairing = Pairing::default();
-        let mut operations: Vec<Operation> = Vec::new();
-        for entry in entries {
-            // An outcome whose intent lies further back belongs to an operation
-            // that is not shown, and what the log says of itself is nobody's.
-            if let Paired::Operation(operation) = pairing.push(entry) {
-                operations.push(*operation);
-            }
-        }
-        operations.extend(pairing.finish());
-        operations.sort_by_key(Cursor::at);
-        if operations.len() >= count || all {
-            return Ok(operations.split_off(operations.len().saturating_sub(count)));
-        }
-        window = window.saturating_mul(2);
-    }
+fn json_lines(records: &[Record]) -> String {
+    let line = |record| serde_json::to_string(record).expect("a record is ids and numbers");
+    records.iter().map(|record| line(record) + "\n").collect()
 }
 
 /// An operation a row.

@@ -3,27 +3,38 @@
 
 use serde_json::json;
 
+use super::backend::Place;
 use super::exit::Exit;
 use super::failure::Failure;
-use super::output::line;
-use super::{Answer, Store};
-use crate::audit::publish::Published;
+use super::output::{Output, line};
+use super::{Answer, Backend, Store};
 use crate::error::ErrorKind;
+use crate::json::{Maintained, NotCosigned, Published};
 
-pub(super) async fn publish(backend: &Store, restore: bool) -> Answer {
-    if restore {
-        backend.room.restore_log().await.map_err(|error| backend.explain(error))?;
-    }
-    let published = backend.room.publish_log().await.map_err(|error| backend.explain(error))?;
-    report(backend, &published)
+pub(super) async fn publish(backend: &Backend, restore: bool) -> Answer {
+    let published = match &backend.place {
+        Place::Store(store) => {
+            if restore {
+                store.room.restore_log().await.map_err(|error| store.explain(error))?;
+            }
+            let published = store.room.publish_log().await.map_err(|error| store.explain(error))?;
+            Published::all(&published)
+        }
+        Place::Daemon(daemon) => daemon.publish(restore).await?,
+    };
+    report(backend.output, &published)
 }
 
-pub(super) async fn maintain(backend: &Store) -> Answer {
-    let done = backend.room.maintain_log().await.map_err(|error| backend.explain(error))?;
-    let unknown: u64 = done.settled.iter().map(|(_, settled)| settled.unknown).sum();
-    let fenced: usize = done.settled.iter().map(|(_, settled)| settled.fenced.len()).sum();
-    let segments: usize = done.segments.iter().map(|(_, count)| count).sum();
-    let report = report(backend, &done.published)?;
+pub(super) async fn maintain(backend: &Backend) -> Answer {
+    let done = match &backend.place {
+        Place::Store(store) => {
+            let done = store.room.maintain_log().await.map_err(|error| store.explain(error))?;
+            Maintained::from(&done)
+        }
+        Place::Daemon(daemon) => daemon.maintain().await?,
+    };
+    let Maintained { fenced, unknown, segments, published } = done;
+    let report = report(backend.output, &published)?;
     Ok(match backend.output.json {
         true => line(&json!({ "fenced": fenced, "unknown": unknown, "segments": segments })) + &report,
         false => format!(
@@ -34,38 +45,23 @@ pub(super) async fn maintain(backend: &Store) -> Answer {
 }
 
 /// A line for each shard; an alarm of a witness is a failure.
-fn report(backend: &Store, published: &[(u16, Published)]) -> Answer {
+fn report(output: Output, published: &[Published]) -> Answer {
     let mut text = String::new();
-    for (shard, published) in published {
-        let (tree, before) = (published.tree, published.before);
-        let cosigned: Vec<String> = published
-            .cosigned
-            .iter()
-            .filter(|cosigned| cosigned.result.is_ok())
-            .map(|cosigned| cosigned.witness.to_string())
-            .collect();
-        for cosigned in &published.cosigned {
-            if let Err(error) = &cosigned.result {
-                backend.output.note(&format!("witness {}: {}", cosigned.witness, error.chain()));
-            }
+    for Published { shard, records, new, root, cosigned, refused } in published {
+        for NotCosigned { witness, detail, .. } in refused {
+            output.note(&format!("witness {witness}: {detail}"));
         }
-        text.push_str(&match backend.output.json {
+        text.push_str(&match output.json {
             true => line(&json!({
-                "shard": shard, "records": tree.size, "new": tree.size - before, "root": tree.root,
-                "cosigned": cosigned,
+                "shard": shard, "records": records, "new": new, "root": root, "cosigned": cosigned,
             })),
             false => {
-                let by = if cosigned.is_empty() {
-                    String::new()
-                } else {
-                    format!(", cosigned by {}", cosigned.join(", "))
+                let by: Vec<String> = cosigned.iter().map(ToString::to_string).collect();
+                let by = match by.is_empty() {
+                    true => String::new(),
+                    false => format!(", cosigned by {}", by.join(", ")),
                 };
-                format!(
-                    "shard {shard:04x}: {} records published, {} new, root {}{by}\n",
-                    tree.size,
-                    tree.size - before,
-                    tree.root
-                )
+                format!("shard {shard:04x}: {records} records published, {new} new, root {root}{by}\n")
             }
         });
     }
@@ -73,9 +69,10 @@ fn report(backend: &Store, published: &[(u16, Published)]) -> Answer {
 }
 
 /// That no witness has seen another history of the log.
-pub(super) fn without_alarm(published: &[(u16, Published)]) -> Result<(), Failure> {
-    let alarms = published.iter().flat_map(|(_, published)| published.alarms());
-    let alarms: Vec<String> = alarms.map(|(witness, _)| witness.to_string()).collect();
+pub(super) fn without_alarm(published: &[Published]) -> Result<(), Failure> {
+    let refused = published.iter().flat_map(|published| &published.refused);
+    let alarms: Vec<String> =
+        refused.filter(|one| one.contradicts).map(|one| one.witness.to_string()).collect();
     if alarms.is_empty() { Ok(()) } else { Err(alarm(&alarms)) }
 }
 

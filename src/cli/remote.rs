@@ -79,7 +79,6 @@ fn place_of(command: &Command) -> Where {
         | Command::Retention(_)
         | Command::Hold(_)
         | Command::Session(_)
-        | Command::Audit(Audit::Query(_))
         | Command::Certificate(args::Certificate::List(_) | args::Certificate::Show(_))
         | Command::Epoch(Epoch::Status | Epoch::Rotate(_))
         | Command::Person(Person::List) => Where::Daemon,
@@ -93,7 +92,7 @@ fn place_of(command: &Command) -> Where {
         | Command::Person(Person::Keygen(_))
         | Command::Witness(_)
         | Command::Completions { .. } => Where::Here,
-        Command::Order(_) => Where::Daemon,
+        Command::Order(_) | Command::Audit(_) => Where::Daemon,
         #[cfg(feature = "daemon")]
         Command::Access(_) => Where::Here,
         #[cfg(feature = "daemon")]
@@ -101,7 +100,6 @@ fn place_of(command: &Command) -> Where {
         Command::Init(_)
         | Command::Person(Person::Found(_))
         | Command::Offboard(_)
-        | Command::Audit(_)
         | Command::Epoch(Epoch::Finish(_))
         | Command::Doctor(_) => Where::Nowhere,
     }
@@ -154,6 +152,13 @@ mod tests {
             "shred run",
             "shred status",
             "audit query",
+            "audit tail",
+            "audit export --format fhir",
+            "audit proof 0:1",
+            "audit view --customer acme",
+            "audit checkpoint",
+            "audit publish --restore",
+            "audit maintain",
             "certificate list",
             "epoch rotate",
             "person list",
@@ -178,8 +183,6 @@ mod tests {
             "emergency fold --directory D",
             "epoch finish",
             "shred run --delete-ciphertext",
-            "audit publish",
-            "audit tail",
             "offboard return acme --to back",
             "offboard destroy acme",
             "offboard finish acme",

@@ -1,16 +1,13 @@
-//! What a daemon is asked about its store: customers, destruction, epochs, certificates, the
-//! audit log.
+//! What a daemon is asked about its store: customers, destruction, epochs, certificates.
 
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde_json::json;
 
+use super::Client;
 use super::ask::Question;
 use super::customer::RemoteCustomer;
-use super::{Client, nonsense};
-use crate::audit::operation::OperationLine;
-use crate::audit::query::{Cursor, Filter, OutcomeFilter};
 use crate::error::{Error, Result};
 use crate::id::{CertificateId, CustomerId, KekId, Label};
 use crate::json::{
@@ -19,9 +16,6 @@ use crate::json::{
 use crate::room::{KeyChoice, NewCustomer};
 use crate::suite::Suite;
 use crate::time::Timestamp;
-
-/// How many operations a page of the audit log has at most.
-const PAGE: usize = 1000;
 
 #[derive(Deserialize)]
 struct FoundCustomer {
@@ -57,12 +51,6 @@ struct People {
 #[derive(Deserialize)]
 struct Certificates {
     certificates: Vec<Certificate>,
-}
-
-#[derive(Deserialize)]
-struct Operations {
-    operations: Vec<OperationLine>,
-    next: Option<String>,
 }
 
 impl Client {
@@ -151,41 +139,6 @@ impl Client {
     /// verify.
     pub(crate) async fn certificate(&self, certificate: CertificateId) -> Result<String> {
         self.text(&Question::get(format!("/v1/certificates/{certificate}"))).await
-    }
-
-    /// At most `limit` operations of the log behind `after`, and where there is more, where to go
-    /// on.
-    pub(crate) async fn query(
-        &self,
-        filter: &Filter,
-        after: Option<Cursor>,
-        limit: usize,
-    ) -> Result<(Vec<OperationLine>, Option<Cursor>)> {
-        let (mut found, mut after) = (Vec::new(), after);
-        loop {
-            let page = (limit - found.len()).min(PAGE);
-            let Filter { customer, principal, blob, action, outcome, purpose, from, until, request } = filter;
-            let outcome = outcome.map(|outcome| match outcome {
-                OutcomeFilter::Open => "open",
-                OutcomeFilter::Ended(result) => result.code(),
-            });
-            let body = json!({
-                "customer": customer, "principal": principal, "blob": blob, "action": action, "outcome": outcome,
-                "purpose": purpose, "from": from, "until": until, "request": request,
-                "after": after.map(|after| after.to_string()), "limit": page,
-            });
-            let Operations { operations, next } =
-                self.json(&Question::look("/v1/audit/query", &body)).await?;
-            let next = next.map(|next| next.parse::<Cursor>().map_err(|_| nonsense())).transpose()?;
-            if operations.len() > page || (next.is_some() && (operations.is_empty() || next <= after)) {
-                return Err(nonsense());
-            }
-            found.extend(operations);
-            after = next;
-            if after.is_none() || found.len() >= limit {
-                return Ok((found, after));
-            }
-        }
     }
 }
 

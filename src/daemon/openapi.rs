@@ -156,6 +156,9 @@ fn own_parameters(endpoint: Endpoint) -> Vec<Value> {
             in_query("after", id_schema()),
         ],
         Endpoint::ListCertificates => vec![in_query("customer", id_schema())],
+        Endpoint::NewestOperations | Endpoint::NewestRecords => {
+            vec![in_query("limit", json!({ "type": "integer", "minimum": 1, "maximum": 1000 }))]
+        }
         _ => Vec::new(),
     }
 }
@@ -180,6 +183,8 @@ fn body(endpoint: Endpoint) -> Option<Value> {
         Endpoint::ShredCancel => schema("Keys"),
         Endpoint::DraftOrder => schema("OrderDraft"),
         Endpoint::QueryAudit => schema("AuditQuery"),
+        Endpoint::ProveRecord => schema("AuditRecord"),
+        Endpoint::PublishAudit => schema("Publication"),
         Endpoint::RotateEpoch => schema("EpochKey"),
         Endpoint::Rekey => schema("CustomerKey"),
         Endpoint::RequestOrder | Endpoint::ApproveOrder => note(),
@@ -216,7 +221,14 @@ fn answers(endpoint: Endpoint) -> Vec<(&'static str, Value)> {
         Endpoint::HeadBlob => {
             vec![("200", nothing("Its headers")), ("304", nothing("It is what the client has"))]
         }
-        Endpoint::DraftOrder | Endpoint::ShowOrder | Endpoint::ShowCertificate => vec![("200", note())],
+        Endpoint::DraftOrder | Endpoint::ShowOrder | Endpoint::ShowCertificate | Endpoint::ShowCheckpoint => {
+            vec![("200", note())]
+        }
+        Endpoint::ProveRecord => {
+            let text = json!({ "type": "string" });
+            vec![("200", answer("A proof (c2sp.org/tlog-proof)", "text/plain; charset=utf-8", text))]
+        }
+        Endpoint::ViewAudit => vec![("200", answer("Lines of JSON", "application/x-ndjson", json!({})))],
         Endpoint::Metrics => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             vec![("200", answer("Figures", kind, json!({ "type": "string" })))]
@@ -262,7 +274,7 @@ fn schemas() -> Value {
             "required": ["type", "title", "status", "code", "detail"],
             "properties": {
                 "type": text(), "title": text(), "status": { "type": "integer" }, "code": text(), "detail": text(),
-                "rule": text(), "certificate": id_schema(), "limit": text(),
+                "rule": text(), "certificate": id_schema(), "limit": text(), "hint": text(),
             },
         },
         "FindBlobs": object(&["name"], json!({ "name": text(), "limit": maybe(json!({ "type": "integer", "minimum": 0 })), "ids": { "type": "boolean" } })),
@@ -298,6 +310,19 @@ fn schemas() -> Value {
             "limit": maybe(json!({ "type": "integer", "minimum": 1, "maximum": 1000 })),
         })),
         "CustomerKey": object(&["kms_key"], json!({ "kms_key": kms_key() })),
+        "Publication": object(&[], json!({ "restore": { "type": "boolean" } })),
+        "AuditRecord": {
+            "type": "object",
+            "description": "a record by its request, or by its place: shard and index. Without a customer, of \
+                            anybody, for whoever may ask the whole log",
+            "properties": {
+                "customer": maybe(id_schema()), "request": maybe(id_schema()), "outcome": { "type": "boolean" },
+                "from": maybe(text()), "until": maybe(text()),
+                "shard": maybe(json!({ "type": "integer", "minimum": 0, "maximum": 65_535 })),
+                "index": maybe(json!({ "type": "integer", "minimum": 0, "maximum": i64::MAX })),
+            },
+            "additionalProperties": false,
+        },
         "EpochKey": object(&["kms_key"], json!({ "kms_key": kms_key() })),
     })
 }

@@ -18,6 +18,7 @@ use crate::audit::publish::Published;
 use crate::audit::{Event, Intent, OutcomeResult, ShardHead, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
+use crate::tlog::checkpoint::SignedCheckpoint;
 
 /// What [`Strongroom::maintain_log`] did.
 #[derive(Debug, Default)]
@@ -102,6 +103,18 @@ impl Strongroom {
         let published = self.publish_log().await?;
         let pieces = room.publisher.view(&view).await?;
         Ok(CustomerView { view, published, pieces })
+    }
+
+    /// The checkpoint of the log's first shard that is published, signed and with the
+    /// cosignatures of witnesses; `None` if nothing is published yet.
+    ///
+    /// # Errors
+    /// As [`Publisher::checkpoint`](crate::audit::publish::Publisher::checkpoint).
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn published_checkpoint(&self) -> Result<Option<SignedCheckpoint>> {
+        self.0.publisher.checkpoint(FIRST_SHARD).await
     }
 
     /// Makes again what of the log's derived objects was lost: tiles, bundles, and

@@ -83,6 +83,7 @@ impl RoleMatrix {
                     | Op::ShredRead
                     | Op::ShredRun
                     | Op::EpochRead
+                    | Op::AuditPublish
                     | Op::SessionEnd
                     | Op::SessionRead
                     | Op::Metrics

@@ -138,6 +138,10 @@ pub(in crate::cli) struct Proof {
     /// Of a request, the outcome and not the intent
     #[arg(long)]
     pub(in crate::cli) outcome: bool,
+    /// Only if it is this customer's: its label, or its id. A daemon wants it of whoever may not read
+    /// the whole log
+    #[arg(long, value_name = "LABEL|ID")]
+    pub(in crate::cli) customer: Option<Whose>,
     #[command(flatten)]
     pub(in crate::cli) times: Times,
     #[command(flatten)]

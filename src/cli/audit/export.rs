@@ -10,24 +10,20 @@ use super::super::args::{Export, Format, To};
 use super::super::failure::Failure;
 use super::super::output::{Output, line};
 use super::super::sink::Sink;
-use super::Answer;
-use crate::audit::fhir::audit_event;
-use crate::audit::log::LogReader;
-use crate::audit::operation::OperationLine;
-use crate::audit::query::{Filter, operations};
+use super::{Answer, Operations};
+use crate::audit::fhir::audit_event_of_line;
 
 /// How much is written at once, in bytes.
 const PIECE: usize = 64 << 10;
 
-pub(super) async fn run(reader: &LogReader, filter: &Filter, command: &Export, output: Output) -> Answer {
+pub(super) async fn run(mut found: Operations, command: &Export, output: Output) -> Answer {
     // Before anything is read.
     let mut sink = sink(&command.to)?;
-    let mut found = operations(reader, filter, None);
     let (mut piece, mut count) = (String::new(), 0_u64);
-    while let Some(operation) = found.try_next().await? {
+    while let Some((store, operation)) = found.try_next().await? {
         piece.push_str(&match command.format {
-            Format::Jsonl => OperationLine::from(&operation).to_line(),
-            Format::Fhir => audit_event(reader.store(), &operation).to_line(),
+            Format::Jsonl => operation.to_line(),
+            Format::Fhir => audit_event_of_line(store, &operation).to_line(),
         });
         count += 1;
         if piece.len() >= PIECE {

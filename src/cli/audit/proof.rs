@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 use serde_json::json;
@@ -10,47 +9,62 @@ use serde_json::json;
 use super::super::args::{CheckProof, Proof, PublicKeyText, RecordRef};
 use super::super::failure::Failure;
 use super::super::output::{Output, line, pairs};
-use super::Answer;
+use super::super::sink::Sink;
 use super::export::sink;
+use super::{Answer, audit_only};
+use crate::audit::layout;
 use crate::audit::log::LogReader;
-use crate::audit::operation::Entry;
-use crate::audit::proof::{Proved, check as check_proof, prove};
-use crate::audit::query::{Filter, query};
+use crate::audit::proof::{Proved, Sought, check as check_proof, find, is_unpublished, prove};
+use crate::client::Client;
 use crate::error::{Error, ErrorKind};
+use crate::id::CustomerId;
 use crate::tlog::VerifierKey;
 use crate::tlog::proof::{MAX_LEN, TlogProof};
 
-pub(super) async fn make(reader: &LogReader, command: &Proof) -> Answer {
-    if command.outcome && matches!(command.record, RecordRef::Place { .. }) {
-        return Err(Failure::usage("--outcome is for the id of a request"));
-    }
-    let mut sink = sink(&command.to)?;
-    let entry = find(reader, command).await?.ok_or_else(|| {
+pub(super) async fn make(reader: &LogReader, customer: Option<CustomerId>, command: &Proof) -> Answer {
+    let sought = sought(command)?;
+    let sink = sink(&command.to)?;
+    let entry = find(reader, &sought, customer).await?.ok_or_else(|| {
         Failure::from(Error::new(ErrorKind::NotFound, "there is no such record in the audit log"))
     })?;
-    let proof = prove(reader, &entry).await.map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Failure::from(error).hint("publish the log, and ask again"),
-        _ => error.into(),
-    })?;
+    let proof = prove(reader, &entry).await.map_err(hinted)?;
+    write(sink, &proof).await
+}
+
+/// Asks a daemon. With the log's key the proof is checked; that it is of the record that was asked
+/// for is seen without.
+pub(super) async fn ask(daemon: &Client, customer: Option<CustomerId>, command: &Proof) -> Answer {
+    let sought = sought(command)?;
+    let sink = sink(&command.to)?;
+    let (proof, store, shard) = daemon.proof(&sought, customer).await.map_err(hinted)?;
+    if let Some(key) = &command.log.key {
+        audit_only::check_name(key, store)?;
+        check_proof(&proof, &layout::verifier(store, shard, key.public()), &[], 0)?;
+    }
+    write(sink, &proof).await
+}
+
+fn hinted(error: Error) -> Failure {
+    match is_unpublished(&error) {
+        true => Failure::from(error).hint("publish the log, and ask again"),
+        false => error.into(),
+    }
+}
+
+async fn write(mut sink: Sink, proof: &TlogProof) -> Answer {
     sink.write(Bytes::from(proof.to_string())).await?;
     sink.finish().await?;
     Ok(String::new())
 }
 
-async fn find(reader: &LogReader, command: &Proof) -> Result<Option<Entry>, Error> {
-    let request = match command.record {
-        RecordRef::Place { shard, index } => {
-            return reader.shard(shard).await?.entry(index).await;
-        }
-        RecordRef::Request(request) => request,
-    };
+fn sought(command: &Proof) -> Result<Sought, Failure> {
+    let outcome = command.outcome;
     let (from, until) = command.times.bounds();
-    let filter = Filter { request: Some(request), from, until, ..Filter::default() };
-    let found = query(reader, &filter, None, NonZeroUsize::MIN).await?.operations.pop();
-    Ok(found.and_then(|operation| match command.outcome {
-        true => operation.outcome_entry().cloned(),
-        false => Some(operation.intent_entry().clone()),
-    }))
+    match command.record {
+        RecordRef::Request(request) => Ok(Sought::Request { request, outcome, from, until }),
+        RecordRef::Place { .. } if outcome => Err(Failure::usage("--outcome is for the id of a request")),
+        RecordRef::Place { shard, index } => Ok(Sought::Place { shard, index }),
+    }
 }
 
 pub(super) fn check(command: &CheckProof, output: Output) -> Answer {

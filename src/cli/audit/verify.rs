@@ -14,6 +14,7 @@ use super::super::output::{Output, line};
 use super::super::{Answer, audit_only};
 use crate::audit::layout::{self, FIRST_SHARD, Object};
 use crate::audit::verify::{self, Options, Report, ShardReport};
+use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::id::StoreId;
@@ -61,6 +62,16 @@ pub(super) async fn checkpoint(config: &Config, command: &LogCheckpoint, output:
     let bytes = stored.bytes().await.map_err(failed)?;
     let signed = SignedCheckpoint::parse(&bytes).map_err(Error::from)?;
     signed.verify(&layout::verifier(marker.store, FIRST_SHARD, key)).map_err(Error::from)?;
+    Ok(signed.to_string())
+}
+
+/// A daemon's. Its signature is verified where the log's key is given.
+pub(super) async fn daemons_checkpoint(daemon: &Client, command: &LogCheckpoint) -> Answer {
+    let (signed, store) = daemon.checkpoint().await?;
+    if let Some(key) = &command.log.key {
+        audit_only::check_name(key, store)?;
+        signed.verify(&layout::verifier(store, FIRST_SHARD, key.public())).map_err(Error::from)?;
+    }
     Ok(signed.to_string())
 }
 

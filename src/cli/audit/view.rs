@@ -7,6 +7,7 @@ use futures_util::TryStreamExt;
 use serde_json::{Value, json};
 
 use super::super::args::{CheckView, View};
+use super::super::backend::Place;
 use super::super::exit::Exit;
 use super::super::failure::Failure;
 use super::super::output::{Output, line, seconds};
@@ -14,19 +15,28 @@ use super::export::{is_file, sink};
 use super::{Answer, Backend, audit_only, customer, publish};
 use crate::audit::view::{Finding, ShardReport, Trust, ViewReport, check};
 use crate::error::{Error, ErrorKind};
+use crate::json::Published;
 
 pub(super) async fn make(backend: &Backend, command: &View) -> Answer {
     // Before anything is recorded: what cannot be written is not made.
     let mut sink = sink(&command.to)?;
     let explain = |error| backend.explain(error);
     let customer = customer(backend, &command.customer).await?;
-    let mut made = backend.store()?.room.customer_view(customer).await.map_err(explain)?;
-    publish::without_alarm(&made.published)?;
-    while let Some(piece) = made.pieces.try_next().await.map_err(explain)? {
-        sink.write(piece).await?;
-    }
+    let records: u64 = match &backend.place {
+        Place::Store(store) => {
+            let mut made = store.room.customer_view(customer).await.map_err(explain)?;
+            publish::without_alarm(&Published::all(&made.published))?;
+            while let Some(piece) = made.pieces.try_next().await.map_err(explain)? {
+                sink.write(piece).await?;
+            }
+            made.view.shards.iter().map(|of| of.records).sum()
+        }
+        Place::Daemon(daemon) => {
+            let view = daemon.view(customer, async |piece| sink.write(piece).await).await?;
+            view.shards.iter().filter_map(|of| of.counted).sum()
+        }
+    };
     sink.finish().await?;
-    let records: u64 = made.view.shards.iter().map(|of| of.records).sum();
     Ok(match (is_file(&command.to), backend.output.json) {
         (false, _) => String::new(),
         (true, true) => line(&json!({ "customer": customer, "records": records })),
