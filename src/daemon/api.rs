@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts, Request};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
@@ -120,6 +120,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no-such-method", detail)
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), named))
+        .layer(middleware::from_fn(framed))
         .with_state(shared)
 }
 
@@ -180,6 +181,20 @@ fn method(endpoint: Endpoint) -> MethodRouter<Arc<Shared>> {
         Endpoint::RotateEpoch => routing::post(destruction::rotate),
         Endpoint::Metrics => routing::get(health::metrics),
     }
+}
+
+/// Refuses a body in a transfer coding that is not known here: it would be stored as it is coded,
+/// and whoever is in between could read its end to be elsewhere (RFC 9112 s6.1).
+async fn framed(request: Request, next: Next) -> Response {
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_none_or(chunked) && codings.next().is_none() {
+        return next.run(request).await;
+    }
+    let detail = "the body is in a transfer coding that is not known here: send it as it is, or chunked";
+    let mut response = Problem::new(StatusCode::NOT_IMPLEMENTED, "unknown-coding", detail).into_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Gives each request a name, and tells it with the answer.
