@@ -3,25 +3,21 @@
 //! the connection is closed, and nothing is stored, opened or on record but what was asked.
 #![cfg(feature = "daemon")]
 
-#[path = "common/load.rs"]
-mod load;
+#[path = "common/daemon.rs"]
+mod home;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
-use load::Place;
-use serde_json::Value;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_strongroom");
+use home::Home;
 
 /// Longer than anything takes that works.
 const LONG: Duration = Duration::from_secs(20);
 
 /// What is answered to these bytes, until the connection is closed.
-fn answers(place: &Place, sent: &[u8]) -> String {
-    let mut stream = UnixStream::connect(place.directory.join("socket")).unwrap();
+fn answers(home: &Home, sent: &[u8]) -> String {
+    let mut stream = UnixStream::connect(home.path("socket")).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
     // It may be closed before all of it is sent.
     let _ = stream.write_all(sent);
@@ -40,26 +36,16 @@ fn statuses(answered: &str) -> Vec<&str> {
 }
 
 /// Bodies of blobs, as text.
-fn blobs(place: &Place) -> Vec<String> {
-    let listed = place.strongroom(&["ls", "--customer", "customer-0", "--ids"]).unwrap();
-    let listed = String::from_utf8(listed).unwrap();
-    let read = |id: &str| place.strongroom(&["get", "--customer", "customer-0", id, "-o", "-"]).unwrap();
-    listed.lines().map(|id| String::from_utf8(read(id)).unwrap()).collect()
-}
-
-/// The actions that are on record.
-fn recorded(place: &Place, action: &str) -> usize {
-    let told = place.strongroom(&["--json", "audit", "query", "--limit", "1000"]).unwrap();
-    let rows = String::from_utf8(told).unwrap();
-    rows.lines().filter(|row| serde_json::from_str::<Value>(row).unwrap()["action"] == action).count()
+fn blobs(home: &Home) -> Vec<String> {
+    let read = |id: String| home.run(&["get", "--customer", "acme", &id, "-o", "-"]).stdout;
+    home.listed().into_iter().map(|id| String::from_utf8(read(id)).unwrap()).collect()
 }
 
 #[test]
 fn where_a_request_ends_is_never_a_guess() {
-    let directory = tempfile::tempdir().unwrap();
-    let place = Place::new(Path::new(PROGRAM), directory.path(), 1, "").unwrap();
-    let daemon = place.serve("socket").unwrap();
-    let path = format!("/v1/customers/{}/blobs", place.customers[0]);
+    let home = Home::new();
+    let daemon = home.serve();
+    let path = home.blobs();
     // Who reads a body as shorter than it is meant finds this behind it.
     let hidden = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\n\r\nhidden");
     let length = hidden.len();
@@ -100,11 +86,11 @@ fn where_a_request_ends_is_never_a_guess() {
         ("a line feed in an extension", in_chunks(format!("{length:x};a\n{hidden}\r\n0\r\n\r\n"))),
     ];
     for (what, sent) in refused {
-        let answered = answers(&place, sent.as_bytes());
+        let answered = answers(&home, sent.as_bytes());
         let told = statuses(&answered);
         assert!(told == ["400"] || told == ["501"], "{what}: {answered}");
     }
-    assert_eq!(blobs(&place), [""; 0], "nothing is stored");
+    assert_eq!(blobs(&home), [""; 0], "nothing is stored");
 
     // A length beside chunks counts for nothing, wherever it is (RFC 9112 s6.3): what is stored is
     // what the chunks have.
@@ -114,9 +100,11 @@ fn where_a_request_ends_is_never_a_guess() {
     ];
     for fields in both {
         let sent = shape("1.1", &format!("connection: close\r\n{fields}"), "5\r\nwhole\r\n0\r\n\r\n");
-        assert_eq!(statuses(&answers(&place, sent.as_bytes())), ["201"], "{fields}");
+        assert_eq!(statuses(&answers(&home, sent.as_bytes())), ["201"], "{fields}");
     }
-    assert_eq!(blobs(&place), ["whole", "whole"]);
-    assert_eq!(recorded(&place, "open"), 2, "nothing was opened but by this test");
-    daemon.end().unwrap();
+    assert_eq!(blobs(&home), ["whole", "whole"]);
+    let opened = home.records().iter().filter(|record| record["action"] == "open").count();
+    assert_eq!(opened, 2, "nothing was opened but by this test");
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended(), Some(0));
 }

@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 use super::wire::{Link, Outgoing, broke};
 use super::{Client, nonsense, problem};
 use crate::error::{Error, ErrorKind, Result};
+use crate::system::SystemClock;
+use crate::time::Clock;
 
 /// The name of a request, as the daemon tells it.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("strongroom-request");
@@ -27,7 +29,7 @@ const PURPOSE: HeaderName = HeaderName::from_static("strongroom-purpose");
 const SESSION: HeaderName = HeaderName::from_static("strongroom-session");
 const EMERGENCY: HeaderName = HeaderName::from_static("strongroom-emergency");
 
-/// How long is waited in all before a daemon that is busy is given up.
+/// How long a daemon that is busy is asked again, from the first time on, before it is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long is waited where a busy daemon does not say.
@@ -114,18 +116,18 @@ impl Client {
     /// The answer to a question, if it is one of success, and the connection on which its body
     /// comes. One that is busy is asked again, if that changes nothing.
     pub(super) async fn answer(&self, question: &Question) -> Result<(Response<Incoming>, Link)> {
-        let mut waited = Duration::ZERO;
+        let begun = SystemClock.uptime();
         loop {
             let (response, link) = self.send(question).await?;
             if response.status().is_success() {
                 return Ok((response, link));
             }
             let wait = busy(&response).filter(|_| question.changes_nothing);
-            match wait.filter(|wait| waited.saturating_add(*wait) <= PATIENCE) {
+            let past = SystemClock.uptime().saturating_sub(begun);
+            match wait.filter(|wait| past.saturating_add(*wait) <= PATIENCE) {
                 Some(wait) => {
                     drop((response, link));
                     tokio::time::sleep(wait).await;
-                    waited = waited.saturating_add(wait);
                 }
                 None => return Err(problem::read(response).await),
             }
