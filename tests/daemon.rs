@@ -327,6 +327,41 @@ fn its_memory_is_locked_where_that_is_allowed() {
     assert_eq!(locked > 0, allowed);
 }
 
+/// What it may do at most, by the unit's text alone.
+#[test]
+fn the_unit_lets_it_do_what_it_needs_and_no_more() {
+    let unit = include_str!("../examples/strongroom.service");
+    let settings: BTreeSet<&str> = unit.lines().filter(|line| !line.starts_with(['#', '['])).collect();
+    for setting in [
+        "Type=notify",
+        "User=strongroom",
+        "LimitCORE=0",
+        "LimitMEMLOCK=infinity",
+        "MemorySwapMax=0",
+        "UMask=0077",
+        "AmbientCapabilities=",
+        "CapabilityBoundingSet=",
+        "NoNewPrivileges=yes",
+        "PrivateDevices=yes",
+        "PrivateTmp=yes",
+        "PrivateUsers=yes",
+        "ProtectHome=yes",
+        "ProtectKernelModules=yes",
+        "ProtectKernelTunables=yes",
+        "ProtectProc=invisible",
+        "ProtectSystem=strict",
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+        "RestrictNamespaces=yes",
+        "RestrictSUIDSGID=yes",
+        "MemoryDenyWriteExecute=yes",
+        "SystemCallFilter=@system-service",
+        "SystemCallFilter=~@privileged @resources",
+    ] {
+        assert!(settings.contains(setting), "the unit lacks {setting}");
+        println!("{setting}");
+    }
+}
+
 /// systemd's own judgement of the unit, where the tool is at hand.
 #[test]
 fn the_unit_is_hardened() {
