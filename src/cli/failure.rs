@@ -140,10 +140,15 @@ impl From<Error> for Failure {
     }
 }
 
-/// What to do about blobs that open within a session only.
-fn session_hint(error: &Error) -> Option<&'static str> {
+/// Why blobs that open within a session only did not, if that is what an error is about.
+pub(super) fn session_refusal(error: &Error) -> Option<SessionRefusal> {
     let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    match causes.find_map(|cause| cause.downcast_ref())? {
+    causes.find_map(|cause| cause.downcast_ref().copied())
+}
+
+/// What to do about them.
+fn session_hint(error: &Error) -> Option<&'static str> {
+    match session_refusal(error)? {
         SessionRefusal::NotTheirs => Some(
             "sessions are named with --session: ask for one with `strongroom session request`, with the --purpose \
              that you will open blobs for",

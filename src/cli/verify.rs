@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::Verify;
 use super::backend::{Customer, Place, Store};
-use super::failure::Failure;
+use super::failure::{Failure, session_refusal};
 use super::list::{end, is_final, worse};
 use super::output::seconds;
 use super::{Answer, Backend};
@@ -125,6 +125,7 @@ async fn at_daemon(backend: &Backend, customer: Option<Customer>, command: &Veri
         ));
     }
     let explain = |error| backend.explain(error);
+    let alone = customer.is_some();
     let customers = match customer {
         Some(customer) => vec![customer],
         None => backend.every_customer().await.map_err(explain)?,
@@ -132,7 +133,13 @@ async fn at_daemon(backend: &Backend, customer: Option<Customer>, command: &Veri
     let mut failures = Failures::default();
     for customer in &customers {
         let Customer::Daemon(customer) = customer else { continue };
-        let all = customer.inventoried().await.map_err(explain)?;
+        let all = match customer.inventoried().await {
+            Err(error) if !alone && session_refusal(&error).is_some() => {
+                backend.output.note(&takes_a_session(customer.id()));
+                continue;
+            }
+            all => all.map_err(explain)?,
+        };
         let mut checked = stream::iter(all.inventory().await.map_err(explain)?)
             .map(|(blob, standing)| async move { (blob, standing, customer.verify(blob).await) })
             .buffered(command.jobs);
@@ -194,13 +201,15 @@ pub(super) fn report(path: &Path, text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::output("the report cannot be written", &error))
 }
 
+/// Of a customer that is left out.
+fn takes_a_session(customer: CustomerId) -> String {
+    format!("customer {customer} was not checked: its keys are in its own hand, and that takes a session")
+}
+
 /// Who was not checked is told, and is an error if nobody else was asked for.
 fn left_out(backend: &Backend, drill: &Drill, alone: bool) -> Result<(), Failure> {
     for customer in drill.customers.iter().filter(|drill| drill.state == DrillState::NoSession) {
-        let message = format!(
-            "customer {} was not checked: its keys are in its own hand, and that takes a session",
-            customer.customer
-        );
+        let message = takes_a_session(customer.customer);
         if alone {
             return Err(backend.explain(Error::new(ErrorKind::Denied, message)));
         }

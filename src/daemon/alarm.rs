@@ -317,13 +317,12 @@ impl Sending {
 
 /// For whoever reads the daemon's log.
 fn tell(kind: AlarmKind, about: About, alarm: Option<AlarmId>) {
-    let text = |id: Option<String>| id.unwrap_or_default();
     tracing::error!(
         kind = kind.as_str(),
-        alarm = text(alarm.map(|id| id.to_string())),
-        customer = text(about.customer.map(|id| id.to_string())),
+        alarm = alarm.map(display),
+        customer = about.customer.map(display),
         epoch = about.epoch,
-        request = text(about.request.map(|id| id.to_string())),
+        request = about.request.map(display),
         "alarm"
     );
 }

@@ -111,6 +111,24 @@ fn what_the_storage_lost_is_missed_through_a_daemon() {
 }
 
 #[test]
+fn whose_keys_are_in_their_own_hand_keeps_nobody_else_from_being_checked() {
+    let home = Home::new();
+    let daemon = home.serve();
+    home.ask(&daemon, "admin", &["customer", "add", "own", "--kms", "local", "--tenancy", "customer"]).is(0);
+    fs::write(home.path("dump"), "x").unwrap();
+    for customer in ["acme", "own"] {
+        home.ask(&daemon, "portal", &["put", "--customer", customer, "dump"]).is(0);
+    }
+    for ran in [home.run(&["verify", "--all"]), home.ask(&daemon, "portal", &["verify", "--all"])] {
+        let ran = ran.is(0).says("was not checked: its keys are in its own hand, and that takes a session");
+        assert_eq!(ran.out.matches("  ok  1 bytes\n").count(), 1, "{}", ran.out);
+    }
+    let own = ["verify", "--customer", "own", "--all"];
+    home.run(&own).is(77);
+    home.ask(&daemon, "portal", &own).is(77).says("strongroom session open");
+}
+
+#[test]
 fn who_may_open_none_is_denied_once() {
     let home = Home::new();
     let daemon = home.serve();
