@@ -16,9 +16,8 @@ use crate::envelope::BlobName;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, CustomerId, StoreId};
 use crate::ring::Ring;
-use crate::room::keyring::Asker;
 use crate::room::{BlobInfo, Customer};
-use crate::shred::inventory::{Standing, inventory, is_destroyed};
+use crate::shred::inventory::{Standing, evidence, inventory, is_destroyed};
 use crate::shred::paths::Paths;
 use crate::time::{Clock, Timestamp};
 
@@ -89,10 +88,7 @@ pub(super) struct InStore<'a> {
 impl<'a> InStore<'a> {
     /// The customer's, for whoever may see its blobs.
     pub(super) async fn of(customer: &'a Customer) -> Result<Self> {
-        let keyring = &customer.room.0.keyring;
-        let ring = keyring.fresh_ring(Asker::of(&customer.access), customer.id).await?;
-        keyring.admit(customer.asker(), &ring).await?;
-        let paths = Paths::of_customer(&customer.room.log_reader(), customer.id).await?;
+        let (ring, paths) = evidence(customer).await?;
         Ok(Self { customer, ring, paths })
     }
 }

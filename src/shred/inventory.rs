@@ -5,6 +5,7 @@
 //! destroyed key's id into a header, is found out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 
@@ -13,7 +14,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, KekId};
 use crate::ring::Ring;
 use crate::room::Customer;
-#[cfg(feature = "daemon")]
 use crate::room::keyring::Asker;
 
 /// How a blob stands.
@@ -70,20 +70,20 @@ pub(crate) enum Excuse {
     UnlessItLives,
 }
 
-/// What a customer has by now, for somebody who may see its blobs.
+/// What an [`inventory`] goes by: a customer's ring, and what the log says of its blobs; for
+/// somebody who may see them.
 ///
 /// # Errors
 /// As [`Customer::list`], and [`query`](crate::audit::query::query).
 ///
 /// # Cancel safety
 /// Nothing is written.
-#[cfg(feature = "daemon")]
-pub(crate) async fn of_customer(customer: &Customer) -> Result<BTreeMap<BlobId, Standing>> {
+pub(crate) async fn evidence(customer: &Customer) -> Result<(Arc<Ring>, Paths)> {
     let keyring = &customer.room.0.keyring;
     let ring = keyring.fresh_ring(Asker::of(&customer.access), customer.id).await?;
     keyring.admit(customer.asker(), &ring).await?;
     let paths = Paths::of_customer(&customer.room.log_reader(), customer.id).await?;
-    inventory(customer, &ring, &paths).await
+    Ok((ring, paths))
 }
 
 /// The blobs of a customer by the log's `paths` and its `ring`, and those that are listed

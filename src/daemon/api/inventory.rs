@@ -17,7 +17,7 @@ use super::{Ask, id};
 use crate::drill::LogMark;
 use crate::id::BlobId;
 use crate::json::{Inventory, Stands};
-use crate::shred::inventory::of_customer;
+use crate::shred::inventory::{evidence, inventory as take};
 
 /// How many blobs a page has at most, and unless less is asked for. Each page reads all of the
 /// customer's records, so they are large.
@@ -46,7 +46,8 @@ pub(super) async fn inventory(
     }
     let (mut blobs, mut next) = (Vec::new(), None);
     if limit > 0 {
-        let found = of_customer(&customer).await?;
+        let (ring, paths) = evidence(&customer).await?;
+        let found = take(&customer, &ring, &paths).await?;
         let behind = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = found.range((behind, Bound::Unbounded));
         blobs.extend(
