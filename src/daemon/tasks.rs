@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::alarm::{About, AlarmKind, Alarms};
 use super::config::DaemonConfig;
@@ -19,69 +19,57 @@ use crate::error::Error;
 use crate::room::Strongroom;
 use crate::system::SystemClock;
 
+/// What each of them has to do it with.
+struct Hand {
+    room: Strongroom,
+    own: Access,
+    alarms: Alarms,
+}
+
 /// Begins what is configured, each with its first run at once. They go on until the set is dropped:
 /// what one is at then goes on with the next run, of this daemon or another one.
 #[must_use = "they end when the set is dropped"]
 pub fn begin(config: &DaemonConfig, room: &Strongroom, own: &Access, alarms: &Alarms) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let given = || (room.clone(), own.clone(), alarms.clone());
-    if let Some(every) = config.tasks.sweep() {
-        let (room, own, alarms) = given();
-        tasks.spawn(async move {
-            let mut ticks = ticks(every);
-            loop {
-                ticks.tick().await;
-                sweep(&room, &own, &alarms).await;
-            }
-        });
-    }
-    if let Some(every) = config.tasks.sessions() {
-        let (room, own, alarms) = given();
-        tasks.spawn(async move {
-            let mut ticks = ticks(every);
-            loop {
-                ticks.tick().await;
-                end_sessions(&room, &own, &alarms).await;
-            }
-        });
-    }
-    if let Some(every) = config.tasks.maintain() {
-        let (room, _, alarms) = given();
-        tasks.spawn(async move {
-            let mut ticks = ticks(every);
-            loop {
-                ticks.tick().await;
-                maintain(&room, &alarms).await;
-            }
-        });
-    }
-    if let Some(every) = config.tasks.check() {
-        let (room, own, alarms) = given();
-        let epoch = config.alarms.epoch();
-        tasks.spawn(async move {
-            let mut ticks = ticks(every);
-            loop {
-                ticks.tick().await;
-                checks::look(&room, &own, &alarms, epoch).await;
-            }
-        });
-    }
-    if let Some(schedule) = config.tasks.verify() {
-        let (room, own, alarms) = given();
+    let hand = Arc::new(Hand { room: room.clone(), own: own.clone(), alarms: alarms.clone() });
+    let every = &config.tasks;
+    again(&mut tasks, &hand, every.sweep(), sweep);
+    again(&mut tasks, &hand, every.sessions(), end_sessions);
+    again(&mut tasks, &hand, every.maintain(), maintain);
+    let epoch = config.alarms.epoch();
+    again(&mut tasks, &hand, every.check(), move |hand| async move {
+        checks::look(&hand.room, &hand.own, &hand.alarms, epoch).await;
+    });
+    if let Some(schedule) = every.verify() {
+        let (room, own, alarms) = (room.clone(), own.clone(), alarms.clone());
         tasks.spawn(drills::schedule(room, own, alarms, Arc::new(SystemClock), schedule));
     }
     tasks
 }
 
-fn ticks(every: Duration) -> Interval {
-    let mut ticks = interval(every);
-    // A run that took longer than that is not made up for.
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
+/// Begins one that is done so often, if it is.
+fn again<F: Future<Output = ()> + Send + 'static>(
+    tasks: &mut JoinSet<()>,
+    hand: &Arc<Hand>,
+    every: Option<Duration>,
+    run: impl Fn(Arc<Hand>) -> F + Send + 'static,
+) {
+    let Some(every) = every else { return };
+    let hand = Arc::clone(hand);
+    tasks.spawn(async move {
+        let mut ticks = interval(every);
+        // A run that took longer than that is not made up for.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            run(Arc::clone(&hand)).await;
+        }
+    });
 }
 
 /// Does what is due.
-async fn sweep(room: &Strongroom, own: &Access, alarms: &Alarms) {
+async fn sweep(hand: Arc<Hand>) {
+    let Hand { room, own, alarms } = &*hand;
     let sweep = match room.sweep(own).await {
         Ok(sweep) => sweep,
         Err(error) => {
@@ -102,7 +90,8 @@ async fn sweep(room: &Strongroom, own: &Access, alarms: &Alarms) {
 }
 
 /// Ends at the KMS what is over, so that no grant outlives its session.
-async fn end_sessions(room: &Strongroom, own: &Access, alarms: &Alarms) {
+async fn end_sessions(hand: Arc<Hand>) {
+    let Hand { room, own, alarms } = &*hand;
     let customers = match room.end_overdue_sessions(own).await {
         Ok(customers) => customers,
         Err(error) => return failed(&error, "sessions could not be looked at"),
@@ -120,7 +109,8 @@ async fn end_sessions(room: &Strongroom, own: &Access, alarms: &Alarms) {
 }
 
 /// Publishes the log and keeps it in order, and removes idempotency keys that are too old.
-async fn maintain(room: &Strongroom, alarms: &Alarms) {
+async fn maintain(hand: Arc<Hand>) {
+    let Hand { room, alarms, .. } = &*hand;
     match room.maintain_log().await {
         Ok(done) => {
             for (witness, error) in done.published.iter().flat_map(|(_, published)| published.alarms()) {
