@@ -309,24 +309,6 @@ fn the_policy_is_asked_without_a_daemon() {
     assert!(manual.contains(&String::from_utf8(roles.stdout).unwrap()));
 }
 
-/// Where the system lets it, and only there: it may, or its user has no limit.
-#[test]
-fn its_memory_is_locked_where_that_is_allowed() {
-    const IPC_LOCK: u32 = 14;
-    let home = Home::new();
-    let daemon = home.serve();
-    let of_process = |file: &str, field: &str| {
-        let text = fs::read_to_string(format!("/proc/{}/{file}", daemon.child.id())).unwrap();
-        text.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim().to_owned()
-    };
-    let exempt = u64::from_str_radix(&of_process("status", "CapEff:"), 16).unwrap() >> IPC_LOCK & 1 == 1;
-    let limits = of_process("limits", "Max locked memory");
-    let allowed = exempt || limits.starts_with("unlimited");
-    let locked: u64 = of_process("status", "VmLck:").trim_end_matches(" kB").parse().unwrap();
-    println!("memory may be locked: {allowed}; {locked} KiB are");
-    assert_eq!(locked > 0, allowed);
-}
-
 /// What it may do at most, by the unit's text alone.
 #[test]
 fn the_unit_lets_it_do_what_it_needs_and_no_more() {

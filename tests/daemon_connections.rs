@@ -2,6 +2,8 @@
 //! what they take is bounded. On loopback.
 #![cfg(feature = "daemon")]
 
+#[path = "common/descriptors.rs"]
+mod descriptors;
 #[path = "common/daemon.rs"]
 mod home;
 
@@ -17,7 +19,6 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -87,14 +88,7 @@ fn resident_mib(daemon: &Daemon) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_connections_over_tls_are_served_and_one_more_is_refused() {
-    let hard = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }).unwrap();
-    let wanted = 10_000;
-    // The daemon, and this test, have some others.
-    let count = hard.map_or(wanted, |hard| usize::try_from(hard).unwrap().saturating_sub(300).min(wanted));
-    if count < wanted {
-        eprintln!("NOT RUN with {wanted} connections: the hard limit of descriptors allows {count}");
-    }
+    let count = descriptors::connections(10_000);
     let home = Home::new();
     let config = fs::read_to_string(home.path("daemon.toml")).unwrap();
     let limits = format!("[limits]\nconnections = {}\nconnections_per_peer = {count}\n", count + 10);
