@@ -79,6 +79,18 @@ impl Chains {
         self.commits
     }
 
+    /// How many ends its lists hold: one of a customer may be in several.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.nodes.iter().map(|node| u64::try_from(node.len()).unwrap_or(u64::MAX)).sum()
+    }
+
+    /// Whether no customer has a record.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Where a customer's chain ends, `None` if it has no record.
     #[must_use]
     pub fn end(&self, customer: CustomerId) -> Option<ChainEnd> {
@@ -103,6 +115,13 @@ impl Chains {
         }
         self.nodes.push(Arc::new(span));
         self.commits += 1;
+    }
+
+    /// What the commits that [`Chains::listed_by`] names list, in its order: all that
+    /// [`Chains::from_lists`] takes.
+    #[must_use]
+    pub fn lists(&self) -> Vec<Vec<ChainEnd>> {
+        self.nodes.iter().map(|node| node.values().copied().collect()).collect()
     }
 
     /// What the last commit lists: the ends in its span, by customer.
@@ -148,6 +167,7 @@ mod tests {
             let read: Vec<&[ChainEnd]> =
                 listed_by.iter().map(|seq| lists[usize::try_from(*seq).unwrap()].as_slice()).collect();
             assert_eq!(Chains::from_lists(commit + 1, &read).as_ref(), Some(&chains));
+            assert_eq!(chains.lists(), read);
             assert_eq!(Chains::from_lists(commit + 1, &read[1..]), None);
             for (customer, count) in &counts {
                 assert_eq!(

@@ -41,7 +41,7 @@ use thiserror::Error as ThisError;
 use super::chains::ChainEnd;
 use super::{Event, Link, Record};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{CustomerId, StoreId, WriterId};
+use crate::id::{CustomerId, RequestId, StoreId, WriterId};
 use crate::merkle::{Frontier, Hash, TreeHead, leaf_hash};
 use crate::time::Timestamp;
 use crate::tlog::{PublicKey, SecretKey, Signature};
@@ -269,6 +269,24 @@ pub(crate) struct Line {
     pub(super) time: Timestamp,
     pub(super) customer: Option<CustomerId>,
     pub(super) owner: Option<OwnerChange>,
+    pub(super) step: Option<Step>,
+}
+
+/// What a record does to the request that it is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Begins(RequestId),
+    Ends(RequestId),
+}
+
+impl Step {
+    fn of(event: &Event) -> Option<Self> {
+        match event {
+            Event::Intent(intent) => Some(Self::Begins(intent.request)),
+            Event::Outcome(outcome) => Some(Self::Ends(outcome.request)),
+            _ => None,
+        }
+    }
 }
 
 /// What a record does to the ownership of its shard.
@@ -310,8 +328,8 @@ impl Line {
         let mut text = Vec::with_capacity(640);
         serde_json::to_writer(&mut text, record).expect("records have string keys only");
         text.pop();
-        let owner = OwnerChange::of(&record.event);
-        Self { text, time: record.time, customer: record.event.customer(), owner }
+        let (owner, step) = (OwnerChange::of(&record.event), Step::of(&record.event));
+        Self { text, time: record.time, customer: record.event.customer(), owner, step }
     }
 
     /// Its length in a commit, in bytes, at most.
@@ -497,7 +515,6 @@ pub(super) mod tests {
     use super::*;
     use crate::audit::head::Head;
     use crate::audit::{Outcome, OutcomeResult};
-    use crate::id::RequestId;
     use crate::secret::Secret;
 
     pub(in crate::audit) fn key(seed: u8) -> SecretKey {

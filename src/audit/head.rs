@@ -18,6 +18,10 @@ use crate::merkle::{Frontier, Hash, TreeHead};
 use crate::time::Timestamp;
 use crate::tlog::PublicKey;
 
+mod saved;
+
+pub use saved::{MAX_LEN, SavedHead};
+
 /// Where a shard of a log stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -220,13 +224,20 @@ impl Head {
         })
     }
 
-    /// In a shard of its own, the owner writes, and who fences it.
+    /// In a shard that has an owner, these write: the owner, a writer that fences it, and
+    /// one that claims the shard while nothing is open in it.
     fn may_write(&self, owner: WriterId, commit: &Commit) -> bool {
+        let mut changes = commit.records().iter().map(|record| OwnerChange::of(&record.event));
+        let claims = changes.clone().next() == Some(Some(OwnerChange::Claim)) && self.is_settled();
         commit.header().writer == owner
-            || commit
-                .records()
-                .iter()
-                .any(|record| OwnerChange::of(&record.event) == Some(OwnerChange::Fence(owner)))
+            || claims
+            || changes.any(|change| change == Some(OwnerChange::Fence(owner)))
+    }
+
+    /// Whether no intent is open, on the word of the last writer.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.settled == self.next
     }
 
     /// The bytes of the commit that puts `lines` behind this head, and the head
@@ -428,6 +439,11 @@ mod tests {
         assert!(one(&claimed, &other, Event::Alive).is_err());
         assert!(one(&claimed, &other, Event::Claim).is_err());
         let kept = one(&claimed, &owner, Event::Alive).unwrap();
+        // Nothing is open after its next commit, and then another may claim it, and no more.
+        let (bytes, settled) = kept.extend(&owner, at(5000), [line_of(1, &owner, Event::Alive)].iter(), 3);
+        assert!(kept.verify(&commit(&bytes)).unwrap().is_settled());
+        assert!(one(&settled, &other, Event::Alive).is_err());
+        assert_eq!(one(&settled, &other, Event::Claim).unwrap().owner(), Some(other.id()));
         let fenced = one(&kept, &other, Event::Fence(Fence { writer: owner.id() })).unwrap();
         assert_eq!(fenced.owner(), None);
         let released = one(&kept, &owner, Event::Release).unwrap();

@@ -6,6 +6,7 @@
 //! | `store` | the marker | |
 //! | `wal/<shard>/<seq>` | one commit | |
 //! | `segment/<shard>/<first seq>-<last seq>-<from>-<until>` | the commits of a day, one after the other | commits |
+//! | `head/<shard>` | a signed head of the shard, where programs start | commits |
 //! | `checkpoint`, `tile/…` | the first shard as a tiled log (c2sp.org/tlog-tiles) | commits |
 //! | `shard/<shard>/checkpoint`, `shard/<shard>/tile/…` | the same of every other | commits |
 //! | `pin/<customer>/<version>` | the hash of a ring version | commits |
@@ -47,6 +48,11 @@ pub enum Object {
     },
     /// The commits of a day.
     Segment(SegmentName),
+    /// A recent head of a shard, from which programs start.
+    Head {
+        /// The shard.
+        shard: u16,
+    },
     /// The newest checkpoint of a shard.
     Checkpoint {
         /// The shard.
@@ -166,6 +172,7 @@ impl fmt::Display for Object {
             Self::Marker => f.write_str("store"),
             Self::Commit { shard, seq } => write!(f, "wal/{shard:04x}/{seq:016x}"),
             Self::Segment(name) => name.fmt(f),
+            Self::Head { shard } => write!(f, "head/{shard:04x}"),
             Self::Checkpoint { shard } => write!(f, "{}checkpoint", Prefix(*shard)),
             Self::Tile { shard, tile } => write!(f, "{}{tile}", Prefix(*shard)),
             Self::Pin { customer, version } => write!(f, "pin/{customer}/{version:016x}"),
@@ -221,6 +228,7 @@ fn read(path: &str) -> Option<Object> {
                 until: Timestamp::from_micros(part()?).ok()?,
             }))
         }
+        "head" => Some(Object::Head { shard: shard_of(rest)? }),
         "shard" => {
             let (shard, rest) = rest.split_once('/')?;
             tiled(shard_of(shard).filter(|shard| *shard != FIRST_SHARD)?, rest)
@@ -265,6 +273,18 @@ pub fn segments() -> Path {
 #[must_use]
 pub fn segments_of(shard: u16) -> Path {
     Path::from(format!("segment/{shard:04x}"))
+}
+
+/// The prefix of all saved heads.
+#[must_use]
+pub fn heads() -> Path {
+    Path::from("head")
+}
+
+/// What stands before every segment of a shard whose first commit is `seq` or a later one.
+#[must_use]
+pub fn segments_from(shard: u16, seq: u64) -> Path {
+    Path::from(format!("segment/{shard:04x}/{seq:016x}"))
 }
 
 /// The prefix of all pins.
@@ -373,6 +393,7 @@ mod tests {
                 Object::Segment(name),
                 "segment/0002/0000000000000010-000000000000001f-0000000000000001-00000000000000ff".to_owned(),
             ),
+            (Object::Head { shard: 0x1f }, "head/001f".to_owned()),
             (Object::Checkpoint { shard: 0 }, "checkpoint".to_owned()),
             (Object::Checkpoint { shard: 1 }, "shard/0001/checkpoint".to_owned()),
             (Object::Tile { shard: 0, tile }, "tile/0/x001/234.p/7".to_owned()),
@@ -403,6 +424,9 @@ mod tests {
             "wal/00000/00000000000000ff",
             "wal/0000/00000000000000ff/x",
             "shard/0000/checkpoint",
+            "head",
+            "head/1f",
+            "head/001f/x",
             "checkpoints",
             "checkpoint/x",
             "tile/0/1",

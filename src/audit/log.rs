@@ -18,10 +18,9 @@
 //! [`ErrorKind::Integrity`].
 
 use std::fmt;
-use std::mem::replace;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, StreamExt};
@@ -83,6 +82,9 @@ pub struct LogConfig {
     /// How long a writer with open intents may be silent before others may take
     /// it for dead. One that lives says so twice within it at least.
     pub idle: Duration,
+    /// Whether a writer that meets others in its shard goes on in one of its own: no, it
+    /// stays in the shard. Needed where many programs write at once.
+    pub roams: bool,
     /// Where what is read in an emergency is recorded while the log cannot be written:
     /// nowhere, and then there is no emergency access.
     pub emergencies: Option<Arc<EmergencySink>>,
@@ -102,6 +104,7 @@ impl LogConfig {
             max_bytes: 4 << 20,
             queue: 1 << 16,
             idle: Duration::from_secs(600),
+            roams: false,
             emergencies: None,
         }
     }
@@ -114,7 +117,6 @@ pub struct Log {
 }
 
 struct Inner {
-    wal: Wal,
     config: LogConfig,
     writer: WriterId,
     /// What this writer's key is made of.
@@ -127,14 +129,20 @@ struct Inner {
     queue: Mutex<Queue>,
     /// Locked by the committer as long as it runs.
     chain: tokio::sync::Mutex<Chain>,
-    /// The head that the committer knows.
-    head: Mutex<Head>,
+    /// Where the committer is.
+    seat: Mutex<Seat>,
     /// When the log was opened, by uptime.
     opened: Duration,
     /// How many intents have no outcome yet.
     open: AtomicU64,
     /// When a commit of this writer was stored last, in milliseconds of uptime.
     written: AtomicU64,
+}
+
+/// The shard that is written to, and its head as far as the committer knows it.
+struct Seat {
+    wal: Wal,
+    head: Head,
 }
 
 impl fmt::Debug for Log {
@@ -166,13 +174,24 @@ impl Log {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
+        Self::start(storage, config, clock, entropy, false).await
+    }
+
+    /// The same; `adrift` is to find a shard of one's own before anything is written.
+    async fn start(
+        storage: Arc<dyn ObjectStore>,
+        config: LogConfig,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        adrift: bool,
+    ) -> Result<Self> {
         let runtime = Handle::try_current().map_err(|error| {
             Error::new(ErrorKind::Configuration, "the audit log needs a tokio runtime").with_source(error)
         })?;
         let writer = WriterId::from_bytes(random(&*entropy)?);
         let (store, shard, authority) = (config.store, config.shard, config.signer.public());
         let wal = Wal::new(storage, store, shard, authority, config.deadline / 2);
-        let (head, mark) = match timeout(config.deadline, wal.newest()).await {
+        let start = match timeout(config.deadline, wal.newest()).await {
             Ok(found) => found?,
             Err(elapsed) => {
                 let sentence = "the audit storage does not answer";
@@ -181,7 +200,6 @@ impl Log {
         };
         let inner = Inner {
             opened: clock.uptime(),
-            wal,
             config,
             writer,
             seed: random_secret(&*entropy)?,
@@ -190,8 +208,8 @@ impl Log {
             entropy,
             runtime,
             queue: Mutex::default(),
-            chain: tokio::sync::Mutex::new(Chain::new(head.clone(), mark)),
-            head: Mutex::new(head),
+            seat: Mutex::new(Seat { wal: wal.clone(), head: start.head.clone() }),
+            chain: tokio::sync::Mutex::new(Chain::new(wal, start, adrift)),
             open: AtomicU64::new(0),
             written: AtomicU64::new(0),
         };
@@ -293,14 +311,6 @@ impl Log {
     /// No more intents are taken; call it again for the rest.
     pub async fn close(&self) -> Result<()> {
         self.inner.queue().closed = true;
-        self.inner.flush_all().await?;
-        // With something open it stays ours, or its outcome would find another's
-        // shard. If nobody comes back to close again, it is taken when it is idle.
-        if self.inner.is_owner() && !self.inner.has_open() && !replace(&mut self.inner.queue().released, true)
-        {
-            let release = self.inner.record(self.inner.nonce()?, Event::Release);
-            self.inner.append_at(vec![release], None).await?;
-        }
         self.inner.flush_all().await
     }
 
@@ -319,7 +329,7 @@ impl Log {
     /// gone on.
     #[must_use]
     pub fn head(&self) -> Head {
-        self.inner.head.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inner.seat().head.clone()
     }
 
     /// The commits whose numbers are in `range`, up to the newest there is now,
@@ -333,7 +343,7 @@ impl Log {
     /// # Cancel safety
     /// Nothing is written.
     pub async fn commits(&self, range: Range<u64>) -> Result<BoxStream<'static, Result<Commit>>> {
-        let wal = self.inner.wal.clone();
+        let wal = self.inner.wal();
         let known = self.head();
         let end = wal.end(known.next()).await?.min(range.end);
         let start = wal.head_before(range.start.min(end)).await?;
@@ -353,7 +363,7 @@ impl Log {
     /// # Cancel safety
     /// Nothing is written.
     pub async fn tail(&self, count: usize) -> Result<Vec<Record>> {
-        let wal = &self.inner.wal;
+        let wal = self.inner.wal();
         let known = self.head();
         let mut seq = wal.end(known.next()).await?;
         let mut newest_first = Vec::new();
@@ -400,9 +410,13 @@ impl Inner {
         self.open.load(Relaxed) > 0
     }
 
-    fn is_owner(&self) -> bool {
-        let head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        head.owner() == Some(self.writer)
+    fn seat(&self) -> MutexGuard<'_, Seat> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The shard that is written to.
+    fn wal(&self) -> Wal {
+        self.seat().wal.clone()
     }
 
     fn last_written(&self) -> Duration {

@@ -22,11 +22,13 @@
 //! in two commits. Outcomes are never dropped. Intents whose caller has gone
 //! are dropped while they wait, but not from an attempt.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error as _;
 use std::io;
 use std::mem::replace;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,14 +37,15 @@ use object_store::PutMode;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-use super::Inner;
 use super::queue::Ticket;
-use super::wal::Mark;
-use crate::audit::commit::{Commit, MAX_LEN, OwnerChange};
-use crate::audit::head::Head;
+use super::wal::{Mark, Start, Wal};
+use super::{Inner, Seat};
+use crate::audit::commit::{Commit, Line, MAX_LEN, OwnerChange, Step};
+use crate::audit::head::{Head, SavedHead};
 use crate::audit::{Event, Record};
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::RequestId;
 use crate::merkle::Hash;
 use crate::store::store_error;
 
@@ -55,12 +58,26 @@ const STALE: Duration = Duration::from_secs(86_400);
 /// How often the committer lets others run before the next commit.
 const SETTLE: u32 = 64;
 
+/// Losses in a row in the shared shard after which a writer that may roams. One is no
+/// sign of much traffic, but the next attempt is made without a look.
+const LOSSES: u32 = 1;
+
+/// Commits between two saved heads at least: in a shared shard, where programs come and
+/// go, and in one's own, which others read seldom. More where a head is long.
+const SAVE_SHARED: u64 = 4;
+const SAVE_OWN: u64 = 64;
+
+/// The time between two saved heads of a shard of one's own, at least.
+const SAVE_PAUSE: Duration = Duration::from_secs(2);
+
 /// The committer's own state: where the log stands, and what is in doubt.
 #[derive(Debug)]
 pub(super) struct Chain {
-    head: Head,
+    /// The shard that is written to.
+    pub(super) wal: Wal,
+    pub(super) head: Head,
     /// What the storage said of the last commit.
-    mark: Option<Mark>,
+    pub(super) mark: Option<Mark>,
     /// Whether another writer was seen since.
     behind: bool,
     /// When the head was looked at last, by uptime.
@@ -68,6 +85,98 @@ pub(super) struct Chain {
     /// Whether another writer has ended this one.
     fenced: bool,
     attempt: Option<Attempt>,
+    /// The intents of this writer that are in the shard and have no outcome.
+    open: OpenHere,
+    /// Whether a shard has to be found before anything is written.
+    pub(super) adrift: bool,
+    /// What the first commit in a shard begins with: the claim of it.
+    pub(super) claim: Vec<Line>,
+    /// How often another writer was first, in a row.
+    losses: u32,
+    pub(super) saved: Saving,
+}
+
+/// When a head was saved last.
+#[derive(Debug, Default)]
+pub(super) struct Saving {
+    /// Behind how many commits.
+    pub(super) commits: u64,
+    /// How many commits segments held then.
+    pub(super) covered: u64,
+    /// By uptime.
+    at: Duration,
+    /// Whether one is being saved.
+    busy: Arc<AtomicBool>,
+}
+
+/// This writer's open intents in one shard.
+#[derive(Debug, Default)]
+struct OpenHere {
+    /// In which commit each is.
+    requests: HashMap<RequestId, u64>,
+    /// How many there are in each commit that has some.
+    counts: BTreeMap<u64, u64>,
+}
+
+impl OpenHere {
+    fn take<'a>(&mut self, seq: u64, lines: impl Iterator<Item = &'a Line>) {
+        for line in lines {
+            match line.step {
+                Some(Step::Begins(request)) => {
+                    self.requests.insert(request, seq);
+                    *self.counts.entry(seq).or_default() += 1;
+                }
+                Some(Step::Ends(request)) => {
+                    if let Some(seq) = self.requests.remove(&request) {
+                        take_one(&mut self.counts, seq);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Below which number all are settled once `lines` are in commit `seq`.
+    fn settled_by<'a>(&self, seq: u64, lines: impl Iterator<Item = &'a Line>) -> u64 {
+        let mut counts = self.counts.clone();
+        let mut begun = HashSet::new();
+        for line in lines {
+            match line.step {
+                Some(Step::Begins(request)) => {
+                    begun.insert(request);
+                }
+                Some(Step::Ends(request)) => {
+                    if !begun.remove(&request)
+                        && let Some(seq) = self.requests.get(&request)
+                    {
+                        take_one(&mut counts, *seq);
+                    }
+                }
+                None => {}
+            }
+        }
+        let here = if begun.is_empty() { seq + 1 } else { seq };
+        counts.first_key_value().map_or(here, |(first, _)| *first)
+    }
+
+    /// Whether `ticket` has an outcome whose intent is none of these.
+    fn lacks(&self, ticket: &Ticket) -> bool {
+        let mut begun = HashSet::new();
+        ticket.lines.iter().any(|line| match line.step {
+            Some(Step::Begins(request)) => !begun.insert(request),
+            Some(Step::Ends(request)) => !begun.contains(&request) && !self.requests.contains_key(&request),
+            None => false,
+        })
+    }
+}
+
+fn take_one(counts: &mut BTreeMap<u64, u64>, seq: u64) {
+    if let Some(count) = counts.get_mut(&seq) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&seq);
+        }
+    }
 }
 
 /// A commit that is about to be stored, or may be.
@@ -87,10 +196,10 @@ enum Round {
 }
 
 /// A round that failed.
-struct Trouble {
-    error: Error,
+pub(super) struct Trouble {
+    pub(super) error: Error,
     /// Whether trying again soon is of no use.
-    lasting: bool,
+    pub(super) lasting: bool,
 }
 
 impl From<Error> for Trouble {
@@ -101,16 +210,37 @@ impl From<Error> for Trouble {
 }
 
 impl Chain {
-    pub(super) fn new(head: Head, mark: Option<Mark>) -> Self {
-        Self { head, mark, behind: false, looked: None, fenced: false, attempt: None }
+    pub(super) fn new(wal: Wal, start: Start, adrift: bool) -> Self {
+        let Start { head, mark, saved, covered } = start;
+        Self {
+            wal,
+            head,
+            mark,
+            behind: false,
+            looked: None,
+            fenced: false,
+            attempt: None,
+            open: OpenHere::default(),
+            adrift,
+            claim: Vec::new(),
+            losses: 0,
+            saved: Saving { commits: saved, covered, ..Saving::default() },
+        }
+    }
+
+    /// Goes on in another shard, in which `claim` comes first.
+    pub(super) fn settle_in(&mut self, inner: &Inner, wal: Wal, start: Start, claim: Vec<Line>) {
+        *inner.seat() = Seat { wal: wal.clone(), head: start.head.clone() };
+        *self = Self { claim, looked: Some(inner.clock.uptime()), ..Self::new(wal, start, false) };
     }
 
     /// Steps 2 and 3 for the attempt.
-    async fn round(&mut self, inner: &Inner) -> Result<Round, Trouble> {
+    async fn round(&mut self, inner: &Arc<Inner>) -> Result<Round, Trouble> {
+        self.save(inner);
         let attempt = self.attempt.as_ref().expect("a round begins with an attempt");
-        let (seq, path) = (attempt.seq, inner.wal.path(attempt.seq));
-        let put = inner.wal.storage.put_opts(&path, attempt.bytes.clone().into(), PutMode::Create.into());
-        let (put, before) = tokio::join!(timeout(inner.wal.limit, put), self.check_before(inner));
+        let (seq, path) = (attempt.seq, self.wal.path(attempt.seq));
+        let put = self.wal.storage.put_opts(&path, attempt.bytes.clone().into(), PutMode::Create.into());
+        let (put, before) = tokio::join!(timeout(self.wal.limit, put), self.check_before());
         // If we stop here, the commit may be stored or not, and nobody was
         // answered: another writer finds it by its number, or puts its own.
         let before = before?;
@@ -131,7 +261,7 @@ impl Chain {
                     .with_source(elapsed),
             },
         };
-        let found = match inner.wal.read(seq).await {
+        let found = match self.wal.read(seq).await {
             Ok(Some(found)) => found,
             Err(error) if !error.kind().is_retryable() => return Err(error.into()),
             // Nothing there, or no telling: it stays in doubt.
@@ -141,18 +271,25 @@ impl Chain {
             // Stored, though the answer was lost or repeated.
             return Ok(self.stored(inner, found.mark));
         }
-        let commit = inner.wal.decode(seq, &found.bytes)?;
-        let head = inner.wal.follow(&self.head, &commit)?;
+        let commit = self.wal.decode(seq, &found.bytes)?;
+        let head = self.wal.follow(&self.head, &commit)?;
         self.adopt(inner, head, found.mark);
         self.note_fence(inner, &commit);
-        self.behind = true;
+        self.losses += 1;
         let attempt = self.attempt.take().expect("the round began with it");
+        if inner.config.roams && self.open.requests.is_empty() && self.losses >= LOSSES {
+            // Others write here. Nothing of ours is open here, so that we need not.
+            self.adrift = true;
+        }
         Ok(Round::Lost(attempt.tickets))
     }
 
     fn stored(&mut self, inner: &Inner, mark: Mark) -> Round {
         let attempt = self.attempt.take().expect("the round began with it");
         self.adopt(inner, attempt.after, mark);
+        self.open.take(attempt.seq, attempt.tickets.iter().flat_map(|ticket| &ticket.lines));
+        self.claim.clear();
+        self.losses = 0;
         let uptime = u64::try_from(inner.clock.uptime().as_millis()).unwrap_or(u64::MAX);
         inner.written.store(uptime, Relaxed);
         // If we stop here, the records are durable and nobody was answered:
@@ -161,10 +298,37 @@ impl Chain {
     }
 
     fn adopt(&mut self, inner: &Inner, head: Head, mark: Mark) {
-        *inner.head.lock().unwrap_or_else(PoisonError::into_inner) = head.clone();
+        inner.seat().head = head.clone();
         self.looked = Some(inner.clock.uptime());
         self.head = head;
         self.mark = Some(mark);
+    }
+
+    /// Saves the head that is known, now and then, while the next commit is under way.
+    /// Nobody waits for it: without it, those who start read a few commits more.
+    fn save(&mut self, inner: &Arc<Inner>) {
+        let since = self.head.next().saturating_sub(self.saved.commits);
+        let (least, pause) = match self.head.owner() {
+            None => (SAVE_SHARED, Duration::ZERO),
+            Some(_) => (SAVE_OWN, SAVE_PAUSE),
+        };
+        let uptime = inner.clock.uptime();
+        let Some(chains) = self.head.chains() else { return };
+        let due = since >= least.saturating_add(chains.len() / 64)
+            && uptime.saturating_sub(self.saved.at) >= pause
+            && inner.pen.initialized()
+            && !self.saved.busy.swap(true, Relaxed);
+        if due {
+            (self.saved.commits, self.saved.at) = (self.head.next(), uptime);
+            let saved = SavedHead { head: self.head.clone(), covered: self.saved.covered };
+            let (inner, wal, busy) = (Arc::clone(inner), self.wal.clone(), Arc::clone(&self.saved.busy));
+            inner.runtime.clone().spawn(async move {
+                if let Some(pen) = inner.pen.get() {
+                    wal.save(&saved, pen).await;
+                }
+                busy.store(false, Relaxed);
+            });
+        }
     }
 
     /// Notes whether `commit`, another writer's, ends this one.
@@ -175,15 +339,15 @@ impl Chain {
     }
 
     /// Checks that the last commit is still there and the same.
-    async fn check_before(&self, inner: &Inner) -> Result<Option<Mark>> {
+    async fn check_before(&self) -> Result<Option<Mark>> {
         let Some(last) = self.head.next().checked_sub(1) else { return Ok(None) };
-        let mark = inner.wal.mark_before_next(last).await?.ok_or_else(|| inner.wal.missing(last))?;
+        let mark = self.wal.mark_before_next(last).await?.ok_or_else(|| self.wal.missing(last))?;
         if mark.e_tag.is_some() && Some(&mark) == self.mark.as_ref() {
             return Ok(Some(mark));
         }
         // Copied to and fro, perhaps, or a storage without tags; the content
         // decides.
-        let found = inner.wal.read(last).await?.ok_or_else(|| inner.wal.missing(last))?;
+        let found = self.wal.read(last).await?.ok_or_else(|| self.wal.missing(last))?;
         if Hash::of(&found.bytes) == self.head.previous() {
             return Ok(Some(found.mark));
         }
@@ -203,19 +367,19 @@ impl Chain {
         for _ in 0..FEW {
             let next = self.head.next();
             let found = match stale {
-                true => inner.wal.commit(next).await?,
-                false => inner.wal.new_commit(next).await?,
+                true => self.wal.commit(next).await?,
+                false => self.wal.new_commit(next).await?,
             };
             let Some((commit, mark)) = found else {
                 (self.behind, self.looked) = (false, Some(inner.clock.uptime()));
                 return Ok(());
             };
-            let head = inner.wal.follow(&self.head, &commit)?;
+            let head = self.wal.follow(&self.head, &commit)?;
             self.adopt(inner, head, mark);
             self.note_fence(inner, &commit);
         }
-        let end = inner.wal.end(self.head.next()).await?;
-        let mut walk = inner.wal.walk(self.head.clone(), end);
+        let end = self.wal.end(self.head.next()).await?;
+        let mut walk = self.wal.walk(self.head.clone(), end);
         while let Some((commit, mark, head)) = walk.try_next().await? {
             self.adopt(inner, head, mark);
             self.note_fence(inner, &commit);
@@ -255,14 +419,22 @@ impl Inner {
         Some(tickets)
     }
 
-    async fn attempt(&self, head: &Head, tickets: Vec<Ticket>) -> Result<Attempt, (Vec<Ticket>, Error)> {
+    async fn attempt(&self, chain: &Chain, tickets: Vec<Ticket>) -> Result<Attempt, (Vec<Ticket>, Error)> {
         let pen = match self.pen().await {
             Ok(pen) => pen,
             Err(error) => return Err((tickets, error)),
         };
-        let lines = tickets.iter().flat_map(|ticket| &ticket.lines);
-        let settled = tickets.iter().filter_map(|ticket| ticket.place).map(|place| place.settled).max();
-        let (bytes, after) = head.extend(pen, self.clock.now(), lines, settled.unwrap_or(0));
+        let head = &chain.head;
+        let lines = chain.claim.iter().chain(tickets.iter().flat_map(|ticket| &ticket.lines));
+        let settled = match head.owner() == Some(self.writer) || !chain.claim.is_empty() {
+            // All that can be open in it is ours.
+            true => chain.open.settled_by(head.next(), lines.clone()),
+            false => {
+                let places = tickets.iter().filter_map(|ticket| ticket.place);
+                places.map(|place| place.settled).max().unwrap_or(0)
+            }
+        };
+        let (bytes, after) = head.extend(pen, self.clock.now(), lines, settled);
         if bytes.len() > MAX_LEN {
             // Nobody could read it: better nothing is written.
             let sentence = "a commit would get longer than one can be";
@@ -323,7 +495,13 @@ pub(super) async fn commit_queued(mut running: Running) {
             Ok(Round::Lost(tickets)) => {
                 inner.put_back(tickets);
                 let took = inner.clock.uptime().saturating_sub(begun);
-                sleep(backoff.after_loss(&inner, took)).await;
+                // The winner's commit was just read: the next number is mostly free. Who
+                // loses again and again waits, and looks first.
+                let again = backoff.after_loss(&inner, took);
+                if !chain.adrift && chain.losses > 1 {
+                    chain.behind = true;
+                    sleep(again).await;
+                }
             }
             Err(trouble) => {
                 running.ended = chain.failed(&inner, trouble);
@@ -348,15 +526,37 @@ impl Chain {
             }
             if self.fenced {
                 let attempted = self.attempt.take().map(|attempt| attempt.tickets).unwrap_or_default();
-                inner.fence(attempted);
-                return Ok(false);
+                if !inner.config.roams {
+                    inner.fence(attempted);
+                    return Ok(false);
+                }
+                // What was open was closed by others, and is refused below. What has not
+                // begun goes on in another shard.
+                inner.queue_again(attempted);
+                (self.open, self.fenced, self.adrift) = (OpenHere::default(), false, true);
             }
             if self.attempt.is_some() {
                 return Ok(true);
             }
             let Some(tickets) = inner.next_tickets() else { return Ok(false) };
+            let (ended, tickets): (Vec<_>, Vec<_>) = match inner.config.roams {
+                true => {
+                    tickets.into_iter().partition(|ticket| ticket.place.is_none() && self.open.lacks(ticket))
+                }
+                false => (Vec::new(), tickets),
+            };
+            if !ended.is_empty() {
+                let cause =
+                    Arc::new(Error::new(ErrorKind::AuditUnavailable, "this program was taken for dead"));
+                ended.into_iter().for_each(|mut ticket| ticket.end(&cause));
+            }
+            if self.adrift && tickets.iter().any(|ticket| !ticket.lines.is_empty()) {
+                inner.put_back(tickets);
+                self.find_shard(inner).await?;
+                continue;
+            }
             let places = || tickets.iter().filter_map(|ticket| ticket.place);
-            if !caught_up && places().any(|place| place.seq > self.head.next()) {
+            if !caught_up && places().any(|place| place.is_behind(&self.head)) {
                 // Whoever queued it has read further than we have.
                 inner.queue_again(tickets);
                 (self.behind, caught_up) = (true, true);
@@ -372,7 +572,7 @@ impl Chain {
         // of the same, and would say it twice.
         let mut placed = false;
         let here = |ticket: &Ticket| {
-            ticket.place.is_none_or(|place| place.seq == self.head.next() && !replace(&mut placed, true))
+            ticket.place.is_none_or(|place| place.is_next(&self.head) && !replace(&mut placed, true))
         };
         let (tickets, displaced): (Vec<_>, Vec<_>) = tickets.into_iter().partition(here);
         displaced.into_iter().for_each(Ticket::displace);
@@ -381,9 +581,14 @@ impl Chain {
             let mut lines = tickets.iter().flat_map(|ticket| &ticket.lines);
             lines.any(|line| line.owner == Some(OwnerChange::Fence(owner)))
         };
-        let taken = self.head.owner().is_some_and(|owner| owner != inner.writer && !ends(owner));
+        let taken = self.claim.is_empty()
+            && self.head.owner().is_some_and(|owner| owner != inner.writer && !ends(owner));
         if tickets.iter().all(|ticket| ticket.lines.is_empty()) {
             tickets.into_iter().for_each(|ticket| ticket.answer(inner));
+        } else if taken && inner.config.roams {
+            // Claimed by another while nothing was open.
+            inner.put_back(tickets);
+            self.adrift = true;
         } else if taken {
             inner.put_back(tickets);
             // It may be given back, which is seen when we look again.
@@ -393,7 +598,7 @@ impl Chain {
         } else {
             // If the key cannot sign, the tickets wait as if the storage had
             // failed: nothing is written that nobody stands for.
-            match inner.attempt(&self.head, tickets).await {
+            match inner.attempt(self, tickets).await {
                 Ok(attempt) => self.attempt = Some(attempt),
                 Err((tickets, error)) => {
                     match error.kind() {

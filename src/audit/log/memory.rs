@@ -50,7 +50,7 @@ impl Log {
     }
 
     async fn first_shard(&self) -> Result<ShardReader> {
-        let (wal, config) = (&self.inner.wal, &self.inner.config);
+        let (wal, config) = (self.inner.wal(), &self.inner.config);
         let reader =
             LogReader::open(Arc::clone(&wal.storage), config.store, self.authority(), config.deadline / 2);
         reader.shard(FIRST_SHARD).await

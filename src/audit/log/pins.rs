@@ -49,9 +49,9 @@ impl Log {
     /// # Cancel safety
     /// Nothing is written.
     pub async fn pinned(&self) -> Result<Vec<CustomerId>> {
-        let inner = &self.inner;
+        let (inner, wal) = (&self.inner, self.inner.wal());
         let folder = pins();
-        let listed = inner.wal.storage.list_with_delimiter(Some(&folder));
+        let listed = wal.storage.list_with_delimiter(Some(&folder));
         let Some(listed) = request_within(inner.config.deadline, listed).await? else {
             return Ok(Vec::new());
         };
@@ -70,11 +70,11 @@ impl Log {
     /// # Cancel safety
     /// Nothing is written.
     pub async fn ring_pin(&self, customer: CustomerId) -> Result<Option<RingRef>> {
-        let inner = &self.inner;
+        let (inner, wal) = (&self.inner, self.inner.wal());
         let altered =
             || Error::new(ErrorKind::Integrity, format!("a ring pin of customer {customer} was altered"));
         let folder = pins_of(customer);
-        let mut names = inner.wal.storage.list(Some(&folder));
+        let mut names = wal.storage.list(Some(&folder));
         let mut newest = None;
         while let Some(Some(meta)) = request_within(inner.config.deadline, names.try_next()).await? {
             let version = match Object::at(&meta.location) {
@@ -93,10 +93,10 @@ impl Log {
 impl Inner {
     async fn pin(&self, customer: CustomerId, ring: &RingRef) -> Result<()> {
         let (path, body) = (path(customer, ring.version), body(ring));
-        let mut backoff = Backoff::default();
+        let (wal, mut backoff) = (self.wal(), Backoff::default());
         loop {
-            let put = self.wal.storage.put_opts(&path, body.clone().into(), PutMode::Create.into());
-            let error = match timeout(self.wal.limit, put).await {
+            let put = wal.storage.put_opts(&path, body.clone().into(), PutMode::Create.into());
+            let error = match timeout(wal.limit, put).await {
                 // If we stop here, the pin stands without a caller who knows, as
                 // it does after a ring write whose writer died.
                 Ok(Ok(_)) => return Ok(()),
@@ -129,9 +129,9 @@ impl Inner {
     }
 
     async fn read_pin(&self, customer: CustomerId, version: u64) -> Result<Option<Vec<u8>>> {
-        let path = path(customer, version);
-        let read = async { self.wal.storage.get(&path).await?.bytes().await };
-        Ok(request_within(self.wal.limit, read).await?.map(|bytes| bytes.to_vec()))
+        let (path, wal) = (path(customer, version), self.wal());
+        let read = async { wal.storage.get(&path).await?.bytes().await };
+        Ok(request_within(wal.limit, read).await?.map(|bytes| bytes.to_vec()))
     }
 }
 

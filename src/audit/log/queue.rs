@@ -13,6 +13,7 @@ use super::append::{Running, commit_queued};
 use super::{Inner, OpenIntent};
 use crate::audit::KeyUseReceipt;
 use crate::audit::commit::Line;
+use crate::audit::head::Head;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KekId, RequestId};
 
@@ -31,10 +32,28 @@ pub(super) struct Ticket {
 /// For records that follow from all commits before them, and from no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
+    /// The shard.
+    pub(super) shard: u16,
     /// The number of the one commit that they may stand in.
     pub(super) seq: u64,
     /// Below which all intents have outcomes then.
     pub(super) settled: u64,
+}
+
+impl Place {
+    /// The place behind `head`, up to which all intents are as settled as it says.
+    pub(super) fn behind(head: &Head) -> Self {
+        Self { shard: head.shard(), seq: head.next(), settled: head.settled() }
+    }
+
+    pub(super) fn is_next(&self, head: &Head) -> bool {
+        (self.shard, self.seq) == (head.shard(), head.next())
+    }
+
+    /// Whether it is further than `head`.
+    pub(super) fn is_behind(&self, head: &Head) -> bool {
+        self.shard == head.shard() && self.seq > head.next()
+    }
 }
 
 impl Ticket {
@@ -173,8 +192,6 @@ pub(super) struct Queue {
     pub(super) running: bool,
     /// Whether no more intents are taken.
     pub(super) closed: bool,
-    /// Whether the shard was given back, or is about to be.
-    pub(super) released: bool,
     /// Why the last attempt failed, until one succeeds.
     pub(super) failure: Option<Arc<Error>>,
     /// Why this writer can write no more, ever.

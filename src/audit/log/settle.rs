@@ -19,8 +19,10 @@ use std::time::Duration;
 use futures_util::stream::TryStreamExt;
 
 use super::queue::{Place, Reply, Ticket};
+use super::wal::Wal;
 use super::{Inner, Log};
 use crate::audit::commit::{Commit, Line};
+use crate::audit::head::Head;
 use crate::audit::{Event, Fence, Outcome, OutcomeResult};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, RequestId, WriterId};
@@ -49,9 +51,8 @@ pub struct Settled {
 impl Log {
     /// Closes the open intents of writers that were silent for longer than
     /// [`LogConfig::idle`](super::LogConfig::idle), each with the outcome
-    /// [`OutcomeResult::Unknown`], and takes a shard of its own from a dead owner.
-    /// In the shard of an owner who lives, that is the owner's to do.
-    /// Doing it again, or on several nodes at once, changes nothing.
+    /// [`OutcomeResult::Unknown`]. In the shard of an owner who lives, that is the
+    /// owner's to do. Doing it again, or on several nodes at once, changes nothing.
     ///
     /// Silence is measured by this machine's clock against the times of commits.
     ///
@@ -63,12 +64,13 @@ impl Log {
     /// It is closed or it is not; call it again.
     pub async fn settle(&self) -> Result<Settled> {
         for _ in 0..TRIES {
-            let found = self.inner.survey().await?;
+            let wal = self.inner.wal();
+            let head = wal.newest().await?.head;
+            let found = self.inner.survey(&wal, &head).await?;
             let settled = found.settled();
-            if found.owned {
-                return Ok(settled);
-            }
-            if found.dead.is_empty() && found.place.settled < found.known.saturating_add(LAG) {
+            if found.owned
+                || found.dead.is_empty() && found.place.settled < head.settled().saturating_add(LAG)
+            {
                 return Ok(settled);
             }
             match self.inner.append_at(found.lines(&self.inner)?, Some(found.place)).await {
@@ -82,14 +84,13 @@ impl Log {
 }
 
 /// What is open in a shard, and whose.
-struct Survey {
-    /// What was known to be settled.
-    known: u64,
-    place: Place,
-    /// Whether the shard is another writer's own, who lives: then nobody else
-    /// writes to it.
-    owned: bool,
-    /// Open intents of dead writers, by writer. An owner may have none.
+pub(super) struct Survey {
+    pub(super) place: Place,
+    /// Whether the shard is another writer's own, who lives and has something open.
+    pub(super) owned: bool,
+    /// Whether a writer who lives has something open.
+    pub(super) busy: bool,
+    /// Open intents of dead writers, by writer.
     dead: BTreeMap<WriterId, Vec<(RequestId, Option<CustomerId>)>>,
 }
 
@@ -103,7 +104,8 @@ impl Survey {
         }
     }
 
-    fn lines(&self, inner: &Inner) -> Result<Vec<Line>> {
+    /// The outcomes and fences that close it, if there is something to close.
+    pub(super) fn closing(&self, inner: &Inner) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
         for (writer, open) in &self.dead {
             for (request, customer) in open {
@@ -114,6 +116,11 @@ impl Survey {
             }
             lines.push(inner.record(inner.nonce()?, Event::Fence(Fence { writer: *writer })));
         }
+        Ok(lines)
+    }
+
+    fn lines(&self, inner: &Inner) -> Result<Vec<Line>> {
+        let mut lines = self.closing(inner)?;
         if lines.is_empty() {
             lines.push(inner.record(inner.nonce()?, Event::Alive));
         }
@@ -122,44 +129,44 @@ impl Survey {
 }
 
 impl Inner {
-    /// Reads from where all was settled to the end.
-    async fn survey(&self) -> Result<Survey> {
-        let wal = &self.wal;
-        let known_head = self.head.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        let end = wal.end(known_head.next()).await?;
-        let Some(last) = end.checked_sub(1) else {
-            let (place, dead) = (Place { seq: 0, settled: 0 }, BTreeMap::new());
-            return Ok(Survey { known: 0, place, owned: false, dead });
+    /// Reads from where all was settled to `head`, where the shard stands.
+    pub(super) async fn survey(&self, wal: &Wal, head: &Head) -> Result<Survey> {
+        let mut survey = Survey {
+            place: Place { settled: head.next(), ..Place::behind(head) },
+            owned: false,
+            busy: false,
+            dead: BTreeMap::new(),
         };
-        let tip = wal.header(last).await?.ok_or_else(|| wal.missing(last))?;
+        let now = self.clock.now();
+        let is_dead = |writer: &WriterId, seen: Timestamp| {
+            *writer != self.writer && seen.saturating_add(self.config.idle) < now
+        };
+        // Only an owner writes to its shard, so that the newest commit is of it.
+        if let Some(owner) = head.owner().filter(|owner| *owner != self.writer && !head.is_settled())
+            && !is_dead(&owner, head.time())
+        {
+            survey.place.settled = head.settled();
+            (survey.owned, survey.busy) = (true, true);
+            return Ok(survey);
+        }
         let mut open = Open::default();
-        let mut walk = wal.walk(wal.head_before(tip.settled).await?, end);
+        let mut walk = wal.walk(wal.head_before(head.settled()).await?, head.next());
         while let Some((commit, _, _)) = walk.try_next().await? {
             open.follow(&commit);
         }
-        open.seen.entry(tip.writer).or_insert(tip.time);
-        let now = self.clock.now();
-        let is_dead = |writer: &WriterId| {
-            let seen = open.seen.get(writer).copied().unwrap_or(tip.time);
-            *writer != self.writer && seen.saturating_add(self.config.idle) < now
-        };
-        let mut dead: BTreeMap<WriterId, Vec<_>> = BTreeMap::new();
-        let mut settled = end;
+        // What is closed by the commit itself counts as settled with it.
+        let mut settled = head.next();
         for (request, intent) in &open.intents {
-            if is_dead(&intent.writer) {
-                dead.entry(intent.writer).or_default().push((*request, intent.customer));
+            let seen = open.seen.get(&intent.writer).copied().unwrap_or(head.time());
+            if is_dead(&intent.writer, seen) {
+                survey.dead.entry(intent.writer).or_default().push((*request, intent.customer));
             } else {
                 settled = settled.min(intent.seq);
+                survey.busy = true;
             }
         }
-        if let Some(owner) = tip.owner.filter(is_dead) {
-            dead.entry(owner).or_default();
-        }
-        let owned = tip.owner.is_some_and(|owner| owner != self.writer && !is_dead(&owner));
-        if owned {
-            dead.clear();
-        }
-        Ok(Survey { known: tip.settled, place: Place { seq: end, settled }, owned, dead })
+        survey.place.settled = settled;
+        Ok(survey)
     }
 
     /// Writes records in one place only, if one is given.
@@ -212,8 +219,8 @@ impl Open {
     }
 }
 
-/// Says that a writer lives while something of it is open, or a shard is its
-/// own, and it has nothing else to write.
+/// Says that a writer lives while something of it is open and it has nothing else to
+/// write.
 pub(super) async fn say_alive(log: Weak<Inner>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
@@ -222,7 +229,7 @@ pub(super) async fn say_alive(log: Weak<Inner>, every: Duration) {
             return;
         }
         let silent = inner.clock.uptime().saturating_sub(inner.last_written()) >= every;
-        if silent && (inner.has_open() || inner.is_owner()) {
+        if silent && inner.has_open() {
             // Without randomness for its nonce it is left out: then others may
             // take this writer for dead, and that fails closed.
             if let Ok(nonce) = inner.nonce() {

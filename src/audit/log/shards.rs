@@ -1,77 +1,74 @@
-//! Several shards: a program that stays takes one of its own, so that it does not
-//! race others for the next number; and the first shard's log names them all.
+//! Several shards: writers that do not get in each other's way.
 //!
-//! The first shard is everybody's. A shard of one's own begins with a record in
-//! the first, durable before anything is in it, so that nobody can leave out a
-//! whole shard; then its first commit claims it. Released, or taken from a dead
-//! owner, it is free for the next. So there are as many shards as programs ran
-//! at once at most.
+//! The first shard is everybody's. A writer that meets others there, or that stays, goes
+//! on in a shard of its own: one of those that are named and of which nothing is open. It
+//! *claims* the shard with its first commit, create-if-absent, and from then on nobody else
+//! writes there, until nothing of the owner is open and another claims it. So there are as
+//! many shards as programs had something open at once, and not as many as ever ran.
+//!
+//! A shard is named in the first before anything is in it, so that nobody can leave out a
+//! whole shard. Whoever finds none that is free names some, in one commit; of several that
+//! do so at once one wins, and the others look again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use object_store::ObjectStore;
+use futures_util::future::join_all;
+use futures_util::stream::TryStreamExt;
+use object_store::{ObjectStore, PutMode};
+use tokio::time::timeout;
 
+use super::append::{Chain, Trouble};
 use super::queue::Place;
-use super::wal::request_within;
-use super::{Log, LogConfig};
-use crate::audit::layout::{self, FIRST_SHARD};
+use super::wal::{Start, Wal, request_within};
+use super::{Inner, Log, LogConfig};
+use crate::audit::commit::Line;
+use crate::audit::head::{Head, SavedHead};
+use crate::audit::layout::{self, FIRST_SHARD, Object};
 use crate::audit::{Event, ShardHead, View, ViewShard};
-use crate::entropy::Entropy;
+use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 use crate::merkle::{Frontier, Hash, TreeHead};
 use crate::time::Clock;
 
+/// How many shards are looked at together for one that is free.
+const TOGETHER: usize = 3;
+
+/// How many times that is done before more shards are named.
+const LOOKS: usize = 2;
+
+/// For how long a shard is left to its owner although nothing is open in it.
+const BREATH: Duration = Duration::from_secs(1);
+
+/// How many shards are named at once: as many as there are, and so many at least.
+const NAMED: usize = 8;
+
+/// How many shards there are besides the first, at most. Each costs a maintainer some
+/// requests, for ever; and so many programs at once are served by turns.
+const MOST: usize = 128;
+
 impl Log {
-    /// Opens the log with a shard of its own, whatever shard `config` names: a
-    /// free one, one whose owner is dead ([`Log::settle`]), or a new one.
-    /// [`Log::close`] gives it back.
+    /// Opens the log in a shard of its own, whatever shard `config` names: one that is
+    /// free, one whose owner is dead, or a new one.
     ///
     /// # Errors
-    /// As [`Log::open`] and [`Log::begin`]; [`ErrorKind::Conflict`] if there is no
-    /// shard left.
+    /// As [`Log::open`] and [`Log::begin`].
     ///
     /// # Cancel safety
-    /// A shard may have been claimed; it is taken back when its claim has been
-    /// idle for long enough.
+    /// A shard may have been claimed; it is free all the same, as nothing is open in it.
     pub async fn open_own(
         storage: Arc<dyn ObjectStore>,
         config: LogConfig,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
-        let open = |shard| {
-            let config = LogConfig { shard, ..config.clone() };
-            Self::open(Arc::clone(&storage), config, Arc::clone(&clock), Arc::clone(&entropy))
-        };
-        let first = open(FIRST_SHARD).await?;
-        for shard in FIRST_SHARD + 1..=u16::MAX {
-            let log = open(shard).await?;
-            let head = log.head();
-            if head.next() == 0 {
-                first.name_shards(&[ShardHead { shard, tree: Frontier::new().head() }]).await?;
-            }
-            if head.owner().is_some() {
-                log.settle().await?;
-                if log.head().owner().is_some() {
-                    continue;
-                }
-            }
-            // If we stop here, the shard is named and empty, or free: the next one
-            // takes it.
-            let head = log.head();
-            let claim = log.inner.record(log.inner.nonce()?, Event::Claim);
-            let place = Place { seq: head.next(), settled: head.settled() };
-            match log.inner.append_at(vec![claim], Some(place)).await {
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
-                claimed => {
-                    first.close().await?;
-                    return claimed.map(|()| log);
-                }
-            }
-        }
-        Err(Error::new(ErrorKind::Conflict, "every shard of the audit log has an owner"))
+        let config = LogConfig { shard: FIRST_SHARD, roams: true, ..config };
+        let log = Self::start(storage, config, clock, entropy, true).await?;
+        let alive = log.inner.record(log.inner.nonce()?, Event::Alive);
+        log.inner.append_at(vec![alive], None).await?;
+        Ok(log)
     }
 
     /// Records in the first shard where others stand. When it returns, that is
@@ -81,9 +78,9 @@ impl Log {
     /// As [`Log::begin`].
     ///
     /// # Panics
-    /// In another shard than the first.
+    /// In another shard than the first, or in a log that roams.
     pub async fn name_shards(&self, heads: &[ShardHead]) -> Result<()> {
-        assert_eq!(self.inner.config.shard, FIRST_SHARD, "shards are named in the first");
+        assert!(self.stays_in_the_first(), "shards are named in the first");
         let records = heads.iter().map(|head| {
             let nonce = self.inner.nonce()?;
             Ok(self.inner.record(nonce, Event::Shard(*head)))
@@ -99,7 +96,7 @@ impl Log {
     pub async fn mark(&self) -> Result<()> {
         let alive = self.inner.record(self.inner.nonce()?, Event::Alive);
         let head = self.head();
-        let place = Place { seq: head.next(), settled: head.settled() };
+        let place = Place::behind(&head);
         match self.inner.append_at(vec![alive], Some(place)).await {
             // Another has written, which does as well.
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
@@ -122,7 +119,7 @@ impl Log {
     /// # Cancel safety
     /// Nothing is written.
     pub async fn is_behind(&self) -> Result<bool> {
-        Ok(self.inner.wal.new_commit(self.head().next()).await?.is_some())
+        Ok(self.inner.wal().new_commit(self.head().next()).await?.is_some())
     }
 
     /// How many records a customer has in every shard now.
@@ -135,7 +132,7 @@ impl Log {
     pub async fn count_records(&self, customer: CustomerId) -> Result<View> {
         let mut shards = Vec::new();
         for shard in self.shards().await? {
-            let wal = self.inner.wal.of_shard(shard);
+            let wal = self.inner.wal().of_shard(shard);
             let end = wal.end(0).await?;
             let (mut tree, mut records, mut last) = (Frontier::new().head(), 0, Hash::ZERO);
             if let Some(newest) = end.checked_sub(1) {
@@ -158,9 +155,9 @@ impl Log {
     /// As [`Log::begin`] and [`Log::commits`].
     ///
     /// # Panics
-    /// In another shard than the first.
+    /// In another shard than the first, or in a log that roams.
     pub async fn record_view(&self, customer: CustomerId) -> Result<View> {
-        assert_eq!(self.inner.config.shard, FIRST_SHARD, "views are recorded in the first");
+        assert!(self.stays_in_the_first(), "views are recorded in the first");
         let view = self.count_records(customer).await?;
         let record = self.inner.record(self.inner.nonce()?, Event::View(view.clone()));
         self.inner.append_at(vec![record], None).await?;
@@ -176,7 +173,53 @@ impl Log {
     /// # Cancel safety
     /// Nothing is written.
     pub async fn shards(&self) -> Result<BTreeSet<u16>> {
-        let wal = &self.inner.wal;
+        self.inner.shards().await
+    }
+
+    fn stays_in_the_first(&self) -> bool {
+        self.inner.config.shard == FIRST_SHARD && !self.inner.config.roams
+    }
+
+    /// Where a shard stands on the storage now.
+    ///
+    /// # Errors
+    /// As [`Log::commits`].
+    pub async fn tree_of(&self, shard: u16) -> Result<TreeHead> {
+        let wal = self.inner.wal().of_shard(shard);
+        match wal.end(0).await?.checked_sub(1) {
+            None => Ok(Frontier::new().head()),
+            Some(last) => Ok(wal.header(last).await?.ok_or_else(|| wal.missing(last))?.new),
+        }
+    }
+}
+
+impl Chain {
+    /// Finds a shard that is free and goes on there, or names more: it looks again if it is
+    /// called again. The next attempt claims the shard.
+    pub(super) async fn find_shard(&mut self, inner: &Arc<Inner>) -> Result<(), Trouble> {
+        let mut named = inner.saved_heads().await?;
+        shuffle(&mut named, &*inner.entropy)?;
+        for some in named.chunks(TOGETHER).take(LOOKS) {
+            let found = join_all(some.iter().map(|shard| inner.free_shard(*shard))).await;
+            for found in found {
+                if let Some((wal, start, claim)) = found? {
+                    // If we stop here, nothing was claimed.
+                    self.settle_in(inner, wal, start, claim);
+                    return Ok(());
+                }
+            }
+        }
+        if named.len() < MOST {
+            return Ok(inner.name_more(&named).await?);
+        }
+        let sentence = "every shard of the audit log is in use";
+        Err(Trouble { error: Error::new(ErrorKind::AuditUnavailable, sentence), lasting: false })
+    }
+}
+
+impl Inner {
+    async fn shards(&self) -> Result<BTreeSet<u16>> {
+        let wal = self.wal();
         let mut shards = BTreeSet::from([FIRST_SHARD]);
         for prefix in [layout::commits(), layout::segments()] {
             let listed = request_within(wal.limit, wal.storage.list_with_delimiter(Some(&prefix))).await?;
@@ -187,15 +230,86 @@ impl Log {
         Ok(shards)
     }
 
-    /// Where a shard stands on the storage now.
-    ///
-    /// # Errors
-    /// As [`Log::commits`].
-    pub async fn tree_of(&self, shard: u16) -> Result<TreeHead> {
-        let wal = self.inner.wal.of_shard(shard);
-        match wal.end(0).await?.checked_sub(1) {
-            None => Ok(Frontier::new().head()),
-            Some(last) => Ok(wal.header(last).await?.ok_or_else(|| wal.missing(last))?.new),
+    /// The shards besides the first that have a saved head: those to choose among.
+    async fn saved_heads(&self) -> Result<Vec<u16>> {
+        let wal = self.wal();
+        let mut listed = wal.storage.list(Some(&layout::heads()));
+        let mut shards = Vec::new();
+        while let Some(Some(meta)) = request_within(wal.limit, listed.try_next()).await? {
+            match Object::at(&meta.location) {
+                Some(Object::Head { shard }) if shard != FIRST_SHARD => shards.push(shard),
+                _ => {}
+            }
         }
+        Ok(shards)
     }
+
+    /// A shard, if nobody who lives uses it, and what the claim of it begins with.
+    async fn free_shard(&self, shard: u16) -> Result<Option<(Wal, Start, Vec<Line>)>> {
+        let wal = self.wal().of_shard(shard);
+        let start = match wal.newest().await {
+            // One that is damaged is passed over; `audit verify` names what is wrong.
+            Err(error) if !error.kind().is_retryable() => return Ok(None),
+            start => start?,
+        };
+        let mut claim = vec![self.record(self.nonce()?, Event::Claim)];
+        if !start.head.is_settled() {
+            let survey = self.survey(&wal, &start.head).await?;
+            if survey.busy {
+                return Ok(None);
+            }
+            claim.extend(survey.closing(self)?);
+        } else if start.head.owner().is_some() && start.head.time().saturating_add(BREATH) > self.clock.now()
+        {
+            // Between two operations, perhaps: taking it is allowed, and impolite.
+            return Ok(None);
+        }
+        Ok(Some((wal, start, claim)))
+    }
+
+    /// Names more shards in the first one. That another writer was first is no error: it
+    /// may have done the same.
+    async fn name_more(&self, named: &[u16]) -> Result<()> {
+        let first = &self.wal().of_shard(FIRST_SHARD);
+        let (start, mut used) = tokio::try_join!(first.newest(), self.shards())?;
+        used.extend(named);
+        let count = named.len().max(NAMED).min(MOST - named.len());
+        let numbers: Vec<u16> =
+            (FIRST_SHARD..=u16::MAX).filter(|shard| !used.contains(shard)).take(count).collect();
+        let lines = numbers.iter().map(|shard| {
+            let head = ShardHead { shard: *shard, tree: Frontier::new().head() };
+            Ok(self.record(self.nonce()?, Event::Shard(head)))
+        });
+        let lines: Vec<Line> = lines.collect::<Result<_>>()?;
+        let pen = self.pen().await?;
+        let (bytes, _) = start.head.extend(pen, self.clock.now(), lines.iter(), 0);
+        let seq = start.head.next();
+        let path = first.path(seq);
+        let put = first.storage.put_opts(&path, bytes.clone().into(), PutMode::Create.into());
+        if !matches!(timeout(first.limit, put).await, Ok(Ok(_))) {
+            // Another's commit, ours whose answer was lost, or nothing.
+            let stored = first.read(seq).await?;
+            if stored.is_none_or(|stored| stored.bytes != bytes) {
+                return Ok(());
+            }
+        }
+        // If we stop here, shards are named that nobody finds: whoever is next names them
+        // again.
+        let save = numbers.iter().map(|shard| async move {
+            let head = Head::empty(self.config.store, *shard, first.authority);
+            first.of_shard(*shard).save(&SavedHead { head, covered: 0 }, pen).await;
+        });
+        join_all(save.collect::<Vec<_>>()).await;
+        Ok(())
+    }
+}
+
+/// Puts numbers into an order by chance, so that those who look at once look at different
+/// ones first.
+fn shuffle(numbers: &mut [u16], entropy: &dyn Entropy) -> Result<()> {
+    for last in (1..numbers.len()).rev() {
+        let chosen = usize::try_from(u32::from_be_bytes(random(entropy)?)).unwrap_or(0) % (last + 1);
+        numbers.swap(last, chosen);
+    }
+    Ok(())
 }

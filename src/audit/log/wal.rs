@@ -30,8 +30,10 @@ use crate::tlog::PublicKey;
 use crate::tlog::checkpoint::SignedCheckpoint;
 
 mod archive;
+mod start;
 
 use archive::{Archived, Cache};
+pub(in crate::audit) use start::Start;
 
 /// Existence probes at once when the end is searched for.
 const PROBES: u64 = 16;
@@ -221,37 +223,6 @@ impl Wal {
     /// Another shard of the same log.
     pub(in crate::audit) fn of_shard(&self, shard: u16) -> Self {
         Self::new(Arc::clone(&self.storage), self.store, shard, self.authority, self.limit)
-    }
-
-    /// Where the shard stands, with the ends of customers' chains, and what the
-    /// storage says of the last commit. It may not stand before the published
-    /// checkpoint: then commits were cut off.
-    pub(in crate::audit) async fn newest(&self) -> Result<(Head, Option<Mark>)> {
-        let (published, mut end) = tokio::try_join!(self.published(), self.end(0))?;
-        loop {
-            let (head, mark) = match end.checked_sub(1) {
-                None => (self.empty(), None),
-                Some(last) => {
-                    let commit = async { self.commit(last).await?.ok_or_else(|| self.missing(last)) };
-                    let ((commit, mark), chains) = tokio::try_join!(commit, self.chains(end))?;
-                    (self.head_after(&commit)?.with_chains(chains), Some(mark))
-                }
-            };
-            let tree = head.tree();
-            if published.size < tree.size || published == tree {
-                return Ok((head, mark));
-            }
-            // Others may have gone on, and published, after we had seen the end.
-            let later = self.end(end).await?;
-            if later == end {
-                let sentence = format!(
-                    "commits of shard {:04x} of the audit log are gone or replaced that its checkpoint is of",
-                    self.shard
-                );
-                return Err(Error::new(ErrorKind::Integrity, sentence));
-            }
-            end = later;
-        }
     }
 
     /// The tree of the shard's published checkpoint, an empty one if there is none.

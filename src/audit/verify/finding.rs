@@ -184,7 +184,7 @@ pub enum Problem {
     PinUnreadable,
     /// A certificate whose proofs lead to a tree that the log never had: the log
     /// was rolled back or rewritten since, or the certificate is of another.
-    #[error("has a proof to a tree of {0} records, which this log does not have")]
+    #[error("leads to a tree of {0} records, which this log does not have")]
     PaperTree(u64),
     /// A note: how many records the checkpoint does not cover.
     #[error("covers all but the newest {0} records")]

@@ -1,5 +1,6 @@
-//! Certificates and orders: each is what its path says, and a certificate is signed by
-//! the log's key, with proofs that lead to trees of this log.
+//! Certificates, orders and saved heads: each is what its path says; a certificate is signed
+//! by the log's key, with proofs that lead to trees of this log; a saved head is signed by
+//! an endorsed writer, and its tree is one of its shard.
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -8,6 +9,7 @@ use super::finding::Problem;
 use super::inventory::Inventory;
 use super::records::{Claimant, Claimed};
 use super::source::{READ_AHEAD, Read, blocking, read};
+use crate::audit::head::{self, SavedHead};
 use crate::audit::layout::{Object, shard_of};
 use crate::audit::papers;
 use crate::audit::proof::Proved;
@@ -31,10 +33,11 @@ pub(super) async fn verify(context: &Context, inventory: &Inventory) -> Result<V
 
 async fn one(context: &Context, paper: Object) -> Result<Vec<(u16, Claimed)>> {
     let (store, authority) = (context.store, context.authority);
-    let judged = match read(&*context.storage, &paper.path(), MAX_LEN as u64).await? {
+    let max = if matches!(paper, Object::Head { .. }) { head::MAX_LEN } else { MAX_LEN };
+    let judged = match read(&*context.storage, &paper.path(), max as u64).await? {
         Read::Bytes(bytes) => blocking(move || judge(&paper, &bytes, store, &authority)).await?,
         Read::Gone => Err(Problem::Missing("it was listed")),
-        Read::TooLarge => Err(Problem::Unreadable("it is larger than a note can be".to_owned())),
+        Read::TooLarge => Err(Problem::Unreadable("it is larger than it can be".to_owned())),
     };
     let trees = judged.unwrap_or_else(|problem| {
         context.findings.wrong(&paper.path(), problem);
@@ -63,6 +66,10 @@ fn judge(paper: &Object, bytes: &[u8], store: StoreId, authority: &PublicKey) ->
         Object::Order { id, .. } => {
             let checked = papers::check_order(bytes, store, id);
             checked.map(|()| Trees::new()).map_err(|error| Problem::unreadable(&error))
+        }
+        Object::Head { shard } => {
+            let saved = SavedHead::decode(bytes, (store, shard), *authority);
+            saved.map(|saved| vec![(shard, saved.head.tree())]).map_err(|error| Problem::unreadable(&error))
         }
         // Nothing else is listed as a paper.
         _ => Ok(Trees::new()),

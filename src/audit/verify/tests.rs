@@ -13,7 +13,7 @@ use super::*;
 use crate::access::{Access, Principal, Purpose};
 use crate::audit::commit::tests::{authority, key};
 use crate::audit::commit::{Line, Writer, endorsement};
-use crate::audit::head::Head;
+use crate::audit::head::{Head, SavedHead};
 use crate::audit::segment::Header;
 use crate::audit::{
     Action, Event, Fence, Intent, Outcome, OutcomeResult, Record, RingRef, ShardHead, View, ViewShard,
@@ -199,6 +199,8 @@ impl World {
         }
         let checkpoint = self.checkpoint(shard);
         made.insert(Object::Checkpoint { shard }.path(), checkpoint.to_string().into());
+        let saved = SavedHead { head: self.shards[&shard].head.clone(), covered: 0 };
+        made.insert(Object::Head { shard }.path(), saved.encode(&self.writer(2)).into());
         let last = place.head.time().day();
         for day in place.commits.chunk_by(|a, b| a.0.header().time.day() == b.0.header().time.day()) {
             if day[0].0.header().time.day() == last {
@@ -391,6 +393,7 @@ fn kind(object: &Object) -> u8 {
         Object::Pin { .. } => 6,
         Object::Certificate { .. } => 7,
         Object::Order { .. } => 8,
+        Object::Head { .. } => 9,
     }
 }
 
@@ -418,13 +421,14 @@ fn next_to(object: &Object) -> Path {
             Object::Certificate { id, stage: layout::CertificateStage::Final }.path()
         }
         Object::Order { .. } => unreachable!("whether an order was altered is not seen here"),
+        Object::Head { shard } => Object::Head { shard: shard + 1 }.path(),
     }
 }
 
-/// Partial tiles of trees before the last, which anyone may delete, and certificates,
-/// which nothing else speaks of.
+/// Partial tiles of trees before the last, which anyone may delete, certificates, which
+/// nothing else speaks of, and saved heads, which are made again.
 fn may_go(object: &Object, world: &World) -> bool {
-    if matches!(object, Object::Certificate { .. }) {
+    if matches!(object, Object::Certificate { .. } | Object::Head { .. }) {
         return true;
     }
     let Object::Tile { shard, tile } = object else { return false };
@@ -477,7 +481,7 @@ async fn any_change_to_any_object_is_named() {
             attacks.push(("swapped".to_owned(), vec![swapped, path.clone()], objects));
         }
     }
-    assert_eq!(tried.len(), 8, "an object of each kind: {tried:?}");
+    assert_eq!(tried.len(), 9, "an object of each kind: {tried:?}");
     for (what, named, objects) in attacks {
         let report = check(&objects, options()).await;
         for path in &named {

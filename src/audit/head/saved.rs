@@ -1,0 +1,219 @@
+//! A head as it is kept on the storage, at `head/<shard>`, so that a program starts
+//! there and reads only the commits behind it, however many came before.
+//!
+//! Two JSON lines, each ended by one line feed: the head, and `{"signature":"…"}` by the
+//! key of the writer that saved it, whom the log's key endorsed. It says what that
+//! writer had verified, and is believed as far as the header of a commit is.
+//!
+//! Separate from the head, because this one is stored. It is replaced by newer ones, and
+//! an older one does no harm: the way from it to the end is longer. If it is lost, the
+//! end is searched for among the commits, and the next writer saves another.
+//!
+//! Whoever can write to the storage can put an older saved head in place of a newer one,
+//! or remove it. They cannot make one without an endorsed key; and each commit behind it
+//! must follow from it.
+
+use serde::{Deserialize, Serialize};
+
+use super::Head;
+use crate::audit::chains::{ChainEnd, Chains};
+use crate::audit::commit::{Fault, Writer, decode_line, endorsement, json_line};
+use crate::error::Result;
+use crate::id::{StoreId, WriterId};
+use crate::merkle::{Frontier, Hash};
+use crate::time::Timestamp;
+use crate::tlog::{PublicKey, Signature};
+
+/// What a saved head begins with.
+const FORMAT: &str = "strongroom-head-v1";
+
+/// The largest saved head that is read, in bytes: the ends of some 300,000 chains.
+pub const MAX_LEN: usize = 64 << 20;
+
+/// A head and what is known of its shard's segments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedHead {
+    /// The head, with the ends of customers' chains.
+    pub head: Head,
+    /// How many commits segments held when it was saved, or fewer: a segment that was
+    /// made later begins at this number or behind it.
+    pub covered: u64,
+}
+
+/// The first line. The order of the fields is the order in it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    format: String,
+    store: StoreId,
+    shard: u16,
+    writer: WriterId,
+    key: PublicKey,
+    endorsement: Signature,
+    /// How many commits there are.
+    commits: u64,
+    /// SHA-256 of the last.
+    previous: Hash,
+    /// How many records there are.
+    size: u64,
+    frontier: Vec<Hash>,
+    time: Timestamp,
+    lag: u64,
+    settled: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    owner: Option<WriterId>,
+    covered: u64,
+    /// What the commits list that together list the ends of all chains.
+    chains: Vec<Vec<ChainEnd>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignatureLine {
+    signature: Signature,
+}
+
+impl SavedHead {
+    /// The object, signed by `writer`.
+    ///
+    /// # Panics
+    /// If the head has no ends of chains.
+    pub(in crate::audit) fn encode(&self, writer: &Writer) -> Vec<u8> {
+        let head = &self.head;
+        let line = Line {
+            format: FORMAT.to_owned(),
+            store: head.store,
+            shard: head.shard,
+            writer: writer.id,
+            key: writer.key.public(),
+            endorsement: writer.endorsement,
+            commits: head.next,
+            previous: head.previous,
+            size: head.frontier.size(),
+            frontier: head.frontier.edge().to_vec(),
+            time: head.time,
+            lag: head.lag,
+            settled: head.settled,
+            owner: head.owner,
+            covered: self.covered,
+            chains: head.chains.as_ref().expect("a writer knows the ends of chains").lists(),
+        };
+        let mut bytes = json_line(&line);
+        let signature = writer.key.sign(&signed(&bytes[..bytes.len() - 1]));
+        bytes.extend_from_slice(&json_line(&SignatureLine { signature }));
+        bytes
+    }
+
+    /// Reads one of this store and shard, strictly.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) if it is not one that a writer
+    /// whom `authority`, the log's key, endorsed has signed.
+    pub fn decode(bytes: &[u8], (store, shard): (StoreId, u16), authority: PublicKey) -> Result<Self> {
+        Ok(Self::read(bytes, (store, shard), authority)?)
+    }
+
+    fn read(bytes: &[u8], (store, shard): (StoreId, u16), authority: PublicKey) -> Result<Self, Fault> {
+        let mut lines = bytes.strip_suffix(b"\n").ok_or(Fault::Truncated)?.split(|byte| *byte == b'\n');
+        let (Some(first), Some(second), None) = (lines.next(), lines.next(), lines.next()) else {
+            return Err(Fault::Trailing);
+        };
+        let line: Line = decode_line(first, &mut Vec::new()).ok_or(Fault::Line(1))?;
+        let SignatureLine { signature } = decode_line(second, &mut Vec::new()).ok_or(Fault::Line(2))?;
+        let holds = |holds: bool, what| if holds { Ok(()) } else { Err(Fault::Header(what)) };
+        holds(line.format == FORMAT, "format")?;
+        holds((line.store, line.shard) == (store, shard), "store or shard")?;
+        let endorsed = endorsement(store, line.writer, &line.key);
+        holds(authority.verifies(&endorsed, &line.endorsement), "endorsement of its writer")?;
+        if !line.key.verifies(&signed(first), &signature) {
+            return Err(Fault::Signature);
+        }
+        let frontier =
+            Frontier::from_parts(line.size, line.frontier).map_err(|_| Fault::Header("frontier"))?;
+        holds(line.chains.iter().all(|list| list.is_sorted_by(|a, b| a.customer < b.customer)), "chains")?;
+        let lists: Vec<&[ChainEnd]> = line.chains.iter().map(Vec::as_slice).collect();
+        let chains = Chains::from_lists(line.commits, &lists).ok_or(Fault::Header("chains"))?;
+        holds(line.settled <= line.commits && line.commits <= line.size, "commits")?;
+        holds(line.covered <= line.commits, "covered")?;
+        holds((line.commits == 0) == (line.previous == Hash::ZERO), "previous")?;
+        let head = Head {
+            store,
+            shard,
+            authority,
+            next: line.commits,
+            previous: line.previous,
+            frontier,
+            time: line.time,
+            lag: line.lag,
+            settled: line.settled,
+            owner: line.owner,
+            chains: Some(chains),
+            endorsed: None,
+        };
+        Ok(Self { head, covered: line.covered })
+    }
+}
+
+/// What a writer signs: the first line, behind a label.
+fn signed(line: &[u8]) -> Vec<u8> {
+    [b"strongroom-head-v1\n".as_slice(), line].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::commit::Commit;
+    use crate::audit::commit::tests::{authority, begin, chain, key, store, writer};
+
+    /// A head behind some commits, as whoever verified them knows it.
+    fn head(counts: &[u8]) -> Head {
+        let follow = |head: Head, bytes: &bytes::Bytes| head.verify(&Commit::decode(bytes).unwrap()).unwrap();
+        let head = chain(counts).iter().fold(begin(), follow);
+        Head { endorsed: None, ..head }
+    }
+
+    #[test]
+    fn a_saved_head_reads_back_and_commits_follow_from_it() {
+        for counts in [&[][..], &[1], &[3, 1], &[1, 2, 3, 4, 5, 6, 7]] {
+            let saved = SavedHead { head: head(counts), covered: 0 };
+            let bytes = saved.encode(&writer(2));
+            assert_eq!(SavedHead::decode(&bytes, (store(), 7), authority()).unwrap(), saved);
+        }
+        let commits = chain(&[2, 1, 4, 1, 1]);
+        let bytes = SavedHead { head: head(&[2, 1]), covered: 1 }.encode(&writer(3));
+        let mut read = SavedHead::decode(&bytes, (store(), 7), authority()).unwrap().head;
+        for bytes in &commits[2..] {
+            read = read.verify(&Commit::decode(bytes).unwrap()).unwrap();
+        }
+        assert_eq!(read.tree(), head(&[2, 1, 4, 1, 1]).tree());
+    }
+
+    #[test]
+    fn any_changed_byte_is_noticed() {
+        let good = SavedHead { head: head(&[3, 1]), covered: 0 }.encode(&writer(2));
+        let refused = |bytes: &[u8]| SavedHead::decode(bytes, (store(), 7), authority()).is_err();
+        for at in 0..good.len() {
+            for flip in [1, 0x20, 0x80] {
+                let mut bytes = good.clone();
+                bytes[at] ^= flip;
+                assert!(refused(&bytes), "{at}");
+            }
+            assert!(refused(&good[..at]), "{at}");
+        }
+        assert!(refused(&[good.as_slice(), b"\n"].concat()) && refused(&good.repeat(2)));
+    }
+
+    #[test]
+    fn it_is_of_one_store_and_shard_and_of_an_endorsed_writer() {
+        let bytes = SavedHead { head: head(&[1]), covered: 0 }.encode(&writer(2));
+        assert!(SavedHead::decode(&bytes, (store(), 8), authority()).is_err());
+        assert!(SavedHead::decode(&bytes, (StoreId::from_bytes([9; 16]), 7), authority()).is_err());
+        assert!(SavedHead::decode(&bytes, (store(), 7), key(8).public()).is_err());
+        // A writer that endorses itself.
+        let own = key(3);
+        let id = WriterId::from_bytes([3; 16]);
+        let forger = Writer::new(id, key(3), own.sign(&endorsement(store(), id, &own.public())));
+        let forged = SavedHead { head: head(&[1]), covered: 0 }.encode(&forger);
+        assert!(SavedHead::decode(&forged, (store(), 7), authority()).is_err());
+    }
+}
