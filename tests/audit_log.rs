@@ -685,6 +685,25 @@ async fn opening_reads_the_last_commit_only_and_writes_nothing() {
         let gets = faulty.gets.load(SeqCst) - gets;
         assert!(gets <= 60, "{gets}");
     }
+    // From a saved head it is a few, whatever came before.
+    log.flush().await.unwrap();
+    let (gets, saved) = (faulty.gets.load(SeqCst), Path::from("head/0000"));
+    let opened = open(&storage).await;
+    assert_eq!(opened.head(), log.head());
+    assert!(faulty.gets.load(SeqCst) - gets <= 26, "{}", faulty.gets.load(SeqCst) - gets);
+    // A saved head is no reason to believe that its last commit is there.
+    let last = commit_path(log.head().next() - 1);
+    let kept = storage.get(&last).await.unwrap().bytes().await.unwrap();
+    storage.delete(&last).await.unwrap();
+    let cut = open_with(&storage, LONG).await;
+    assert!(cut.is_err() || cut.unwrap().head().next() < log.head().next());
+    storage.put(&last, kept.into()).await.unwrap();
+    // A damaged one, and one of another store, are as good as none.
+    for bad in ["rubbish".to_owned(), String::new()] {
+        storage.put(&saved, bad.into()).await.unwrap();
+        assert_eq!(open(&storage).await.head(), log.head());
+    }
+    storage.delete(&saved).await.unwrap();
     // A hole is noticed where a probe falls behind it.
     storage.delete(&commit_path(0)).await.unwrap();
     assert_eq!(open_with(&storage, LONG).await.unwrap_err().kind(), ErrorKind::Integrity);

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
@@ -14,8 +14,9 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use strongroom::ErrorKind;
 use strongroom::access::{Access, Principal, Purpose};
-use strongroom::audit::log::{Log, LogConfig, verify_chain};
+use strongroom::audit::log::{Log, LogConfig, OpenIntent, verify_chain};
 use strongroom::audit::publish::Publisher;
+use strongroom::audit::verify::{Options, Severity, verify};
 use strongroom::audit::{Action, Event, Intent, OutcomeResult, Record};
 use strongroom::id::{CustomerId, StoreId};
 use strongroom::merkle::Hash;
@@ -212,25 +213,38 @@ async fn a_long_operation_says_that_it_lives() {
     assert_eq!(world.records(0).await.len(), records.len());
 }
 
+/// Something open in each of so many shards.
+async fn occupy(world: &World, count: usize) -> Vec<(Log, OpenIntent)> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let log = world.own().await;
+        let (open, _receipt) = log.begin(intent(&log, GLOBEX)).await.unwrap();
+        all.push((log, open));
+    }
+    all
+}
+
 #[tokio::test]
-async fn each_has_a_shard_of_its_own_and_gives_it_back() {
+async fn each_has_a_shard_of_its_own_and_others_have_it_afterwards() {
     let world = World::new();
     work(&world.log().await, ACME, 1).await;
-    let nodes = join_all((0..5).map(|_| world.own())).await;
-    let mut shards: Vec<u16> = nodes.iter().map(|log| log.head().shard()).collect();
-    shards.sort_unstable();
-    assert_eq!(shards, [1, 2, 3, 4, 5]);
+    let nodes = join_all((0..8).map(|_| world.own())).await;
+    let shards: BTreeSet<u16> = nodes.iter().map(|log| log.head().shard()).collect();
+    assert_eq!(shards.len(), 8);
     join_all(nodes.iter().map(|log| work(log, ACME, 3))).await;
-    for node in &nodes[1..] {
+    for node in &nodes {
         node.close().await.unwrap();
     }
-    // What was given back is taken again, with its chains.
-    let kept = nodes[0].head().shard();
-    let again = join_all((0..4).map(|_| world.own())).await;
-    let taken: Vec<u16> = again.iter().map(|log| log.head().shard()).collect();
-    assert!(taken.iter().all(|shard| *shard != kept && *shard <= 5), "{taken:?}");
-    join_all(again.iter().map(|log| work(log, ACME, 2))).await;
-    let named: Vec<u16> = world
+    // A shard in which nothing is open is taken again, with its chains.
+    let named = *shards.last().unwrap();
+    for _ in 0..3 {
+        world.clock.pass(Duration::from_secs(2));
+        let again = join_all((0..4).map(|_| world.own())).await;
+        let taken: BTreeSet<u16> = again.iter().map(|log| log.head().shard()).collect();
+        assert!(taken.len() == 4 && taken.iter().all(|shard| *shard <= named.max(16)), "{taken:?}");
+        join_all(again.iter().map(|log| work(log, ACME, 2))).await;
+    }
+    let named: BTreeSet<u16> = world
         .records(0)
         .await
         .into_iter()
@@ -239,9 +253,10 @@ async fn each_has_a_shard_of_its_own_and_gives_it_back() {
             _ => None,
         })
         .collect();
-    for shard in 1..=5 {
-        assert!(named.contains(&shard), "{shard} was written to and not named");
-        assert!(!world.records(shard).await.is_empty());
+    assert!(named.len() <= 16, "{named:?}");
+    for shard in &shards {
+        assert!(named.contains(shard), "{shard} was written to and not named");
+        assert!(!world.records(*shard).await.is_empty());
     }
 }
 
@@ -250,12 +265,21 @@ async fn the_shard_of_a_dead_owner_is_taken_and_its_intents_closed() {
     let world = World::new();
     let dead = world.own().await;
     let (open, _receipt) = dead.begin(intent(&dead, ACME)).await.unwrap();
+    let others = occupy(&world, 7).await;
     world.clock.pass(IDLE * 2);
+    for (log, _) in &others {
+        work(log, GLOBEX, 1).await;
+    }
     let next = world.own().await;
-    assert_eq!(next.head().shard(), 1);
+    assert_eq!(next.head().shard(), dead.head().shard());
     work(&next, ACME, 1).await;
     assert!(open.finish(OutcomeResult::Ok, None).await.is_err());
-    assert_eq!(world.results(1).await, [OutcomeResult::Unknown, OutcomeResult::Ok]);
+    let shard = next.head().shard();
+    assert_eq!(world.results(shard).await, [OutcomeResult::Unknown, OutcomeResult::Ok]);
+    // It goes on elsewhere: only what was open is lost to it.
+    let (open, _receipt) = dead.begin(intent(&dead, ACME)).await.unwrap();
+    open.finish(OutcomeResult::Ok, None).await.unwrap();
+    assert_ne!(dead.head().shard(), shard);
 }
 
 #[tokio::test]
@@ -263,14 +287,53 @@ async fn nobody_writes_to_anothers_shard() {
     let world = World::new();
     let owner = world.own().await;
     let mut config = world.config();
-    config.shard = 1;
+    config.shard = owner.head().shard();
     config.deadline = Duration::from_millis(300);
     let intruder =
         Log::open(world.storage.clone(), config, world.clock.clone(), Arc::new(SystemEntropy)).await.unwrap();
     let error = intruder.begin(intent(&intruder, ACME)).await.unwrap_err();
     assert!(error.chain().contains("another writer's own"), "{}", error.chain());
     work(&owner, ACME, 1).await;
-    assert_eq!(world.results(1).await, [OutcomeResult::Ok]);
+    assert_eq!(world.results(owner.head().shard()).await, [OutcomeResult::Ok]);
+}
+
+/// Of two that write to the shared shard, one goes elsewhere, and neither waits for the other.
+#[tokio::test]
+async fn a_writer_that_meets_another_moves_to_a_shard_of_its_own() {
+    let world = World::new();
+    let mut config = world.config();
+    config.roams = true;
+    let storage = || world.storage.clone() as Arc<dyn ObjectStore>;
+    let open = || Log::open(storage(), config.clone(), world.clock.clone(), Arc::new(SystemEntropy));
+    let logs: Vec<Log> = join_all((0..20).map(|_| open())).await.into_iter().map(Result::unwrap).collect();
+    join_all(logs.iter().map(|log| work(log, ACME, 10))).await;
+    let shards: BTreeSet<u16> = logs.iter().map(|log| log.head().shard()).collect();
+    assert!(shards.len() > 15, "{shards:?}");
+    let mut results = 0;
+    for shard in 0..=32 {
+        results += world.results(shard).await.len();
+    }
+    assert_eq!(results, 200);
+    let report = verify(storage(), Options::new(world.clock.now())).await.unwrap();
+    let wrong: Vec<_> = report.findings.iter().filter(|found| found.path != "store").collect();
+    assert!(wrong.iter().all(|found| found.severity != Severity::Wrong), "{wrong:?}");
+}
+
+/// An owner with nothing open may find its shard taken, and then has another.
+#[tokio::test]
+async fn an_owner_that_was_idle_goes_on_in_another_shard() {
+    let world = World::new();
+    let idle = world.own().await;
+    work(&idle, ACME, 1).await;
+    let others = occupy(&world, 7).await;
+    world.clock.pass(Duration::from_secs(2));
+    let next = world.own().await;
+    assert_eq!(next.head().shard(), idle.head().shard());
+    let (open, _receipt) = next.begin(intent(&next, ACME)).await.unwrap();
+    work(&idle, ACME, 1).await;
+    assert_ne!(next.head().shard(), idle.head().shard());
+    open.finish(OutcomeResult::Ok, None).await.unwrap();
+    drop(others);
 }
 
 /// A customer's records in all shards are those that the view counts, and each
@@ -285,7 +348,8 @@ async fn a_view_counts_what_there_is_in_every_shard() {
     join_all([work(&a, ACME, 4), work(&b, GLOBEX, 5)]).await;
     let view = shared.record_view(ACME).await.unwrap();
     let counted: BTreeMap<u16, u64> = view.shards.iter().map(|shard| (shard.shard, shard.records)).collect();
-    assert_eq!(counted, BTreeMap::from([(0, 6), (1, 8), (2, 0)]));
+    let (of_a, of_b) = (a.head().shard(), b.head().shard());
+    assert_eq!(counted, BTreeMap::from([(0, 6), (of_a, 8), (of_b, 0)]));
     for shard in &view.shards {
         let mut previous = Hash::ZERO;
         let mut count = 0;
@@ -310,36 +374,38 @@ async fn a_view_counts_what_there_is_in_every_shard() {
 async fn the_shard_of_an_owner_who_lives_is_left_alone() {
     let world = World::new();
     let owner = world.own().await;
+    let shard = owner.head().shard();
     work(&owner, ACME, 300).await;
+    let (open, _receipt) = owner.begin(intent(&owner, ACME)).await.unwrap();
     let mut config = world.config();
-    config.shard = 1;
+    config.shard = shard;
     let other =
         Log::open(world.storage.clone(), config, world.clock.clone(), Arc::new(SystemEntropy)).await.unwrap();
     assert_eq!(other.settle().await.unwrap().unknown, 0);
     let before = owner.head().next();
-    other.mark().await.unwrap();
-    assert_eq!(world.results(1).await.len(), 300);
     assert_eq!(owner.head().next(), before, "nobody has written to it");
-    assert_eq!(world.own().await.head().shard(), 2);
-    work(&owner, ACME, 1).await;
-    // The owner's own is not behind for ever.
-    assert!(owner.settle().await.unwrap().below >= 600);
-    work(&owner, ACME, 1).await;
-    assert_eq!(world.results(1).await.len(), 302);
+    assert_ne!(world.own().await.head().shard(), shard);
+    open.finish(OutcomeResult::Ok, None).await.unwrap();
+    // The owner knows what is settled, commit by commit.
+    assert_eq!(owner.head().settled(), owner.head().next());
+    assert_eq!(world.results(shard).await.len(), 301);
 }
 
 #[tokio::test]
 async fn a_shard_with_something_open_is_not_given_back() {
     let world = World::new();
     let owner = world.own().await;
+    let shard = owner.head().shard();
     let (open, _receipt) = owner.begin(intent(&owner, ACME)).await.unwrap();
     owner.close().await.unwrap();
-    assert_eq!(world.own().await.head().shard(), 2);
+    let others = occupy(&world, 7).await;
+    world.clock.pass(Duration::from_secs(2));
+    assert_ne!(world.own().await.head().shard(), shard);
     open.finish(OutcomeResult::Ok, None).await.unwrap();
     owner.close().await.unwrap();
     owner.close().await.unwrap();
-    assert_eq!(world.own().await.head().shard(), 1);
-    assert_eq!(world.results(1).await, [OutcomeResult::Ok]);
+    assert_eq!(world.results(shard).await, [OutcomeResult::Ok]);
+    drop(others);
 }
 
 #[tokio::test]

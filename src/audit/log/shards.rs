@@ -34,10 +34,10 @@ use crate::merkle::{Frontier, Hash, TreeHead};
 use crate::time::Clock;
 
 /// How many shards are looked at together for one that is free.
-const TOGETHER: usize = 3;
+const TOGETHER: usize = 4;
 
 /// How many times that is done before more shards are named.
-const LOOKS: usize = 2;
+const LOOKS: usize = 4;
 
 /// For how long a shard is left to its owner although nothing is open in it.
 const BREATH: Duration = Duration::from_secs(1);
