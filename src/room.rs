@@ -89,8 +89,8 @@ pub struct Options {
     /// How long a record may take to become durable before the operation is
     /// refused: 10 seconds.
     pub log_deadline: Duration,
-    /// Whether to write to a shard of the log of one's own, as a program that
-    /// stays does where a write takes long ([`Log::open_own`]): no.
+    /// Whether to write to a shard of the log of one's own from the beginning, as a daemon
+    /// does ([`Log::open_own`]). Otherwise a program does so once it meets another one: no.
     pub own_shard: bool,
     /// Who may sign orders in a store that is made, at once: nobody. Two at least, or
     /// they are founded later ([`Strongroom::found_people`]).
@@ -368,17 +368,13 @@ impl Strongroom {
             emergencies: sink.transpose()?.map(Arc::new),
             ..LogConfig::new(store, Arc::clone(&options.log_signer))
         };
-        let open = || (Arc::clone(&storages.audit), config.clone(), Arc::clone(&clock), Arc::clone(&entropy));
-        let (audit, first, time, chance) = open();
-        let mut log = Log::open(audit, first, time, chance).await?;
+        let (audit, time, chance) = (Arc::clone(&storages.audit), Arc::clone(&clock), Arc::clone(&entropy));
+        let roaming = LogConfig { roams: true, ..config.clone() };
+        let log = Log::open_roaming(audit, roaming, time, chance, options.own_shard).await?;
         if begins == Begins::No && log.head().next() == 0 {
             // The log has the record of `init` at least. One that is empty was
             // deleted, and must not begin anew as if nothing had happened.
             return Err(Error::new(ErrorKind::Integrity, "the store's audit log is gone"));
-        }
-        if options.own_shard {
-            let (audit, own, time, chance) = open();
-            log = Log::open_own(audit, own, time, chance).await?;
         }
         let keyring = Keyring::new(
             store,

@@ -508,7 +508,7 @@ async fn what_was_not_delivered_outlives_the_daemon() {
         dir.join("daemon.toml"),
         format!(
             "principals = \"principals.toml\"\n[listen]\nunix = \"socket\"\n[tasks]\nsweep_seconds = 0\n\
-             maintain_seconds = 0\ncheck_seconds = 0\nverify_seconds = 3600\nverify_reports = \"reports\"\n\
+             publish_seconds = 0\nmaintain_seconds = 0\ncheck_seconds = 0\nverify_seconds = 3600\nverify_reports = \"reports\"\n\
              [alarms]\nwebhook = \"https://{}/hook\"\nca = \"alarms.pem\"\ntoken_file = \"token\"\n\
              spool = \"spool\"\n",
             receiver.address

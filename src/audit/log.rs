@@ -38,7 +38,7 @@ use crate::entropy::{Entropy, random, random_secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{RequestId, StoreId, WriterId};
 use crate::secret::Secret;
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 use crate::tlog::{PublicKey, SecretKey};
 
 mod append;
@@ -133,6 +133,8 @@ struct Inner {
     seat: Mutex<Seat>,
     /// When the log was opened, by uptime.
     opened: Duration,
+    /// The time of the newest commit that was there then.
+    first_time: Timestamp,
     /// How many intents have no outcome yet.
     open: AtomicU64,
     /// When a commit of this writer was stored last, in milliseconds of uptime.
@@ -143,6 +145,8 @@ struct Inner {
 struct Seat {
     wal: Wal,
     head: Head,
+    /// How many of its records were published when it was opened.
+    published: u64,
 }
 
 impl fmt::Debug for Log {
@@ -174,11 +178,11 @@ impl Log {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
-        Self::start(storage, config, clock, entropy, false).await
+        Self::open_roaming(storage, config, clock, entropy, false).await
     }
 
-    /// The same; `adrift` is to find a shard of one's own before anything is written.
-    async fn start(
+    /// The same; with `adrift`, a shard of one's own is found before anything is written.
+    pub(crate) async fn open_roaming(
         storage: Arc<dyn ObjectStore>,
         config: LogConfig,
         clock: Arc<dyn Clock>,
@@ -200,6 +204,7 @@ impl Log {
         };
         let inner = Inner {
             opened: clock.uptime(),
+            first_time: start.head.time(),
             config,
             writer,
             seed: random_secret(&*entropy)?,
@@ -208,7 +213,7 @@ impl Log {
             entropy,
             runtime,
             queue: Mutex::default(),
-            seat: Mutex::new(Seat { wal: wal.clone(), head: start.head.clone() }),
+            seat: Mutex::new(Seat { wal: wal.clone(), head: start.head.clone(), published: start.published }),
             chain: tokio::sync::Mutex::new(Chain::new(wal, start, adrift)),
             open: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -330,6 +335,21 @@ impl Log {
     #[must_use]
     pub fn head(&self) -> Head {
         self.inner.seat().head.clone()
+    }
+
+    /// How many records of the shard were not published when it was opened, and those that
+    /// were added since.
+    #[must_use]
+    pub(crate) fn unpublished(&self) -> u64 {
+        let seat = self.inner.seat();
+        seat.head.tree().size.saturating_sub(seat.published)
+    }
+
+    /// The latest time that this handle has seen in the log: of the first shard when it was
+    /// opened, or of the shard that it writes to.
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        self.inner.first_time.max(self.head().time())
     }
 
     /// The commits whose numbers are in `range`, up to the newest there is now,

@@ -66,8 +66,18 @@ pub struct Publisher {
     store: StoreId,
     signer: Arc<dyn LogSigner>,
     limit: Duration,
-    /// Of each shard, how many commits there were last time.
-    seen: Arc<Mutex<BTreeMap<u16, (Wal, u64)>>>,
+    /// What is known of each shard.
+    seen: Arc<Mutex<BTreeMap<u16, Seen>>>,
+}
+
+/// What a publisher knows of a shard.
+#[derive(Clone, Debug)]
+struct Seen {
+    wal: Wal,
+    /// How many commits there were last time.
+    end: u64,
+    /// The checkpoint that was published of them all.
+    published: Option<SignedCheckpoint>,
 }
 
 /// What came of a publishing.
@@ -197,7 +207,32 @@ impl Publisher {
         Tiles { storage: Arc::clone(&self.storage), shard, limit: self.limit }
     }
 
-    fn seen(&self) -> MutexGuard<'_, BTreeMap<u16, (Wal, u64)>> {
+    /// The same, for a shard that nobody is asked to cosign. Where nothing was added since
+    /// this handle published all of it, that costs one request.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    ///
+    /// # Cancel safety
+    /// As [`Publisher::publish`].
+    pub async fn publish_new(&self, shard: u16) -> Result<Published> {
+        let known = self.seen().get(&shard).cloned();
+        if let Some(Seen { wal, end, published: Some(checkpoint) }) = known
+            && wal.new_commit(end).await?.is_none()
+        {
+            let tree = *checkpoint.checkpoint().head();
+            return Ok(Published { checkpoint, tree, before: tree.size, cosigned: Vec::new() });
+        }
+        let end = self.commits(shard).await?.1;
+        let published = self.publish(shard, &[]).await?;
+        // Others may have gone on meanwhile, and be published only in part.
+        if let Some(seen) = self.seen().get_mut(&shard).filter(|seen| seen.end == end) {
+            seen.published = Some(published.checkpoint.clone());
+        }
+        Ok(published)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<u16, Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -228,8 +263,11 @@ impl Publisher {
     /// are not there, publishing fails.
     pub fn take_note(&self, head: &Head) {
         let mut seen = self.seen();
-        let (_, end) = seen.entry(head.shard()).or_insert_with(|| (self.wal(head.shard()), 0));
-        *end = head.next().max(*end);
+        let new = || Seen { wal: self.wal(head.shard()), end: 0, published: None };
+        let known = seen.entry(head.shard()).or_insert_with(new);
+        if head.next() > known.end {
+            (known.end, known.published) = (head.next(), None);
+        }
     }
 
     fn wal(&self, shard: u16) -> Wal {
@@ -239,10 +277,17 @@ impl Publisher {
 
     /// A shard's commits, and how many there are.
     async fn commits(&self, shard: u16) -> Result<(Wal, u64)> {
-        let known = self.seen().get(&shard).cloned();
-        let (wal, from) = known.unwrap_or_else(|| (self.wal(shard), 0));
+        let known = self.seen().get(&shard).map(|seen| (seen.wal.clone(), seen.end));
+        let (wal, from) = match known {
+            Some(known) => known,
+            None => {
+                let wal = self.wal(shard);
+                let saved = wal.saved().await?.map_or(0, |saved| saved.head.next());
+                (wal, saved)
+            }
+        };
         let end = wal.end(from).await?;
-        self.seen().insert(shard, (wal.clone(), end));
+        self.seen().insert(shard, Seen { wal: wal.clone(), end, published: None });
         Ok((wal, end))
     }
 

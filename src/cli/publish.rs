@@ -1,5 +1,4 @@
-//! `audit publish`, `audit maintain`, and what every command publishes at its
-//! end.
+//! `audit publish`, `audit maintain`, and what a command publishes at its end.
 
 use serde_json::json;
 
@@ -76,30 +75,22 @@ pub(super) fn without_alarm(published: &[Published]) -> Result<(), Failure> {
     if alarms.is_empty() { Ok(()) } else { Err(alarm(&alarms)) }
 }
 
-/// What a command does at its end. That it could not be published now is told
-/// and no failure: the records are durable. That the log is not what was written is one.
+/// What a command does at its end if much was not published: where a daemon or cron keeps
+/// the log, that is never. That it could not be published now is told and no failure: the
+/// records are durable. That the log is not what was written is one.
 pub(super) async fn at_the_end(backend: &Store) -> Result<(), Failure> {
-    let log = backend.room.log();
-    if !log.has_written() {
-        return Ok(());
-    }
-    let published = match log.is_behind().await {
-        // Whoever has gone on behind us publishes at its own end.
-        Ok(true) => return Ok(()),
-        Ok(false) => backend.room.publish_first_shard().await,
-        Err(error) => Err(error),
-    };
-    match published {
-        Ok(published) => {
+    match backend.room.publish_if_much().await.transpose() {
+        None => Ok(()),
+        Some(Ok(published)) => {
             let alarms: Vec<String> = published.alarms().map(|(witness, _)| witness.to_string()).collect();
             if alarms.is_empty() { Ok(()) } else { Err(alarm(&alarms)) }
         }
         // Others publish at the same time, and more than we have.
-        Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
-        Err(error) if error.kind() == ErrorKind::Integrity => {
+        Some(Err(error)) if error.kind() == ErrorKind::Conflict => Ok(()),
+        Some(Err(error)) if error.kind() == ErrorKind::Integrity => {
             Err(backend.explain(error).about("done, but the audit log is not what was written"))
         }
-        Err(error) => {
+        Some(Err(error)) => {
             backend
                 .output
                 .note(&format!("done; the audit log could not be published yet: {}", error.chain()));

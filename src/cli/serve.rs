@@ -38,7 +38,7 @@ use crate::daemon::gate::{Gate, admit};
 use crate::daemon::limits::Limiter;
 use crate::daemon::listen::{Activated, Listeners};
 use crate::daemon::oidc::Verifier;
-use crate::daemon::tasks;
+use crate::daemon::tasks::{self, Punctual};
 use crate::daemon::telemetry::Telemetry;
 use crate::daemon::tls::ReloadingTls;
 use crate::daemon::unread::pass_over;
@@ -172,6 +172,7 @@ async fn serve(
     let keys = LocalKeys::new(config.local_kms.clone());
     let signer = log_key::load(&config.log_key).await?;
     let mut options = options(&config, signer)?;
+    options.own_shard = true;
     let believed = ready.config.keys;
     options.key_ttl = believed.cache_seconds.map_or(options.key_ttl, Duration::from_secs);
     options.emergency_directory.clone_from(&ready.config.emergency.directory);
@@ -184,8 +185,10 @@ async fn serve(
 
     let own = Access::new(Principal::service("daemon").map_err(internal)?, Purpose::SystemAdministration);
     let (alarms, delivery) = alarms(&mut ready, &room)?;
+    let published = Punctual::new(Arc::new(SystemClock), ready.config.tasks.publish());
     let shared = Shared {
         room: room.clone(),
+        published: published.clone(),
         policy: Arc::new(RoleMatrix),
         clock: Arc::new(SystemClock),
         body_idle: ready.config.body_idle(),
@@ -197,7 +200,7 @@ async fn serve(
     let app = router(Arc::clone(&shared)).layer(from_fn_with_state(Arc::clone(&ready.gate), admit));
     let app = app.layer(from_fn(pass_over));
     let (end, ended) = watch::channel(false);
-    let mut tasks = tasks::begin(&ready.config, &room, &own, &alarms);
+    let mut tasks = tasks::begin(&ready.config, &room, &own, &alarms, &published);
     if room.has_emergency_access() {
         tasks.spawn(keep_emergencies(shared));
     }

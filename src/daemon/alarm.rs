@@ -78,11 +78,13 @@ pub enum AlarmKind {
     VerificationFailed,
     /// The audit log cannot be written, so that everything is refused.
     LogUnwritable,
+    /// The audit log was not published for three times as long as it should be.
+    LogUnpublished,
 }
 
 impl AlarmKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Rollback,
         Self::Authentication,
         Self::EpochStuck,
@@ -90,6 +92,7 @@ impl AlarmKind {
         Self::EmergencyAccess,
         Self::VerificationFailed,
         Self::LogUnwritable,
+        Self::LogUnpublished,
     ];
 
     /// The kind as a stable identifier, in alarms and in figures.
@@ -103,6 +106,7 @@ impl AlarmKind {
             Self::EmergencyAccess => "emergency-access",
             Self::VerificationFailed => "verification-failed",
             Self::LogUnwritable => "log-unwritable",
+            Self::LogUnpublished => "log-unpublished",
         }
     }
 

@@ -29,6 +29,7 @@ use super::alarm::{About, customer_of, watch};
 use super::endpoints::{Endpoint, Row, TABLE};
 use super::limits::Limiter;
 use super::problem::Problem;
+use super::tasks::Punctual;
 use crate::access::policy::{Decision, Policy, Question, Subject, Target};
 use crate::access::{Access, Origin, Principal, Purpose};
 use crate::audit::{Intent, OutcomeResult};
@@ -81,6 +82,8 @@ pub struct Shared {
     pub body_idle: Duration,
     /// What one principal, and the requests on one customer, may take.
     pub limiter: Limiter,
+    /// Whether the log is published in time.
+    pub published: Punctual,
     /// What is counted.
     pub figures: Figures,
     /// Who the daemon is where it looks something up for itself.

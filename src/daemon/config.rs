@@ -194,7 +194,10 @@ pub enum LogLevel {
 pub struct TasksConfig {
     /// How often what is due is destroyed, in seconds. 0: never, as something else sees to it.
     pub sweep_seconds: Option<u64>,
-    /// How often the log is maintained and published, in seconds. 0: never.
+    /// How often the log is published, in seconds: 60 unless it is said. 0: never, as something
+    /// else sees to it.
+    pub publish_seconds: Option<u64>,
+    /// How often the log is maintained, in seconds. 0: never.
     pub maintain_seconds: Option<u64>,
     /// How often sessions that are over are ended at the KMS too, in seconds. 0: never, as
     /// it is another node that makes grants.
@@ -247,6 +250,12 @@ impl TasksConfig {
     #[must_use]
     pub fn sweep(&self) -> Option<Duration> {
         every(self.sweep_seconds, 3600)
+    }
+
+    /// How often the log is published, unless it is said: a minute.
+    #[must_use]
+    pub fn publish(&self) -> Option<Duration> {
+        every(self.publish_seconds, 60)
     }
 
     /// The log's, unless it is said: an hour.

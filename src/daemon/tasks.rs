@@ -5,7 +5,7 @@
 //! know, and is tried again the next time. Other daemons on the store may do the same at the
 //! same time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -15,26 +15,76 @@ use super::alarm::{About, AlarmKind, Alarms};
 use super::config::DaemonConfig;
 use super::{checks, drills};
 use crate::access::Access;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::room::Strongroom;
 use crate::system::SystemClock;
+use crate::time::Clock;
+use crate::tlog::KeyName;
 
 /// What each of them has to do it with.
 struct Hand {
     room: Strongroom,
     own: Access,
     alarms: Alarms,
+    published: Punctual,
+}
+
+/// When the log was published last, and whether that is late: three times as long ago as it
+/// should be. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Punctual {
+    clock: Arc<dyn Clock>,
+    every: Option<Duration>,
+    /// By uptime.
+    last: Arc<Mutex<Duration>>,
+}
+
+impl Punctual {
+    /// Published now, and again every so often; `None` is never, and then it is not late.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, every: Option<Duration>) -> Self {
+        let last = Arc::new(Mutex::new(clock.uptime()));
+        Self { clock, every, last }
+    }
+
+    /// How long ago it was published.
+    #[must_use]
+    pub fn since(&self) -> Duration {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        self.clock.uptime().saturating_sub(last)
+    }
+
+    /// Whether it is late.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.every.is_some_and(|every| self.since() > every.saturating_mul(3))
+    }
+
+    /// It was published, as of `uptime`.
+    fn note(&self, uptime: Duration) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = uptime;
+    }
 }
 
 /// Begins what is configured, each with its first run at once. They go on until the set is dropped:
 /// what one is at then goes on with the next run, of this daemon or another one.
 #[must_use = "they end when the set is dropped"]
-pub fn begin(config: &DaemonConfig, room: &Strongroom, own: &Access, alarms: &Alarms) -> JoinSet<()> {
+pub fn begin(
+    config: &DaemonConfig,
+    room: &Strongroom,
+    own: &Access,
+    alarms: &Alarms,
+    published: &Punctual,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let hand = Arc::new(Hand { room: room.clone(), own: own.clone(), alarms: alarms.clone() });
+    let (own_hand, alarms_hand) = (own.clone(), alarms.clone());
+    let published = published.clone();
+    let hand = Arc::new(Hand { room: room.clone(), own: own_hand, alarms: alarms_hand, published });
     let every = &config.tasks;
     again(&mut tasks, &hand, every.sweep(), sweep);
     again(&mut tasks, &hand, every.sessions(), end_sessions);
+    again(&mut tasks, &hand, every.publish(), publish);
+    again(&mut tasks, &hand, every.publish(), look_whether_late);
     again(&mut tasks, &hand, every.maintain(), maintain);
     let epoch = config.alarms.epoch();
     again(&mut tasks, &hand, every.check(), move |hand| async move {
@@ -69,7 +119,7 @@ fn again<F: Future<Output = ()> + Send + 'static>(
 
 /// Does what is due.
 async fn sweep(hand: Arc<Hand>) {
-    let Hand { room, own, alarms } = &*hand;
+    let Hand { room, own, alarms, .. } = &*hand;
     let sweep = match room.sweep(own).await {
         Ok(sweep) => sweep,
         Err(error) => {
@@ -91,7 +141,7 @@ async fn sweep(hand: Arc<Hand>) {
 
 /// Ends at the KMS what is over, so that no grant outlives its session.
 async fn end_sessions(hand: Arc<Hand>) {
-    let Hand { room, own, alarms } = &*hand;
+    let Hand { room, own, alarms, .. } = &*hand;
     let customers = match room.end_overdue_sessions(own).await {
         Ok(customers) => customers,
         Err(error) => return failed(&error, "sessions could not be looked at"),
@@ -108,17 +158,38 @@ async fn end_sessions(hand: Arc<Hand>) {
     }
 }
 
-/// Publishes the log and keeps it in order, and removes idempotency keys that are too old.
+/// Publishes the log.
+async fn publish(hand: Arc<Hand>) {
+    let Hand { room, alarms, published, .. } = &*hand;
+    let begun = published.clock.uptime();
+    match room.publish_log().await {
+        Ok(all) => {
+            // What came while it was at it is for the next time.
+            published.note(begun);
+            contradicted(all.iter().flat_map(|(_, published)| published.alarms()), alarms);
+        }
+        // Others publish all the time, and what we have is among it the next time.
+        Err(error) if error.kind() == ErrorKind::Conflict => {}
+        Err(error) => {
+            alarms.observe(&error, About::default());
+            failed(&error, "the log could not be published");
+        }
+    }
+}
+
+/// Raises an alarm if the log is not published in time: publishing may fail, or hang.
+async fn look_whether_late(hand: Arc<Hand>) {
+    if hand.published.is_late() {
+        hand.alarms.raise(AlarmKind::LogUnpublished, About::default());
+        tracing::error!(seconds = hand.published.since().as_secs(), "the log was not published in time");
+    }
+}
+
+/// Keeps the log in order, and removes idempotency keys that are too old.
 async fn maintain(hand: Arc<Hand>) {
     let Hand { room, alarms, .. } = &*hand;
     match room.maintain_log().await {
-        Ok(done) => {
-            for (witness, error) in done.published.iter().flat_map(|(_, published)| published.alarms()) {
-                // It has seen another log than the one that we have.
-                alarms.raise(AlarmKind::Rollback, About::default());
-                tracing::error!(%witness, reason = error.chain(), "a witness contradicts the log");
-            }
-        }
+        Ok(done) => contradicted(done.published.iter().flat_map(|(_, published)| published.alarms()), alarms),
         Err(error) => {
             alarms.observe(&error, About::default());
             failed(&error, "the log could not be maintained");
@@ -126,6 +197,14 @@ async fn maintain(hand: Arc<Hand>) {
     }
     if let Err(error) = room.remove_old_claims().await {
         failed(&error, "old idempotency keys could not be removed");
+    }
+}
+
+/// Raises an alarm for each witness that has seen another log than the one that we have.
+fn contradicted<'a>(witnesses: impl Iterator<Item = (&'a KeyName, &'a Error)>, alarms: &Alarms) {
+    for (witness, error) in witnesses {
+        alarms.raise(AlarmKind::Rollback, About::default());
+        tracing::error!(%witness, reason = error.chain(), "a witness contradicts the log");
     }
 }
 

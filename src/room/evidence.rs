@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, TryStreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::{Inner, Strongroom};
 use crate::audit::layout::FIRST_SHARD;
@@ -19,6 +19,12 @@ use crate::audit::{Event, Intent, OutcomeResult, ShardHead, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 use crate::tlog::checkpoint::SignedCheckpoint;
+
+/// How many shards are published at a time.
+const TOGETHER: usize = 4;
+
+/// How many records a program leaves unpublished at its end: maintainers publish them.
+const MUCH: u64 = 256;
 
 /// What [`Strongroom::maintain_log`] did.
 #[derive(Debug, Default)]
@@ -65,19 +71,29 @@ impl Strongroom {
         let first = room.shard(FIRST_SHARD).await?;
         publisher.take_note(&first.head());
         let (mut all, mut moved) = (Vec::new(), Vec::new());
-        for shard in first.shards().await?.into_iter().filter(|shard| *shard != FIRST_SHARD) {
-            let published = publisher.publish(shard, &[]).await?;
-            if published.tree.size > published.before {
-                moved.push(ShardHead { shard, tree: published.tree });
+        let shards = first.shards().await?.into_iter().filter(|shard| *shard != FIRST_SHARD);
+        let publish = |shard| async move { (shard, publisher.publish_new(shard).await) };
+        let mut published = stream::iter(shards).map(publish).buffered(TOGETHER);
+        let mut failed = None;
+        while let Some((shard, published)) = published.next().await {
+            match published {
+                Ok(published) => {
+                    if published.tree.size > published.before {
+                        moved.push(ShardHead { shard, tree: published.tree });
+                    }
+                    all.push((shard, published));
+                }
+                // The others are published all the same.
+                Err(error) => failed = failed.or(Some(error)),
             }
-            all.push((shard, published));
         }
+        drop(published);
         // If we stop here, the first shard learns of it when they have moved again.
         if !moved.is_empty() {
             first.name_shards(&moved).await?;
         }
         all.push((FIRST_SHARD, publisher.publish(FIRST_SHARD, &room.witnesses).await?));
-        Ok(all)
+        failed.map_or(Ok(all), Err)
     }
 
     /// Records a view of a customer, publishes the log up to it, and makes the file that
@@ -160,52 +176,76 @@ impl Strongroom {
         Ok(())
     }
 
-    /// Publishes the first shard only, which is all that a program needs to do
-    /// that shares it and ends: a few requests.
+    /// Publishes the shard that this program writes to, if it has much that was not
+    /// published: what a program does at its end where nobody maintains the log. `None` if
+    /// there was little.
     ///
     /// # Errors
     /// As [`Strongroom::publish_log`].
     ///
     /// # Cancel safety
     /// Call it again.
-    pub async fn publish_first_shard(&self) -> Result<Published> {
+    pub async fn publish_if_much(&self) -> Result<Option<Published>> {
         let (log, publisher) = (&self.0.log, &self.0.publisher);
-        publisher.take_note(&log.head());
-        publisher.publish(FIRST_SHARD, &self.0.witnesses).await
+        if !log.has_written() || log.unpublished() < MUCH {
+            return Ok(None);
+        }
+        let head = log.head();
+        publisher.take_note(&head);
+        if head.shard() == FIRST_SHARD {
+            return publisher.publish(FIRST_SHARD, &self.0.witnesses).await.map(Some);
+        }
+        let published = publisher.publish_new(head.shard()).await?;
+        let first = self.0.shard(FIRST_SHARD).await?;
+        first.name_shards(&[ShardHead { shard: head.shard(), tree: published.tree }]).await?;
+        // If we stop here, whoever publishes the first shard next publishes that too.
+        publisher.publish(FIRST_SHARD, &self.0.witnesses).await.map(Some)
     }
 
     /// What is to be done once a day at least, on any node or from cron: closes
     /// the open intents of dead writers, keeps each day that is over as segments, so
-    /// that its small commits may age out, and publishes everything.
+    /// that its small commits may age out, and publishes everything. What fails in one
+    /// shard does not keep it from the others.
     ///
     /// # Errors
-    /// As [`Log::settle`] and [`Strongroom::publish_log`].
+    /// As [`Log::settle`] and [`Strongroom::publish_log`]: the first of several.
     ///
     /// # Cancel safety
     /// Call it again.
     pub async fn maintain_log(&self) -> Result<Maintained> {
-        let room = &*self.0;
-        let publisher = &room.publisher;
         let mut done = Maintained::default();
-        for shard in room.shard(FIRST_SHARD).await?.shards().await? {
-            // Our own shard by our own log: it knows that this program lives.
-            let ours = room.log.head().shard() == shard;
-            let log = if ours { room.log.clone() } else { room.shard(shard).await? };
-            publisher.take_note(&log.head());
-            done.settled.push((shard, log.settle().await?));
-            // A day is over for the log when a later one has begun in it. In a
-            // shard that is somebody's own, the owner sees to that.
-            let owned = log.head().owner().is_some_and(|owner| owner != log.writer());
-            if !owned && publisher.needs_mark(shard, room.clock.now()).await? {
-                log.mark().await?;
-            }
-            done.segments.push((shard, publisher.segment_days(shard).await?.len()));
-            if !ours {
-                log.close().await?;
+        let mut failed = None;
+        for shard in self.0.shard(FIRST_SHARD).await?.shards().await? {
+            if let Err(error) = self.maintain_shard(shard, &mut done).await {
+                failed = failed.or(Some(error));
             }
         }
         done.published = self.publish_log().await?;
-        Ok(done)
+        failed.map_or(Ok(done), Err)
+    }
+
+    async fn maintain_shard(&self, shard: u16, done: &mut Maintained) -> Result<()> {
+        let room = &*self.0;
+        let publisher = &room.publisher;
+        // Our own shard by our own log: it knows that this program lives.
+        let ours = room.log.head().shard() == shard;
+        let log = if ours { room.log.clone() } else { room.shard(shard).await? };
+        publisher.take_note(&log.head());
+        match log.settle().await {
+            Ok(settled) => done.settled.push((shard, settled)),
+            // Others write all the time, and one of them closes it the next time.
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            Err(error) => return Err(error),
+        }
+        // A day is over for the log when a later one has begun in it.
+        if publisher.needs_mark(shard, room.clock.now()).await? {
+            log.mark().await?;
+        }
+        done.segments.push((shard, publisher.segment_days(shard).await?.len()));
+        if !ours {
+            log.close().await?;
+        }
+        Ok(())
     }
 }
 

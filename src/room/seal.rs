@@ -110,7 +110,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
         return Err(Error::new(ErrorKind::Denied, "the customer is closed: nothing new is sealed for it"));
     }
     // A clock that is behind the log must not make the promise shorter.
-    let promised = ring.policy().period.retain_until(now.max(room.log.head().time()));
+    let promised = ring.policy().period.retain_until(now.max(room.log.time()));
     let promised = if options.once.is_some() { promised.plus(1) } else { promised };
     let day = options.retain_until.map_or(promised, |day| day.max(promised));
     if day > Day::MAX {

@@ -69,7 +69,7 @@ impl Home {
             "daemon.toml",
             "principals = \"principals.toml\"\n[listen]\ntls = \"127.0.0.1:0\"\ncertificate = \"server.pem\"\n\
              key = \"server.key\"\nclient_ca = \"ca.pem\"\nunix = \"socket\"\n[limits]\ndrain_seconds = 20\n\
-             [tasks]\nsweep_seconds = 0\nmaintain_seconds = 0\n",
+             [tasks]\nsweep_seconds = 0\npublish_seconds = 0\nmaintain_seconds = 0\n",
         );
         home
     }

@@ -211,7 +211,7 @@ impl From<Error> for Trouble {
 
 impl Chain {
     pub(super) fn new(wal: Wal, start: Start, adrift: bool) -> Self {
-        let Start { head, mark, saved, covered } = start;
+        let Start { head, mark, saved, covered, .. } = start;
         Self {
             wal,
             head,
@@ -230,7 +230,7 @@ impl Chain {
 
     /// Goes on in another shard, in which `claim` comes first.
     pub(super) fn settle_in(&mut self, inner: &Inner, wal: Wal, start: Start, claim: Vec<Line>) {
-        *inner.seat() = Seat { wal: wal.clone(), head: start.head.clone() };
+        *inner.seat() = Seat { wal: wal.clone(), head: start.head.clone(), published: start.published };
         *self = Self { claim, looked: Some(inner.clock.uptime()), ..Self::new(wal, start, false) };
     }
 
@@ -426,7 +426,8 @@ impl Inner {
         };
         let head = &chain.head;
         let lines = chain.claim.iter().chain(tickets.iter().flat_map(|ticket| &ticket.lines));
-        let settled = match head.owner() == Some(self.writer) || !chain.claim.is_empty() {
+        let claims = lines.clone().any(|line| line.owner == Some(OwnerChange::Claim));
+        let settled = match head.owner() == Some(self.writer) || claims {
             // All that can be open in it is ours.
             true => chain.open.settled_by(head.next(), lines.clone()),
             false => {
@@ -576,10 +577,13 @@ impl Chain {
         };
         let (tickets, displaced): (Vec<_>, Vec<_>) = tickets.into_iter().partition(here);
         displaced.into_iter().for_each(Ticket::displace);
-        // In another's own shard nothing is written but what ends the owner.
+        // In another's own shard nothing is written but what ends the owner, or claims the
+        // shard while nothing is open.
         let ends = |owner| {
             let mut lines = tickets.iter().flat_map(|ticket| &ticket.lines);
-            lines.any(|line| line.owner == Some(OwnerChange::Fence(owner)))
+            let claims = lines.clone().next().is_some_and(|line| line.owner == Some(OwnerChange::Claim));
+            claims && self.head.is_settled()
+                || lines.any(|line| line.owner == Some(OwnerChange::Fence(owner)))
         };
         let taken = self.claim.is_empty()
             && self.head.owner().is_some_and(|owner| owner != inner.writer && !ends(owner));

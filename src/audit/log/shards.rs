@@ -65,7 +65,7 @@ impl Log {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
         let config = LogConfig { shard: FIRST_SHARD, roams: true, ..config };
-        let log = Self::start(storage, config, clock, entropy, true).await?;
+        let log = Self::open_roaming(storage, config, clock, entropy, true).await?;
         let alive = log.inner.record(log.inner.nonce()?, Event::Alive);
         log.inner.append_at(vec![alive], None).await?;
         Ok(log)
@@ -89,15 +89,20 @@ impl Log {
     }
 
     /// Records that this writer lives, so that the day before is over for the
-    /// log too.
+    /// log too. A shard that another owns is claimed for it, if nothing is open there, and
+    /// is left alone otherwise.
     ///
     /// # Errors
     /// As [`Log::begin`].
     pub async fn mark(&self) -> Result<()> {
-        let alive = self.inner.record(self.inner.nonce()?, Event::Alive);
         let head = self.head();
-        let place = Place::behind(&head);
-        match self.inner.append_at(vec![alive], Some(place)).await {
+        let event = match head.owner() {
+            Some(owner) if owner != self.inner.writer && !head.is_settled() => return Ok(()),
+            Some(owner) if owner != self.inner.writer => Event::Claim,
+            _ => Event::Alive,
+        };
+        let mark = self.inner.record(self.inner.nonce()?, event);
+        match self.inner.append_at(vec![mark], Some(Place::behind(&head))).await {
             // Another has written, which does as well.
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
             marked => marked,

@@ -39,7 +39,7 @@ pub(in crate::audit) use start::Start;
 const PROBES: u64 = 16;
 
 /// Commits fetched ahead when many are read.
-const READ_AHEAD: usize = 16;
+const READ_AHEAD: usize = 32;
 
 /// How much of a commit is read first when its header is wanted, in bytes.
 const HEADER_GUESS: u64 = 16 << 10;

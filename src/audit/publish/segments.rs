@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::tiles::{read, unwritten};
 use super::{Publisher, head_at, rewritten};
+use crate::audit::Event;
 use crate::audit::commit::{Commit, MAX_LEN};
 use crate::audit::layout::{Object, SegmentName};
 use crate::audit::segment::{Header, MAX_BODY, Segment};
@@ -101,7 +102,14 @@ impl Publisher {
         let (wal, end) = self.commits(shard).await?;
         let Some(newest) = end.checked_sub(1) else { return Ok(false) };
         let header = wal.header(newest).await?.ok_or_else(|| wal.missing(newest))?;
-        Ok(header.time.day() < now.day())
+        if header.time.day() >= now.day() || wal.covered().await? < newest {
+            return Ok(header.time.day() < now.day());
+        }
+        // One commit is in no segment. If it is a mark itself, the shard is idle, and needs
+        // no other one for it.
+        let (commit, _) = wal.commit(newest).await?.ok_or_else(|| wal.missing(newest))?;
+        let is_mark = |event: &Event| matches!(event, Event::Alive | Event::Claim | Event::Release);
+        Ok(!commit.records().iter().all(|record| is_mark(&record.event)))
     }
 
     /// Stores a segment, unless it is there, and reads it back.

@@ -24,6 +24,7 @@ use super::super::endpoints::Endpoint;
 use super::super::limits::Limit;
 use super::super::problem::Problem;
 use super::{Ask, Shared};
+use crate::error::{Error, ErrorKind};
 
 /// What is counted, and what is raised because of it. Nothing in it names anybody.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub struct Figures {
     emergencies: Counter<u64, AtomicU64>,
     unfolded: Gauge<i64, AtomicI64>,
     unreviewed: Gauge<i64, AtomicI64>,
+    unpublished: Gauge<i64, AtomicI64>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -76,6 +78,9 @@ impl Figures {
         registry.register("emergencies_unfolded", help, unfolded.clone());
         let help = "Emergencies that nobody reviewed, when it was last looked";
         registry.register("emergencies_unreviewed", help, unreviewed.clone());
+        let unpublished = Gauge::default();
+        let help = "How long ago this daemon published the audit log";
+        registry.register("log_published_seconds_ago", help, unpublished.clone());
         let refused = Family::default();
         registry.register(
             "refused",
@@ -83,7 +88,7 @@ impl Figures {
             refused.clone(),
         );
         alarms.register(&mut registry);
-        Self { registry, alarms, requests, seconds, refused, emergencies, unfolded, unreviewed }
+        Self { registry, alarms, requests, seconds, refused, emergencies, unfolded, unreviewed, unpublished }
     }
 
     /// Where alarms are raised.
@@ -109,6 +114,10 @@ impl Figures {
         self.unreviewed.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    pub(super) fn set_unpublished(&self, since: Duration) {
+        self.unpublished.set(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+    }
+
     pub(super) fn set_unfolded(&self, count: usize) {
         self.unfolded.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -126,9 +135,13 @@ async fn health() -> Json<Value> {
     Json(json!({ "status": "alive", "version": env!("CARGO_PKG_VERSION") }))
 }
 
-/// Whether the log can be written, without which nothing is done.
+/// Whether the log can be written, without which nothing is done, and is published in time.
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, Problem> {
     shared.room.log().flush().await?;
+    if shared.published.is_late() {
+        let message = "the audit log was not published in time";
+        return Err(Error::new(ErrorKind::AuditUnavailable, message).into());
+    }
     Ok(Json(json!({ "status": "ready", "store": shared.room.store_id() })))
 }
 
@@ -138,6 +151,7 @@ async fn document() -> Json<Value> {
 
 pub(super) async fn metrics(ask: Ask) -> Result<Response, Problem> {
     ask.store(Endpoint::Metrics).await?;
+    ask.shared().figures.set_unpublished(ask.shared().published.since());
     ask.shared().figures.set_unfolded(ask.room().unfolded_emergencies());
     let mut figures = String::new();
     text::encode(&mut figures, &ask.shared().figures.registry).map_err(|_| {

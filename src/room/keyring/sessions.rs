@@ -331,7 +331,7 @@ impl Keyring {
 
     /// The time that sessions go by: a clock that is behind the log makes none longer.
     pub(crate) fn session_time(&self) -> Timestamp {
-        self.clock.now().max(self.log.head().time())
+        self.clock.now().max(self.log.time())
     }
 }
 

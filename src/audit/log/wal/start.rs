@@ -36,6 +36,8 @@ pub(in crate::audit) struct Start {
     pub(in crate::audit) saved: u64,
     /// How many commits are known to be in segments.
     pub(in crate::audit) covered: u64,
+    /// How many records are published.
+    pub(in crate::audit) published: u64,
 }
 
 impl Wal {
@@ -48,6 +50,7 @@ impl Wal {
         loop {
             let tree = start.head.tree();
             if published.size < tree.size || published == tree {
+                start.published = published.size;
                 return Ok(start);
             }
             // Others may have gone on, and published, after we had seen the end.
@@ -109,7 +112,7 @@ impl Wal {
                 _ => return self.search(begin).await,
             }
         }
-        let mut start = Start { head, mark, saved: begin, covered };
+        let mut start = Start { head, mark, saved: begin, covered, published: 0 };
         let mut wanted = FIRST_LOOK;
         loop {
             let mut count = 0;
@@ -148,11 +151,11 @@ impl Wal {
         let end = self.end(known).await?;
         let covered = self.covered().await?;
         let Some(last) = end.checked_sub(1) else {
-            return Ok(Start { head: self.empty(), mark: None, saved: 0, covered });
+            return Ok(Start { head: self.empty(), mark: None, saved: 0, covered, published: 0 });
         };
         let commit = async { self.commit(last).await?.ok_or_else(|| self.missing(last)) };
         let ((commit, mark), chains) = tokio::try_join!(commit, self.chains(end))?;
         let head = self.head_after(&commit)?.with_chains(chains);
-        Ok(Start { head, mark: Some(mark), saved: 0, covered })
+        Ok(Start { head, mark: Some(mark), saved: 0, covered, published: 0 })
     }
 }
