@@ -67,6 +67,7 @@ pub use sessions::{AccessRequest, Session, SessionState};
 pub use source::Source;
 pub use wraps::Extended;
 
+use keyring::epochs::FirstEpoch;
 use keyring::{Asker, Keyring, close};
 
 /// The longest that keys and rings may be cached: half of the shortest window.
@@ -344,10 +345,7 @@ impl Strongroom {
     /// if it is of a later version; [`ErrorKind::Configuration`] if the three
     /// storages do not belong together.
     pub async fn open(storages: Storages, kms: KmsRegistry, options: Options) -> Result<Self> {
-        let marker = Marker::read(&*storages.keys).await?.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "there is no store here; make one with `strongroom init`")
-        })?;
-        check_markers(&storages, marker, options.log_deadline).await?;
+        let marker = read_markers(&storages, options.log_deadline).await?;
         check_signer(&marker, &options)?;
         check_ttl(&options)?;
         Self::assemble(marker.store, storages, kms, &options, Begins::No).await
@@ -370,7 +368,10 @@ impl Strongroom {
         };
         let (audit, time, chance) = (Arc::clone(&storages.audit), Arc::clone(&clock), Arc::clone(&entropy));
         let roaming = LogConfig { roams: true, ..config.clone() };
-        let log = Log::open_roaming(audit, roaming, time, chance, options.own_shard).await?;
+        // The record of the newest epoch is needed next, whatever is asked for.
+        let open = Log::open_roaming(audit, roaming, time, chance, options.own_shard);
+        let (log, first_epoch) = tokio::join!(open, FirstEpoch::read(&*storages.keys, &*clock));
+        let log = log?;
         if begins == Begins::No && log.head().next() == 0 {
             // The log has the record of `init` at least. One that is empty was
             // deleted, and must not begin anew as if nothing had happened.
@@ -388,6 +389,7 @@ impl Strongroom {
                 options.sealing_term,
             ),
         );
+        keyring.take_first_epoch(first_epoch);
         let publisher =
             Publisher::new(Arc::clone(&storages.audit), store, Arc::clone(&config.signer), config.deadline);
         let witnesses = options.witnesses.clone();
@@ -663,6 +665,14 @@ fn check_ttl(options: &Options) -> Result<()> {
 
 /// That the three storages carry this store's marker.
 async fn check_markers(storages: &Storages, marker: Marker, deadline: Duration) -> Result<()> {
+    match read_markers(storages, deadline).await? {
+        found if found == marker => Ok(()),
+        _ => Err(not_together()),
+    }
+}
+
+/// The marker that the three storages carry.
+async fn read_markers(storages: &Storages, deadline: Duration) -> Result<Marker> {
     let audit = async {
         let read = Marker::read(&*storages.audit);
         within(deadline, "read the store's marker", read).await.map_err(|error| match error.kind() {
@@ -673,13 +683,21 @@ async fn check_markers(storages: &Storages, marker: Marker, deadline: Duration) 
             _ => error,
         })
     };
-    let (blobs, keys, audit) =
-        tokio::try_join!(Marker::read(&*storages.blobs), Marker::read(&*storages.keys), audit)?;
-    if [blobs, keys, audit] == [Some(marker); 3] {
-        return Ok(());
+    let keys = Marker::read(&*storages.keys);
+    let (keys, blobs, audit) = tokio::join!(keys, Marker::read(&*storages.blobs), audit);
+    // The one on the storage of keys makes it a store.
+    let marker = keys?.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, "there is no store here; make one with `strongroom init`")
+    })?;
+    match [blobs?, audit?] == [Some(marker); 2] {
+        true => Ok(marker),
+        false => Err(not_together()),
     }
+}
+
+fn not_together() -> Error {
     let message = "the blobs, keys and audit storages do not belong to one store";
-    Err(Error::new(ErrorKind::Configuration, message))
+    Error::new(ErrorKind::Configuration, message)
 }
 
 #[cfg(test)]

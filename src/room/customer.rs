@@ -13,7 +13,7 @@ use super::seal::{self, SealOptions, Sealed};
 use super::wraps::{self, Extended};
 use super::{CustomerInfo, Source, Strongroom};
 use crate::access::Access;
-use crate::audit::{Action, Intent, KeyRef};
+use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::envelope::BlobName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CustomerId};
@@ -319,16 +319,29 @@ impl Customer {
             let mut intent = Intent::new(room.log.request_id()?, &self.access, Action::Find);
             intent.customer = Some(self.id);
             intent.key = Some(KeyRef::NameKey { id: entry.id });
-            let asker = self.asker();
-            let data_key = room.keyring.data_key(asker, &ring, entry.data_key).await?;
-            let (open, receipt) = room.log.begin(intent).await?;
-            let tag = ring.open_key(receipt, entry.id, &data_key).and_then(|key| key.name_tag(name));
-            let tag = close(open, tag.map_err(use_error)).await?;
-            let mut uses = room.storages.blobs.list(Some(&layout::names_of(self.id, &tag)));
-            while let Some(object) = uses.next().await {
-                let object = object.map_err(|error| store_error(error, "look a name up"))?;
-                found.extend(layout::read_name(&object.location, &tag).map(|(_, at, blob)| (at, blob)));
-            }
+            let with_key = room.keyring.begin_with_key(self.asker(), &ring, entry.data_key, vec![intent]);
+            let (mut begun, data_key) = with_key.await?;
+            let (open, receipt) = begun.pop().expect("one intent gives one open intent");
+            let tag = data_key.and_then(|data_key| {
+                let tag = ring.open_key(receipt, entry.id, &data_key).and_then(|key| key.name_tag(name));
+                tag.map_err(use_error)
+            });
+            let listed = async {
+                let Ok(tag) = &tag else { return Ok(Vec::new()) };
+                let uses = room.storages.blobs.list(Some(&layout::names_of(self.id, tag)));
+                let uses = uses.try_filter_map(async |object| Ok(layout::read_name(&object.location, tag)));
+                let uses: Vec<_> = uses.try_collect().await?;
+                Ok(uses.into_iter().map(|(_, at, blob)| (at, blob)).collect())
+            };
+            // The list is no secret of ours, and waits for no record; its result does.
+            let recorded = match &tag {
+                Ok(_) => open.finish(OutcomeResult::Ok, None),
+                Err(error) => open.finish(error.kind().into(), None),
+            };
+            let (listed, recorded) = tokio::join!(listed, recorded);
+            tag?;
+            recorded?;
+            found.extend(listed.map_err(|error| store_error(error, "look a name up"))?);
         }
         Ok(found.into_iter().rev().map(|(_, blob)| blob).collect())
     }

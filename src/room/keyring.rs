@@ -68,6 +68,9 @@ impl<'a> Asker<'a> {
     }
 }
 
+/// Intents that are durable, in the order in which they were given.
+pub(crate) type Begun = Vec<(OpenIntent, KeyUseReceipt)>;
+
 /// What a caller wants a ring to have.
 pub(crate) enum Want<'a> {
     /// A key for each of the days from this one on.
@@ -111,6 +114,8 @@ pub(crate) struct Keyring {
     /// How long this node seals with a data key of its own.
     pub(crate) sealing_term: Duration,
     newest_epoch: Cached<u32>,
+    /// The newest epoch's record as it was when the store was opened, for its first use.
+    first_epoch: Mutex<Option<epochs::FirstEpoch>>,
     epochs: Mutex<HashMap<u32, Arc<Cached<Epoch>>>>,
     customers: Mutex<HashMap<CustomerId, Arc<CustomerKeys>>>,
     register: register::Known,
@@ -151,6 +156,7 @@ impl Keyring {
             session_check,
             sealing_term,
             newest_epoch: Cached::default(),
+            first_epoch: Mutex::default(),
             epochs: Mutex::default(),
             customers: Mutex::default(),
             register: register::Known::default(),
@@ -252,7 +258,14 @@ impl Keyring {
 
     async fn read_ring(&self, asker: Asker<'_>, customer: CustomerId, keys: &CustomerKeys) -> Result<Ring> {
         let version = |path: &Path| layout::read_ring(path).map(|(_, version)| version);
-        let find = || newest(&*self.storage, layout::rings_of(customer), version);
+        let find = || async move {
+            let found = newest(&*self.storage, layout::rings_of(customer), version).await?;
+            // Read at once: mostly it is the one that is pinned.
+            let Some(version) = found else { return Ok(None) };
+            let failed = |error| store_error(error, "read a ring");
+            let stored = self.storage.get(&layout::ring(customer, version)).await.map_err(failed)?;
+            Ok::<_, Error>(Some((version, stored.bytes().await.map_err(failed)?)))
+        };
         let (found, pin) = tokio::join!(find(), self.pin(asker, customer, keys));
         let (mut newest, pin) = (found?, pin?);
         // In an emergency, what this node has seen stands for what the log does not say.
@@ -263,12 +276,12 @@ impl Keyring {
                 format!("the ring of customer {customer} is older than the log says"),
             )
         };
-        if pin.is_some_and(|pin| newest < Some(pin.version)) {
+        if pin.is_some_and(|pin| newest.as_ref().is_none_or(|(version, _)| *version < pin.version)) {
             // Pinned after we listed, perhaps. A version is there before it is
             // pinned, so that a list made from now on must have it.
             newest = find().await?;
         }
-        let Some(version) = newest else {
+        let Some((version, bytes)) = newest else {
             return Err(match pin {
                 None if !is_unread => {
                     Error::new(ErrorKind::NotFound, format!("there is no customer {customer}"))
@@ -285,9 +298,6 @@ impl Keyring {
             let message = format!("the log is older than the ring of customer {customer}");
             return Err(Error::new(ErrorKind::Integrity, message));
         }
-        let stored = self.storage.get(&layout::ring(customer, version)).await;
-        let stored = stored.map_err(|error| store_error(error, "read a ring"))?;
-        let bytes = stored.bytes().await.map_err(|error| store_error(error, "read a ring"))?;
         let found = RingRef { version, hash: Sha256::digest(&bytes).into() };
         match pin {
             Some(pin) if pin.version > version => return Err(rolled_back()),
@@ -321,13 +331,49 @@ impl Keyring {
         ring: &Ring,
         id: DataKeyId,
     ) -> Result<Arc<DataKey>> {
-        let wrapped = ring.data_key(id).ok_or_else(|| {
-            Error::new(ErrorKind::Integrity, "a ring entry names a data key that the ring does not have")
-        })?;
+        let wrapped = ring.data_key(id).ok_or_else(no_data_key)?;
         self.admit(asker, ring).await?;
         let keys = self.customer(ring.customer);
         let cell = Arc::clone(lock(&keys.data_keys).entry(id).or_default());
         self.cached(asker, &cell, || self.load_data_key(asker, ring.customer, wrapped)).await
+    }
+
+    /// The data key `id` of `ring`, and `intents` of what it is used for. Where the KMS has to
+    /// be asked, the intents are recorded in one commit with that of the call, so that a
+    /// program which has just started waits for one commit and not for two. Then they are
+    /// durable although the key may not be had: each gets its outcome from the caller.
+    pub(crate) async fn begin_with_key(
+        &self,
+        asker: Asker<'_>,
+        ring: &Ring,
+        id: DataKeyId,
+        intents: Vec<Intent>,
+    ) -> Result<(Begun, Result<Arc<DataKey>>)> {
+        let wrapped = ring.data_key(id).ok_or_else(no_data_key)?;
+        self.admit(asker, ring).await?;
+        let keys = self.customer(ring.customer);
+        let cell = Arc::clone(lock(&keys.data_keys).entry(id).or_default());
+        let mut waiting = Some(intents);
+        let mut begun = None;
+        let load = async {
+            let reference = KeyRef::Customer { kms_key: wrapped.kms_key.clone(), data_key: wrapped.id };
+            let call = self.intent(asker, Action::KmsDecrypt, Some(ring.customer), reference)?;
+            let all = [call].into_iter().chain(waiting.take().unwrap_or_default()).collect();
+            let mut all = self.log.begin_all(all).await?.into_iter();
+            let (open, receipt) = all.next().expect("one of each intent");
+            begun = Some(all.collect());
+            self.decrypt_data_key(ring.customer, wrapped, open, receipt).await
+        };
+        let key = cell.get(&*self.clock, self.limits, load).await;
+        match (begun, waiting) {
+            (Some(begun), _) => Ok((begun, key)),
+            // It was cached, or another caller has just loaded it.
+            (None, Some(intents)) => {
+                let key = key?;
+                Ok((self.log.begin_all(intents).await?, Ok(key)))
+            }
+            (None, None) => Err(key.err().unwrap_or_else(no_data_key)),
+        }
     }
 
     async fn load_data_key(
@@ -337,11 +383,23 @@ impl Keyring {
         key: &RingDataKey,
     ) -> Result<DataKey> {
         let reference = KeyRef::Customer { kms_key: key.kms_key.clone(), data_key: key.id };
-        let provider = self.kms.get(&key.kms_key)?;
         let (open, receipt) = self.begin(asker, Action::KmsDecrypt, Some(customer), reference).await?;
-        let context = EncryptionContext::customer(self.store, customer, key.id);
-        let made = provider.decrypt(receipt, &key.kms_key, &key.wrapped, &context).await;
-        settle(open, made.map_err(Error::from))
+        self.decrypt_data_key(customer, key, open, receipt).await
+    }
+
+    async fn decrypt_data_key(
+        &self,
+        customer: CustomerId,
+        key: &RingDataKey,
+        open: OpenIntent,
+        receipt: KeyUseReceipt,
+    ) -> Result<DataKey> {
+        let made = async {
+            let provider = self.kms.get(&key.kms_key)?;
+            let context = EncryptionContext::customer(self.store, customer, key.id);
+            Ok(provider.decrypt(receipt, &key.kms_key, &key.wrapped, &context).await?)
+        };
+        settle(open, made.await)
     }
 
     /// Writes the first ring of a new customer: a name key, and the day keys of
@@ -575,11 +633,21 @@ impl Keyring {
         customer: Option<CustomerId>,
         key: KeyRef,
     ) -> Result<(OpenIntent, KeyUseReceipt)> {
+        self.log.begin(self.intent(asker, action, customer, key)?).await
+    }
+
+    fn intent(
+        &self,
+        asker: Asker<'_>,
+        action: Action,
+        customer: Option<CustomerId>,
+        key: KeyRef,
+    ) -> Result<Intent> {
         let mut intent = Intent::new(self.log.request_id()?, asker.access, action);
         intent.cause = asker.cause;
         intent.customer = customer;
         intent.key = Some(key);
-        self.log.begin(intent).await
+        Ok(intent)
     }
 
     fn customer(&self, customer: CustomerId) -> Arc<CustomerKeys> {
@@ -637,6 +705,10 @@ impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyring").field("store", &self.store).finish_non_exhaustive()
     }
+}
+
+fn no_data_key() -> Error {
+    Error::new(ErrorKind::Integrity, "a ring entry names a data key that the ring does not have")
 }
 
 /// The tags of a KMS key that is made for a customer.

@@ -141,13 +141,9 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     } else if ring.day_key(day).is_none() {
         ring = room.keyring.ensure(asker, customer.id, &Want::DayKeys(day)).await?;
     }
-    let (entry, data_key) = key_to_seal_with(asker, room, &ring, EntryKind::Day(day), own).await?;
+    let (entry, own_key) = key_to_seal_with(room, &ring, EntryKind::Day(day), own)?;
     let name_entry = match is_named {
-        true if own => {
-            let (entry, data_key) = key_to_seal_with(asker, room, &ring, EntryKind::Name, own).await?;
-            Some((entry, Some(data_key)))
-        }
-        true => Some((ring.name_key().ok_or_else(no_key)?, None)),
+        true => Some(key_to_seal_with(room, &ring, EntryKind::Name, own)?),
         false => None,
     };
     let blob = BlobId::new(day, random(&*room.entropy)?)
@@ -165,11 +161,16 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
         .as_ref()
         .map(|key| wraps::kms_intent(customer, Some(request), Action::KmsGenerateDataKey, blob, key));
     let intents = [Some(intent), find, strict.transpose()?].into_iter().flatten().collect();
-    let mut begun = room.log.begin_all(intents).await?.into_iter();
+    let (begun, data_key) = match own_key {
+        Some(key) => (room.log.begin_all(intents).await?, Ok(key)),
+        None => room.keyring.begin_with_key(asker, &ring, entry.data_key, intents).await?,
+    };
+    let mut begun = begun.into_iter();
     let (open, receipt) = begun.next().expect("one of each intent");
     let begun_find = name_entry.as_ref().and_then(|_| begun.next());
     let begun_strict = begun.next();
     let sealing = async {
+        let data_key = data_key?;
         let name_path = match (options.metadata.name(), name_entry, begun_find) {
             (Some(name), Some((entry, own)), Some((open, receipt))) => {
                 let data_key = match own {
@@ -263,26 +264,24 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     }
 }
 
-/// A key of the ring to seal with, and the data key that it is under: one that this node
-/// made (`own`), or any.
-async fn key_to_seal_with<'a>(
-    asker: Asker<'_>,
+/// A key of the ring to seal with; and the data key that it is under, if it is one that
+/// this node made (`own`).
+fn key_to_seal_with<'a>(
     room: &Inner,
     ring: &'a Ring,
     kind: EntryKind,
     own: bool,
-) -> Result<(&'a Entry, Arc<DataKey>)> {
+) -> Result<(&'a Entry, Option<Arc<DataKey>>)> {
     if own {
         // Its term may have ended since it was made.
         let late = || Error::new(ErrorKind::Conflict, "the key to seal with came to the end of its term");
-        return room.keyring.own_entry(ring, kind).ok_or_else(late);
+        return room.keyring.own_entry(ring, kind).map(|(entry, key)| (entry, Some(key))).ok_or_else(late);
     }
     let entry = match kind {
         EntryKind::Day(day) => ring.day_key(day),
         _ => ring.name_key(),
     };
-    let entry = entry.ok_or_else(no_key)?;
-    Ok((entry, room.keyring.data_key(asker, ring, entry.data_key).await?))
+    Ok((entry.ok_or_else(no_key)?, None))
 }
 
 fn no_key() -> Error {

@@ -7,10 +7,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use object_store::path::Path;
-use object_store::{ObjectStore as _, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use super::{Asker, Keyring, lock, newest, settle, unreadable};
 use crate::audit::{Action, KeyRef};
@@ -22,6 +24,7 @@ use crate::kms::{DataKey, EncryptionContext, KmsErrorKind};
 use crate::ring::DirectoryKey;
 use crate::ring::sealed::{EpochRecord, SealedRing};
 use crate::store::{layout, store_error};
+use crate::time::Clock;
 
 /// One epoch with its keys in the clear.
 #[derive(Debug)]
@@ -107,8 +110,16 @@ impl Keyring {
 
     /// The greatest number of an epoch record.
     pub(crate) async fn find_newest_epoch(&self) -> Result<u32> {
+        if let Some(first) = lock(&self.first_epoch).as_ref().filter(|first| first.is_fresh(&*self.clock)) {
+            return Ok(first.number);
+        }
         let found = newest(&*self.storage, layout::epochs(), layout::read_epoch).await?;
         found.ok_or_else(|| Error::new(ErrorKind::Integrity, "the store has no epoch record"))
+    }
+
+    /// Takes the newest epoch's record as it has just been read.
+    pub(crate) fn take_first_epoch(&self, found: Option<FirstEpoch>) {
+        *lock(&self.first_epoch) = found;
     }
 
     /// An epoch with its keys: cached, or as its KMS key unwraps them.
@@ -151,9 +162,12 @@ impl Keyring {
     }
 
     async fn read_epoch(&self, asker: Asker<'_>, number: u32) -> Result<Epoch> {
-        let stored = self.storage.get(&layout::epoch(number)).await;
-        let stored = stored.map_err(|error| store_error(error, "read the epoch record"))?;
-        let bytes = stored.bytes().await.map_err(|error| store_error(error, "read the epoch record"))?;
+        // Once: the next time it may be another.
+        let first = lock(&self.first_epoch).take();
+        let bytes = match first.filter(|first| first.number == number && first.is_fresh(&*self.clock)) {
+            Some(first) => first.record,
+            None => read_record(&*self.storage, number).await?,
+        };
         let record = EpochRecord::from_bytes(&bytes).map_err(|error| unreadable(error, "epoch record"))?;
         if (record.store, record.epoch) != (self.store, number) {
             return Err(Error::new(
@@ -190,6 +204,37 @@ impl Keyring {
         let front = front.map_err(|error| store_error(error, "read a ring"))?;
         Ok(SealedRing::parse(&front).map_err(|error| unreadable(error, "ring"))?.epoch)
     }
+}
+
+/// The newest epoch's record, read while the log is opened.
+#[derive(Debug)]
+pub(crate) struct FirstEpoch {
+    number: u32,
+    record: Bytes,
+    /// When, by uptime.
+    read: Duration,
+}
+
+impl FirstEpoch {
+    /// How long it is good for: the first command of a program comes sooner.
+    const TERM: Duration = Duration::from_secs(30);
+
+    /// `None` if there is none. What is wrong with it is said when it is used.
+    pub(crate) async fn read(storage: &dyn ObjectStore, clock: &dyn Clock) -> Option<Self> {
+        let read = clock.uptime();
+        let number = newest(storage, layout::epochs(), layout::read_epoch).await.ok()??;
+        Some(Self { number, record: read_record(storage, number).await.ok()?, read })
+    }
+
+    fn is_fresh(&self, clock: &dyn Clock) -> bool {
+        clock.uptime().saturating_sub(self.read) < Self::TERM
+    }
+}
+
+async fn read_record(storage: &dyn ObjectStore, number: u32) -> Result<Bytes> {
+    let failed = |error| store_error(error, "read the epoch record");
+    let stored = storage.get(&layout::epoch(number)).await.map_err(failed)?;
+    stored.bytes().await.map_err(failed)
 }
 
 /// An epoch's KMS key, as the log names it.
