@@ -94,6 +94,7 @@ struct State {
     full: bool,
     down: bool,
     on_read: OnRead,
+    latency: std::time::Duration,
 }
 
 /// See the module. Writes are puts, parts, completions, copies and single
@@ -145,6 +146,11 @@ impl FaultStore {
     pub fn fail_from(&self, k: u64) {
         let mut state = self.state();
         state.fail_from = Some(state.writes + k);
+    }
+
+    /// Each request takes so long.
+    pub fn set_latency(&self, latency: std::time::Duration) {
+        self.state().latency = latency;
     }
 
     /// Writes do not end.
@@ -249,6 +255,7 @@ impl FaultStore {
             let fault = if fails { Some(OnWrite::Fail) } else { state.on_write.remove(&at) };
             (state.hang_writes, state.deny, state.full, state.down, fault)
         };
+        self.wait().await;
         hang_or_deny(hang, deny).await?;
         if full {
             // As `LocalFileSystem` hands it over: the system's error in a box.
@@ -261,6 +268,13 @@ impl FaultStore {
         if fault == Some(OnWrite::Fail) { Err(injected("this write fails")) } else { Ok(fault) }
     }
 
+    async fn wait(&self) {
+        let latency = self.state().latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+    }
+
     async fn read(&self, call: Call) -> Result<()> {
         self.enter(call);
         let (hang, deny, down) = {
@@ -268,6 +282,7 @@ impl FaultStore {
             let down = state.down || state.no_reads_from.is_some_and(|from| state.writes >= from);
             (state.hang_reads, state.deny, down)
         };
+        self.wait().await;
         hang_or_deny(hang, deny).await?;
         if down { Err(injected("the storage is down")) } else { Ok(()) }
     }

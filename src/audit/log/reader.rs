@@ -132,7 +132,9 @@ impl LogReader {
         let segments = self.segments(shard).await?;
         let storage = Arc::clone(&self.storage);
         let wal = Wal::new(storage, self.store, shard, self.authority, self.limit);
-        let end = wal.end(segments.last().map_or(0, |last| last.last.saturating_add(1))).await?;
+        let covered = segments.last().map_or(0, |last| last.last.saturating_add(1));
+        let saved = wal.saved().await?.map_or(0, |saved| saved.head.next());
+        let end = wal.end_near(covered.max(saved)).await?;
         // One that is missing can look like the end, if no search went behind it.
         let behind = (1..=PROBES).map(|more| wal.object_mark(end.saturating_add(more)));
         let some = try_join_all(behind).await?.iter().any(Option::is_some);

@@ -373,6 +373,17 @@ impl Wal {
         Ok(low)
     }
 
+    /// The same, for a number behind which there are mostly few commits.
+    pub(in crate::audit) async fn end_near(&self, from: u64) -> Result<u64> {
+        let near = from..from.saturating_add(PROBES / 2);
+        let taken = try_join_all(near.clone().map(|seq| self.object_mark(seq))).await?;
+        match near.zip(taken).find(|(_, taken)| taken.is_none()) {
+            // One that aged out has no object either.
+            Some((seq, _)) if !self.is_archived(seq).await? => Ok(seq),
+            _ => self.end(from).await,
+        }
+    }
+
     /// Given that all below `low` are taken and `free` was found free, the same
     /// with what `probes`, in rising order, add to it.
     async fn narrow(&self, low: u64, free: Option<u64>, probes: &[u64]) -> Result<(u64, Option<u64>)> {
