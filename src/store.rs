@@ -23,7 +23,9 @@
 //! secret, and nothing that is read is authentic yet.
 
 mod bounded;
+pub(crate) mod create;
 mod fault;
+mod hedge;
 pub mod layout;
 pub mod marker;
 mod page;
@@ -110,26 +112,49 @@ impl Storages {
         Ok(Self {
             kind: blobs.kind,
             directories: opener.directories,
-            under_blobs: blobs.beneath,
             #[cfg(feature = "aws")]
-            under_keys: keys.beneath,
-            ..Self::from_parts(blobs.store, keys.store, audit.store)
+            under_keys: keys.beneath.clone(),
+            under_blobs: blobs.beneath.clone(),
+            ..Self::bounded([
+                (blobs.store, blobs.kind == StorageKind::Cloud),
+                (keys.store, keys.kind == StorageKind::Cloud),
+                (audit.store, audit.kind == StorageKind::Cloud),
+            ])
         })
     }
 
     /// Storages that the caller opened, under our deadlines. They count as
-    /// [`StorageKind::Cloud`], which suits every kind.
+    /// [`StorageKind::Cloud`], which suits every kind, but get no second requests: see
+    /// [`Storages::from_cloud_parts`].
     #[must_use]
     pub fn from_parts(
         blobs: Arc<dyn ObjectStore>,
         keys: Arc<dyn ObjectStore>,
         audit: Arc<dyn ObjectStore>,
     ) -> Self {
-        let bounded = |store| Arc::new(Bounded(store)) as Arc<dyn ObjectStore>;
+        Self::bounded([(blobs, false), (keys, false), (audit, false)])
+    }
+
+    /// As [`Storages::from_parts`], for object storages over a network, where one request of many
+    /// hangs: what can be repeated is sent a second time when it has no answer after the usual
+    /// time, as with storages that [`Storages::open`] opened.
+    #[must_use]
+    pub fn from_cloud_parts(
+        blobs: Arc<dyn ObjectStore>,
+        keys: Arc<dyn ObjectStore>,
+        audit: Arc<dyn ObjectStore>,
+    ) -> Self {
+        Self::bounded([(blobs, true), (keys, true), (audit, true)])
+    }
+
+    /// Each storage, and whether it gets second requests.
+    fn bounded(parts: [(Arc<dyn ObjectStore>, bool); 3]) -> Self {
+        let [blobs, keys, audit] =
+            parts.map(|(store, hedged)| Arc::new(Bounded::new(store, hedged)) as Arc<dyn ObjectStore>);
         Self {
-            blobs: bounded(blobs),
-            keys: bounded(keys),
-            audit: bounded(audit),
+            blobs,
+            keys,
+            audit,
             kind: StorageKind::Cloud,
             directories: Vec::new(),
             under_blobs: Beneath::default(),
