@@ -18,8 +18,9 @@
 //! | overwriting with bytes | no: a late one would undo a later write |
 //! | parts and completion of an upload, deletion, copy | no |
 //!
-//! Dropping a late call does not undo it: a write may still take effect. So `AlreadyExists` may
-//! come from our own first attempt; [`create`](super::create::create) finds that out.
+//! `AlreadyExists` after a second attempt may be the first one's doing: then the object is read back,
+//! and the same bytes are a success. Dropping a late call does not undo it: a write may still take
+//! effect.
 
 use std::fmt;
 use std::future::Future;
@@ -36,7 +37,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
     UploadPart,
 };
@@ -96,16 +97,16 @@ impl Bounded {
         Self { store, hedge: hedged.then(Arc::default) }
     }
 
-    /// Runs `request`, and a second one where that is known to be harmless.
+    /// Runs `request`, and a second one where that is known to be harmless. Says whether it was sent
+    /// more than once.
     async fn hedged<'a, T: Send>(
         &self,
         class: Option<Class>,
         request: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
-    ) -> Result<T> {
-        match (&self.hedge, class) {
-            (Some(hedge), Some(class)) => hedge.run(class, request).await,
-            _ => request().await,
-        }
+    ) -> (Result<T>, bool) {
+        let (Some(hedge), Some(class)) = (&self.hedge, class) else { return (request().await, false) };
+        let (answer, sent) = hedge.run(class, request).await;
+        (answer, sent > 1)
     }
 
     /// A list, whose first page may be asked for twice.
@@ -123,7 +124,7 @@ impl Bounded {
                 }
                 .boxed()
             };
-            hedge.run(Class::List, begin).await
+            hedge.run(Class::List, begin).await.0
         };
         each(stream::once(first).try_flatten().boxed(), CALL)
     }
@@ -139,6 +140,17 @@ pub(super) fn jitter((first, most): (Duration, Duration), number: u32) -> Durati
     let window = first.saturating_mul(1 << number.saturating_sub(1).min(16)).min(most);
     let random = u16::try_from(RandomState::new().hash_one(number) & 0xFFFF).expect("16 bits");
     window.mul_f64(f64::from(random) / f64::from(u16::MAX))
+}
+
+/// Whether an object is this one. `found` is read to its end only if it has the same length.
+pub(super) async fn is_same(found: GetResult, payload: &PutPayload) -> Result<bool> {
+    if usize::try_from(found.meta.size) != Ok(payload.content_length()) {
+        return Ok(false);
+    }
+    let mut bytes = found.bytes().await?;
+    let same =
+        payload.iter().all(|piece| bytes.len() >= piece.len() && bytes.split_to(piece.len()) == *piece);
+    Ok(same && bytes.is_empty())
 }
 
 /// Which class of request a write is, if it may be sent twice.
@@ -202,11 +214,26 @@ impl ObjectStore for Bounded {
             self.store.put_opts(location, payload, opts)
         };
         let settled = async {
+            if opts.mode != PutMode::Create {
+                return self.hedged(class, &put).await.0;
+            }
             for attempt in 1..=CONFLICTS {
-                match self.hedged(class, &put).await {
-                    Err(error) if opts.mode == PutMode::Create && is_conflict(&error) => {
+                let (answer, twice) = self.hedged(class, &put).await;
+                match answer {
+                    Err(error) if is_conflict(&error) => {
                         // If we stop here, the other write stands, ours does, or none.
                         tokio::time::sleep(jitter(AFTER_CONFLICT, attempt)).await;
+                    }
+                    // It may be our own that was first.
+                    Err(error @ Error::AlreadyExists { .. }) if twice || attempt > 1 => {
+                        let found = match self.get_opts(location, GetOptions::new()).await {
+                            Err(Error::NotFound { .. }) => return Err(error),
+                            found => found?,
+                        };
+                        let (e_tag, version) = (found.meta.e_tag.clone(), found.meta.version.clone());
+                        let ours = is_same(found, &payload).await?;
+                        let extensions = object_store::Extensions::new();
+                        return if ours { Ok(PutResult { e_tag, version, extensions }) } else { Err(error) };
                     }
                     answer => return answer,
                 }
@@ -231,7 +258,8 @@ impl ObjectStore for Bounded {
             let got = self.store.get_opts(location, options.clone());
             if first { async { with_first_piece(got.await?).await }.boxed() } else { got }
         };
-        let mut result = within(CALL, self.hedged(Some(Class::Read), get)).await?;
+        let get = async { self.hedged(Some(Class::Read), get).await.0 };
+        let mut result = within(CALL, get).await?;
         result.payload = GetResultPayload::Stream(match result.payload {
             GetResultPayload::File(file, _) => each(pieces(file, result.range.clone()), CALL),
             GetResultPayload::Stream(body) => each(body, CALL),
@@ -243,7 +271,7 @@ impl ObjectStore for Bounded {
         let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum::<u64>();
         let deadline = CALL + Duration::from_secs(bytes / BYTES_PER_SECOND);
         let get = || self.store.get_ranges(location, ranges);
-        within(deadline, self.hedged(Some(Class::Read), get)).await
+        within(deadline, async { self.hedged(Some(Class::Read), get).await.0 }).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -268,7 +296,7 @@ impl ObjectStore for Bounded {
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         // All pages in one call.
         let list = || self.store.list_with_delimiter(prefix);
-        within(COMPLETE, self.hedged(Some(Class::List), list)).await
+        within(COMPLETE, async { self.hedged(Some(Class::List), list).await.0 }).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
-use super::bounded::{jitter, sending, within};
+use super::bounded::{is_same, jitter, sending, within};
 use super::fault::{contradiction, is_conflict, store_error};
 use crate::error::Result;
 
@@ -63,7 +63,8 @@ pub(crate) async fn create_within(
         let put = storage.put_opts(path, payload.clone(), PutMode::Create.into());
         // If we stop here, it is stored or not. The caller's comment says what that means.
         let Err(error) = within(limit, put).await else { return Ok(Created::Ours) };
-        match within(limit, is_at(storage, path, &payload)).await {
+        let read_back = async { is_same(storage.get(path).await?, &payload).await };
+        match within(limit, read_back).await {
             Ok(true) => return Ok(Created::Ours),
             Ok(false) => return Ok(Created::Another),
             // It was in the act of being written, or is removed by now: try again.
@@ -78,15 +79,4 @@ pub(crate) async fn create_within(
         }
     }
     Err(contradiction(what))
-}
-
-/// Whether the object at `path` is this one.
-async fn is_at(storage: &dyn ObjectStore, path: &Path, payload: &PutPayload) -> object_store::Result<bool> {
-    let found = storage.get(path).await?;
-    if usize::try_from(found.meta.size) != Ok(payload.content_length()) {
-        return Ok(false);
-    }
-    let mut bytes = found.bytes().await?;
-    let same = payload.iter().all(|piece| bytes.len() >= piece.len() && bytes.split_to(piece.len()) == *piece);
-    Ok(same && bytes.is_empty())
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use object_store::{Error, Result};
+use object_store::Result;
 use tokio::time::{Instant, sleep};
 
 use super::fault::has_answer;
@@ -84,7 +84,7 @@ struct State {
 
 impl Hedge {
     /// Sends a request, and again after a while if there is no answer, or if it was lost on the
-    /// way. Returns the first answer, else the last error.
+    /// way. Returns the first answer, else the last error, and how often it was sent.
     ///
     /// An answer is what the storage says about the request, refusals included; a broken
     /// connection is none.
@@ -95,7 +95,7 @@ impl Hedge {
         &self,
         class: Class,
         request: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
-    ) -> Result<T> {
+    ) -> (Result<T>, u32) {
         let send = || {
             let (since, answer) = (now(), request());
             async move { (answer.await, since) }
@@ -104,7 +104,6 @@ impl Hedge {
         let mut under_way = FuturesUnordered::new();
         under_way.push(send());
         let mut sent = 1;
-        let mut failed: Option<Error> = None;
         loop {
             let again = async {
                 if sent == MOST {
@@ -116,19 +115,19 @@ impl Hedge {
                 biased;
                 Some((answer, since)) = under_way.next() => match answer {
                     Err(error) if !has_answer(&error) => {
+                        // Its answer was lost, or it never arrived. Another one may come.
                         if !under_way.is_empty() {
-                            failed = Some(error);
-                        } else if sent == MOST || !self.spend() {
-                            return Err(error);
-                        } else {
-                            // Its answer was lost, or it never arrived.
-                            under_way.push(send());
-                            (sent, failed) = (sent + 1, Some(error));
+                            continue;
                         }
+                        if sent == MOST || !self.spend() {
+                            return (Err(error), sent);
+                        }
+                        under_way.push(send());
+                        sent += 1;
                     }
                     answer => {
                         self.learn(class, now().saturating_duration_since(since));
-                        return answer;
+                        return (answer, sent);
                     }
                 },
                 () = again => {
@@ -138,8 +137,6 @@ impl Hedge {
                         wait = wait.saturating_mul(2);
                     }
                 }
-                // Not reached: something is under way whenever this is polled.
-                else => return Err(failed.unwrap_or_else(|| super::fault::silence(wait))),
             }
         }
     }
@@ -234,6 +231,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use futures_util::FutureExt;
+    use object_store::Error;
 
     use super::*;
 
@@ -255,7 +253,7 @@ mod tests {
         };
         let limit = Duration::from_secs(20);
         let answer = tokio::time::timeout(limit, hedge.run(Class::Read, request)).await;
-        let answer = answer.unwrap_or_else(|_| Err(super::super::fault::silence(limit)));
+        let answer = answer.map_or_else(|_| Err(super::super::fault::silence(limit)), |(answer, _)| answer);
         (answer, sent.load(Ordering::SeqCst), begun.elapsed())
     }
 
@@ -353,8 +351,9 @@ mod tests {
                 };
                 async move { Err::<(), _>(error) }.boxed()
             };
-            let failed = Hedge::default().run(Class::SmallWrite, request).await.unwrap_err();
-            assert_eq!(std::mem::discriminant(&failed), again);
+            let (failed, counted) = Hedge::default().run(Class::SmallWrite, request).await;
+            assert_eq!(std::mem::discriminant(&failed.unwrap_err()), again);
+            assert_eq!(counted, times);
             assert_eq!(sent.load(Ordering::SeqCst), times, "{text}");
         }
     }

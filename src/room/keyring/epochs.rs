@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use object_store::path::Path;
-use object_store::{ObjectStore as _, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectStore as _, ObjectStoreExt};
 
 use super::{Asker, Keyring, lock, newest, settle, unreadable};
 use crate::audit::{Action, KeyRef};
@@ -21,6 +21,7 @@ use crate::id::{CustomerId, KmsKeyId};
 use crate::kms::{DataKey, EncryptionContext, KmsErrorKind};
 use crate::ring::DirectoryKey;
 use crate::ring::sealed::{EpochRecord, SealedRing};
+use crate::store::create::{Created, create};
 use crate::store::{layout, store_error};
 
 /// One epoch with its keys in the clear.
@@ -70,13 +71,8 @@ impl Keyring {
         // If we stop before this write there is no such epoch, and whoever comes next
         // makes it with another data key. After it, they find this one.
         let path = layout::epoch(number);
-        let content = PutPayload::from(bytes.clone());
-        let Err(error) = self.storage.put_opts(&path, content, PutMode::Create.into()).await else {
-            return Ok(true);
-        };
-        // Another one was faster, or only the answer was lost: what stands there tells.
-        let found = async { self.storage.get(&path).await?.bytes().await };
-        found.await.map(|found| found == bytes).map_err(|_| store_error(error, "write the epoch record"))
+        let created = create(&*self.storage, &path, bytes.into(), "write the epoch record").await?;
+        Ok(created == Created::Ours)
     }
 
     /// The newest epoch, with its keys.
