@@ -7,9 +7,9 @@
 //!
 //! # Contract of every storage
 //! * **Only create-if-absent is relied on** (`PutMode::Create`): of any number of
-//!   writers to one path one wins, the others get
-//!   [`ErrorKind::AlreadyExists`]. A lost answer
-//!   looks the same to the winner ([`store_error`]): read the object back.
+//!   writers to one path one wins. A storage answers the others, and sometimes the winner,
+//!   that the object exists; `store::create` reads it back and says whether it is ours. A
+//!   conflict with a write in the act (S3's 409) is neither: it is tried again.
 //! * **Durability**: what was acknowledged survives a crash. Local files and their
 //!   directories are forced to the disk before that.
 //! * **Visibility**: an object appears whole or not at all, and is then seen by
@@ -17,6 +17,11 @@
 //! * **Time**: a call ends within 20 s, one that sends data later by 1 s for each
 //!   256 KiB, and one that puts parts together, copies or lists by level within
 //!   300 s. A body that is read has 20 s for each of its pieces.
+//! * **Second requests**: to a cloud storage, a request that can be repeated is sent again when it
+//!   has no answer after about the 99th percentile of recent ones (50 ms to 1.5 s; 1 s before any
+//!   are known; 4 s more for the largest writes), three times at most, and for one request in ten
+//!   at most. So one hung request does not cost its caller the deadline.
+//! * **Doubt**: after an error of a write it may take effect, also later.
 //!
 //! Trust: the storage of blobs may do anything to them; those of keys and audit
 //! are trusted to let one creator win and to delete nothing. Nothing here is

@@ -117,7 +117,8 @@ impl Bounded {
         let Some(hedge) = self.hedge.clone() else { return each(list(), CALL) };
         let first = async move {
             let begin = || {
-                let mut items = list();
+                // An empty list is asked again after its end.
+                let mut items = list().fuse();
                 async move {
                     let first = items.next().await.transpose()?;
                     Ok(stream::iter(first.map(Ok)).chain(items))
@@ -190,10 +191,10 @@ fn each<T: Send + 'static>(
 /// hangs before the answer.
 async fn with_first_piece(mut result: GetResult) -> Result<GetResult> {
     if let GetResultPayload::Stream(body) = &mut result.payload {
-        let first = body.next().await.transpose()?;
-        let rest = std::mem::replace(body, stream::empty().boxed());
-        // `collect_bytes` asks an empty body twice.
-        *body = stream::iter(first.map(Ok)).chain(rest).fuse().boxed();
+        // An empty body is asked again after its end: by us, and by `collect_bytes`.
+        let mut rest = std::mem::replace(body, stream::empty().boxed()).fuse();
+        let first = rest.next().await.transpose()?;
+        *body = stream::iter(first.map(Ok)).chain(rest).boxed();
     }
     Ok(result)
 }

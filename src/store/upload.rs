@@ -196,6 +196,8 @@ impl BlobWriter {
         }
         self.send_part().await?;
         let upload = self.upload.as_mut().expect("checked above");
+        // Until now nothing can become visible.
+        upload.all_arrived().await.map_err(|error| store_error(error, "write a part of a blob"))?;
         // If we stop here, the blob is there or not: whoever logged the intent
         // looks for it.
         let (store, path, size) = (&*self.store, &self.path, self.written);
@@ -340,11 +342,16 @@ impl Upload {
         Ok(())
     }
 
-    /// Puts the parts together. Ends when the storage says so, or when the blob is `visible`.
-    async fn complete_or(&mut self, visible: impl Future<Output = ()>) -> object_store::Result<()> {
+    /// Waits for the parts on their way.
+    async fn all_arrived(&mut self) -> object_store::Result<()> {
         while !self.in_flight.is_empty() {
             self.one_arrived().await?;
         }
+        Ok(())
+    }
+
+    /// Puts the parts together. Ends when the storage says so, or when the blob is `visible`.
+    async fn complete_or(&mut self, visible: impl Future<Output = ()>) -> object_store::Result<()> {
         tokio::select! {
             biased;
             done = self.parts.complete() => done.map(drop),
