@@ -55,9 +55,9 @@ impl Class {
     /// The class of a write, `None` for one too large to be sent twice.
     pub(super) fn of_write(bytes: usize) -> Option<Self> {
         Some(match bytes {
-            ..=0x1_0000 => Self::SmallWrite,
-            ..=0x10_0000 => Self::Write,
-            ..=0x100_0000 => Self::LargeWrite,
+            0..=0x1_0000 => Self::SmallWrite,
+            0x1_0001..=0x10_0000 => Self::Write,
+            0x10_0001..=0x100_0000 => Self::LargeWrite,
             _ => return None,
         })
     }
