@@ -198,8 +198,13 @@ impl FaultStore {
 
     /// Once there was a write, reads and listings fail.
     pub fn fail_reads_after_a_write(&self) {
+        self.fail_reads_from_write(1);
+    }
+
+    /// From the `k`-th write from now on, reads and listings fail.
+    pub fn fail_reads_from_write(&self, k: u64) {
         let mut state = self.state();
-        state.no_reads_from = Some(state.writes + 1);
+        state.no_reads_from = Some(state.writes + k);
     }
 
     /// Everything is denied.
