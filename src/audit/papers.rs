@@ -117,6 +117,7 @@ pub fn check_order(bytes: &[u8], store: StoreId, id: OrderId) -> Result<()> {
 mod tests {
     use std::sync::Arc;
 
+    use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
 
     use super::*;

@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// `AlreadyExists` is not proof that someone else was first: the answer to a
 /// write that did succeed may have been lost and the write repeated below us.
-/// [`create`](super::create::create) reads the object back and says which.
+/// `store::create` reads the object back and says which.
 #[must_use]
 pub fn store_error(error: object_store::Error, what: &'static str) -> Error {
     let (kind, cause) = classify(&error);

@@ -237,7 +237,7 @@ mod tests {
 
     /// Runs one request, of which the `k`-th sending (from 1) takes as long as `takes(k)` says and
     /// is answered with `k`. Returns the answer, how often it was sent, and how long it all took.
-    async fn run(hedge: &Hedge, takes: impl Fn(u32) -> Option<u64> + Send) -> (Result<u32>, u32, Duration) {
+    async fn run(hedge: &Hedge, takes: impl Fn(u32) -> Option<u64> + Sync) -> (Result<u32>, u32, Duration) {
         let (sent, begun) = (AtomicU32::new(0), now());
         let request = || {
             let k = sent.fetch_add(1, Ordering::SeqCst) + 1;
@@ -257,11 +257,11 @@ mod tests {
         (answer, sent.load(Ordering::SeqCst), begun.elapsed())
     }
 
-    fn always(millis: u64) -> impl Fn(u32) -> Option<u64> + Send {
+    fn always(millis: u64) -> impl Fn(u32) -> Option<u64> + Sync {
         move |_| Some(millis)
     }
 
-    fn hangs(times: u32, then: u64) -> impl Fn(u32) -> Option<u64> + Send {
+    fn hangs(times: u32, then: u64) -> impl Fn(u32) -> Option<u64> + Sync {
         move |k| (k > times).then_some(then)
     }
 
