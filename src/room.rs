@@ -19,7 +19,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
-use object_store::{ObjectStoreExt, PutMode, PutPayload};
+use object_store::ObjectStoreExt;
 use thiserror::Error as ThisError;
 
 use crate::access::Access;
@@ -37,6 +37,7 @@ use crate::kms::{EncryptionContext, KmsRegistry};
 use crate::order::{NewPerson, People};
 use crate::retention::{Period, Window};
 use crate::ring::{Ring, Settings, Tenancy};
+use crate::store::create::{Created, create};
 use crate::store::marker::Marker;
 use crate::store::{Storages, layout, store_error, within};
 use crate::suite::Suite;
@@ -474,17 +475,10 @@ impl Strongroom {
         let ring = room.keyring.create_ring(asker, id, settings, (new.period, new.window)).await?;
         // If we stop here, there is a ring that no label leads to: nobody uses
         // it, and adding the customer again makes another one.
-        let content = PutPayload::from(format!("{id}\n"));
-        match room.storages.keys.put_opts(&path, content, PutMode::Create.into()).await {
-            Ok(_) => {}
-            // Another one was faster, or only the answer to our write was lost.
-            Err(error) => match self.read_label(&path).await {
-                Ok(found) if found == id => {}
-                Ok(_) => return Err(taken()),
-                Err(_) => return Err(store_error(error, "write the label")),
-            },
+        match create(&*room.storages.keys, &path, format!("{id}\n").into(), "write the label").await? {
+            Created::Ours => Ok(CustomerInfo::of(&ring)),
+            Created::Another => Err(taken()),
         }
-        Ok(CustomerInfo::of(&ring))
     }
 
     /// The customer of this label, for what `access` says.

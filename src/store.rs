@@ -7,9 +7,9 @@
 //!
 //! # Contract of every storage
 //! * **Only create-if-absent is relied on** (`PutMode::Create`): of any number of
-//!   writers to one path one wins, the others get
-//!   [`ErrorKind::AlreadyExists`]. A lost answer
-//!   looks the same to the winner ([`store_error`]): read the object back.
+//!   writers to one path one wins. A storage answers the others, and sometimes the winner,
+//!   that the object exists; `store::create` reads it back and says whether it is ours. A
+//!   conflict with a write in the act (S3's 409) is neither: it is tried again.
 //! * **Durability**: what was acknowledged survives a crash. Local files and their
 //!   directories are forced to the disk before that.
 //! * **Visibility**: an object appears whole or not at all, and is then seen by
@@ -17,13 +17,20 @@
 //! * **Time**: a call ends within 20 s, one that sends data later by 1 s for each
 //!   256 KiB, and one that puts parts together, copies or lists by level within
 //!   300 s. A body that is read has 20 s for each of its pieces.
+//! * **Second requests**: to a cloud storage, a request that can be repeated is sent again when it
+//!   has no answer after about the 99th percentile of recent ones (50 ms to 1.5 s; 1 s before any
+//!   are known; 4 s more for the largest writes), three times at most, and for one request in ten
+//!   at most. So one hung request does not cost its caller the deadline.
+//! * **Doubt**: after an error of a write it may take effect, also later.
 //!
 //! Trust: the storage of blobs may do anything to them; those of keys and audit
 //! are trusted to let one creator win and to delete nothing. Nothing here is
 //! secret, and nothing that is read is authentic yet.
 
 mod bounded;
+pub(crate) mod create;
 mod fault;
+mod hedge;
 pub mod layout;
 pub mod marker;
 mod page;
@@ -110,26 +117,49 @@ impl Storages {
         Ok(Self {
             kind: blobs.kind,
             directories: opener.directories,
-            under_blobs: blobs.beneath,
             #[cfg(feature = "aws")]
-            under_keys: keys.beneath,
-            ..Self::from_parts(blobs.store, keys.store, audit.store)
+            under_keys: keys.beneath.clone(),
+            under_blobs: blobs.beneath.clone(),
+            ..Self::bounded([
+                (blobs.store, blobs.kind == StorageKind::Cloud),
+                (keys.store, keys.kind == StorageKind::Cloud),
+                (audit.store, audit.kind == StorageKind::Cloud),
+            ])
         })
     }
 
     /// Storages that the caller opened, under our deadlines. They count as
-    /// [`StorageKind::Cloud`], which suits every kind.
+    /// [`StorageKind::Cloud`], which suits every kind, but get no second requests: see
+    /// [`Storages::from_cloud_parts`].
     #[must_use]
     pub fn from_parts(
         blobs: Arc<dyn ObjectStore>,
         keys: Arc<dyn ObjectStore>,
         audit: Arc<dyn ObjectStore>,
     ) -> Self {
-        let bounded = |store| Arc::new(Bounded(store)) as Arc<dyn ObjectStore>;
+        Self::bounded([(blobs, false), (keys, false), (audit, false)])
+    }
+
+    /// As [`Storages::from_parts`], for object storages over a network, where one request of many
+    /// hangs: what can be repeated is sent a second time when it has no answer after the usual
+    /// time, as with storages that [`Storages::open`] opened.
+    #[must_use]
+    pub fn from_cloud_parts(
+        blobs: Arc<dyn ObjectStore>,
+        keys: Arc<dyn ObjectStore>,
+        audit: Arc<dyn ObjectStore>,
+    ) -> Self {
+        Self::bounded([(blobs, true), (keys, true), (audit, true)])
+    }
+
+    /// Each storage, and whether it gets second requests.
+    fn bounded(parts: [(Arc<dyn ObjectStore>, bool); 3]) -> Self {
+        let [blobs, keys, audit] =
+            parts.map(|(store, hedged)| Arc::new(Bounded::new(store, hedged)) as Arc<dyn ObjectStore>);
         Self {
-            blobs: bounded(blobs),
-            keys: bounded(keys),
-            audit: bounded(audit),
+            blobs,
+            keys,
+            audit,
             kind: StorageKind::Cloud,
             directories: Vec::new(),
             under_blobs: Beneath::default(),

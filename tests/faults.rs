@@ -301,3 +301,47 @@ async fn with_the_storage_of_blobs_out_nothing_is_half_visible() {
     room.close().await.unwrap();
     world.verify_log(&room).await;
 }
+
+/// The next blob arrives, after so many other writes, and neither the answer nor a look tells so.
+fn doubt(world: &World, writes_before: u64) {
+    world.blobs.lose_answer(writes_before + 1);
+    world.blobs.fail_reads_from_write(writes_before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seal_in_doubt_says_so_and_is_stored_once_under_a_key() {
+    let world = World::new();
+    let room = world.init(world.options()).await.unwrap();
+    let acme = add(&room, "acme").await.unwrap();
+    doubt(&world, 0);
+    let error = acme.seal(pattern(5), SealOptions::new()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let text = error.to_string();
+    assert!(text.contains("may be stored or not") && text.contains("`put --once`"), "{text}");
+    world.blobs.heal();
+    let stored: Vec<_> = acme.list().try_collect().await.unwrap();
+    assert!(text.contains(&stored[0].id.to_string()), "{text}");
+    // It is on record as one that counts as a blob.
+    let all = records(&room).await;
+    let seals = pairs(&all).into_iter().filter(|(intent, _)| intent.action == Action::Seal);
+    let outcomes: Vec<_> = seals.flat_map(|(_, outcomes)| outcomes).map(|outcome| outcome.result).collect();
+    assert_eq!(outcomes, [OutcomeResult::Unavailable]);
+
+    let once = |key: &str| SealOptions::new().once(key.parse().unwrap());
+    // The claim comes before the blob.
+    doubt(&world, 1);
+    let error = acme.seal(pattern(6), once("key")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let text = error.to_string();
+    assert!(text.contains("same idempotency key"), "{text}");
+    world.blobs.heal();
+    let again = acme.seal(pattern(6), once("key")).await.unwrap();
+    assert!(again.replayed && text.contains(&again.id.to_string()), "{text}");
+    assert_eq!(blobs(&acme).await, 2);
+
+    // What failed before it could become visible is not in doubt.
+    world.blobs.fail_write(1);
+    let error = acme.seal(pattern(7), once("another")).await.unwrap_err();
+    assert!(!error.to_string().contains("may be stored"), "{error}");
+    assert_eq!(blobs(&acme).await, 2);
+}

@@ -12,17 +12,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use object_store::ObjectStore;
 use serde::Deserialize;
-use tokio::time::timeout;
 
 use super::layout::{self, CertificateStage, Object};
 use super::log::LogReader;
-use super::log::wal::request_within;
 use crate::access::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CertificateId, CustomerId, OrderId, StoreId};
-use crate::store::store_error;
+use crate::store::create::{Created, create_within};
 use crate::tlog::note::{MAX_LEN, Note};
 
 /// Puts a paper in its place. Durable when it returns. `limit` is for one request.
@@ -34,24 +32,17 @@ use crate::tlog::note::{MAX_LEN, Note};
 /// # Cancel safety
 /// It is stored or it is not; call it again.
 pub async fn keep(storage: &dyn ObjectStore, paper: Object, note: String, limit: Duration) -> Result<()> {
-    let (path, bytes) = (paper.path(), Bytes::from(note));
-    let unwritten = || Error::new(ErrorKind::AuditUnavailable, "the audit storage could not be written");
-    let put = storage.put_opts(&path, bytes.clone().into(), PutMode::Create.into());
-    let error = match timeout(limit, put).await {
-        // If we stop here, the paper stands, and the next who makes it finds its own.
-        Ok(Ok(_)) => return Ok(()),
-        Ok(Err(error)) => unwritten().with_source(store_error(error, "store a paper")),
-        Err(elapsed) => unwritten().with_source(elapsed),
+    let path = paper.path();
+    let unwritten = |error| {
+        Error::new(ErrorKind::AuditUnavailable, "the audit storage could not be written").with_source(error)
     };
-    // Someone was first, or the answer was lost: what stands there tells.
-    let read = async { storage.get(&path).await?.bytes().await };
-    match request_within(limit, read).await? {
-        Some(found) if found == bytes => Ok(()),
-        Some(_) => {
+    match create_within(limit, storage, &path, note.into(), "store a paper").await.map_err(unwritten)? {
+        // If we stop here, the paper stands, and the next who makes it finds its own.
+        Created::Ours => Ok(()),
+        Created::Another => {
             let sentence = format!("another paper stands at {path} of the audit storage");
             Err(Error::new(ErrorKind::Integrity, sentence))
         }
-        None => Err(error),
     }
 }
 
@@ -126,6 +117,7 @@ pub fn check_order(bytes: &[u8], store: StoreId, id: OrderId) -> Result<()> {
 mod tests {
     use std::sync::Arc;
 
+    use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
 
     use super::*;

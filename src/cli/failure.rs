@@ -8,6 +8,7 @@ use super::exit::Exit;
 use crate::error::{Error, ErrorKind};
 use crate::id::{CertificateId, RequestId};
 use crate::session::SessionRefusal;
+use crate::store::upload::is_in_doubt;
 
 /// A failed command: what is said, and how the program ends.
 #[derive(Debug)]
@@ -118,6 +119,9 @@ impl From<Error> for Failure {
             ErrorKind::KeyDestroyed => {
                 Some("if a key directory or account is missing, bring it back; else the data is gone")
             }
+            ErrorKind::Unavailable if is_in_doubt(&error) => Some(
+                "what was put with `--once` can be put again; else look for it with `strongroom stat` first",
+            ),
             ErrorKind::Unavailable | ErrorKind::Conflict => Some("try again later"),
             ErrorKind::AuditUnavailable => {
                 Some("without its record nothing is done: free or reach the audit storage, then try again")

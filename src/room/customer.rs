@@ -155,8 +155,10 @@ impl Customer {
     ///
     /// # Errors
     /// By [`ErrorKind`]; [`ErrorKind::Denied`] if the access names a session that is not
-    /// open. Then no blob is visible, but for a failure to record
-    /// the outcome, whose message names the blob.
+    /// open. Then no blob is visible, but for two failures whose messages name it: the outcome
+    /// could not be recorded, or the storage did not confirm the blob, which may be there or
+    /// appear later ([`upload::is_in_doubt`](crate::store::upload::is_in_doubt)). Sealed again under
+    /// the same [idempotency key](SealOptions::once), it is stored once.
     ///
     /// # Cancel safety
     /// Dropped, it leaves no visible blob, and is recorded as aborted.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 
 use super::KeyChoice;
@@ -37,6 +37,7 @@ use crate::ring::sealed::SealedRing;
 use crate::ring::{
     Change, Entry, EntryKind, Hold, HoldScope, HoldState, Ring, RingDataKey, RingRefusal, Settings, Tenancy,
 };
+use crate::store::create::{Created, create};
 use crate::store::{layout, store_error};
 use crate::suite::Suite;
 use crate::time::{Clock, Day};
@@ -581,27 +582,13 @@ impl Keyring {
         // If we stop here, the log has an intent for a version that does not
         // exist, which binds nobody.
         let path = layout::ring(ring.customer, ring.version);
-        let written =
-            self.storage.put_opts(&path, PutPayload::from(bytes.clone()), PutMode::Create.into()).await;
-        if let Err(error) = written {
-            // Lost, or only its answer was: what stands there tells.
-            let found = async { self.storage.get(&path).await?.bytes().await };
-            match found.await {
-                Ok(found) if found == bytes => {}
-                Ok(_) => {
-                    open.finish(OutcomeResult::Conflict, None).await?;
-                    return Ok(None);
-                }
-                // S3 answers a conflict (409) to both of two writers that meet,
-                // and then neither may stand: run again.
-                Err(object_store::Error::NotFound { .. })
-                    if matches!(error, object_store::Error::AlreadyExists { .. }) =>
-                {
-                    open.finish(OutcomeResult::Conflict, None).await?;
-                    return Ok(None);
-                }
-                Err(_) => return close(open, Err(store_error(error, "write a ring"))).await,
+        match create(&*self.storage, &path, bytes.into(), "write a ring").await {
+            Ok(Created::Ours) => {}
+            Ok(Created::Another) => {
+                open.finish(OutcomeResult::Conflict, None).await?;
+                return Ok(None);
             }
+            Err(error) => return close(open, Err(error)).await,
         }
         // If we stop here, the version stands and whoever reads it next pins it.
         self.log.pin_ring(ring.customer, reference).await?;

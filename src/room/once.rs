@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode, PutPayload};
 
 use super::keyring::Asker;
 use super::keyring::sessions::is_of_closed_epoch;
@@ -22,6 +22,7 @@ use super::{Customer, Sealed, Strongroom};
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::once::{Claim, Content, KEPT, OnceKey, Place, SealedClaim};
+use crate::store::create::{Created, create};
 use crate::store::{layout, store_error, stored_at};
 use crate::time::Timestamp;
 
@@ -107,12 +108,8 @@ pub(super) async fn claim(
     let epoch = room.keyring.current_epoch(asker).await?;
     let bytes = claim.seal(place, (epoch.number, &epoch.data_key), random(&*room.entropy)?);
     let path = layout::once(place.customer, &place.tag, place.number);
-    let blobs = &room.storages.blobs;
-    let content = PutPayload::from(bytes.clone());
-    let Err(error) = blobs.put_opts(&path, content, PutMode::Create.into()).await else { return Ok(true) };
-    // Another one was faster, or only the answer was lost: what stands there tells.
-    let found = async { blobs.get(&path).await?.bytes().await };
-    found.await.map(|found| found == bytes).map_err(|_| store_error(error, "claim an idempotency key"))
+    let created = create(&*room.storages.blobs, &path, bytes.into(), "claim an idempotency key").await?;
+    Ok(created == Created::Ours)
 }
 
 /// What was sealed for another attempt, if it is the same.

@@ -22,7 +22,8 @@ use crate::once::{Claim, Content, OnceKey};
 use crate::payload::{SealError, Sealer};
 use crate::ring::{Entry, EntryKind, Ring, Tenancy};
 use crate::room::{Inner, MAX_TTL};
-use crate::store::{layout, store_error, upload::BlobWriter};
+use crate::store::upload::{BlobWriter, is_in_doubt};
+use crate::store::{layout, store_error};
 use crate::suite::Suite;
 use crate::time::Day;
 
@@ -236,8 +237,8 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
             }
         }
         // If we stop after this, the blob is there and the log has an intent
-        // without outcome, which retention counts as a blob.
-        let stored_bytes = writer.finish().await?;
+        // without outcome, which retention counts as a blob. So does it an outcome in doubt.
+        let stored_bytes = writer.finish().await.map_err(|error| unfinished(blob, place.is_some(), error))?;
         Ok(Attempt::Sealed(Sealed { id: blob, bytes, stored_bytes, retain_until: day, replayed: false }))
     };
     let sealed: Result<Attempt> = sealing.await;
@@ -347,6 +348,21 @@ async fn write_next(sealing: &mut VecDeque<JoinHandle<Bytes>>, writer: &mut Blob
     let sealed =
         job.await.map_err(|error| Error::new(ErrorKind::Io, "a sealing thread ended").with_source(error))?;
     writer.write(sealed).await
+}
+
+/// The error of a blob that may be stored or not, and how to send it again.
+fn unfinished(blob: BlobId, has_key: bool, error: Error) -> Error {
+    if !is_in_doubt(&error) {
+        return error;
+    }
+    let again = if has_key {
+        "send it again with the same idempotency key within 24 hours, and it is stored once"
+    } else {
+        "sent again, it may be stored twice; with an idempotency key (`put --once`, `Idempotency-Key`) it \
+         never is"
+    };
+    let message = format!("the storage did not confirm blob {blob}: it may be stored or not; {again}");
+    Error::new(error.kind(), message).with_source(error)
 }
 
 pub(super) fn unread(error: std::io::Error) -> Error {

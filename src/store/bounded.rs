@@ -1,14 +1,30 @@
-//! A deadline for every call to a storage.
+//! A deadline for every call to a storage, and another attempt where one may help.
 //!
 //! Separate so that it holds for every kind of storage, a hanging network file
 //! system included. A deadline grows with the bytes that are sent, because one
 //! part of a large blob rightly takes longer than a header; a body that is read
 //! has a deadline for each piece.
 //!
-//! Dropping a late call does not undo it: a write may still take effect.
+//! Two more things happen within the deadline. A create-if-absent write that met another one in
+//! the act is tried again ([`is_conflict`]). And on cloud storages a request that can be repeated
+//! is sent a second time when the first has no answer after the usual time ([`Hedge`]):
+//!
+//! | request | sent again |
+//! |---|---|
+//! | read of an object or a range, up to its first bytes; of metadata | yes |
+//! | list, up to its first page; a level of a list | yes |
+//! | create-if-absent and compare-and-set of 16 MiB at most | yes; a late first one finds the second, or the other way round |
+//! | overwriting with no bytes (names, the clock's object) | yes |
+//! | overwriting with bytes | no: a late one would undo a later write |
+//! | parts and completion of an upload, deletion, copy | no |
+//!
+//! `AlreadyExists` after a second attempt may be the first one's doing: then the object is read back,
+//! and the same bytes are a success. Dropping a late call does not undo it: a write may still take
+//! effect.
 
 use std::fmt;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,15 +32,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    UploadPart,
 };
 
-use super::fault::silence;
+use super::fault::{conflicted, is_conflict, silence};
+use super::hedge::{Class, Hedge};
 
 /// For a call that moves next to nothing, and for each piece of a body.
 pub(super) const CALL: Duration = Duration::from_secs(20);
@@ -61,14 +80,91 @@ pub(super) fn retry() -> object_store::RetryConfig {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct Bounded(pub(super) Arc<dyn ObjectStore>);
+/// How long a write waits that met another one in the act: a random part of a time that doubles
+/// from the first to the second of these. With [`CONFLICTS`] attempts that is 2 s, and 4 s at most.
+const AFTER_CONFLICT: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
+const CONFLICTS: u32 = 9;
 
-async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+#[derive(Debug)]
+pub(super) struct Bounded {
+    store: Arc<dyn ObjectStore>,
+    hedge: Option<Arc<Hedge>>,
+}
+
+impl Bounded {
+    /// `store` with deadlines, and with second requests if `hedged`.
+    pub(super) fn new(store: Arc<dyn ObjectStore>, hedged: bool) -> Self {
+        Self { store, hedge: hedged.then(Arc::default) }
+    }
+
+    /// Runs `request`, and a second one where that is known to be harmless. Says whether it was sent
+    /// more than once.
+    async fn hedged<'a, T: Send>(
+        &self,
+        class: Option<Class>,
+        request: impl Fn() -> BoxFuture<'a, Result<T>> + Send,
+    ) -> (Result<T>, bool) {
+        let (Some(hedge), Some(class)) = (&self.hedge, class) else { return (request().await, false) };
+        let (answer, sent) = hedge.run(class, request).await;
+        (answer, sent > 1)
+    }
+
+    /// A list, whose first page may be asked for twice.
+    fn paged(
+        &self,
+        list: impl Fn() -> BoxStream<'static, Result<ObjectMeta>> + Send + Sync + 'static,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let Some(hedge) = self.hedge.clone() else { return each(list(), CALL) };
+        let first = async move {
+            let begin = || {
+                // An empty list is asked again after its end.
+                let mut items = list().fuse();
+                async move {
+                    let first = items.next().await.transpose()?;
+                    Ok(stream::iter(first.map(Ok)).chain(items))
+                }
+                .boxed()
+            };
+            hedge.run(Class::List, begin).await.0
+        };
+        each(stream::once(first).try_flatten().boxed(), CALL)
+    }
+}
+
+pub(super) async fn within<T>(deadline: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(deadline, call).await.unwrap_or_else(|_| Err(silence(deadline)))
 }
 
-fn sending(payload: &PutPayload) -> Duration {
+/// How long to wait before attempt `number` (1 is the second), at random. It only keeps writers
+/// from meeting again, so that the seeds of hash maps are random enough.
+pub(super) fn jitter((first, most): (Duration, Duration), number: u32) -> Duration {
+    let window = first.saturating_mul(1 << number.saturating_sub(1).min(16)).min(most);
+    let random = u16::try_from(RandomState::new().hash_one(number) & 0xFFFF).expect("16 bits");
+    window.mul_f64(f64::from(random) / f64::from(u16::MAX))
+}
+
+/// Whether an object is this one. `found` is read to its end only if it has the same length.
+pub(super) async fn is_same(found: GetResult, payload: &PutPayload) -> Result<bool> {
+    if usize::try_from(found.meta.size) != Ok(payload.content_length()) {
+        return Ok(false);
+    }
+    let mut bytes = found.bytes().await?;
+    let same =
+        payload.iter().all(|piece| bytes.len() >= piece.len() && bytes.split_to(piece.len()) == *piece);
+    Ok(same && bytes.is_empty())
+}
+
+/// Which class of request a write is, if it may be sent twice.
+fn class_of(mode: &PutMode, payload: &PutPayload) -> Option<Class> {
+    let bytes = payload.content_length();
+    match mode {
+        PutMode::Create | PutMode::Update(_) => Class::of_write(bytes),
+        PutMode::Overwrite => Class::of_write(bytes).filter(|_| bytes == 0),
+    }
+}
+
+/// For a write of these bytes.
+pub(super) fn sending(payload: &PutPayload) -> Duration {
     let bytes = u64::try_from(payload.content_length()).unwrap_or(u64::MAX);
     CALL + Duration::from_secs(bytes / BYTES_PER_SECOND)
 }
@@ -91,9 +187,21 @@ fn each<T: Send + 'static>(
     .boxed()
 }
 
+/// The answer to a read together with the first piece of the body, so that what hangs in between
+/// hangs before the answer.
+async fn with_first_piece(mut result: GetResult) -> Result<GetResult> {
+    if let GetResultPayload::Stream(body) = &mut result.payload {
+        // An empty body is asked again after its end: by us, and by `collect_bytes`.
+        let mut rest = std::mem::replace(body, stream::empty().boxed()).fuse();
+        let first = rest.next().await.transpose()?;
+        *body = stream::iter(first.map(Ok)).chain(rest).boxed();
+    }
+    Ok(result)
+}
+
 impl fmt::Display for Bounded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.store.fmt(f)
     }
 }
 
@@ -101,7 +209,39 @@ impl fmt::Display for Bounded {
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for Bounded {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        within(sending(&payload), self.0.put_opts(location, payload, opts)).await
+        let class = class_of(&opts.mode, &payload);
+        let put = || {
+            let (payload, opts) = (payload.clone(), opts.clone());
+            self.store.put_opts(location, payload, opts)
+        };
+        let settled = async {
+            if opts.mode != PutMode::Create {
+                return self.hedged(class, &put).await.0;
+            }
+            for attempt in 1..=CONFLICTS {
+                let (answer, twice) = self.hedged(class, &put).await;
+                match answer {
+                    Err(error) if is_conflict(&error) => {
+                        // If we stop here, the other write stands, ours does, or none.
+                        tokio::time::sleep(jitter(AFTER_CONFLICT, attempt)).await;
+                    }
+                    // It may be our own that was first.
+                    Err(error @ Error::AlreadyExists { .. }) if twice || attempt > 1 => {
+                        let found = match self.get_opts(location, GetOptions::new()).await {
+                            Err(Error::NotFound { .. }) => return Err(error),
+                            found => found?,
+                        };
+                        let (e_tag, version) = (found.meta.e_tag.clone(), found.meta.version.clone());
+                        let ours = is_same(found, &payload).await?;
+                        let extensions = object_store::Extensions::new();
+                        return if ours { Ok(PutResult { e_tag, version, extensions }) } else { Err(error) };
+                    }
+                    answer => return answer,
+                }
+            }
+            Err(conflicted())
+        };
+        within(sending(&payload), settled).await
     }
 
     async fn put_multipart_opts(
@@ -109,12 +249,18 @@ impl ObjectStore for Bounded {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        let inner = within(CALL, self.0.put_multipart_opts(location, opts)).await?;
+        let inner = within(CALL, self.store.put_multipart_opts(location, opts)).await?;
         Ok(Box::new(BoundedUpload(inner)))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let mut result = within(CALL, self.0.get_opts(location, options)).await?;
+        let first = self.hedge.is_some() && !options.head;
+        let get = || {
+            let got = self.store.get_opts(location, options.clone());
+            if first { async { with_first_piece(got.await?).await }.boxed() } else { got }
+        };
+        let get = async { self.hedged(Some(Class::Read), get).await.0 };
+        let mut result = within(CALL, get).await?;
         result.payload = GetResultPayload::Stream(match result.payload {
             GetResultPayload::File(file, _) => each(pieces(file, result.range.clone()), CALL),
             GetResultPayload::Stream(body) => each(body, CALL),
@@ -125,16 +271,18 @@ impl ObjectStore for Bounded {
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum::<u64>();
         let deadline = CALL + Duration::from_secs(bytes / BYTES_PER_SECOND);
-        within(deadline, self.0.get_ranges(location, ranges)).await
+        let get = || self.store.get_ranges(location, ranges);
+        within(deadline, async { self.hedged(Some(Class::Read), get).await.0 }).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         // The caller's own stream is waited for as well.
-        each(self.0.delete_stream(locations), COMPLETE)
+        each(self.store.delete_stream(locations), COMPLETE)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        each(self.0.list(prefix), CALL)
+        let (store, prefix) = (Arc::clone(&self.store), prefix.cloned());
+        self.paged(move || store.list(prefix.as_ref()))
     }
 
     fn list_with_offset(
@@ -142,20 +290,22 @@ impl ObjectStore for Bounded {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        each(self.0.list_with_offset(prefix, offset), CALL)
+        let (store, prefix, offset) = (Arc::clone(&self.store), prefix.cloned(), offset.clone());
+        self.paged(move || store.list_with_offset(prefix.as_ref(), &offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         // All pages in one call.
-        within(COMPLETE, self.0.list_with_delimiter(prefix)).await
+        let list = || self.store.list_with_delimiter(prefix);
+        within(COMPLETE, async { self.hedged(Some(Class::List), list).await.0 }).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        within(COMPLETE, self.0.copy_opts(from, to, options)).await
+        within(COMPLETE, self.store.copy_opts(from, to, options)).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        within(COMPLETE, self.0.rename_opts(from, to, options)).await
+        within(COMPLETE, self.store.rename_opts(from, to, options)).await
     }
 }
 

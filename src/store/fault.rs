@@ -19,14 +19,13 @@ use crate::error::{Error, ErrorKind, Result};
 /// | what happened | kind |
 /// |---|---|
 /// | no such object, or fewer bytes than the range begins at | [`ErrorKind::NotFound`] |
-/// | create-if-absent found one, or another writer in the act | [`ErrorKind::AlreadyExists`] |
+/// | create-if-absent found one | [`ErrorKind::AlreadyExists`] |
 /// | no such bucket, credentials or permissions refused, read-only disk | [`ErrorKind::Configuration`] |
-/// | full disk, throttling, no answer, anything else | [`ErrorKind::Unavailable`] |
+/// | another write in the act (S3's 409), full disk, throttling, no answer, anything else | [`ErrorKind::Unavailable`] |
 ///
 /// `AlreadyExists` is not proof that someone else was first: the answer to a
 /// write that did succeed may have been lost and the write repeated below us.
-/// Nor is it proof that an object is there: S3 reports a concurrent write or
-/// deletion this way too. Read the object back before drawing a conclusion.
+/// `store::create` reads the object back and says which.
 #[must_use]
 pub fn store_error(error: object_store::Error, what: &'static str) -> Error {
     let (kind, cause) = classify(&error);
@@ -49,6 +48,41 @@ pub async fn within<T>(
         Err(_) => Err(Error::new(ErrorKind::Unavailable, format!("failed to {what}"))
             .with_source(Cause::new(format!("no answer within {deadline:?}")))),
     }
+}
+
+/// Whether a conditional write met another one in the act, which says nothing of what stands
+/// there: S3 answers `409 ConditionalRequestConflict` then, and some servers `OperationAborted`.
+/// **412 is the answer for an object that exists**, and Azure's `409 BlobAlreadyExists`.
+///
+/// `object_store` reports 409 and 412 alike as [`AlreadyExists`](object_store::Error::AlreadyExists).
+/// It wraps a 412 in an error of its own, and hands a 409 on with the server's answer.
+pub(super) fn is_conflict(error: &object_store::Error) -> bool {
+    use object_store::Error as E;
+
+    let E::AlreadyExists { source, .. } = error else { return false };
+    if matches!(source.downcast_ref(), Some(E::Precondition { .. } | E::NotModified { .. })) {
+        return false;
+    }
+    let answer = Answer::of(error);
+    // A 409 without a known code is tried again too: if there is an object, it is read in the end.
+    answer.status == Some(409) && !answer.code.is_some_and(|code| code.ends_with("AlreadyExists"))
+}
+
+/// What is left of a conflict that would not end.
+pub(super) fn conflicted() -> object_store::Error {
+    object_store::Error::Generic { store: "storage", source: Box::new(Conflicted) }
+}
+
+/// Whether the storage said something about the request. A connection that broke says nothing.
+pub(super) fn has_answer(error: &object_store::Error) -> bool {
+    let is_plain = matches!(error, object_store::Error::Generic { .. });
+    !is_plain || Answer::of(error).status.is_some()
+}
+
+/// An object that cannot be created, because it is there, and cannot be read, because it is not.
+pub(super) fn contradiction(what: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("failed to {what}"))
+        .with_source(Cause::new("the storage says that there is such an object, and shows none"))
 }
 
 /// A storage that exceeded its deadline, as one of its own errors.
@@ -93,6 +127,17 @@ impl fmt::Display for Silence {
 
 impl StdError for Silence {}
 
+#[derive(Debug)]
+struct Conflicted;
+
+impl fmt::Display for Conflicted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("another write of the same object was under way at each attempt")
+    }
+}
+
+impl StdError for Conflicted {}
+
 /// Our sentence about another library's error.
 struct Cause(String);
 
@@ -131,6 +176,9 @@ fn classify(error: &object_store::Error) -> (ErrorKind, Cause) {
     if let Some(silence) = cause_of::<Silence>(error) {
         return (ErrorKind::Unavailable, Cause::new(silence.to_string()));
     }
+    if cause_of::<Conflicted>(error).is_some() || is_conflict(error) {
+        return (ErrorKind::Unavailable, answer.after(&Conflicted.to_string()));
+    }
     #[cfg(feature = "aws")]
     if let Some(missing) = cause_of::<NoCredentials>(error) {
         let kind = if missing.late { ErrorKind::Unavailable } else { ErrorKind::Configuration };
@@ -139,7 +187,7 @@ fn classify(error: &object_store::Error) -> (ErrorKind, Cause) {
     let (kind, sentence) = match error {
         E::NotFound { .. } => (ErrorKind::NotFound, "there is no such object"),
         E::AlreadyExists { .. } | E::Precondition { .. } => {
-            (ErrorKind::AlreadyExists, "there is such an object already, or someone is writing it")
+            (ErrorKind::AlreadyExists, "there is such an object already")
         }
         E::Unauthenticated { .. } => {
             (ErrorKind::Configuration, "the storage does not accept our credentials")
@@ -347,6 +395,36 @@ mod tests {
             (generic("status code: 416 Range Not Satisfiable"), ErrorKind::NotFound),
             (generic("status code: 503 Slow Down"), ErrorKind::Unavailable),
         ] {
+            assert_eq!(store_error(error, "x").kind(), kind);
+        }
+    }
+
+    #[test]
+    fn a_conflict_is_not_an_object() {
+        let exists = |source: crate::error::Source| object_store::Error::AlreadyExists {
+            path: "p".to_owned(),
+            source,
+        };
+        let wrapped = object_store::Error::Precondition {
+            path: "p".to_owned(),
+            source: "status code: 412 Precondition Failed".into(),
+        };
+        for (error, conflict) in [
+            (exists(Box::new(wrapped)), false),
+            (exists("status code: 409 Conflict: <Code>ConditionalRequestConflict</Code>".into()), true),
+            (exists("status code: 409 Conflict: <Code>OperationAborted</Code>".into()), true),
+            (exists("status code: 409 Conflict: ".into()), true),
+            (exists("status code: 409 Conflict: <Code>BlobAlreadyExists</Code>".into()), false),
+            // A file.
+            (exists(Box::new(io::Error::from(io::ErrorKind::AlreadyExists))), false),
+            (generic("status code: 409 Conflict"), false),
+        ] {
+            assert_eq!(is_conflict(&error), conflict, "{error}");
+            let kind = if matches!(error, object_store::Error::AlreadyExists { .. }) && !conflict {
+                ErrorKind::AlreadyExists
+            } else {
+                ErrorKind::Unavailable
+            };
             assert_eq!(store_error(error, "x").kind(), kind);
         }
     }

@@ -5,9 +5,11 @@
 //! marker there says what to look for. It is no proof of itself. Whoever checks
 //! a log knows its key from elsewhere.
 
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
+use super::create::{Created, create};
+use super::fault::contradiction;
 use super::{layout, store_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StoreId;
@@ -84,13 +86,10 @@ impl Marker {
     /// # Errors
     /// As [`Marker::read`].
     pub async fn write(self, storage: &dyn ObjectStore) -> Result<Self> {
-        let content = PutPayload::from(self.encode());
-        match storage.put_opts(&layout::store(), content, PutMode::Create.into()).await {
-            Ok(_) => Ok(self),
-            Err(error) => match Self::read(storage).await? {
-                Some(found) => Ok(found),
-                None => Err(store_error(error, "write the store's marker")),
-            },
+        let what = "write the store's marker";
+        match create(storage, &layout::store(), self.encode().into(), what).await? {
+            Created::Ours => Ok(self),
+            Created::Another => Self::read(storage).await?.ok_or_else(|| contradiction(what)),
         }
     }
 }

@@ -127,7 +127,7 @@ impl Probe {
             let url = urls.of(role);
             let opened = opener.open(&url).await.map(|opened| Self {
                 url,
-                storage: Arc::new(Bounded(opened.store)),
+                storage: Arc::new(Bounded::new(opened.store, false)),
                 #[cfg(feature = "aws")]
                 bucket: opened.beneath.bucket,
             });

@@ -18,7 +18,19 @@
 //! # Times
 //! A connection is made within 3 s or not at all. A request is tried 4 times
 //! within 15 s, waiting 0.1 s to 2 s in between. The deadlines around every call
-//! end it after 20 s, and one that sends data later by 1 s for each 256 KiB.
+//! end it after 20 s, and one that sends data later by 1 s for each 256 KiB. A request that can be
+//! repeated does not wait for any of that: it is sent again when its answer is late
+//! ([contract](super#contract-of-every-storage)).
+//!
+//! # Conflicts
+//! | answer to `If-None-Match: *` | what it says | what we do |
+//! |---|---|---|
+//! | 412 `PreconditionFailed` | an object exists | read it back: ours or another's |
+//! | 409 `ConditionalRequestConflict`, `OperationAborted`, or a 409 without a known code | another write or deletion was under way; the object may exist or not, and may be ours | try again, 9 times within about 2 s, at random intervals |
+//! | 409 of a write with `If-Match` | the same | `object_store` tries again |
+//!
+//! A conflict that does not end is [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), and never
+//! [`AlreadyExists`](crate::ErrorKind::AlreadyExists).
 //!
 //! # What a bucket needs
 //! * A lifecycle rule `AbortIncompleteMultipartUpload` after a day: no program can

@@ -9,15 +9,17 @@
 //! away by a rule of the bucket or by [`sweep_staging`](super::sweep_staging).
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{
-    MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutPayloadMut,
-};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, PutPayloadMut};
+use thiserror::Error as ThisError;
 use tokio::task::JoinSet;
 
+use super::create::{Created, create};
 use super::{StorageKind, store_error};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -96,8 +98,8 @@ impl PartPlan {
 ///   ([`PartPlan::in_flight`]). Pieces are kept, not copied, unless they are tiny;
 ///   a piece that is a slice keeps alive all of what it was cut from.
 /// * **Failure**: after an error or a cancelled `write` every further call fails,
-///   and nothing becomes visible. An error of `finish` leaves open whether the
-///   blob did: treat it as sealed until it is found or deleted.
+///   and nothing becomes visible. An error of `finish` may leave open whether the
+///   blob did, or will ([`is_in_doubt`]): treat it as sealed until it is found or deleted.
 /// * **Ending**: dropped before `finish` returns, it removes its parts in the
 ///   background while a Tokio runtime is there to do so.
 pub struct BlobWriter {
@@ -111,6 +113,9 @@ pub struct BlobWriter {
     upload: Option<Upload>,
     intact: bool,
 }
+
+/// How often to look whether a blob is there, while the storage says nothing about it.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Smaller pieces are copied together: each piece costs an allocation.
 const TINY: usize = 2 << 10;
@@ -170,7 +175,8 @@ impl BlobWriter {
     ///
     /// # Errors
     /// Those of [`store_error`]; [`ErrorKind::AlreadyExists`] if a short blob's
-    /// path holds other bytes.
+    /// path holds other bytes; [`ErrorKind::Unavailable`] if it is not known whether the blob
+    /// is there ([`is_in_doubt`]).
     ///
     /// # Cancel safety
     /// None: the blob may have become visible.
@@ -178,21 +184,29 @@ impl BlobWriter {
         self.check()?;
         if self.upload.is_none() {
             let payload = std::mem::take(&mut self.buffer).freeze();
-            Self::put(&*self.store, &self.path, payload).await?;
-            return Ok(self.written);
+            // If we stop here, the blob is there or not, as below.
+            return match create(&*self.store, &self.path, payload, "write a blob").await {
+                Ok(Created::Ours) => Ok(self.written),
+                Ok(Created::Another) => {
+                    let message = "another blob stands where this one was to be written";
+                    Err(Error::new(ErrorKind::AlreadyExists, message))
+                }
+                Err(error) => Err(in_doubt(error)),
+            };
         }
         self.send_part().await?;
         let upload = self.upload.as_mut().expect("checked above");
+        // Until now nothing can become visible.
+        upload.all_arrived().await.map_err(|error| store_error(error, "write a part of a blob"))?;
         // If we stop here, the blob is there or not: whoever logged the intent
         // looks for it.
-        if let Err(error) = upload.complete().await {
-            // The answer may have been lost on its way. The path is ours alone,
-            // so a blob of this size there is this one.
-            let found = self.store.head(&self.path).await;
-            if !found.is_ok_and(|meta| meta.size == self.written) {
+        let (store, path, size) = (&*self.store, &self.path, self.written);
+        if let Err(error) = upload.complete_or(is_visible_soon(store, path, size)).await {
+            // The answer may have been lost on its way.
+            if !is_visible(store, path, size).await {
                 let _ = upload.abort().await;
                 self.upload = None;
-                return Err(store_error(error, "finish a blob"));
+                return Err(in_doubt(store_error(error, "finish a blob")));
             }
         }
         self.upload = None;
@@ -249,32 +263,49 @@ impl BlobWriter {
         self.index += 1;
         sent.map_err(|error| store_error(error, "write a part of a blob"))
     }
+}
 
-    /// Not on `self`, of which no reference may be held across a wait: the
-    /// uploads of `object_store` are not `Sync`, and a future that holds one is
-    /// not `Send`.
-    async fn put(store: &dyn ObjectStore, path: &Path, payload: PutPayload) -> Result<()> {
-        let options = PutOptions::from(PutMode::Create);
-        match store.put_opts(path, payload.clone(), options).await {
-            Ok(_) => Ok(()),
-            // The answer may have been lost on its way, also below us, where a
-            // repeated write then finds the first one.
-            Err(_) if Self::holds(store, path, &payload).await => Ok(()),
-            Err(error) => Err(store_error(error, "write a blob")),
-        }
-    }
+/// Whether a blob of this size is there. The path is one writer's alone, so it is that one's.
+async fn is_visible(store: &dyn ObjectStore, path: &Path, size: u64) -> bool {
+    store.head(path).await.is_ok_and(|meta| meta.size == size)
+}
 
-    /// Whether the object at `path` is this one.
-    async fn holds(store: &dyn ObjectStore, path: &Path, payload: &PutPayload) -> bool {
-        let Ok(found) = store.get(path).await else { return false };
-        if usize::try_from(found.meta.size) != Ok(payload.content_length()) {
-            return false;
+/// Ends when the blob is there.
+async fn is_visible_soon(store: &dyn ObjectStore, path: &Path, size: u64) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if is_visible(store, path, size).await {
+            return;
         }
-        let Ok(mut bytes) = found.bytes().await else { return false };
-        payload.iter().all(|piece| bytes.len() >= piece.len() && bytes.split_to(piece.len()) == *piece)
-            && bytes.is_empty()
     }
 }
+
+/// Whether the blob may be visible, now or later, although [`BlobWriter::finish`] failed with this
+/// error, or one that it is the cause of.
+#[must_use]
+pub fn is_in_doubt(error: &Error) -> bool {
+    let mut next = std::error::Error::source(error);
+    while let Some(error) = next {
+        if error.is::<Unconfirmed>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// Of an error of the request that makes a blob visible: a refusal, or doubt.
+fn in_doubt(error: Error) -> Error {
+    if error.kind() == ErrorKind::Configuration {
+        return error;
+    }
+    // Whatever the kind was: a record with this outcome counts as a blob.
+    Error::new(ErrorKind::Unavailable, "the storage did not confirm the blob").with_source(Unconfirmed(error))
+}
+
+#[derive(Debug, ThisError)]
+#[error("it may be stored or not")]
+struct Unconfirmed(#[source] Error);
 
 impl Drop for BlobWriter {
     fn drop(&mut self) {
@@ -311,11 +342,21 @@ impl Upload {
         Ok(())
     }
 
-    async fn complete(&mut self) -> object_store::Result<()> {
+    /// Waits for the parts on their way.
+    async fn all_arrived(&mut self) -> object_store::Result<()> {
         while !self.in_flight.is_empty() {
             self.one_arrived().await?;
         }
-        self.parts.complete().await.map(drop)
+        Ok(())
+    }
+
+    /// Puts the parts together. Ends when the storage says so, or when the blob is `visible`.
+    async fn complete_or(&mut self, visible: impl Future<Output = ()>) -> object_store::Result<()> {
+        tokio::select! {
+            biased;
+            done = self.parts.complete() => done.map(drop),
+            () = visible => Ok(()),
+        }
     }
 
     async fn abort(&mut self) -> object_store::Result<()> {

@@ -4,7 +4,7 @@
 //! state, so that a test keeps a handle on the store it gave away.
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -50,6 +50,14 @@ enum OnWrite {
     Fail,
     /// It succeeds, and its answer is lost.
     LoseAnswer,
+    /// It fails and changes nothing, as S3 answers one that meets another in the act (409).
+    Conflict,
+    /// It does not end, and changes nothing.
+    Hang,
+    /// It takes effect, and does not end.
+    HangAfter,
+    /// It is written twice on its way; the second answer arrives.
+    Double,
 }
 
 /// What happens to the bodies that are read.
@@ -86,6 +94,8 @@ struct State {
     deleted: Vec<Path>,
     writes: u64,
     on_write: BTreeMap<u64, OnWrite>,
+    reads: u64,
+    hang_read: BTreeSet<u64>,
     fail_from: Option<u64>,
     hang_writes: bool,
     hang_reads: bool,
@@ -130,16 +140,45 @@ impl FaultStore {
 
     /// The `k`-th write from now on (1 is the next) fails and changes nothing.
     pub fn fail_write(&self, k: u64) {
-        let mut state = self.state();
-        let at = state.writes + k;
-        state.on_write.insert(at, OnWrite::Fail);
+        self.fault_write(k, OnWrite::Fail);
     }
 
     /// The `k`-th write from now on takes effect, and reports failure.
     pub fn lose_answer(&self, k: u64) {
+        self.fault_write(k, OnWrite::LoseAnswer);
+    }
+
+    /// The `k`-th write from now on meets another one in the act: a 409, and nothing changes.
+    pub fn conflict_write(&self, k: u64) {
+        self.fault_write(k, OnWrite::Conflict);
+    }
+
+    /// The `k`-th write from now on does not end, and changes nothing.
+    pub fn hang_write(&self, k: u64) {
+        self.fault_write(k, OnWrite::Hang);
+    }
+
+    /// The `k`-th write from now on takes effect, and does not end.
+    pub fn hang_after_write(&self, k: u64) {
+        self.fault_write(k, OnWrite::HangAfter);
+    }
+
+    /// The `k`-th write from now on, if it is a put, arrives twice, and is answered as the second.
+    pub fn double_write(&self, k: u64) {
+        self.fault_write(k, OnWrite::Double);
+    }
+
+    fn fault_write(&self, k: u64, fault: OnWrite) {
         let mut state = self.state();
         let at = state.writes + k;
-        state.on_write.insert(at, OnWrite::LoseAnswer);
+        state.on_write.insert(at, fault);
+    }
+
+    /// The `k`-th read or listing from now on does not end.
+    pub fn hang_read(&self, k: u64) {
+        let mut state = self.state();
+        let at = state.reads + k;
+        state.hang_read.insert(at);
     }
 
     /// The `k`-th write from now on and all after it fail.
@@ -165,8 +204,13 @@ impl FaultStore {
 
     /// Once there was a write, reads and listings fail.
     pub fn fail_reads_after_a_write(&self) {
+        self.fail_reads_from_write(1);
+    }
+
+    /// From the `k`-th write from now on, reads and listings fail.
+    pub fn fail_reads_from_write(&self, k: u64) {
         let mut state = self.state();
-        state.no_reads_from = Some(state.writes + 1);
+        state.no_reads_from = Some(state.writes + k);
     }
 
     /// Everything is denied.
@@ -193,6 +237,7 @@ impl FaultStore {
     pub fn heal(&self) {
         let mut state = self.state();
         state.on_write.clear();
+        state.hang_read.clear();
         (state.fail_from, state.no_reads_from) = (None, None);
         (state.hang_writes, state.hang_reads, state.deny) = (false, false, false);
         (state.full, state.down) = (false, false);
@@ -265,7 +310,18 @@ impl FaultStore {
         if down {
             return Err(injected("the storage is down"));
         }
-        if fault == Some(OnWrite::Fail) { Err(injected("this write fails")) } else { Ok(fault) }
+        match fault {
+            Some(OnWrite::Fail) => Err(injected("this write fails")),
+            // As `object_store` hands over what S3 answers.
+            Some(OnWrite::Conflict) => Err(Error::AlreadyExists {
+                path: String::new(),
+                source: "Server returned non-2xx status code: 409 Conflict: \
+                         <Error><Code>ConditionalRequestConflict</Code></Error>"
+                    .into(),
+            }),
+            Some(OnWrite::Hang) => std::future::pending().await,
+            fault => Ok(fault),
+        }
     }
 
     async fn wait(&self) {
@@ -278,9 +334,12 @@ impl FaultStore {
     async fn read(&self, call: Call) -> Result<()> {
         self.enter(call);
         let (hang, deny, down) = {
-            let state = self.state();
+            let mut state = self.state();
+            state.reads += 1;
+            let at = state.reads;
+            let hang = state.hang_read.remove(&at);
             let down = state.down || state.no_reads_from.is_some_and(|from| state.writes >= from);
-            (state.hang_reads, state.deny, down)
+            (state.hang_reads || hang, state.deny, down)
         };
         self.wait().await;
         hang_or_deny(hang, deny).await?;
@@ -350,10 +409,11 @@ fn injected(what: &'static str) -> Error {
 }
 
 /// The answer to a write that took effect.
-fn answer<T>(fault: Option<OnWrite>, result: T) -> Result<T> {
+async fn answer<T>(fault: Option<OnWrite>, result: T) -> Result<T> {
     match fault {
-        Some(_) => Err(injected("the answer to this write is lost")),
-        None => Ok(result),
+        Some(OnWrite::HangAfter) => std::future::pending().await,
+        Some(OnWrite::LoseAnswer) => Err(injected("the answer to this write is lost")),
+        _ => Ok(result),
     }
 }
 
@@ -368,7 +428,10 @@ impl ObjectStore for FaultStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         self.record(location, &payload);
         let fault = self.write(Call::Put).await?;
-        answer(fault, self.inner.put_opts(location, payload, opts).await?)
+        if fault == Some(OnWrite::Double) {
+            self.inner.put_opts(location, payload.clone(), opts.clone()).await?;
+        }
+        answer(fault, self.inner.put_opts(location, payload, opts).await?).await
     }
 
     async fn put_multipart_opts(
@@ -419,7 +482,7 @@ impl ObjectStore for FaultStore {
                     store.state().deleted.push(path.clone());
                     let one = stream::iter([Ok(path.clone())]).boxed();
                     store.inner.delete_stream(one).next().await.unwrap_or(Ok(path.clone()))?;
-                    answer(fault, path)
+                    answer(fault, path).await
                 }
             })
             .boxed()
@@ -460,7 +523,7 @@ impl ObjectStore for FaultStore {
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         let fault = self.write(Call::Copy).await?;
-        answer(fault, self.inner.copy_opts(from, to, options).await?)
+        answer(fault, self.inner.copy_opts(from, to, options).await?).await
     }
 }
 
@@ -481,14 +544,14 @@ impl MultipartUpload for FaultUpload {
         let store = self.store.clone();
         async move {
             let fault = store.write(Call::Part).await?;
-            answer(fault, part.await?)
+            answer(fault, part.await?).await
         }
         .boxed()
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
         let fault = self.store.write(Call::Complete).await?;
-        answer(fault, self.inner.complete().await?)
+        answer(fault, self.inner.complete().await?).await
     }
 
     async fn abort(&mut self) -> Result<()> {

@@ -16,8 +16,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::stream::TryStreamExt;
-use object_store::{ObjectStore, PutMode};
-use tokio::time::timeout;
+use object_store::ObjectStore;
 
 use super::append::{Chain, Trouble};
 use super::queue::Place;
@@ -31,6 +30,7 @@ use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 use crate::merkle::{Frontier, Hash, TreeHead};
+use crate::store::create::{Created, create_within};
 use crate::time::Clock;
 
 /// How many shards are looked at together for one that is free.
@@ -289,13 +289,14 @@ impl Inner {
         let pen = self.pen().await?;
         let (bytes, _) = start.head.extend(pen, self.clock.now(), lines.iter(), 0);
         let seq = start.head.next();
-        let path = first.path(seq);
-        let put = first.storage.put_opts(&path, bytes.clone().into(), PutMode::Create.into());
-        if !matches!(timeout(first.limit, put).await, Ok(Ok(_))) {
-            // Another's commit, ours whose answer was lost, or nothing.
-            let stored = first.read(seq).await?;
-            if stored.is_none_or(|stored| stored.bytes != bytes) {
-                return Ok(());
+        let what = "name shards of the audit log";
+        let made = create_within(first.limit, &*first.storage, &first.path(seq), bytes.into(), what).await;
+        match made {
+            Ok(Created::Ours) => {}
+            Ok(Created::Another) => return Ok(()),
+            Err(error) => {
+                let sentence = "the audit log cannot be written";
+                return Err(Error::new(ErrorKind::AuditUnavailable, sentence).with_source(error));
             }
         }
         // If we stop here, shards are named that nobody finds: whoever is next names them

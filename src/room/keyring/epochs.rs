@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::{Asker, Keyring, lock, newest, settle, unreadable};
 use crate::audit::{Action, KeyRef};
@@ -23,6 +23,7 @@ use crate::id::{CustomerId, KmsKeyId};
 use crate::kms::{DataKey, EncryptionContext, KmsErrorKind};
 use crate::ring::DirectoryKey;
 use crate::ring::sealed::{EpochRecord, SealedRing};
+use crate::store::create::{Created, create};
 use crate::store::{layout, store_error};
 use crate::time::Clock;
 
@@ -73,13 +74,8 @@ impl Keyring {
         // If we stop before this write there is no such epoch, and whoever comes next
         // makes it with another data key. After it, they find this one.
         let path = layout::epoch(number);
-        let content = PutPayload::from(bytes.clone());
-        let Err(error) = self.storage.put_opts(&path, content, PutMode::Create.into()).await else {
-            return Ok(true);
-        };
-        // Another one was faster, or only the answer was lost: what stands there tells.
-        let found = async { self.storage.get(&path).await?.bytes().await };
-        found.await.map(|found| found == bytes).map_err(|_| store_error(error, "write the epoch record"))
+        let created = create(&*self.storage, &path, bytes.into(), "write the epoch record").await?;
+        Ok(created == Created::Ours)
     }
 
     /// The newest epoch, with its keys.

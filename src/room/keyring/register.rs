@@ -9,7 +9,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use object_store::{ObjectStoreExt, PutMode, PutPayload};
+use object_store::ObjectStoreExt;
 use sha2::{Digest, Sha256};
 
 use super::{Asker, Keyring, MAX_ATTEMPTS, lock, newest, unreadable};
@@ -24,6 +24,7 @@ use crate::register::{Register, RegisterChange};
 use crate::retention::clock::{ClockDoubt, Clocks, TrustedTime, trust};
 use crate::ring::sealed::EpochRecord;
 use crate::room::keyring::close;
+use crate::store::create::{Created, create};
 use crate::store::{layout, store_error};
 use crate::time::Timestamp;
 
@@ -191,26 +192,13 @@ impl Keyring {
         // If we stop here, the log has an intent for a version that does not exist,
         // which binds nobody.
         let path = layout::register(register.version);
-        let content = PutPayload::from(bytes.clone());
-        let written = self.storage.put_opts(&path, content, PutMode::Create.into()).await;
-        if let Err(error) = written {
-            // Lost, or only its answer was: what stands there tells.
-            let found = async { self.storage.get(&path).await?.bytes().await };
-            let lost = match found.await {
-                Ok(found) => found != bytes,
-                // S3 answers a conflict (409) to both of two writers that meet, and
-                // then neither may stand: run again.
-                Err(object_store::Error::NotFound { .. })
-                    if matches!(error, object_store::Error::AlreadyExists { .. }) =>
-                {
-                    true
-                }
-                Err(_) => return close(open, Err(store_error(error, "write the store's register"))).await,
-            };
-            if lost {
+        match create(&*self.storage, &path, bytes.into(), "write the store's register").await {
+            Ok(Created::Ours) => {}
+            Ok(Created::Another) => {
                 open.finish(OutcomeResult::Conflict, None).await?;
                 return Ok(None);
             }
+            Err(error) => return close(open, Err(error)).await,
         }
         // If we stop here, the version stands and whoever reads it next pins it.
         self.log.pin_ring(self.pinned_as(), reference).await?;

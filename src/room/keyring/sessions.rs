@@ -30,6 +30,7 @@ use crate::ring::{Ring, Tenancy};
 use crate::session::{
     EndReason, Ended, Guest, Opened, Owner, Paper, PaperKind, SealedPaper, SessionLimits, SessionRefusal,
 };
+use crate::store::create::{Created, create};
 use crate::store::layout::{self, OfSession};
 use crate::store::store_error;
 use crate::time::Timestamp;
@@ -264,13 +265,8 @@ impl Keyring {
         let owner = Owner { store: self.store, customer, session };
         let bytes = paper.seal(owner, (epoch.number, &epoch.data_key), random(&*self.entropy)?);
         let path = layout::session_paper(customer, session, paper.kind());
-        let content = PutPayload::from(bytes.clone());
-        let Err(error) = self.storage.put_opts(&path, content, PutMode::Create.into()).await else {
-            return Ok(true);
-        };
-        // Another one was faster, or only the answer was lost: what stands there tells.
-        let found = async { self.storage.get(&path).await?.bytes().await };
-        found.await.map(|found| found == bytes).map_err(|_| store_error(error, "write a session's paper"))
+        let created = create(&*self.storage, &path, bytes.into(), "write a session's paper").await?;
+        Ok(created == Created::Ours)
     }
 
     /// Ends a session: first for all nodes, then at the KMS. One that was ended is ended

@@ -5,8 +5,6 @@
 //! two of these means is said at each. Separate from the opening of blobs, which
 //! adds nothing.
 
-use object_store::{ObjectStore, PutMode, PutPayload};
-
 use super::{Live, Sides, authentic, destroyed, intent, key_ref, open_key, paths, read_wrap, ring_of};
 use crate::audit::Action;
 use crate::codec::Encode;
@@ -19,7 +17,8 @@ use crate::room::Customer;
 use crate::room::customer::use_error;
 use crate::room::keyring::{Asker, Want, close, settle};
 use crate::room::open::read_header;
-use crate::store::{layout, store_error};
+use crate::store::create::create;
+use crate::store::layout;
 use crate::time::Day;
 
 /// What became of an extension.
@@ -168,22 +167,13 @@ async fn add(
         let (wrap, proof) = made.map_err(use_error)?;
         // If we stop here, the blob is as it was, and the next run begins anew.
         let path = layout::wrap(customer.id, blob, to.id);
-        let body = PutPayload::from(wrap.to_bytes());
-        let written = room.storages.blobs.put_opts(&path, body, PutMode::Create.into()).await;
-        // If we stop here, the path is there, and the next run finds it. Whether
-        // the write succeeded, only its answer was lost, or another node was
-        // faster: what stands there tells, and it must open.
-        let stored = read_wrap(&*room.storages.blobs, &path).await?;
-        match (stored, written) {
-            (Some(stored), _) => {
-                proof.check(&stored).map_err(use_error)?;
-                Ok(stored)
-            }
-            (None, Err(error)) if !matches!(error, object_store::Error::AlreadyExists { .. }) => {
-                Err(store_error(error, "write a wrap"))
-            }
-            (None, _) => Err(Error::authentication()),
-        }
+        let blobs = &*room.storages.blobs;
+        let _ours_or_another = create(blobs, &path, wrap.to_bytes().into(), "write a wrap").await?;
+        // If we stop here, the path is there, and the next run finds it. What stands there,
+        // ours or that of a node that was faster, must open.
+        let stored = read_wrap(blobs, &path).await?.ok_or_else(Error::authentication)?;
+        proof.check(&stored).map_err(use_error)?;
+        Ok(stored)
     };
     let added: Result<Wrap> = added.await;
     // If we stop here, the log has an intent without outcome, which counts as a

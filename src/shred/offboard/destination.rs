@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::{Digest, Line, List, ListRef, Returned, metadata_json};
@@ -29,6 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::BlobId;
 use crate::order::ReturnTo;
 use crate::room::{Customer, Opened, SealOptions, Source};
+use crate::store::create::{Created, create};
 use crate::store::marker::Marker;
 use crate::store::upload::{BlobWriter, PartPlan};
 use crate::store::{StorageKind, store_error};
@@ -225,15 +226,13 @@ impl Destination {
 
     /// Creates a small object, or finds the same there.
     async fn create(&self, path: &Path, bytes: Bytes) -> Result<()> {
-        let payload = PutPayload::from(bytes.clone());
-        let Err(error) = self.storage.put_opts(path, payload, PutMode::Create.into()).await else {
-            return Ok(());
-        };
-        // It stood there, or the answer was lost: what stands there tells.
-        let length = u64::try_from(bytes.len()).expect("in memory");
-        match self.get(path, length).await {
-            Ok(Some(found)) if found == bytes => Ok(()),
-            _ => Err(store_error(error, "write to where blobs are returned to")),
+        let what = "write to where blobs are returned to";
+        match create(&*self.storage, path, bytes.into(), what).await? {
+            Created::Ours => Ok(()),
+            Created::Another => {
+                let message = "another object stands where blobs are returned to";
+                Err(Error::new(ErrorKind::AlreadyExists, message))
+            }
         }
     }
 
