@@ -98,7 +98,8 @@ async fn history(room: &Strongroom, operations: usize) {
 
 async fn put(room: &Strongroom, number: u32) -> BlobId {
     let customer = room.customer(&label("acme"), access()).await.unwrap();
-    let named = SealOptions::new().metadata(Metadata::new().with_name(format!("n/{number}").parse().unwrap()));
+    let named =
+        SealOptions::new().metadata(Metadata::new().with_name(format!("n/{number}").parse().unwrap()));
     customer.seal(Source::from(pattern(4096)), named).await.unwrap().id
 }
 
