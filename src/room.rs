@@ -24,7 +24,7 @@ use thiserror::Error as ThisError;
 
 use crate::access::Access;
 use crate::audit::emergency::EmergencySink;
-use crate::audit::log::{Log, LogConfig};
+use crate::audit::log::{Log, LogConfig, LogReader};
 use crate::audit::publish::Publisher;
 use crate::audit::signer::LogSigner;
 use crate::audit::verify::{self, verify};
@@ -421,10 +421,18 @@ impl Strongroom {
         self.0.clock.now()
     }
 
-    /// The audit log.
+    /// The audit log, in the shard that this program writes to.
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.0.log
+    }
+
+    /// The audit log to be read, every shard of it.
+    #[must_use]
+    pub fn log_reader(&self) -> LogReader {
+        let room = &*self.0;
+        let storage = Arc::clone(&room.storages.audit);
+        LogReader::open(storage, room.store, room.log.authority(), room.log_config.deadline)
     }
 
     /// Reads the whole audit log, every shard of it, and checks all that there is

@@ -81,13 +81,6 @@ impl Strongroom {
         Paths::under_keys(&self.log_reader(), ring.customer, keys).await
     }
 
-    /// The log, to read.
-    pub(crate) fn log_reader(&self) -> LogReader {
-        let room = &*self.0;
-        let storage = Arc::clone(&room.storages.audit);
-        LogReader::open(storage, room.store, room.log.authority(), room.log_config.deadline)
-    }
-
     /// One intent for each key that a step is about: together they say in the log what
     /// the ring version says under its seal.
     pub(crate) fn intents(

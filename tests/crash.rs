@@ -159,9 +159,11 @@ impl Program<'_> {
         let audit = Arc::new(PrefixStore::new(Arc::clone(sound), "audit"));
         let report = room.verify_log().await.unwrap();
         assert!(report.is_ok(), "{what}: {:#?}", report.findings);
-        verify_chain(audit, room.store_id(), 0, room.log().authority())
-            .await
-            .unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        for shard in room.log_reader().shards().await.unwrap() {
+            verify_chain(audit.clone(), room.store_id(), shard, room.log().authority())
+                .await
+                .unwrap_or_else(|error| panic!("{what}: {error:?}"));
+        }
 
         let all = records(room).await;
         let pairs = pairs(&all);

@@ -27,6 +27,7 @@ use futures_util::stream::{BoxStream, StreamExt};
 use object_store::ObjectStore;
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::commit::{Commit, Line, Writer, endorsement};
@@ -135,6 +136,8 @@ struct Inner {
     opened: Duration,
     /// The time of the newest commit that was there then.
     first_time: Timestamp,
+    /// The head that is being saved, if one is.
+    saving: Mutex<Option<JoinHandle<()>>>,
     /// How many intents have no outcome yet.
     open: AtomicU64,
     /// When a commit of this writer was stored last, in milliseconds of uptime.
@@ -215,6 +218,7 @@ impl Log {
             queue: Mutex::default(),
             seat: Mutex::new(Seat { wal: wal.clone(), head: start.head.clone(), published: start.published }),
             chain: tokio::sync::Mutex::new(Chain::new(wal, start, adrift)),
+            saving: Mutex::default(),
             open: AtomicU64::new(0),
             written: AtomicU64::new(0),
         };
@@ -316,7 +320,13 @@ impl Log {
     /// No more intents are taken; call it again for the rest.
     pub async fn close(&self) -> Result<()> {
         self.inner.queue().closed = true;
-        self.inner.flush_all().await
+        self.inner.flush_all().await?;
+        // Nothing depends on it, but half a file may be left where it is cut.
+        let saving = self.inner.saving.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(saving) = saving {
+            let _ = saving.await;
+        }
+        Ok(())
     }
 
     /// When it returns, everything queued before is durable.

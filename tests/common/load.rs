@@ -404,7 +404,12 @@ impl Place {
         let registry = KmsRegistry::new().with(Arc::new(kms));
         let room = Strongroom::open(storages, registry, Options::new(Arc::new(signer))).await?;
         let (mut open, mut begun, mut records) = (HashMap::new(), HashSet::new(), 0);
-        let mut commits = room.log().commits(0..u64::MAX).await?;
+        let reader = room.log_reader();
+        let mut shards = Vec::new();
+        for shard in reader.shards().await? {
+            shards.push(reader.shard(shard).await?.commits(0..u64::MAX, None));
+        }
+        let mut commits = futures_util::stream::iter(shards).flatten();
         while let Some(commit) = commits.try_next().await? {
             for record in commit.into_records() {
                 records += 1;

@@ -26,15 +26,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error as _;
 use std::io;
 use std::mem::replace;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::TryStreamExt;
 use object_store::PutMode;
-use tokio::task::yield_now;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
 
 use super::queue::Ticket;
@@ -105,8 +104,6 @@ pub(super) struct Saving {
     pub(super) covered: u64,
     /// By uptime.
     at: Duration,
-    /// Whether one is being saved.
-    busy: Arc<AtomicBool>,
 }
 
 /// This writer's open intents in one shard.
@@ -316,18 +313,17 @@ impl Chain {
         let Some(chains) = self.head.chains() else { return };
         let due = since >= least.saturating_add(chains.len() / 64)
             && uptime.saturating_sub(self.saved.at) >= pause
-            && inner.pen.initialized()
-            && !self.saved.busy.swap(true, Relaxed);
-        if due {
+            && inner.pen.initialized();
+        let mut saving = inner.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        if due && saving.as_ref().is_none_or(JoinHandle::is_finished) {
             (self.saved.commits, self.saved.at) = (self.head.next(), uptime);
             let saved = SavedHead { head: self.head.clone(), covered: self.saved.covered };
-            let (inner, wal, busy) = (Arc::clone(inner), self.wal.clone(), Arc::clone(&self.saved.busy));
-            inner.runtime.clone().spawn(async move {
-                if let Some(pen) = inner.pen.get() {
+            let (wal, writing) = (self.wal.clone(), Arc::clone(inner));
+            *saving = Some(inner.runtime.spawn(async move {
+                if let Some(pen) = writing.pen.get() {
                     wal.save(&saved, pen).await;
                 }
-                busy.store(false, Relaxed);
-            });
+            }));
         }
     }
 
