@@ -30,6 +30,7 @@ use crate::time::Day;
 
 mod certify;
 mod early;
+mod ends;
 pub mod epoch;
 mod holds;
 pub(crate) mod inventory;

@@ -20,8 +20,8 @@ use strongroom::certificate::{self, Assurance, Category, GoneBy, Verified};
 use strongroom::id::{BlobId, CertificateId, KmsKeyId};
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
-    KmsDestroyer, KmsError, KmsRegistry, WrappedDataKey,
+    DataKey, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsDestroyer, KmsError,
+    KmsRegistry, WrappedDataKey,
 };
 use strongroom::room::{Customer, KeyChoice, Options, Strongroom};
 use strongroom::shred::epoch::{FinishOptions, StepTaken};
@@ -76,10 +76,6 @@ impl Kms for Vouching {
 impl KmsAdmin for Vouching {
     async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError> {
         Ok(renamed(&self.0.create_key(tags).await?, self.provider()))
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        DestructionAssurance::Attested
     }
 }
 

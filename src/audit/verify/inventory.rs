@@ -26,7 +26,7 @@ use crate::tlog::tile::TilePath;
 pub(super) struct Inventory {
     pub(super) shards: BTreeMap<u16, ShardObjects>,
     pub(super) pins: BTreeSet<(CustomerId, u64)>,
-    /// Certificates and orders.
+    /// Certificates, orders and the ends of epochs.
     pub(super) papers: BTreeSet<Object>,
 }
 
@@ -101,7 +101,7 @@ impl Inventory {
             Some(Object::Pin { customer, version }) => {
                 self.pins.insert((customer, version));
             }
-            Some(paper @ (Object::Certificate { .. } | Object::Order { .. })) => {
+            Some(paper @ (Object::Certificate { .. } | Object::Order { .. } | Object::EpochEnd { .. })) => {
                 self.papers.insert(paper);
             }
             Some(Object::Commit { .. }) | None => findings.wrong(path, Problem::Stranger),
