@@ -229,6 +229,10 @@ impl Page {
                 self.row("in the log", &format!("{count} x: {}", what.phrase()));
             }
         }
+        let named = body.named().count();
+        if named > 0 {
+            self.row("on paper", &format!("{named} x: an epoch's key was disabled, deleted and seen gone"));
+        }
     }
 
     fn section(&mut self, title: &str) {

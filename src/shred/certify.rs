@@ -61,7 +61,7 @@ fn are_gone(dropped: &[&Dropped], register: &Register) -> bool {
     let is_gone = |number| {
         register.epoch_state(number).is_some_and(|epoch| matches!(epoch.state, EpochPhase::Gone { .. }))
     };
-    epochs_of(dropped).into_iter().all(is_gone)
+    dropped.iter().flat_map(|gone| gone.born..=gone.last).all(is_gone)
 }
 
 /// The epochs that the final certificates rest on which can be made of this ring.

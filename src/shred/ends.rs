@@ -222,17 +222,20 @@ impl Strongroom {
             })?;
             Ok::<_, Error>(EndStep { at: operation.intent_entry().record.time, answer })
         };
+        let (disabled, scheduled) = (step(disable)?, step(delete)?);
+        // Not before the steps that led to it, by whatever clocks these were recorded.
+        let gone = seen_at.max(disabled.at).max(scheduled.at);
         Ok(EpochPaperBody {
             format: EpochPaperFormat::V1,
             store: room.store,
             epoch: number,
             kms_key: epoch.kms_key.clone(),
             assurance: Assurance::of(&epoch.kms_key),
-            issued: room.clock.now().max(seen_at),
+            issued: room.clock.now().max(gone),
             register: pinned,
-            disabled: step(disable)?,
-            scheduled: step(delete)?,
-            gone: seen_at,
+            disabled,
+            scheduled,
+            gone,
             seen: GoneBy::of(&epoch.kms_key),
             evidence: self.evidence(&[disable.clone(), delete.clone()]).await?,
         })
