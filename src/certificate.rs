@@ -136,6 +136,7 @@ impl Certificate {
     }
 
     /// The same with the papers of a bundle, none of them verified here either.
+    #[cfg(feature = "cli")]
     pub(crate) fn to_page_with(&self, bundle: &Bundle) -> Result<String> {
         let ends = bundle.papers.values().map(|paper| epoch::unverified_end(paper.as_bytes()));
         let told = self.body.epochs.iter().filter_map(CertifiedEpoch::in_full).cloned().map(Ok);

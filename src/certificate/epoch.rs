@@ -192,6 +192,7 @@ pub fn verify_epoch(
 }
 
 /// What a paper says of an epoch's end, without any check but of its form.
+#[cfg(feature = "cli")]
 pub(super) fn unverified_end(bytes: &[u8]) -> Result<EpochEnd> {
     let note = Note::parse(bytes)?;
     text::read(note.text(), FORMATS, &[1]).map(|body| end_of(&body)).map_err(of_paper)

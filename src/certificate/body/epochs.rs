@@ -94,5 +94,5 @@ impl GoneBy {
 /// The least that the KMS keys of these epochs can be certified with.
 #[must_use]
 pub fn weakest<'a>(keys: impl IntoIterator<Item = &'a KmsKeyId>) -> Assurance {
-    keys.into_iter().map(|key| Assurance::of(key)).min().unwrap_or(Assurance::NotProvable)
+    keys.into_iter().map(Assurance::of).min().unwrap_or(Assurance::NotProvable)
 }

@@ -2,6 +2,10 @@
 
 use super::*;
 
+/// No epoch.
+#[expect(clippy::reversed_empty_ranges, reason = "it is meant to be empty")]
+const NONE: std::ops::RangeInclusive<u32> = 1..=0;
+
 /// A good certificate of the second format, and the papers that it names: of epochs 3 to 5.
 fn named() -> (CertificateBody, BTreeMap<u32, String>) {
     let papers: BTreeMap<u32, String> =
@@ -18,7 +22,7 @@ fn naming(papers: &BTreeMap<u32, String>, mut body: CertificateBody) -> Certific
     body.format = Format::V2;
     body.issued = time("2026-12-31T00:00:00.000000Z");
     body.epochs = papers.iter().map(name).collect();
-    body.evidence = log(STORE, 9, &intents(None, 3..=2), OutcomeResult::Ok);
+    body.evidence = log(STORE, 9, &intents(None, NONE), OutcomeResult::Ok);
     body
 }
 
