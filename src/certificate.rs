@@ -14,6 +14,10 @@
 //! and the *final* one, once every epoch is destroyed under which a ring version with
 //! them was ever written. Both have one id, which follows from the ring version.
 //!
+//! How an epoch ended is proven in a paper of its own ([`EpochPaper`]), which a final
+//! certificate names by number and digest. Whoever is given a final certificate is given
+//! these papers too: the file that holds both is a [`Bundle`].
+//!
 //! Separate from the shredding, which decides and acts; here is said what was done. No
 //! storage is read or written here: see [`papers`](crate::audit::papers).
 //!
@@ -27,26 +31,40 @@
 //! register here: the certificate names the register's version, and whoever knows the
 //! keys from elsewhere compares them.
 
+use std::collections::BTreeMap;
+
 use crate::audit::layout::certificate_key_name;
 use crate::audit::signer::LogSigner;
-use crate::error::{Error, ErrorKind, Result};
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
 use crate::id::{CertificateId, CustomerId, StoreId};
 use crate::ring::certificate_id;
 use crate::tlog::note::{Note, NoteSignature};
 use crate::tlog::{PublicKey, VerifierKey};
 
 mod body;
+mod bundle;
 mod check;
+mod epoch;
+mod error;
 mod evidence;
 mod page;
 #[cfg(test)]
 mod tests;
+mod text;
 
 #[cfg(test)]
 pub(crate) use tests::testing;
 
 pub use body::*;
-pub use check::{CertificateError, Verified, verify};
+pub use bundle::Bundle;
+pub use check::{Examined, Verified, examine, verify};
+pub use epoch::{
+    EndOnPaper, EndStep, EpochPaper, EpochPaperBody, EpochPaperFormat, LONGEST_WAIT, StepAnswer,
+    VerifiedEpoch, sign_epoch, verify_epoch,
+};
+pub use error::CertificateError;
 pub use evidence::{Evidence, What};
 
 /// What the texts of all versions of this format begin with.
@@ -110,15 +128,24 @@ impl Certificate {
         self.note.to_string()
     }
 
-    /// It for people: plain text, 100 columns at most.
+    /// It for people: plain text, 100 columns at most. Of epochs whose papers it names, it
+    /// has the digests: how they ended is on the page of a [`Verified`] one.
     #[must_use]
     pub fn to_page(&self) -> String {
-        page::page(&self.body)
+        page::page(&self.body, &[])
+    }
+
+    /// The same with the papers of a bundle, none of them verified here either.
+    #[cfg(feature = "cli")]
+    pub(crate) fn to_page_with(&self, bundle: &Bundle) -> Result<String> {
+        let ends = bundle.papers.values().map(|paper| epoch::unverified_end(paper.as_bytes()));
+        let told = self.body.epochs.iter().filter_map(CertifiedEpoch::in_full).cloned().map(Ok);
+        Ok(page::page(&self.body, &told.chain(ends).collect::<Result<Vec<_>>>()?))
     }
 }
 
 /// Signs a certificate with the log's key, after all of it was checked as [`verify`]
-/// does.
+/// does: with the papers of the epochs that it names.
 ///
 /// # Errors
 /// [`ErrorKind::Integrity`] with a [`CertificateError`] behind it if it would not verify,
@@ -126,8 +153,13 @@ impl Certificate {
 ///
 /// # Cancel safety
 /// Nothing is written.
-pub async fn sign(body: CertificateBody, signer: &dyn LogSigner) -> Result<Certificate> {
+pub async fn sign(
+    body: CertificateBody,
+    papers: &BTreeMap<u32, EndOnPaper>,
+    signer: &dyn LogSigner,
+) -> Result<Certificate> {
     check::check(&body, &signer.public(), &[], 0)?;
+    check::ends(&body, papers)?;
     let text = body.to_text();
     // What would not be read back is not signed.
     CertificateBody::from_text(&text)?;
@@ -139,23 +171,10 @@ pub async fn sign(body: CertificateBody, signer: &dyn LogSigner) -> Result<Certi
 impl CertificateBody {
     /// The one text of it.
     fn to_text(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).expect("a certificate has string keys only");
-        text.push('\n');
-        text
+        text::write(self)
     }
 
     fn from_text(text: &str) -> Result<Self> {
-        if let Ok(body) = serde_json::from_str::<Self>(text) {
-            return if body.to_text() == text { Ok(body) } else { Err(CertificateError::Form.into()) };
-        }
-        let value = serde_json::from_str::<serde_json::Value>(text).ok();
-        let format = value.as_ref().and_then(|value| value.get("format")?.as_str());
-        match format.filter(|format| format.starts_with(FORMATS)) {
-            Some(format) if format != Format::V1.as_str() => {
-                let sentence = "this certificate is of a later format; use a newer Strongroom";
-                Err(Error::new(ErrorKind::UnsupportedFormat, sentence))
-            }
-            _ => Err(CertificateError::Form.into()),
-        }
+        text::read(text, FORMATS, &[1, 2])
     }
 }

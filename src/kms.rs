@@ -120,9 +120,6 @@ pub trait KmsAdmin: Kms {
     /// # Errors
     /// [`KmsError`].
     async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError>;
-
-    /// What a finished deletion is worth.
-    fn assurance(&self) -> DestructionAssurance;
 }
 
 /// The part of a KMS that ends keys. Only the commands that finish an epoch or
@@ -422,13 +419,30 @@ impl<P: ?Sized> Default for Providers<P> {
     }
 }
 
-/// What a KMS can promise about a key it says is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a KMS can promise about a key it says is gone, from the least to the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DestructionAssurance {
-    /// The service attests that no copy remains (AWS KMS, an HSM).
-    Attested,
+    /// Nothing that this program knows of.
+    NotProvable,
     /// The bytes were unlinked; the medium may still hold them (local files).
     BestEffort,
+    /// The service attests that no copy remains (AWS KMS, an HSM).
+    Attested,
+}
+
+/// What each provider can promise. The maker and the checker of a certificate both go by
+/// this table, and a provider cannot speak for itself: a new one is a row here.
+const ASSURANCES: [(&str, DestructionAssurance); 2] =
+    [("aws-kms", DestructionAssurance::Attested), ("local", DestructionAssurance::BestEffort)];
+
+impl DestructionAssurance {
+    /// What the provider of this key can promise about its end. A provider without a row
+    /// in the table can promise nothing.
+    #[must_use]
+    pub fn of(key: &KmsKeyId) -> Self {
+        let row = ASSURANCES.into_iter().find(|(provider, _)| *provider == key.provider());
+        row.map_or(Self::NotProvable, |(_, assurance)| assurance)
+    }
 }
 
 /// Where a key stands in its life, in AWS KMS's terms.

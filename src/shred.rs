@@ -17,7 +17,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::audit::log::{LogReader, OpenIntent};
+use crate::audit::log::OpenIntent;
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KekId, OrderId};
@@ -30,6 +30,7 @@ use crate::time::Day;
 
 mod certify;
 mod early;
+mod ends;
 pub mod epoch;
 mod holds;
 pub(crate) mod inventory;

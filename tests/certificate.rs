@@ -6,7 +6,7 @@
 #![cfg(feature = "cli")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -24,14 +24,15 @@ use strongroom::audit::proof::{ProvenOperation, prove_all, prove_requests};
 use strongroom::audit::publish::Publisher;
 use strongroom::audit::{Action, Intent, KeyRef, OutcomeResult, RingRef};
 use strongroom::certificate::{
-    Assurance, Authority, Blobs, Caches, Certificate, CertificateBody, CheckValue, Ciphertext, ClockReading,
-    ClockSource, DroppedKey, EpochEnd, Evidence, Format, GoneBy, KeyKind, Limit, Method, Policy,
-    RingTransition, Scope, SignedOrder, Signer, SurvivorClass, Survivors, TimeEvidence, Verification, sign,
+    Assurance, Authority, Blobs, Bundle, Caches, Certificate, CertificateBody, CertifiedEpoch, CheckValue,
+    Ciphertext, ClockReading, ClockSource, DroppedKey, EndOnPaper, EndStep, EpochPaperBody, EpochPaperFormat,
+    Evidence, Format, GoneBy, KeyKind, Limit, Method, Policy, RingTransition, Scope, SignedOrder, Signer,
+    StepAnswer, SurvivorClass, Survivors, TimeEvidence, Verification, sign, sign_epoch, verify, verify_epoch,
 };
 use strongroom::id::{BlobId, CertificateId, CustomerId, KekId, KmsKeyId, OrderId, RequestId};
 use strongroom::secret::Secret;
 use strongroom::store::marker::Marker;
-use strongroom::time::Day;
+use strongroom::time::{Day, Timestamp};
 use strongroom::tlog::note::Note;
 use strongroom::tlog::{NamedKey, SecretKey, VerifierKey};
 
@@ -123,11 +124,34 @@ impl World {
         prove_requests(&self.reader(), &self.requests, from, None).await.unwrap()
     }
 
+    /// The papers of the ends of epochs, kept.
+    async fn papers(&self, proven: &[ProvenOperation]) -> BTreeMap<u32, EndOnPaper> {
+        let mut ends = BTreeMap::new();
+        for epoch in EPOCHS {
+            let note = sign_epoch(paper(epoch, proven), &*signer()).await.unwrap().to_note();
+            papers::keep(&*self.storage, Object::EpochEnd { epoch }, note.clone(), LONG).await.unwrap();
+            let verified = verify_epoch(note.as_bytes(), STORE, &authority(), &[], 0).unwrap();
+            ends.insert(epoch, verified.paper);
+        }
+        ends
+    }
+
+    /// What is given away: a certificate with the papers that it names.
+    async fn bundle(&self, certificate: &Certificate) -> String {
+        let epochs: Vec<u32> = certificate.body().named().map(|name| name.epoch).collect();
+        let papers = papers::epoch_ends(&self.reader(), epochs.clone()).await.unwrap();
+        Bundle::of(certificate.to_note(), &epochs, papers).unwrap().to_text()
+    }
+
     /// The certificate of what was done until now.
     async fn certify(&self, stage: CertificateStage) -> Certificate {
         let proven = self.proven().await;
-        let body = body(stage, &proven);
-        let certificate = sign(body, &*signer()).await.unwrap_or_else(|error| panic!("{}", error.chain()));
+        let papers = match stage {
+            CertificateStage::Interim => BTreeMap::new(),
+            CertificateStage::Final => self.papers(&proven).await,
+        };
+        let signed = sign(body(stage, &proven, &papers), &papers, &*signer()).await;
+        let certificate = signed.unwrap_or_else(|error| panic!("{}", error.chain()));
         let paper = Object::Certificate { id: certificate.body().certificate, stage };
         papers::keep(&*self.storage, paper, certificate.to_note(), LONG).await.unwrap();
         certificate
@@ -168,32 +192,52 @@ fn order() -> SignedOrder {
     }
 }
 
-fn body(stage: CertificateStage, proven: &[ProvenOperation]) -> CertificateBody {
-    let last = stage == CertificateStage::Final;
-    let at = |action, epoch| {
-        let named =
-            |key: &Option<KeyRef>| matches!(key, Some(KeyRef::Epoch { epoch: of, .. }) if *of == epoch);
-        let found = proven.iter().map(|proven| proven.operation.intent_entry());
-        let mut found = found.zip(proven.iter().map(|proven| proven.operation.intent()));
-        let (entry, _) = found.find(|(_, intent)| intent.action == action && named(&intent.key)).unwrap();
-        entry.record.time
+/// When the epochs' keys were seen gone.
+fn gone() -> Timestamp {
+    time("2026-11-30T12:00:00.000000Z")
+}
+
+fn is_of_epoch(proven: &ProvenOperation, epoch: Option<u32>) -> bool {
+    let key = &proven.operation.intent().key;
+    matches!(key, Some(KeyRef::Epoch { epoch: of, .. }) if epoch.is_none_or(|epoch| *of == epoch))
+}
+
+fn paper(epoch: u32, proven: &[ProvenOperation]) -> EpochPaperBody {
+    let of_epoch = || proven.iter().filter(|proven| is_of_epoch(proven, Some(epoch)));
+    let step = |action| {
+        let of_action = |proven: &&ProvenOperation| proven.operation.intent().action == action;
+        let at = of_epoch().find(of_action).unwrap().operation.intent_entry().record.time;
+        EndStep { at, answer: StepAnswer::Ok }
     };
-    let gone = time("2026-11-30T12:00:00.000000Z");
-    let epochs = EPOCHS.iter().filter(|_| last).map(|epoch| EpochEnd {
-        epoch: *epoch,
-        kms_key: epoch_key(*epoch),
-        disabled: at(Action::EpochDisable, *epoch),
-        scheduled: at(Action::EpochDelete, *epoch),
-        gone,
+    EpochPaperBody {
+        format: EpochPaperFormat::V1,
+        store: STORE,
+        epoch,
+        kms_key: epoch_key(epoch),
+        assurance: Assurance::Attested,
+        issued: gone(),
+        register: RingRef { version: 31, hash: [0xef; 32] },
+        disabled: step(Action::EpochDisable),
+        scheduled: step(Action::EpochDelete),
+        gone: gone(),
         seen: GoneBy::KmsReportsGone,
-    });
+        evidence: of_epoch().map(|proven| Evidence::of(proven).unwrap()).collect(),
+    }
+}
+
+fn body(
+    stage: CertificateStage,
+    proven: &[ProvenOperation],
+    papers: &BTreeMap<u32, EndOnPaper>,
+) -> CertificateBody {
+    let last = stage == CertificateStage::Final;
     let survivors = vec![Survivors { class: SurvivorClass::Held, blobs: 1 }];
     let blobs = |numbers: std::ops::Range<u8>| -> BTreeSet<BlobId> {
         numbers.map(|number| BlobId::new(day(), [number; 13]).unwrap()).collect()
     };
     let dropped = time("2026-11-08T03:04:00.000000Z");
     CertificateBody {
-        format: Format::V1,
+        format: Format::V2,
         stage,
         certificate: CertificateId::derive(STORE, ACME, RING.version),
         store: STORE,
@@ -229,12 +273,16 @@ fn body(stage: CertificateStage, proven: &[ProvenOperation]) -> CertificateBody 
                 ClockReading { source: ClockSource::Log, at: time("2026-11-08T03:03:00.000000Z") },
             ],
         },
-        epochs: epochs.collect(),
-        caches: last.then_some(Caches { ttl_seconds: 600, over: gone }),
+        epochs: papers.values().map(|paper| CertifiedEpoch::Named(paper.name())).collect(),
+        caches: last.then_some(Caches { ttl_seconds: 600, over: gone() }),
         verification: Verification::required(stage).to_vec(),
         limits: Limit::of(stage, Assurance::Attested, &survivors),
         ciphertext: last.then_some(Ciphertext { objects: 101, versions: None }),
-        evidence: proven.iter().map(|proven| Evidence::of(proven).unwrap()).collect(),
+        evidence: proven
+            .iter()
+            .filter(|proven| !is_of_epoch(proven, None))
+            .map(|proven| Evidence::of(proven).unwrap())
+            .collect(),
     }
 }
 
@@ -296,7 +344,7 @@ async fn it_verifies_on_another_machine_and_fails_when_a_character_changes() {
 
     let alone = Alone::new();
     for (certificate, name) in [(&interim, "interim.txt"), (&last, "final.txt")] {
-        alone.write(certificate.to_note());
+        alone.write(world.bundle(certificate).await);
         let ran = alone.verify(&[]);
         assert_eq!((ran.code, ran.err.as_str()), (0, ""));
         let (verdict, page) = ran.out.split_once("\n\n").unwrap();
@@ -307,6 +355,16 @@ async fn it_verifies_on_another_machine_and_fails_when_a_character_changes() {
     let said: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!((said["ok"].as_bool(), said["records"].as_u64()), (Some(true), Some(18)));
     assert_eq!(said["certificate"]["stage"], "final");
+    assert_eq!(said["epochs"].as_array().map(Vec::len), Some(2));
+    // An interim one names no paper, and is verified by itself; a final one is not.
+    alone.write(interim.to_note());
+    assert_eq!(alone.verify(&[]).code, 0);
+    alone.write(last.to_note());
+    let ran = alone.verify(&[]);
+    assert_eq!((ran.code, ran.out.as_str()), (65, ""));
+    assert!(ran.err.contains("the papers of the ends of 2 epochs are not in the file"), "{}", ran.err);
+    assert!(ran.err.contains("certificate show ID --bundle"), "{}", ran.err);
+    alone.write(world.bundle(&last).await);
     // By the name of the log's key, and by that of another store's.
     let key = VerifierKey::ed25519(layout::key_name(STORE, 0), authority()).to_string();
     let ran = alone.run(&["certificate", "verify", "certificate.note", "--key", &key]);
@@ -322,7 +380,7 @@ async fn it_verifies_on_another_machine_and_fails_when_a_character_changes() {
     let ran = alone.run(&["certificate", "verify", "certificate.note"]);
     assert_eq!(ran.code, 64, "{}", ran.err);
 
-    let note = last.to_note().into_bytes();
+    let note = world.bundle(&last).await.into_bytes();
     for at in (0..note.len()).step_by(note.len() / 23) {
         let mut altered = note.clone();
         altered[at] ^= 1;
@@ -355,8 +413,12 @@ async fn the_audit_storage_keeps_lists_and_checks_them() {
     assert_eq!(shown.out, interim.to_page());
     world.ends_epochs().await;
     let last = world.certify(CertificateStage::Final).await;
-    assert_eq!(run(&["certificate", "show", &id]).out, last.to_page());
+    let bundle = world.bundle(&last).await;
+    let verified = verify(bundle.as_bytes(), &authority(), &[], 0).unwrap();
+    assert_eq!(run(&["certificate", "show", &id]).out, verified.page);
     assert_eq!(run(&["certificate", "show", &id, "--note"]).out, last.to_note());
+    assert_eq!(run(&["certificate", "show", &id, "--bundle"]).out, bundle);
+    assert_eq!(run(&["certificate", "show", &id, "--bundle", "--note"]).code, 64);
     let shown: Value = serde_json::from_str(&run(&["certificate", "show", &id, "--json"]).out).unwrap();
     assert_eq!(shown, serde_json::to_value(last.body()).unwrap());
     assert_eq!(run(&["certificate", "show", &CertificateId::from_bytes([1; 16]).to_string()]).code, 66);
@@ -370,6 +432,20 @@ async fn the_audit_storage_keeps_lists_and_checks_them() {
     world.publish().await;
     let checked = run(&["audit", "verify"]);
     assert_eq!(checked.code, 0, "{}", checked.out);
+    // Without a paper that it names, a certificate is incomplete wherever it is looked at.
+    let path = Object::EpochEnd { epoch: EPOCHS[1] }.path();
+    let paper = storage.get(&path).await.unwrap().bytes().await.unwrap();
+    storage.delete(&path).await.unwrap();
+    let checked = run(&["audit", "verify"]);
+    assert_eq!(checked.code, 65);
+    assert!(checked.out.contains(&format!("wrong: {path}: is missing")), "{}", checked.out);
+    for form in ["--json", "--note", "--bundle"] {
+        assert_eq!(run(&["certificate", "show", &id, form]).code, 65, "{form}");
+    }
+    assert_eq!(run(&["certificate", "list"]).code, 65);
+    storage.put(&path, paper.into()).await.unwrap();
+    assert_eq!(run(&["audit", "verify"]).code, 0);
+
     let path = Object::Certificate { id: last.body().certificate, stage: CertificateStage::Final }.path();
     for altered in [last.to_note().replace("P18M", "P17M"), interim.to_note(), String::new()] {
         storage.put(&path, altered.into()).await.unwrap();

@@ -1,5 +1,5 @@
-//! Destruction to its very end: dropped, the epoch rotated and its KMS key gone, certified
-//! as final; and what a backup from before is worth then.
+//! Destruction to its very end: dropped, the epoch rotated and its KMS key gone, its end on
+//! paper, certified as final; and what a backup from before is worth then.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -13,15 +13,19 @@ use async_trait::async_trait;
 use common::Raw;
 use destroy::{DAY, Vault, access, day, opens, refused, seal};
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use sha2::{Digest, Sha256};
 use strongroom::ErrorKind;
 use strongroom::audit::KeyUseReceipt;
-use strongroom::audit::layout::CertificateStage;
-use strongroom::certificate::{self, Assurance, Category, GoneBy, Verified};
+use strongroom::audit::layout::{CertificateStage, Object};
+use strongroom::certificate::{
+    self, Assurance, Category, Certificate, EpochEnd, GoneBy, StepAnswer, Verified, verify_epoch,
+};
 use strongroom::id::{BlobId, CertificateId, KmsKeyId};
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
-    KmsDestroyer, KmsError, KmsRegistry, WrappedDataKey,
+    DataKey, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsDestroyer, KmsError,
+    KmsRegistry, WrappedDataKey,
 };
 use strongroom::room::{Customer, KeyChoice, Options, Strongroom};
 use strongroom::shred::epoch::{FinishOptions, StepTaken};
@@ -76,10 +80,6 @@ impl Kms for Vouching {
 impl KmsAdmin for Vouching {
     async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError> {
         Ok(renamed(&self.0.create_key(tags).await?, self.provider()))
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        DestructionAssurance::Attested
     }
 }
 
@@ -157,20 +157,21 @@ async fn to_the_end(vault: Vault) -> Story {
 }
 
 impl Story {
-    async fn note(&self) -> String {
+    /// The final certificate with the papers that it names.
+    async fn bundle(&self) -> String {
         let kept = self.vault.room.certificate(self.certificate, CertificateStage::Final).await;
-        kept.unwrap().unwrap().to_note()
+        let kept = kept.unwrap().unwrap();
+        self.vault.room.certificate_bundle(&kept).await.unwrap().to_text()
     }
 
     /// The certificate as anybody reads it who has the log's public key.
     async fn verified(&self) -> Verified {
         let authority = self.vault.room.log().authority();
-        let verified = certificate::verify(self.note().await.as_bytes(), &authority, &[], 0).unwrap();
+        let verified = certificate::verify(self.bundle().await.as_bytes(), &authority, &[], 0).unwrap();
         let body = &verified.body;
         assert_eq!((body.stage, body.scope.blobs.certain), (CertificateStage::Final, 1));
-        assert_eq!((body.epochs.len(), body.epochs[0].epoch), (1, 1));
-        let [disabled, scheduled, gone] =
-            [body.epochs[0].disabled, body.epochs[0].scheduled, body.epochs[0].gone];
+        assert_eq!((body.epochs.len(), body.epochs[0].epoch()), (1, 1));
+        let EpochEnd { disabled, scheduled, gone, .. } = verified.epochs[0];
         assert!(disabled.saturating_add(DAY) <= scheduled && scheduled.saturating_add(7 * DAY) <= gone);
         assert!(body.caches.is_some());
         verified
@@ -202,7 +203,7 @@ async fn local_keys_are_cleared_and_the_final_certificate_claims_no_more() {
     let verified = story.verified().await;
     let method = &verified.body.method;
     assert_eq!((method.category, method.assurance), (Category::Clear, Assurance::BestEffort));
-    assert_eq!(verified.body.epochs[0].seen, GoneBy::FileRemoved);
+    assert_eq!(verified.epochs[0].seen, GoneBy::FileRemoved);
     assert!(!verified.page.contains("Purge, by"), "{}", verified.page);
     assert!(verified.page.contains("Clear, by cryptographic erase"), "{}", verified.page);
 
@@ -221,13 +222,13 @@ async fn keys_whose_end_the_kms_vouches_for_are_purged() {
     let verified = story.verified().await;
     let method = &verified.body.method;
     assert_eq!((method.category, method.assurance), (Category::Purge, Assurance::Attested));
-    assert_eq!(verified.body.epochs[0].seen, GoneBy::KmsReportsGone);
+    assert_eq!(verified.epochs[0].seen, GoneBy::KmsReportsGone);
     assert!(verified.page.contains("Purge, by cryptographic erase"), "{}", verified.page);
 
     // What it claims cannot be changed.
     let authority = story.vault.room.log().authority();
-    let note = story.note().await;
-    let forged = note.replacen("\"purge\"", "\"clear\"", 1);
+    let note = story.bundle().await;
+    let forged = note.replacen("\\\"purge\\\"", "\\\"clear\\\"", 1);
     assert_ne!(note, forged);
     let error = certificate::verify(forged.as_bytes(), &authority, &[], 0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Integrity);
@@ -290,4 +291,151 @@ async fn a_copy_of_local_keys_is_what_the_certificate_does_not_vouch_for() {
         Err(error) => error,
     };
     assert_eq!(error.kind(), ErrorKind::Integrity, "{}", error.chain());
+}
+
+/// The paths of the papers of epochs' ends.
+async fn papers(vault: &Vault) -> Vec<(Path, Vec<u8>)> {
+    let all = common::objects(&vault.raw.audit).await;
+    all.into_iter().filter(|(path, _)| path.as_ref().starts_with("epoch/")).collect()
+}
+
+async fn finish(vault: &Vault, room: &Strongroom) -> Vec<(u32, StepTaken)> {
+    let steps = room.finish_epochs(&access(), &vault.destroyers, FinishOptions::default()).await.unwrap();
+    steps.into_iter().map(|step| (step.epoch, step.result.unwrap())).collect()
+}
+
+async fn rotate(vault: &Vault) {
+    let rotated = vault.room.rotate_epoch(&access(), KeyChoice::New(vault.provider.into())).await.unwrap();
+    assert!(rotated.left_behind.is_empty(), "{rotated:?}");
+}
+
+/// A customer with a blob that lives through epochs 1 to 3, up to where all of them are
+/// retired and due.
+async fn through_three_epochs() -> (Vault, Customer, BlobId) {
+    let vault = Vault::new().await;
+    let acme = vault.customer("acme", 14).await;
+    let blob = seal(&acme, "gone").await;
+    for _ in 0..2 {
+        vault.days(7).await;
+        rotate(&vault).await;
+    }
+    // The day and the window are over.
+    vault.days(9).await;
+    assert_eq!(refused(&acme, blob).await.kind(), ErrorKind::KeyDestroyed);
+    rotate(&vault).await;
+    // Disabled, watched, scheduled, and due.
+    for _ in 0..8 {
+        finish(&vault, &vault.room).await;
+        vault.days(1).await;
+    }
+    let ended = finish(&vault, &vault.room).await;
+    assert_eq!(ended, [1, 2, 3].map(|epoch| (epoch, StepTaken::Gone)));
+    assert!(last(&vault, &acme, blob).await.is_none(), "no sweep came since");
+    (vault, acme, blob)
+}
+
+async fn last(vault: &Vault, acme: &Customer, blob: BlobId) -> Option<Certificate> {
+    let id = refused(acme, blob).await.certificate().unwrap();
+    vault.room.certificate(id, CertificateStage::Final).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_key_of_several_epochs_is_certified_by_a_paper_for_each() {
+    let (vault, acme, blob) = through_three_epochs().await;
+    let made = papers(&vault).await;
+    let paths: Vec<&str> = made.iter().map(|(path, _)| path.as_ref()).collect();
+    assert_eq!(paths, ["epoch/00000001/end", "epoch/00000002/end", "epoch/00000003/end"]);
+    vault.sweep().await;
+    let certificate = last(&vault, &acme, blob).await.unwrap();
+    let named: Vec<_> = certificate.body().named().map(|name| (name.epoch, name.digest.to_vec())).collect();
+    let digests: Vec<_> = made.iter().map(|(_, bytes)| Sha256::digest(bytes).to_vec()).collect();
+    assert_eq!(named, (1..=3).zip(digests).collect::<Vec<_>>());
+    let (bundle, authority) =
+        (vault.room.certificate_bundle(&certificate).await.unwrap(), vault.room.log().authority());
+    let verified = certificate::verify(bundle.to_text().as_bytes(), &authority, &[], 0).unwrap();
+    assert_eq!(verified.epochs.len(), 3);
+    // Of each epoch two intents and two outcomes.
+    assert_eq!(verified.proven.len(), 2 * certificate.body().evidence.len() + 3 * 4);
+    for (_, paper) in &made {
+        let paper = verify_epoch(paper, vault.room.store_id(), &authority, &[], 0).unwrap();
+        let answers = [paper.body.disabled.answer, paper.body.scheduled.answer];
+        assert_eq!(answers, [StepAnswer::Ok; 2]);
+    }
+    vault.room.publish_log().await.unwrap();
+    let report = vault.room.verify_log().await.unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
+
+/// Whoever stopped between the register and the paper, or between the paper and the
+/// certificate: the next who comes goes on, and what stands is used.
+#[tokio::test]
+async fn a_paper_or_a_certificate_that_is_missing_is_made_by_the_next_who_comes() {
+    let (vault, acme, blob) = through_three_epochs().await;
+    let remove = async |path: &Path| vault.raw.audit.delete(path).await.unwrap();
+    let made = papers(&vault).await;
+    assert_eq!(made.len(), 3);
+    remove(&made[0].0).await;
+    remove(&made[2].0).await;
+    // By the next run of `epoch finish`, which has nothing else to do.
+    assert_eq!(finish(&vault, &vault.room).await, []);
+    let again = papers(&vault).await;
+    assert_eq!((again.len(), &again[1]), (3, &made[1]), "and what stood is as it was");
+    // By the sweep that makes the certificate.
+    remove(&made[1].0).await;
+    vault.sweep().await;
+    let certificate = last(&vault, &acme, blob).await.unwrap();
+    let third = papers(&vault).await;
+    assert_eq!((third.len(), &third[0], &third[2]), (3, &again[0], &again[2]));
+    vault.room.certificate_bundle(&certificate).await.unwrap();
+
+    // The certificate is made anew from the papers that stand.
+    let (id, stage) = (certificate.body().certificate, CertificateStage::Final);
+    remove(&Object::Certificate { id, stage }.path()).await;
+    vault.sweep().await;
+    let anew = last(&vault, &acme, blob).await.unwrap();
+    assert_eq!(anew.body().epochs, certificate.body().epochs);
+    assert_eq!(papers(&vault).await, third);
+}
+
+#[tokio::test]
+async fn of_two_who_finish_at_once_one_makes_the_paper_and_both_go_by_it() {
+    let (vault, acme, blob) = through_three_epochs().await;
+    for (path, _) in papers(&vault).await {
+        vault.raw.audit.delete(&path).await.unwrap();
+    }
+    let (one, other, access) = (vault.node().await, vault.node().await, access());
+    let (steps, others, swept) =
+        tokio::join!(finish(&vault, &one), finish(&vault, &other), vault.room.sweep(&access));
+    assert_eq!((steps, others), (vec![], vec![]));
+    for (_, swept) in swept.unwrap().customers {
+        swept.unwrap();
+    }
+    assert_eq!(papers(&vault).await.len(), 3);
+    let certificate = last(&vault, &acme, blob).await.unwrap();
+    vault.room.certificate_bundle(&certificate).await.unwrap();
+    vault.room.publish_log().await.unwrap();
+    let report = vault.room.verify_log().await.unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
+
+#[tokio::test]
+async fn what_stands_in_the_place_of_a_paper_certifies_nothing() {
+    let (vault, acme, blob) = through_three_epochs().await;
+    let made = papers(&vault).await;
+    let (path, good) = made[1].clone();
+    // Another epoch's, as good as can be; one that was cut; and nothing at all.
+    for bad in [made[0].1.clone(), good[..good.len() - 1].to_vec(), Vec::new()] {
+        common::write(&vault.raw.audit, &path, bad).await;
+        let swept = vault.room.sweep(&access()).await.unwrap().customers.remove(&acme.id()).unwrap();
+        let error = swept.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Integrity, "{}", error.chain());
+        assert!(error.chain().contains("the end of epoch 2"), "{}", error.chain());
+        assert!(last(&vault, &acme, blob).await.is_none());
+        vault.room.publish_log().await.unwrap();
+        let report = vault.room.verify_log().await.unwrap();
+        assert!(report.findings.iter().any(|finding| finding.path == path.as_ref()), "{:?}", report.findings);
+    }
+    common::write(&vault.raw.audit, &path, good).await;
+    vault.sweep().await;
+    assert!(last(&vault, &acme, blob).await.is_some());
 }

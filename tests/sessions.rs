@@ -17,8 +17,8 @@ use strongroom::envelope::Metadata;
 use strongroom::id::{BlobId, KmsKeyId, SessionId};
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, Grant, GrantId, KeyState, Kms,
-    KmsAdmin, KmsError, KmsErrorKind, KmsGrants, KmsRegistry, WrappedDataKey,
+    DataKey, EncryptionContext, GeneratedDataKey, Grant, GrantId, KeyState, Kms, KmsAdmin, KmsError,
+    KmsErrorKind, KmsGrants, KmsRegistry, WrappedDataKey,
 };
 use strongroom::ring::Tenancy;
 use strongroom::room::{
@@ -97,10 +97,6 @@ impl Kms for Counted {
 impl KmsAdmin for Counted {
     async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError> {
         self.kms.create_key(tags).await
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        DestructionAssurance::BestEffort
     }
 }
 

@@ -12,9 +12,10 @@
 //! | `pin/<customer>/<version>` | the hash of a ring version | commits |
 //! | `certificate/<id>/interim`, `…/final` | a certificate of destruction | |
 //! | `order/<id>/request`, `…/approved` | an order, as it was asked for and as it was approved | |
+//! | `epoch/<number>/end` | the paper of an epoch's end | |
 //!
-//! Shards are 4 hexadecimal digits, sequence numbers and times (microseconds)
-//! 16, so that text order is number order.
+//! Shards are 4 hexadecimal digits, epochs 8, sequence numbers and times
+//! (microseconds) 16, so that text order is number order.
 //!
 //! Invariants: each object has one path, and what reads a path back refuses
 //! every other spelling. No path holds user text.
@@ -85,6 +86,11 @@ pub enum Object {
         id: OrderId,
         /// Signed by how many.
         stage: OrderStage,
+    },
+    /// The paper of an epoch's end.
+    EpochEnd {
+        /// The number of the epoch.
+        epoch: u32,
     },
 }
 
@@ -178,6 +184,7 @@ impl fmt::Display for Object {
             Self::Pin { customer, version } => write!(f, "pin/{customer}/{version:016x}"),
             Self::Certificate { id, stage } => write!(f, "certificate/{id}/{}", stage.as_str()),
             Self::Order { id, stage } => write!(f, "order/{id}/{}", stage.as_str()),
+            Self::EpochEnd { epoch } => write!(f, "epoch/{epoch:08x}/end"),
         }
     }
 }
@@ -247,6 +254,10 @@ fn read(path: &str) -> Option<Object> {
             let stage = OrderStage::ALL.into_iter().find(|stage| stage.as_str() == name)?;
             Some(Object::Order { id: id.parse().ok()?, stage })
         }
+        "epoch" => {
+            let number = rest.strip_suffix("/end")?;
+            Some(Object::EpochEnd { epoch: u32::from_str_radix(number, 16).ok()? })
+        }
         _ => tiled(FIRST_SHARD, path),
     }
 }
@@ -311,6 +322,12 @@ pub fn orders() -> Path {
     Path::from("order")
 }
 
+/// The prefix of the papers of all epochs' ends.
+#[must_use]
+pub fn epoch_ends() -> Path {
+    Path::from("epoch")
+}
+
 /// The first line of a shard's checkpoints, which is also the name of the key
 /// that signs them: `strongroom/<store>` for the first shard, and with
 /// `/<shard>` for another.
@@ -357,6 +374,12 @@ pub fn of_origin(line: &Origin) -> Option<(StoreId, u16)> {
 #[must_use]
 pub fn certificate_key_name(store: StoreId) -> KeyName {
     format!("strongroom/{store}/certificate").parse().expect("an id is the name of a key")
+}
+
+/// The name under which the log's key signs the papers of epochs' ends.
+#[must_use]
+pub fn epoch_end_key_name(store: StoreId) -> KeyName {
+    format!("strongroom/{store}/epoch-end").parse().expect("an id is the name of a key")
 }
 
 /// The name under which the log's key signs manifests of what was returned to a customer.
@@ -406,6 +429,7 @@ mod tests {
             (Object::Certificate { id, stage: CertificateStage::Final }, format!("certificate/{id}/final")),
             (Object::Order { id: order, stage: OrderStage::Request }, format!("order/{order}/request")),
             (Object::Order { id: order, stage: OrderStage::Approved }, format!("order/{order}/approved")),
+            (Object::EpochEnd { epoch: 0x21f }, "epoch/0000021f/end".to_owned()),
         ] {
             assert_eq!(object.path().as_ref(), path);
             assert_eq!(Object::at(&Path::from(path)), Some(object));
@@ -440,6 +464,11 @@ mod tests {
             "certificate/000g40r40m30fy7szbxzszfyzw/final/x",
             "order/000g40r40m30fy7szbxzszfyzw/final",
             "order/0/request",
+            "epoch/0000021f",
+            "epoch/21f/end",
+            "epoch/0000021F/end",
+            "epoch/0000021f/end/x",
+            "epoch/0000021f/start",
             "segment/0002/0000000000000010-000000000000001f-0000000000000001-ffffffffffffffff",
         ] {
             assert_eq!(Object::at(&Path::from(path)), None, "{path}");

@@ -1,4 +1,5 @@
-//! Papers: certificates and orders, kept with the log as objects of their own.
+//! Papers: certificates, orders and the ends of epochs, kept with the log as objects of
+//! their own.
 //!
 //! Each is a signed note that is written once and never changed. Separate from what
 //! they say, so that whoever keeps or lists them needs to know nothing of it.
@@ -8,10 +9,11 @@
 //! storage may put anything there: what is read is believed after its signatures were
 //! verified.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use serde::Deserialize;
 
@@ -22,6 +24,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CertificateId, CustomerId, OrderId, StoreId};
 use crate::store::create::{Created, create_within};
 use crate::tlog::note::{MAX_LEN, Note};
+
+/// How many papers are read at once.
+const AT_ONCE: usize = 16;
 
 /// Puts a paper in its place. Durable when it returns. `limit` is for one request.
 ///
@@ -74,6 +79,39 @@ pub async fn certificates(reader: &LogReader) -> Result<BTreeMap<CertificateId, 
         *found = stage.max(*found);
     }
     Ok(newest)
+}
+
+/// The papers of the ends of these epochs that are kept, by number. Nothing of them is
+/// verified.
+///
+/// # Errors
+/// As [`read`].
+///
+/// # Cancel safety
+/// Nothing is written.
+pub async fn epoch_ends(
+    reader: &LogReader,
+    epochs: impl IntoIterator<Item = u32, IntoIter: Send>,
+) -> Result<BTreeMap<u32, Bytes>> {
+    let found = stream::iter(epochs)
+        .map(|epoch| async move { Ok((epoch, read(reader, Object::EpochEnd { epoch }).await?)) })
+        .buffer_unordered(AT_ONCE);
+    let kept = found.try_filter_map(async |(epoch, bytes)| Ok(bytes.map(|bytes| (epoch, bytes))));
+    kept.try_collect().await
+}
+
+/// The epochs of whose ends a paper is kept.
+///
+/// # Errors
+/// [`ErrorKind::AuditUnavailable`] if the storage cannot be read.
+///
+/// # Cancel safety
+/// Nothing is written.
+pub async fn ended_epochs(reader: &LogReader) -> Result<BTreeSet<u32>> {
+    let paths = reader.list(&layout::epoch_ends()).await?;
+    let epoch =
+        |path| if let Some(Object::EpochEnd { epoch }) = Object::at(path) { Some(epoch) } else { None };
+    Ok(paths.iter().filter_map(epoch).collect())
 }
 
 /// What every order says of itself, whatever it is about.

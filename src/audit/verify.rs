@@ -4,7 +4,7 @@
 //! [`verify`] reads every object there is and makes again whatever can be made:
 //! each commit is decoded strictly and must follow from the one before, the
 //! records must tell a story without contradiction, segments, tiles, checkpoints
-//! and pins must be what the commits make, and certificates must verify
+//! and pins must be what the commits make, and certificates and other papers must verify
 //! and lead to it. It goes on after a fault and names
 //! every object that is not as it was written, and where in it.
 //!

@@ -1,6 +1,8 @@
 //! What a certificate says, as types without room for free text.
 //!
 //! Lists are in ascending order and hold nothing twice; what is not there is left out.
+//! Two formats are read: v1, in which a final certificate tells and proves the end of each
+//! epoch itself, and v2, in which it names a paper for each. What is made is v2.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,6 +20,12 @@ use crate::kms::DestructionAssurance;
 use crate::retention::Period;
 use crate::time::{Day, Timestamp};
 use crate::tlog::PublicKey;
+
+mod epochs;
+mod statements;
+
+pub use epochs::*;
+pub use statements::*;
 
 /// All that a certificate says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,9 +57,9 @@ pub struct CertificateBody {
     pub ring: RingTransition,
     /// What time it was, and how that was known.
     pub time: TimeEvidence,
-    /// In a final certificate, how each epoch ended under which a ring version with one
+    /// In a final certificate, the end of each epoch under which a ring version with one
     /// of the keys was written. In an interim one, none.
-    pub epochs: Vec<EpochEnd>,
+    pub epochs: Vec<CertifiedEpoch>,
     /// In a final certificate, that no cache holds a key any longer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub caches: Option<Caches>,
@@ -67,23 +75,23 @@ pub struct CertificateBody {
     pub evidence: Vec<Evidence>,
 }
 
+impl CertificateBody {
+    /// The papers that it names, by epoch.
+    pub fn named(&self) -> impl Iterator<Item = EpochName> {
+        self.epochs.iter().filter_map(CertifiedEpoch::named).copied()
+    }
+}
+
 /// The format of a certificate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
-    /// The first.
-    #[default]
+    /// The first: its epochs are [`CertifiedEpoch::InFull`].
     #[serde(rename = "strongroom/certificate/v1")]
     V1,
-}
-
-impl Format {
-    /// The format as it stands in the text.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::V1 => "strongroom/certificate/v1",
-        }
-    }
+    /// The one that is made: its epochs are [`CertifiedEpoch::Named`].
+    #[default]
+    #[serde(rename = "strongroom/certificate/v2")]
+    V2,
 }
 
 /// How data were destroyed, NIST SP 800-88r2 s3.1 and its sample certificate.
@@ -127,6 +135,9 @@ pub enum Category {
     Clear,
     /// Purge.
     Purge,
+    /// None that can be shown: a KMS key was of a provider that this program knows nothing
+    /// of.
+    NotProvable,
 }
 
 impl Category {
@@ -138,6 +149,7 @@ impl Category {
             (CertificateStage::Interim, _) => Self::Pending,
             (CertificateStage::Final, Assurance::Attested) => Self::Purge,
             (CertificateStage::Final, Assurance::BestEffort) => Self::Clear,
+            (CertificateStage::Final, Assurance::NotProvable) => Self::NotProvable,
         }
     }
 }
@@ -150,21 +162,27 @@ pub enum Technique {
     CryptographicErase,
 }
 
-/// What the KMS of the epochs can promise of a key that it destroyed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What the KMS of the epochs can promise of a key that it destroyed, from the least to the
+/// most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Assurance {
-    /// That no copy remains.
-    Attested,
+    /// Nothing that this program knows of.
+    NotProvable,
     /// That its file was removed; the medium may still hold the bytes.
     BestEffort,
+    /// That no copy remains.
+    Attested,
 }
 
-impl From<DestructionAssurance> for Assurance {
-    fn from(assurance: DestructionAssurance) -> Self {
-        match assurance {
-            DestructionAssurance::Attested => Self::Attested,
+impl Assurance {
+    /// The most that the end of this key can be certified with.
+    #[must_use]
+    pub fn of(key: &KmsKeyId) -> Self {
+        match DestructionAssurance::of(key) {
+            DestructionAssurance::NotProvable => Self::NotProvable,
             DestructionAssurance::BestEffort => Self::BestEffort,
+            DestructionAssurance::Attested => Self::Attested,
         }
     }
 }
@@ -438,34 +456,6 @@ pub enum ClockSource {
     Log,
 }
 
-/// How an epoch ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EpochEnd {
-    /// Its number.
-    pub epoch: u32,
-    /// Its KMS key.
-    pub kms_key: KmsKeyId,
-    /// When it was disabled: the time of that record in the log.
-    pub disabled: Timestamp,
-    /// When its deletion was scheduled: the time of that record in the log.
-    pub scheduled: Timestamp,
-    /// When it was seen to be gone.
-    pub gone: Timestamp,
-    /// How.
-    pub seen: GoneBy,
-}
-
-/// How a KMS key was seen to be gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GoneBy {
-    /// The KMS, asked for it, knows no such key any longer.
-    KmsReportsGone,
-    /// The local provider's file of it is removed.
-    FileRemoved,
-}
-
 /// That no cache holds a key any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -485,169 +475,6 @@ pub struct Ciphertext {
     /// Versions of them, where the storage keeps versions.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub versions: Option<u64>,
-}
-
-/// What was verified. A sentence is fixed: [`Verification::sentence`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verification {
-    /// The wrap paths.
-    WrapPathsFromLog,
-    /// The holds.
-    NoHold,
-    /// The ring version.
-    RingReadBack,
-    /// The other rings.
-    EpochPreflight,
-    /// The epochs' keys.
-    EpochKeysGone,
-    /// The caches.
-    CachesExpired,
-    /// That nothing opens.
-    OpenRefused,
-}
-
-impl Verification {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::WrapPathsFromLog,
-        Self::NoHold,
-        Self::RingReadBack,
-        Self::EpochPreflight,
-        Self::EpochKeysGone,
-        Self::CachesExpired,
-        Self::OpenRefused,
-    ];
-
-    /// What must have been verified for a certificate, in order.
-    #[must_use]
-    pub const fn required(stage: CertificateStage) -> &'static [Self] {
-        use Verification as V;
-        match stage {
-            CertificateStage::Interim => &[V::WrapPathsFromLog, V::NoHold, V::RingReadBack],
-            CertificateStage::Final => &[
-                V::WrapPathsFromLog,
-                V::NoHold,
-                V::RingReadBack,
-                V::EpochPreflight,
-                V::EpochKeysGone,
-                V::CachesExpired,
-            ],
-        }
-    }
-
-    /// What it means.
-    #[must_use]
-    pub const fn sentence(self) -> &'static str {
-        match self {
-            Self::WrapPathsFromLog => {
-                "Every way from a key to a blob was taken from the log, and for the blobs in scope all of \
-                 them ended at the destroyed keys."
-            }
-            Self::NoHold => "No legal hold stood on the keys in the ring version before.",
-            Self::RingReadBack => {
-                "The ring version without the keys was read back, and its hash is the one in the log."
-            }
-            Self::EpochPreflight => {
-                "Before each epoch's key was disabled, and again before it was deleted, every ring that the \
-                 log names opened under a later epoch."
-            }
-            Self::EpochKeysGone => "The KMS was asked for the key of each epoch, and has none of them.",
-            Self::CachesExpired => "The time is over that any program keeps an opened ring in memory.",
-            Self::OpenRefused => "Opening a blob in scope was tried, and refused because its key is gone.",
-        }
-    }
-}
-
-/// What a certificate does not cover. A sentence is fixed: [`Limit::sentence`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Limit {
-    /// An interim certificate: older rings.
-    EpochsAlive,
-    /// A local KMS: the medium.
-    BestEffortMedium,
-    /// Ciphertext.
-    CiphertextRemains,
-    /// Tags of names.
-    NameTags,
-    /// Exports and copies in the clear.
-    Exports,
-    /// What callers have.
-    HeldByCallers,
-    /// Memory.
-    Memory,
-    /// Records.
-    Records,
-    /// Ciphers.
-    Ciphers,
-    /// Survivors.
-    Survivors,
-}
-
-impl Limit {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::EpochsAlive,
-        Self::BestEffortMedium,
-        Self::CiphertextRemains,
-        Self::NameTags,
-        Self::Exports,
-        Self::HeldByCallers,
-        Self::Memory,
-        Self::Records,
-        Self::Ciphers,
-        Self::Survivors,
-    ];
-
-    /// What a certificate has to say that it does not cover: these, and no others.
-    #[must_use]
-    pub fn of(stage: CertificateStage, assurance: Assurance, survivors: &[Survivors]) -> Vec<Self> {
-        let said = |limit: &Self| match limit {
-            Self::EpochsAlive => stage == CertificateStage::Interim,
-            Self::BestEffortMedium => assurance == Assurance::BestEffort,
-            Self::Survivors => !survivors.is_empty(),
-            _ => true,
-        };
-        Self::ALL.into_iter().filter(said).collect()
-    }
-
-    /// What it means.
-    #[must_use]
-    pub const fn sentence(self) -> &'static str {
-        match self {
-            Self::EpochsAlive => {
-                "It is not final. Until the keys of all epochs in question are destroyed, an old copy of the \
-                 ring can be opened by whoever may use those keys and the customer's."
-            }
-            Self::BestEffortMedium => {
-                "The KMS keys were files. Removing a file does not sanitize the medium: its bytes may be \
-                 found there, or in a backup of it."
-            }
-            Self::CiphertextRemains => {
-                "Copies of the ciphertext may exist, in the storage, its versions and backups. They stay \
-                 unreadable, and they show customer, day and size."
-            }
-            Self::NameTags => {
-                "Keyed tags of blobs' names stay beside the blobs until they are deleted. Whoever has the \
-                 name key can test a name against them."
-            }
-            Self::Exports => "Copies that were exported, returned or restored elsewhere are not covered.",
-            Self::HeldByCallers => "Nor is what a caller read before and kept.",
-            Self::Memory => {
-                "Nor are traces in memory, swap, core dumps or images of machines that had keys or data in \
-                 the clear."
-            }
-            Self::Records => "The audit log keeps its records: ids, times and sizes, and who used which key.",
-            Self::Ciphers => {
-                "That ciphertext without its key cannot be read rests on the strength of the ciphers, today \
-                 and for as long as copies are kept."
-            }
-            Self::Survivors => {
-                "Blobs that live on by another path are not destroyed. They are counted above."
-            }
-        }
-    }
 }
 
 /// A type through its text.

@@ -1,61 +1,31 @@
 //! What makes a certificate good: that it agrees with itself, that its order was signed
-//! by two people, and that its records are in the log and say what it says.
+//! by two people, that its records are in the log and say what it says, and that the papers
+//! which it names do too.
 //!
 //! Pure, and the same before a certificate is signed and when it is verified.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use thiserror::Error as ThisError;
-
 use super::body::{
-    Assurance, Authority, Category, CertificateBody, CertificateStage, DroppedKey, EpochEnd, GoneBy, KeyKind,
-    Limit, SignedOrder, Signer, Verification,
+    Assurance, Authority, Blobs, Category, CertificateBody, CertificateStage, CertifiedEpoch, DroppedKey,
+    EpochEnd, Format, GoneBy, KeyKind, Limit, SignedOrder, Signer, Verification,
 };
-use super::evidence::{Shown, What, most, show};
-use super::{Blobs, Certificate};
+use super::bundle::Bundle;
+use super::epoch::{EndOnPaper, verify_epoch};
+use super::error::CertificateError;
+use super::evidence::{Shown, What, show};
+use super::{Certificate, page};
 use crate::audit::papers::OrderHead;
 use crate::audit::proof::Proved;
 use crate::audit::{KeyRef, RingRef};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::id::{CertificateId, CustomerId};
 use crate::tlog::note::Note;
 use crate::tlog::{KeyName, PublicKey, VerifierKey};
 
-/// Why something is no certificate, or not a good one. Nothing of it is repeated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]
-#[non_exhaustive]
-pub enum CertificateError {
-    /// The text is not the one form of a certificate.
-    #[error("its text is not in the form of one")]
-    Form,
-    /// It is not signed by the log's key alone.
-    #[error("it is not signed by the log's key, under the name for certificates, and by nobody else")]
-    Signature,
-    /// A part of it is not as it must be, or contradicts another.
-    #[error("its {0} is not as it must be, or contradicts another part")]
-    Contradiction(&'static str),
-    /// The order in it is not one, or not as it says.
-    #[error(
-        "the order in it is not that of this id and customer, with the signatures of two different people"
-    )]
-    Order,
-    /// A proof leads to another log.
-    #[error("a proof in it is of another store's log")]
-    OtherLog,
-    /// A proven record says something else.
-    #[error("a record in it does not say what the certificate says of it")]
-    OtherRecord,
-    /// A record is missing.
-    #[error("it has no proof of {0}")]
-    Missing(&'static str),
-}
-
-impl From<CertificateError> for Error {
-    fn from(error: CertificateError) -> Self {
-        Self::new(ErrorKind::Integrity, "the certificate does not verify").with_source(error)
-    }
-}
+#[cfg(doc)]
+use crate::error::ErrorKind;
 
 /// What a certificate showed.
 #[derive(Clone, Debug)]
@@ -63,31 +33,112 @@ impl From<CertificateError> for Error {
 pub struct Verified {
     /// What it says.
     pub body: CertificateBody,
-    /// The records of the log in it, in the order of its evidence.
+    /// How each epoch ended, as it says itself or the papers do that it names.
+    pub epochs: Vec<EpochEnd>,
+    /// The records of the log in it, in the order of its evidence, and then those in its
+    /// papers, by epoch.
     pub proven: Vec<Proved>,
     /// It for people.
     pub page: String,
 }
 
-/// Verifies a certificate by itself: the signature of the log's key `log_key`, its form,
-/// its order, and each proof in it, whose checkpoint at least `quorum` of `witnesses`
-/// have to have cosigned.
+/// What a certificate showed by itself, without the papers that it names: complete only if
+/// it names none.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Examined {
+    /// What it says.
+    pub body: CertificateBody,
+    /// The records of the log in it, in the order of its evidence.
+    pub proven: Vec<Proved>,
+}
+
+/// Verifies a certificate by itself, or a [`Bundle`] of one with the papers that it names:
+/// the signature of the log's key `log_key`, its form, its order, and each proof in it and
+/// in the papers, whose checkpoint at least `quorum` of `witnesses` have to have cosigned.
 ///
 /// Whose personal keys signed the order is for the caller to compare with what it knows:
 /// they stand in [`SignedOrder`].
 ///
 /// # Errors
-/// [`ErrorKind::Integrity`] if anything in it does not hold;
-/// [`ErrorKind::UnsupportedFormat`] for a later version.
+/// [`ErrorKind::Integrity`] if anything in it does not hold, with
+/// [`CertificateError::PapersMissing`] behind it if nothing is wrong but that papers are not
+/// with it; [`ErrorKind::UnsupportedFormat`] for a later version.
 pub fn verify(
     bytes: &[u8],
     log_key: &PublicKey,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Verified> {
+    if !Bundle::is_one(bytes) {
+        return examine(bytes, log_key, witnesses, quorum)?.complete(&BTreeMap::new());
+    }
+    let bundle = Bundle::parse(bytes)?;
+    let examined = examine(bundle.certificate.as_bytes(), log_key, witnesses, quorum)?;
+    let named: Vec<u32> = examined.body.named().map(|name| name.epoch).collect();
+    bundle.has_only(&named)?;
+    let (mut papers, mut proven) = (BTreeMap::new(), Vec::new());
+    for (epoch, paper) in &bundle.papers {
+        let verified = verify_epoch(paper.as_bytes(), examined.body.store, log_key, witnesses, quorum)?;
+        papers.insert(*epoch, verified.paper);
+        proven.extend(verified.proven);
+    }
+    let mut verified = examined.complete(&papers)?;
+    verified.proven.extend(proven);
+    Ok(verified)
+}
+
+/// Verifies a certificate as far as that goes without the papers that it names.
+///
+/// # Errors
+/// As [`verify`].
+pub fn examine(
+    bytes: &[u8],
+    log_key: &PublicKey,
+    witnesses: &[VerifierKey],
+    quorum: usize,
+) -> Result<Examined> {
     let certificate = Certificate::parse(bytes, log_key)?;
     let proven = check(&certificate.body, log_key, witnesses, quorum)?;
-    Ok(Verified { proven, page: certificate.to_page(), body: certificate.body })
+    Ok(Examined { body: certificate.body, proven })
+}
+
+impl Examined {
+    /// Holds it against these papers, each verified before ([`verify_epoch`]), by epoch.
+    /// Others than it names do not matter.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Integrity`] if one is missing, or is another or says otherwise than it
+    /// says.
+    pub fn complete(self, papers: &BTreeMap<u32, EndOnPaper>) -> Result<Verified> {
+        let epochs = ends(&self.body, papers)?;
+        Ok(Verified { page: page::page(&self.body, &epochs), body: self.body, epochs, proven: self.proven })
+    }
+}
+
+/// How each epoch ended. What a certificate says is held against the papers that it names.
+pub(super) fn ends(
+    body: &CertificateBody,
+    papers: &BTreeMap<u32, EndOnPaper>,
+) -> Result<Vec<EpochEnd>, CertificateError> {
+    let missing: Vec<u32> =
+        body.named().map(|name| name.epoch).filter(|epoch| !papers.contains_key(epoch)).collect();
+    if let Some(first) = missing.first() {
+        return Err(CertificateError::PapersMissing { count: missing.len(), first: *first });
+    }
+    let end = |epoch: &CertifiedEpoch| match epoch {
+        // The body was checked with it.
+        CertifiedEpoch::InFull(end) => Ok(end.clone()),
+        CertifiedEpoch::Named(name) => {
+            let paper = papers.get(&name.epoch).filter(|paper| paper.name() == *name);
+            let end = &paper.ok_or(CertificateError::OtherPaper(name.epoch))?.end;
+            if !ended(end, body) {
+                return Err(CertificateError::Contradiction("end of an epoch"));
+            }
+            Ok(end.clone())
+        }
+    };
+    body.epochs.iter().map(end).collect()
 }
 
 /// Everything but the signature and the form. Gives the proven records.
@@ -111,12 +162,14 @@ pub(super) fn check(
 fn agrees(body: &CertificateBody) -> Result<(), CertificateError> {
     use CertificateError::Contradiction;
     let must = |holds: bool, part| if holds { Ok(()) } else { Err(Contradiction(part)) };
-    let CertificateBody { stage, method, scope, ring, time, epochs, .. } = body;
+    let CertificateBody { format, stage, method, scope, ring, time, epochs, .. } = body;
 
     let id = CertificateId::derive(body.store, body.customer, ring.version);
     must(body.certificate == id, "id")?;
     must(ring.previous > 0 && ring.previous.checked_add(1) == Some(ring.version), "ring version")?;
     must(method.category == Category::of(*stage, method.assurance), "category")?;
+    // The first format had no word for it.
+    must(*format != Format::V1 || method.assurance != Assurance::NotProvable, "category")?;
 
     must(!scope.keys.is_empty() && scope.keys.is_sorted_by(|a, b| a.id < b.id), "list of keys")?;
     let routine = matches!(body.authority, Authority::Routine);
@@ -151,32 +204,45 @@ fn agrees(body: &CertificateBody) -> Result<(), CertificateError> {
         }
         CertificateStage::Final => {
             must(body.caches.is_some_and(|caches| caches.over <= body.issued), "time of caches")?;
-            must(epochs.is_sorted_by(|a, b| a.epoch < b.epoch), "list of epochs")?;
-            must(covers(&scope.keys, epochs), "list of epochs")?;
-            must(epochs.iter().all(|epoch| ended(epoch, body)), "end of an epoch")
+            let of_format = |epoch: &CertifiedEpoch| (*format == Format::V1) == epoch.in_full().is_some();
+            must(epochs.iter().all(of_format), "list of epochs")?;
+            let numbers: Vec<u32> = epochs.iter().map(CertifiedEpoch::epoch).collect();
+            must(numbers.is_sorted_by(|a, b| a < b), "list of epochs")?;
+            must(covers(&scope.keys, &numbers), "list of epochs")?;
+            let mut in_full = epochs.iter().filter_map(CertifiedEpoch::in_full);
+            must(in_full.all(|end| ended(end, body)), "end of an epoch")
         }
     }
 }
 
-/// Whether the epochs are those in which a ring version had one of the keys.
-fn covers(keys: &[DroppedKey], epochs: &[EpochEnd]) -> bool {
-    let within = |key: &DroppedKey, epoch: &EpochEnd| (key.born..=key.last).contains(&epoch.epoch);
-    let of_key = |key: &DroppedKey| {
-        let present = epochs.iter().filter(|epoch| within(key, epoch)).count();
+/// Whether the epochs, which are in order, are those in which a ring version had one of
+/// the keys.
+fn covers(keys: &[DroppedKey], epochs: &[u32]) -> bool {
+    let place = |epoch: u32| epochs.partition_point(|number| *number < epoch);
+    // What begins and ends within the epochs of the keys so far goes no further.
+    let mut spans: Vec<(u32, u32)> = keys.iter().map(|key| (key.born, key.last)).collect();
+    spans.sort_unstable();
+    let mut covered = 0;
+    for (born, last) in spans {
+        let (from, until) = (place(born), epochs.partition_point(|number| *number <= last));
         // The epochs are all different, so that their number is enough.
-        u64::try_from(present).is_ok_and(|present| present == u64::from(key.last - key.born) + 1)
-    };
-    keys.iter().all(of_key) && epochs.iter().all(|epoch| keys.iter().any(|key| within(key, epoch)))
+        let whole = u64::try_from(until - from) == Ok(u64::from(last - born) + 1);
+        if !whole || from > covered {
+            return false;
+        }
+        covered = covered.max(until);
+    }
+    covered == epochs.len()
 }
 
-fn ended(epoch: &EpochEnd, body: &CertificateBody) -> bool {
-    let most = most(epoch.kms_key.provider());
-    let seen = match epoch.seen {
+/// Whether an epoch ended as the certificate claims.
+fn ended(end: &EpochEnd, body: &CertificateBody) -> bool {
+    let most = Assurance::of(&end.kms_key);
+    let seen = match end.seen {
         GoneBy::FileRemoved => most == Assurance::BestEffort,
         GoneBy::KmsReportsGone => true,
     };
-    let claimed = body.method.assurance == Assurance::BestEffort || most == Assurance::Attested;
-    seen && claimed && epoch.scheduled <= epoch.gone && epoch.gone <= body.issued
+    seen && body.method.assurance <= most && end.scheduled <= end.gone && end.gone <= body.issued
 }
 
 /// Whether an order is signed by the two people, is the one of its id, and is about this
@@ -221,7 +287,7 @@ fn says(body: &CertificateBody, shown: &[Shown]) -> Result<(), CertificateError>
         let of_epoch = |what| of(what).any(|one| names_epoch(one.intent.key.as_ref(), epoch));
         of_epoch(What::EpochDisable) && of_epoch(What::EpochDelete)
     };
-    if !body.epochs.iter().all(ended) {
+    if !body.epochs.iter().filter_map(CertifiedEpoch::in_full).all(ended) {
         return Err(CertificateError::Missing("the end of each epoch"));
     }
     if let Some(caches) = body.caches {
@@ -248,10 +314,12 @@ fn fits(body: &CertificateBody, Shown { what, intent, at, .. }: &Shown) -> bool 
     let signed = |who: fn(&SignedOrder) -> &Signer| {
         order.is_some_and(|order| intent.order == Some(order.id) && intent.principal == who(order).principal)
     };
+    // In the second format, the records of epochs are in their papers and nowhere else.
     let of_epoch = |time: fn(&EpochEnd) -> _| {
         let is = |epoch: &EpochEnd| names_epoch(intent.key.as_ref(), epoch) && time(epoch) == *at;
         // What concerns the store is in the chain of its own id.
-        intent.customer == Some(CustomerId::from_bytes(*body.store.as_bytes())) && body.epochs.iter().any(is)
+        intent.customer == Some(CustomerId::from_bytes(*body.store.as_bytes()))
+            && body.epochs.iter().filter_map(CertifiedEpoch::in_full).any(is)
     };
     certificate
         && match what {

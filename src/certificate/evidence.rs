@@ -1,12 +1,11 @@
-//! Records of the log inside a certificate, each with its proof.
+//! Records of the log inside a certificate or another paper, each with its proof.
 //!
 //! The proof is the text of c2sp.org/tlog-proof, with the record as its extra data; it
 //! stands by itself, and other people's tools verify it.
 
 use serde::{Deserialize, Serialize};
 
-use super::body::Assurance;
-use super::check::CertificateError;
+use super::error::CertificateError;
 use crate::audit::layout::{shard_of, verifier};
 use crate::audit::proof::{self, Proved, ProvenOperation};
 use crate::audit::{Action, Event, Intent, Outcome, OutcomeResult};
@@ -24,14 +23,14 @@ pub struct Evidence {
     pub what: What,
     /// The proof of its intent.
     pub intent: String,
-    /// The proof of its outcome, if that was in the log when the certificate was made.
+    /// The proof of its outcome, if that was in the log when the paper was made.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub outcome: Option<String>,
 }
 
 impl Evidence {
     /// An operation as it was proven; `None` if it is of no kind that belongs into a
-    /// certificate.
+    /// certificate or a paper that one names.
     #[must_use]
     pub fn of(proven: &ProvenOperation) -> Option<Self> {
         let action = proven.operation.intent().action;
@@ -113,6 +112,8 @@ pub(super) struct Shown {
     pub(super) intent: Intent,
     /// When the intent was recorded.
     pub(super) at: Timestamp,
+    /// How it ended, if its outcome is proven.
+    pub(super) result: Option<OutcomeResult>,
     pub(super) proven: Vec<Proved>,
 }
 
@@ -138,13 +139,14 @@ pub(super) fn show(
         }
         _ => return Err(CertificateError::OtherRecord.into()),
     };
+    let mut result = None;
     if let Some(text) = &evidence.outcome {
-        let outcome = prove(text)?;
-        let fits = outcome_of(&outcome.record.event).is_some_and(|outcome| {
+        let proved = prove(text)?;
+        let outcome = outcome_of(&proved.record.event).filter(|outcome| {
             outcome.request == intent.request
                 && outcome.customer == intent.customer
-                // Or nobody knows: a writer that died, or did not learn how it ended. The
-                // hash of what stands is in the certificate.
+                // Or nobody knows: a writer that died, or did not learn how it ended. What
+                // stands tells: the hash of a ring, a key that is gone.
                 && matches!(
                     outcome.result,
                     OutcomeResult::Ok
@@ -153,12 +155,10 @@ pub(super) fn show(
                         | OutcomeResult::Aborted
                 )
         });
-        if !fits {
-            return Err(CertificateError::OtherRecord.into());
-        }
-        proven.push(outcome);
+        result = Some(outcome.ok_or(CertificateError::OtherRecord)?.result);
+        proven.push(proved);
     }
-    Ok(Shown { what: evidence.what, intent, at, proven })
+    Ok(Shown { what: evidence.what, intent, at, result, proven })
 }
 
 fn intent_of(event: &Event) -> Option<&Intent> {
@@ -167,9 +167,4 @@ fn intent_of(event: &Event) -> Option<&Intent> {
 
 fn outcome_of(event: &Event) -> Option<&Outcome> {
     if let Event::Outcome(outcome) = event { Some(outcome) } else { None }
-}
-
-/// The most that a KMS key of this provider can be certified with.
-pub(super) fn most(provider: &str) -> Assurance {
-    if provider == "local" { Assurance::BestEffort } else { Assurance::Attested }
 }

@@ -7,10 +7,11 @@
 use data_encoding::HEXLOWER;
 
 use super::body::{
-    Assurance, Authority, Category, CertificateBody, CertificateStage, ClockSource, EpochEnd, GoneBy,
-    KeyKind, SurvivorClass,
+    Assurance, Authority, Category, CertificateBody, CertificateStage, CertifiedEpoch, ClockSource, EpochEnd,
+    GoneBy, KeyKind, SurvivorClass,
 };
 use super::evidence::{Evidence, What};
+use crate::time::Timestamp;
 
 /// No line has more characters.
 const WIDTH: usize = 100;
@@ -18,19 +19,24 @@ const WIDTH: usize = 100;
 /// Where values begin.
 const INDENT: usize = 18;
 
-pub(super) fn page(body: &CertificateBody) -> String {
+/// How many epochs are shown one by one; of more, the first and the last event.
+const EPOCHS: usize = 8;
+
+/// The page of a certificate. `ends` are the epochs' ends as they were verified, none where
+/// they were not.
+pub(super) fn page(body: &CertificateBody, ends: &[EpochEnd]) -> String {
     let mut page = Page(String::new());
     page.head(body);
     page.what(body);
-    page.when(body);
+    page.when(body, ends);
     page.who(body);
     page.policy(body);
     page.verified(body);
     page.list("WHAT IT DOES NOT COVER", body.limits.iter().map(|limit| limit.sentence()));
     page.section("HOW TO CHECK IT");
     page.paragraph(
-        "This page proves nothing. The signed note does: `strongroom certificate show ID --note` prints it, \
-         and `strongroom certificate verify FILE --key KEY` checks it on any machine, without the store, \
+        "This page proves nothing. The signed note does, with the papers that it names: `strongroom \
+         certificate show ID --bundle` prints both as one file, and `strongroom certificate verify FILE --key KEY` checks it on any machine, without the store, \
          its keys or a connection. KEY is the public key of the store's audit log, which has to come from \
          elsewhere than the file.",
     );
@@ -65,11 +71,13 @@ impl Page {
             Category::Pending => "none yet",
             Category::Clear => "Clear",
             Category::Purge => "Purge",
+            Category::NotProvable => "none that can be shown",
         };
         self.row("method", &format!("{category}, by cryptographic erase (NIST SP 800-88r2)"));
         let assurance = match body.method.assurance {
             Assurance::Attested => "attested: the KMS vouches that no copy of a destroyed key remains",
             Assurance::BestEffort => "best effort: the KMS removes files, and vouches for no medium",
+            Assurance::NotProvable => "not provable: the provider of a KMS key is unknown",
         };
         self.row("assurance", assurance);
         self.row("tool", &format!("Strongroom {}", body.method.tool_version));
@@ -113,7 +121,7 @@ impl Page {
         }
     }
 
-    fn when(&mut self, body: &CertificateBody) {
+    fn when(&mut self, body: &CertificateBody, ends: &[EpochEnd]) {
         self.section("WHEN");
         self.row("dropped", &format!("{}, or later; the clocks said", body.time.at));
         for reading in &body.time.readings {
@@ -125,7 +133,23 @@ impl Page {
             };
             self.row("", &format!("{} by {source}", reading.at));
         }
-        for EpochEnd { epoch, kms_key, disabled, scheduled, gone, seen } in &body.epochs {
+        let in_full: Vec<EpochEnd> =
+            body.epochs.iter().filter_map(CertifiedEpoch::in_full).cloned().collect();
+        self.epochs(if ends.is_empty() { &in_full } else { ends });
+        if ends.is_empty() {
+            self.unseen(body);
+        }
+        if let Some(caches) = body.caches {
+            let text = format!("empty since {} (kept for {} s at most)", caches.over, caches.ttl_seconds);
+            self.row("caches", &text);
+        }
+    }
+
+    fn epochs(&mut self, ends: &[EpochEnd]) {
+        if ends.len() > EPOCHS {
+            return self.many(ends);
+        }
+        for EpochEnd { epoch, kms_key, disabled, scheduled, gone, seen } in ends {
             self.row(&format!("epoch {epoch}"), kms_key.as_str());
             self.row("", &format!("{disabled} disabled"));
             self.row("", &format!("{scheduled} its deletion scheduled"));
@@ -135,9 +159,33 @@ impl Page {
             };
             self.row("", &format!("{gone} {seen}"));
         }
-        if let Some(caches) = body.caches {
-            let text = format!("empty since {} (kept for {} s at most)", caches.over, caches.ttl_seconds);
-            self.row("caches", &text);
+    }
+
+    fn many(&mut self, ends: &[EpochEnd]) {
+        let (first, last) = (ends.first().map(|end| end.epoch), ends.last().map(|end| end.epoch));
+        let (first, last) = (first.unwrap_or_default(), last.unwrap_or_default());
+        self.row("epochs", &format!("{}, from {first} to {last}", ends.len()));
+        let at = |time: Option<Timestamp>| time.map(|at| at.to_string()).unwrap_or_default();
+        let disabled = at(ends.iter().map(|end| end.disabled).min());
+        self.row("", &format!("{disabled} the first of the keys disabled"));
+        let scheduled = at(ends.iter().map(|end| end.scheduled).max());
+        self.row("", &format!("{scheduled} the deletion of the last one scheduled"));
+        let gone = at(ends.iter().map(|end| end.gone).max());
+        self.row("", &format!("{gone} the last one seen gone, as all before"));
+    }
+
+    /// The epochs of which only the papers' names are known.
+    fn unseen(&mut self, body: &CertificateBody) {
+        let named: Vec<_> = body.epochs.iter().filter_map(CertifiedEpoch::named).collect();
+        for name in named.iter().take(EPOCHS) {
+            self.row(
+                &format!("epoch {}", name.epoch),
+                "ended as a paper says that was not looked at, SHA-256",
+            );
+            self.row("", &HEXLOWER.encode(&name.digest));
+        }
+        if named.len() > EPOCHS {
+            self.row("", &format!("and {} more", named.len() - EPOCHS));
         }
     }
 
@@ -180,6 +228,10 @@ impl Page {
             if count > 0 {
                 self.row("in the log", &format!("{count} x: {}", what.phrase()));
             }
+        }
+        let named = body.named().count();
+        if named > 0 {
+            self.row("on paper", &format!("{named} x: an epoch's key was disabled, deleted and seen gone"));
         }
     }
 

@@ -10,6 +10,7 @@ use crate::audit::commit::leaf_of_line;
 use crate::audit::layout::{CertificateStage, key_name, origin};
 use crate::audit::signer::LocalSigner;
 use crate::audit::{Action, Event, Intent, KeyRef, Outcome, OutcomeResult, Record, RingRef};
+use crate::error::{Error, ErrorKind};
 use crate::id::{BlobId, KekId, KmsKeyId, OrderId, RequestId, WriterId};
 use crate::merkle::{TreeHead, prove_inclusion, root};
 use crate::secret::Secret;
@@ -17,6 +18,9 @@ use crate::time::{Day, Timestamp};
 use crate::tlog::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::tlog::proof::TlogProof;
 use crate::tlog::{KeyName, NamedKey, SecretKey};
+
+mod bundle;
+mod epoch;
 
 const STORE: StoreId = StoreId::from_bytes([7; 16]);
 const ACME: CustomerId = CustomerId::from_bytes([1; 16]);
@@ -133,14 +137,14 @@ fn blobs() -> Blobs {
     Blobs::of(&ids(0..5), &ids(4..6), Some(12_345))
 }
 
-/// A good certificate. The epochs of its keys are 3 to 5.
+/// A good certificate of the first format. The epochs of its keys are 3 to 5.
 fn body(stage: CertificateStage) -> CertificateBody {
     let last = stage == CertificateStage::Final;
     let survivors = vec![
         Survivors { class: SurvivorClass::Held, blobs: 1 },
         Survivors { class: SurvivorClass::Extended, blobs: 2 },
     ];
-    let epochs: Vec<EpochEnd> = (3..=5)
+    let epochs: Vec<CertifiedEpoch> = (3..=5)
         .zip([5usize, 7, 9])
         .map(|(epoch, at)| EpochEnd {
             epoch,
@@ -150,6 +154,7 @@ fn body(stage: CertificateStage) -> CertificateBody {
             gone: time("2026-11-30T00:00:00.000000Z"),
             seen: GoneBy::KmsReportsGone,
         })
+        .map(CertifiedEpoch::InFull)
         .collect();
     let intents = intents(None, 3..=if last { 5 } else { 2 });
     CertificateBody {
@@ -226,6 +231,65 @@ pub(crate) mod testing {
         Intent { key, customer: Some(customer), ring: Some(ring), ..intent }
     }
 
+    /// The disabling of an epoch's KMS key, or the scheduling of its deletion.
+    pub(crate) fn end_of(request: RequestId, store: StoreId, epoch: u32, action: Action) -> Intent {
+        let access = Access::new(Principal::service("test").unwrap(), Purpose::Operations);
+        let key = Some(KeyRef::Epoch { kms_key: epoch_key(epoch), epoch });
+        let customer = Some(CustomerId::from_bytes(*store.as_bytes()));
+        Intent { key, customer, ..Intent::new(request, &access, action) }
+    }
+
+    /// The paper of an epoch's end, and where it lives. The evidence has to be of the
+    /// disabling and of the scheduling, at these times.
+    pub(crate) fn epoch_end(
+        store: StoreId,
+        epoch: u32,
+        [disabled, scheduled]: [Timestamp; 2],
+        evidence: Vec<Evidence>,
+    ) -> (Object, String) {
+        let step = |at| EndStep { at, answer: StepAnswer::Ok };
+        let gone = scheduled.saturating_add(LONGEST_WAIT);
+        let (disabled, scheduled) = (step(disabled), step(scheduled));
+        let body = EpochPaperBody {
+            store,
+            epoch,
+            kms_key: epoch_key(epoch),
+            disabled,
+            scheduled,
+            gone,
+            issued: gone,
+            evidence,
+            ..super::epoch::body(epoch)
+        };
+        super::super::epoch::check(&body, &secret(9).public(), &[], 0).unwrap();
+        (Object::EpochEnd { epoch }, super::epoch::note(&body, 9))
+    }
+
+    /// A final certificate that names these papers, after the same drop.
+    pub(crate) fn last(interim: &str, papers: &[String]) -> (Object, String) {
+        let mut body = Certificate::unverified(interim.as_bytes()).unwrap().body().clone();
+        let verified = papers.iter().map(|paper| {
+            verify_epoch(paper.as_bytes(), body.store, &secret(9).public(), &[], 0).unwrap().paper
+        });
+        let papers: BTreeMap<u32, EndOnPaper> = verified.map(|paper| (paper.end.epoch, paper)).collect();
+        let key = &mut body.scope.keys[0];
+        (key.born, key.last) = (*papers.keys().next().unwrap(), *papers.keys().next_back().unwrap());
+        let survivors = body.scope.survivors.clone();
+        body.format = Format::V2;
+        body.stage = CertificateStage::Final;
+        body.issued = time("2027-12-01T00:00:00.000000Z");
+        body.method = Method::new(body.stage, Assurance::Attested);
+        body.epochs = papers.values().map(|paper| CertifiedEpoch::Named(paper.name())).collect();
+        body.caches = Some(Caches { ttl_seconds: 600, over: body.issued });
+        body.verification = Verification::required(body.stage).to_vec();
+        body.limits = Limit::of(body.stage, Assurance::Attested, &survivors);
+        check::check(&body, &secret(9).public(), &[], 0).unwrap();
+        check::ends(&body, &papers).unwrap();
+        let (text, name) = (body.to_text(), certificate_key_name(body.store));
+        let note = Note::new(text.clone(), vec![NamedKey::new(name, secret(9)).sign(&text)]).unwrap();
+        (Object::Certificate { id: body.certificate, stage: body.stage }, note.to_string())
+    }
+
     /// A certificate of that, and where it lives. The log's key is made of nines.
     pub(crate) fn interim(
         store: StoreId,
@@ -247,8 +311,16 @@ pub(crate) mod testing {
     }
 }
 
+/// The end of an epoch in a certificate of the first format.
+fn end(body: &mut CertificateBody, at: usize) -> &mut EpochEnd {
+    match &mut body.epochs[at] {
+        CertifiedEpoch::InFull(end) => end,
+        CertifiedEpoch::Named(_) => panic!("it is of the second format"),
+    }
+}
+
 async fn signed(body: CertificateBody) -> Certificate {
-    sign(body, &signer()).await.unwrap_or_else(|error| panic!("{}", error.chain()))
+    sign(body, &BTreeMap::new(), &signer()).await.unwrap_or_else(|error| panic!("{}", error.chain()))
 }
 
 /// That a certificate with this change is neither signed nor, if it was, verified.
@@ -352,7 +424,9 @@ async fn a_note_of_another_kind_or_with_more_signatures_is_none() {
     }
     let sign = |text: &str| vec![NamedKey::new(certificate_key_name(STORE), secret(9)).sign(text)];
     for (text, kind) in [
-        (text.replace("certificate/v1", "certificate/v2"), ErrorKind::UnsupportedFormat),
+        (text.replace("certificate/v1", "certificate/v3"), ErrorKind::UnsupportedFormat),
+        // It may not call itself what it is not: the epochs are as the first format has them.
+        (text.replace("certificate/v1", "certificate/v01"), ErrorKind::UnsupportedFormat),
         (text.replace("certificate/v1", "order/v1"), ErrorKind::Integrity),
         (text.replace("  \"stage\"", "   \"stage\""), ErrorKind::Integrity),
         (text.replacen('{', "{\n  \"more\": 1,", 1), ErrorKind::Integrity),
@@ -414,8 +488,8 @@ fn what_contradicts_itself_is_refused() {
     refused(&last, is("list of epochs"), |body| body.scope.keys[1].last = 6);
     refused(&last, is("list of epochs"), |body| body.scope.keys[1].last = u32::MAX);
     refused(&last, is("list of epochs"), |body| body.scope.keys[0].born = 4);
-    refused(&last, is("end of an epoch"), |body| body.epochs[0].gone = minute(1));
-    refused(&last, is("end of an epoch"), |body| body.epochs[0].seen = GoneBy::FileRemoved);
+    refused(&last, is("end of an epoch"), |body| end(body, 0).gone = minute(1));
+    refused(&last, is("end of an epoch"), |body| end(body, 0).seen = GoneBy::FileRemoved);
     refused(&last, is("end of an epoch"), |body| body.issued = minute(40));
 }
 
@@ -425,7 +499,7 @@ fn best_effort_is_never_purge() {
     let survivors = body.scope.survivors.clone();
     // Files are not attested, whatever is claimed.
     refused(&body, CertificateError::Contradiction("end of an epoch"), |body| {
-        body.epochs[0].kms_key = "local:x".parse().unwrap();
+        end(body, 0).kms_key = "local:x".parse().unwrap();
     });
     body.method = Method::new(CertificateStage::Final, Assurance::BestEffort);
     assert_eq!(body.method.category, Category::Clear);
@@ -435,6 +509,31 @@ fn best_effort_is_never_purge() {
     refused(&body, CertificateError::Contradiction("category"), |body| {
         body.method.category = Category::Purge
     });
+    // The first format claims nothing for a provider that is unknown, not even the least.
+    refused(&body, CertificateError::Contradiction("end of an epoch"), |body| {
+        end(body, 0).kms_key = "other:x".parse().unwrap();
+    });
+    body.method = Method::new(CertificateStage::Final, Assurance::NotProvable);
+    body.limits = Limit::of(CertificateStage::Final, Assurance::NotProvable, &survivors);
+    refused(&body, CertificateError::Contradiction("category"), |_| {});
+}
+
+#[test]
+fn makers_and_checkers_go_by_one_table_of_providers() {
+    let most = |key: &str| Assurance::of(&key.parse().unwrap());
+    assert_eq!(most("aws-kms:x"), Assurance::Attested);
+    assert_eq!(most("local:x"), Assurance::BestEffort);
+    // Whatever it is called: only what is in the table is attested.
+    for unknown in ["other:x", "aws:x", "aws-kms2:x", "locals:x", "gcp-kms:projects/x"] {
+        assert_eq!(most(unknown), Assurance::NotProvable, "{unknown}");
+    }
+    let key = |text: &str| text.parse::<KmsKeyId>().unwrap();
+    assert_eq!(weakest(&[key("aws-kms:a"), key("local:a")]), Assurance::BestEffort);
+    assert_eq!(weakest(&[key("aws-kms:a"), key("other:a"), key("local:a")]), Assurance::NotProvable);
+    assert_eq!(weakest(&[]), Assurance::NotProvable);
+    let category = |assurance| Category::of(CertificateStage::Final, assurance);
+    let all = [Assurance::Attested, Assurance::BestEffort, Assurance::NotProvable];
+    assert_eq!(all.map(category), [Category::Purge, Category::Clear, Category::NotProvable]);
 }
 
 #[test]
@@ -496,9 +595,9 @@ fn records_say_what_the_certificate_says() {
     refused(&good, OtherRecord, |body| body.run_by = Principal::service("other").unwrap());
     refused(&good, OtherRecord, |body| body.scope.keys[0].id = kek(0));
     refused(&good, OtherRecord, |body| body.scope.keys[0].day = Some("2026-10-30".parse().unwrap()));
-    refused(&good, OtherRecord, |body| body.epochs[0].kms_key = epoch_key(9));
-    refused(&good, OtherRecord, |body| body.epochs[0].disabled = minute(0));
-    refused(&good, OtherRecord, |body| body.epochs[0].scheduled = minute(0));
+    refused(&good, OtherRecord, |body| end(body, 0).kms_key = epoch_key(9));
+    refused(&good, OtherRecord, |body| end(body, 0).disabled = minute(0));
+    refused(&good, OtherRecord, |body| end(body, 0).scheduled = minute(0));
     refused(&good, OtherRecord, |body| body.evidence.push(body.evidence[0].clone()));
     refused(&good, OtherRecord, |body| body.evidence[0].what = What::Drop);
     refused(&good, OtherRecord, |body| body.evidence[0].outcome = body.evidence[1].outcome.clone());
@@ -553,7 +652,7 @@ fn records_say_what_the_certificate_says() {
 async fn what_would_not_verify_is_not_signed() {
     let mut body = body(CertificateStage::Final);
     body.limits.clear();
-    let error = sign(body, &signer()).await.unwrap_err();
+    let error = sign(body, &BTreeMap::new(), &signer()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Integrity);
 }
 

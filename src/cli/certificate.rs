@@ -1,5 +1,6 @@
 //! `certificate list`, `show` and `verify`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 
@@ -14,12 +15,13 @@ use super::{Answer, Backend, audit, audit_only};
 use crate::audit::layout::{CertificateStage, Object};
 use crate::audit::log::LogReader;
 use crate::audit::papers;
-use crate::certificate::{Certificate, Verified, verify};
+use crate::certificate::{
+    Bundle, Certificate, CertificateError, EndOnPaper, Examined, Verified, examine, verify, verify_epoch,
+};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::id::{CertificateId, CustomerId};
 use crate::json;
-use crate::tlog::note::MAX_LEN;
 
 /// Whether the audit storage is all that a command needs, or not even that.
 pub(super) fn needs_no_backend(command: &args::Certificate) -> bool {
@@ -64,42 +66,48 @@ pub(super) async fn run(backend: &Backend, command: args::Certificate) -> Answer
             Ok(listed(&good, &[], backend.output))
         }
         (Place::Daemon(daemon), args::Certificate::Show(command)) => {
-            let note = daemon.certificate(command.id).await?;
-            given(note, &command, backend.output)
+            given(daemon.certificate_bundle(command.id).await?, &command, backend.output)
         }
         // Done without a backend.
         _ => Ok(String::new()),
     }
 }
 
-/// A certificate that a daemon gave. It has verified the signature, and with the log's key we do too.
-fn given(note: String, command: &ShowCertificate, output: Output) -> Answer {
+/// A certificate that a daemon gave, with its papers. It has verified them, and with the log's key
+/// we do too.
+fn given(text: String, command: &ShowCertificate, output: Output) -> Answer {
+    let bundle = Bundle::parse(text.as_bytes())?;
     let (body, page) = match &command.log.key {
         Some(key) => {
-            let Verified { body, page, .. } = verify(note.as_bytes(), &key.public(), &[], 0)?;
+            let Verified { body, page, .. } = verify(text.as_bytes(), &key.public(), &[], 0)?;
             audit_only::check_name(key, body.store)?;
             (body, page)
         }
         None => {
-            let certificate = Certificate::unverified(note.as_bytes())?;
-            (certificate.body().clone(), certificate.to_page())
+            let certificate = Certificate::unverified(bundle.certificate.as_bytes())?;
+            (certificate.body().clone(), certificate.to_page_with(&bundle)?)
         }
     };
     if body.certificate != command.id {
         let sentence = "a certificate stands in the place of another";
         return Err(Error::new(ErrorKind::Integrity, sentence).into());
     }
-    Ok(match (command.note, output.json) {
-        (true, _) => note,
-        (false, true) => line(&json!(body)),
-        (false, false) => page,
+    Ok(if command.bundle {
+        text
+    } else if command.note {
+        bundle.certificate
+    } else if output.json {
+        line(&json!(body))
+    } else {
+        page
     })
 }
 
 async fn list(reader: &LogReader, customer: Option<CustomerId>, output: Output) -> Answer {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
+    let mut papers = Papers::new(reader);
     for (id, stage) in papers::certificates(reader).await? {
-        match read(reader, id, stage).await {
+        match papers.certificate(id, stage).await {
             Ok((verified, _)) if customer.is_none_or(|customer| customer == verified.body.customer) => {
                 good.push(json::Certificate::from(&verified.body));
             }
@@ -161,10 +169,16 @@ fn rows(good: &[json::Certificate], bad: &[(CertificateId, Error)]) -> String {
 
 async fn show(reader: &LogReader, command: &ShowCertificate, output: Output) -> Answer {
     for stage in [CertificateStage::Final, CertificateStage::Interim] {
-        match read(reader, command.id, stage).await {
+        let mut papers = Papers::new(reader);
+        match papers.certificate(command.id, stage).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
             Ok((_, note)) if command.note => return Ok(note),
+            Ok((verified, note)) if command.bundle => {
+                let epochs: Vec<u32> = verified.body.named().map(|name| name.epoch).collect();
+                let papers = papers::epoch_ends(reader, epochs.clone()).await?;
+                return Ok(Bundle::of(note, &epochs, papers)?.to_text());
+            }
             Ok((verified, _)) => return Ok(told(verified, output)),
         }
     }
@@ -175,23 +189,46 @@ fn told(verified: Verified, output: Output) -> String {
     if output.json { line(&json!(verified.body)) } else { verified.page }
 }
 
-/// A certificate of the audit storage, verified, and its note.
-async fn read(
-    reader: &LogReader,
-    id: CertificateId,
-    stage: CertificateStage,
-) -> Result<(Verified, String), Error> {
-    let paper = Object::Certificate { id, stage };
-    let missing = || Error::new(ErrorKind::NotFound, "there is no such certificate");
-    let bytes = papers::read(reader, paper).await?.ok_or_else(missing)?;
-    let verified = verify(&bytes, &reader.authority(), &[], 0)?;
-    let body = &verified.body;
-    if (body.store, body.certificate, body.stage) != (reader.store(), id, stage) {
-        let sentence = "a certificate stands in the place of another";
-        return Err(Error::new(ErrorKind::Integrity, sentence));
+/// Certificates of the audit storage, and the papers that they name, each verified once.
+struct Papers<'a> {
+    reader: &'a LogReader,
+    verified: BTreeMap<u32, EndOnPaper>,
+}
+
+impl<'a> Papers<'a> {
+    fn new(reader: &'a LogReader) -> Self {
+        Self { reader, verified: BTreeMap::new() }
     }
-    // It was verified, so it is text.
-    Ok((verified, String::from_utf8_lossy(&bytes).into_owned()))
+
+    /// A certificate, verified, and its note.
+    async fn certificate(
+        &mut self,
+        id: CertificateId,
+        stage: CertificateStage,
+    ) -> Result<(Verified, String), Error> {
+        let paper = Object::Certificate { id, stage };
+        let missing = || Error::new(ErrorKind::NotFound, "there is no such certificate");
+        let bytes = papers::read(self.reader, paper).await?.ok_or_else(missing)?;
+        let examined = examine(&bytes, &self.reader.authority(), &[], 0)?;
+        let body = &examined.body;
+        if (body.store, body.certificate, body.stage) != (self.reader.store(), id, stage) {
+            let sentence = "a certificate stands in the place of another";
+            return Err(Error::new(ErrorKind::Integrity, sentence));
+        }
+        let verified = self.complete(examined).await?;
+        // It was verified, so it is text.
+        Ok((verified, String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    async fn complete(&mut self, examined: Examined) -> Result<Verified, Error> {
+        let names = examined.body.named().map(|name| name.epoch);
+        let unread: Vec<u32> = names.filter(|epoch| !self.verified.contains_key(epoch)).collect();
+        for (epoch, bytes) in papers::epoch_ends(self.reader, unread).await? {
+            let (store, authority) = (self.reader.store(), self.reader.authority());
+            self.verified.insert(epoch, verify_epoch(&bytes, store, &authority, &[], 0)?.paper);
+        }
+        examined.complete(&self.verified)
+    }
 }
 
 async fn verify_file(config: &Config, command: &VerifyCertificate, output: Output) -> Answer {
@@ -199,7 +236,7 @@ async fn verify_file(config: &Config, command: &VerifyCertificate, output: Outpu
     let mut bytes = Vec::new();
     // One more than there can be, so that what is longer is seen.
     let file = File::open(&command.certificate).map_err(unread)?;
-    file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(unread)?;
+    file.take(Bundle::MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(unread)?;
     let key = audit_only::known_key(config, command.key.as_ref()).await?;
     let key = key.ok_or_else(|| Failure::usage("give the public key of the audit log with --key"))?;
     let quorum = command.quorum.unwrap_or(command.witnesses.len());
@@ -224,6 +261,7 @@ async fn verify_file(config: &Config, command: &VerifyCertificate, output: Outpu
         "records": verified.proven.len(),
         "cosigned": cosigned.collect::<Vec<_>>(),
         "certificate": verified.body,
+        "epochs": verified.epochs,
     })))
 }
 
@@ -234,6 +272,17 @@ fn verdict(verified: &Verified) -> String {
 
 /// What is wrong with a file that somebody got is not damage to a store.
 fn not_good(error: Error) -> Failure {
+    let cause =
+        std::error::Error::source(&error).and_then(|source| source.downcast_ref::<CertificateError>());
+    if let Some(CertificateError::PapersMissing { count, first }) = cause {
+        // All else was looked at before.
+        let message = format!(
+            "the certificate is signed by the key of the audit log and agrees with its own records, but \
+             it is incomplete: the papers of the ends of {count} epochs are not in the file, epoch {first} first"
+        );
+        return Failure::new(Exit::Data, ErrorKind::Integrity.as_str(), message)
+            .hint("ask for the bundle, which `strongroom certificate show ID --bundle` makes");
+    }
     match error.kind() {
         ErrorKind::Integrity => Failure::new(Exit::Data, ErrorKind::Integrity.as_str(), error.chain())
             .hint("get the file again, and the log's key from whoever answers for the log; keep this one"),

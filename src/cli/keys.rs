@@ -10,8 +10,8 @@ use crate::audit::KeyUseReceipt;
 use crate::id::{KmsKeyId, SessionId};
 use crate::kms::local::InsecureLocalKms;
 use crate::kms::{
-    DataKey, DestroyerRegistry, DestructionAssurance, EncryptionContext, GeneratedDataKey, Grant, GrantId,
-    KeyState, Kms, KmsAdmin, KmsDestroyer, KmsError, KmsErrorKind, KmsGrants, KmsRegistry, WrappedDataKey,
+    DataKey, DestroyerRegistry, EncryptionContext, GeneratedDataKey, Grant, GrantId, KeyState, Kms, KmsAdmin,
+    KmsDestroyer, KmsError, KmsErrorKind, KmsGrants, KmsRegistry, WrappedDataKey,
 };
 use crate::system::{SystemClock, SystemEntropy};
 use crate::time::Timestamp;
@@ -107,10 +107,6 @@ impl Kms for LocalKeys {
 impl KmsAdmin for LocalKeys {
     async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError> {
         self.noted(self.open()?.create_key(tags).await)
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        DestructionAssurance::BestEffort
     }
 }
 

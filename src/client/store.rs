@@ -135,10 +135,10 @@ impl Client {
         Ok(certificates)
     }
 
-    /// A certificate as it is signed, in its newest stage. What it says is for the caller to
-    /// verify.
-    pub(crate) async fn certificate(&self, certificate: CertificateId) -> Result<String> {
-        self.text(&Question::get(format!("/v1/certificates/{certificate}"))).await
+    /// A certificate as it is signed, in its newest stage, with the papers that it names: a
+    /// bundle. What it says is for the caller to verify.
+    pub(crate) async fn certificate_bundle(&self, certificate: CertificateId) -> Result<String> {
+        self.text(&Question::get(format!("/v1/certificates/{certificate}?bundle=true"))).await
     }
 }
 

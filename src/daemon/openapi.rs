@@ -156,6 +156,7 @@ fn own_parameters(endpoint: Endpoint) -> Vec<Value> {
             in_query("after", id_schema()),
         ],
         Endpoint::ListCertificates => vec![in_query("customer", id_schema())],
+        Endpoint::ShowCertificate => vec![in_query("bundle", json!({ "type": "boolean" }))],
         Endpoint::NewestOperations | Endpoint::NewestRecords => {
             vec![in_query("limit", json!({ "type": "integer", "minimum": 1, "maximum": 1000 }))]
         }
@@ -221,8 +222,12 @@ fn answers(endpoint: Endpoint) -> Vec<(&'static str, Value)> {
         Endpoint::HeadBlob => {
             vec![("200", nothing("Its headers")), ("304", nothing("It is what the client has"))]
         }
-        Endpoint::DraftOrder | Endpoint::ShowOrder | Endpoint::ShowCertificate | Endpoint::ShowCheckpoint => {
-            vec![("200", note())]
+        Endpoint::DraftOrder | Endpoint::ShowOrder | Endpoint::ShowCheckpoint => vec![("200", note())],
+        Endpoint::ShowCertificate => {
+            let mut both = note();
+            // With `bundle`: the note and the papers that it names.
+            both["content"]["application/x-ndjson"] = json!({ "schema": {} });
+            vec![("200", both)]
         }
         Endpoint::ProveRecord => {
             let text = json!({ "type": "string" });

@@ -294,7 +294,7 @@ fn created_once(role: StorageRole, place: &Place) -> Vec<String> {
         StorageRole::Blobs => Vec::new(),
         StorageRole::Keys => vec![place.objects("*")],
         StorageRole::Audit => {
-            let below = ["wal/*", "pin/*", "certificate/*", "order/*", "store"];
+            let below = ["wal/*", "pin/*", "certificate/*", "order/*", "epoch/*", "store"];
             below.map(|below| place.objects(below)).into()
         }
     }
@@ -492,6 +492,7 @@ mod tests {
             "my-audit/tile/*",
             "my-audit/checkpoint",
             "my-audit/shard/*",
+            "my-audit/epoch/*",
         ];
         assert_eq!(writes["Resource"], json!(expected.map(|path| format!("arn:aws:s3:::{path}"))));
 

@@ -56,8 +56,8 @@ use tokio::sync::OnceCell;
 use crate::audit::KeyUseReceipt;
 use crate::id::KmsKeyId;
 use crate::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
-    KmsDestroyer, KmsError, KmsErrorKind, WrappedDataKey,
+    DataKey, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsDestroyer, KmsError,
+    KmsErrorKind, WrappedDataKey,
 };
 use crate::secret::Secret;
 use crate::time::Timestamp;
@@ -345,10 +345,6 @@ impl KmsAdmin for AwsKms {
             id.filter(|id| Arn::of(id).is_ok()).ok_or_else(wrong_answer)
         })
         .await
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        DestructionAssurance::Attested
     }
 }
 

@@ -9,7 +9,7 @@
 //! 800-88r2): what is destroyed here is overwritten and unlinked, and copies may
 //! live on in snapshots, journals, backups and worn flash cells. So a
 //! certificate over such a key never says "Purge"
-//! ([`DestructionAssurance::BestEffort`]).
+//! ([`DestructionAssurance::BestEffort`](crate::kms::DestructionAssurance::BestEffort)).
 //!
 //! Separate from the other providers in that it has no other side: the policy
 //! of a KMS (states, waiting periods) is kept by this code, and a caller with
@@ -46,8 +46,8 @@ use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::entropy::{Entropy, EntropyError, random, random_secret};
 use crate::id::{KmsKeyId, LocalKeyId, SessionId};
 use crate::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, Grant, GrantId, KeyState, Kms,
-    KmsAdmin, KmsDestroyer, KmsError, KmsErrorKind, KmsGrants, WrappedDataKey,
+    DataKey, EncryptionContext, GeneratedDataKey, Grant, GrantId, KeyState, Kms, KmsAdmin, KmsDestroyer,
+    KmsError, KmsErrorKind, KmsGrants, WrappedDataKey,
 };
 use crate::schedule::{self, SALT_LEN, SINGLE_USE_NONCE, Salt};
 use crate::secret::Secret;
@@ -217,10 +217,6 @@ impl KmsAdmin for InsecureLocalKms {
             })
             .await?;
         Ok(KmsKeyId::new(PROVIDER, &id.to_string()).expect("base32 is plain"))
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        DestructionAssurance::BestEffort
     }
 }
 

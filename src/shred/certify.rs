@@ -5,28 +5,28 @@
 //! past its term. Both are made from the ring, the register and the log, so that whoever
 //! comes after a crash makes the one that is missing.
 //!
-//! Order: drop (ring version) → publish → interim certificate → epochs end → final
-//! certificate. If we stop between any two, the next sweep goes on.
+//! Order: drop (ring version) → publish → interim certificate → epochs end → a paper of
+//! each end ([`ends`](super::ends)) → final certificate, which names these papers. If we stop
+//! between any two, the next sweep goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::ends::{Ends, lost};
 use super::paths::{Paths, Scope};
 use super::records::{OfCustomer, Records, Write};
 use crate::audit::layout::{CertificateStage, Object, OrderStage};
 use crate::audit::operation::Operation;
-use crate::audit::proof::{ProvenOperation, prove_all};
 use crate::audit::{Action, Intent, RingRef, papers};
 use crate::certificate::{
-    self as paper, Assurance, Authority, Blobs, Caches, Certificate, CertificateBody, CheckValue,
-    ClockReading, DroppedKey, EpochEnd, Evidence, Format, GoneBy, KeyKind, Limit, Method, RingTransition,
-    SignedOrder as SignedPaper, Signer, SurvivorClass, Survivors, TimeEvidence, Verification,
+    self as paper, Assurance, Authority, Blobs, Bundle, Caches, Certificate, CertificateBody, CertifiedEpoch,
+    CheckValue, ClockReading, DroppedKey, EndOnPaper, Format, KeyKind, Limit, Method, RingTransition,
+    SignedOrder as SignedPaper, Signer, SurvivorClass, Survivors, TimeEvidence, Verification, weakest,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CertificateId, CustomerId, KekId, OrderId};
-use crate::kms::DestructionAssurance;
 use crate::order::SignedOrder;
-use crate::register::{EpochPhase, EpochState, Register};
+use crate::register::{EpochPhase, Register};
 use crate::retention::clock::{ClockSource, TrustedTime};
 use crate::ring::{Dropped, EntryKind, Ring, certificate_id};
 use crate::room::keyring::{Asker, close};
@@ -64,9 +64,33 @@ fn are_gone(dropped: &[&Dropped], register: &Register) -> bool {
     dropped.iter().flat_map(|gone| gone.born..=gone.last).all(is_gone)
 }
 
-/// What is known before certificates are made: which there are, the register, and what the
-/// log has.
-pub(super) type Known<'a> = (&'a Kept, &'a Register, &'a Records);
+/// The epochs that the final certificates rest on which can be made of this ring.
+pub(super) fn epochs_for(ring: &Ring, kept: &Kept, register: &Register) -> BTreeSet<u32> {
+    let is_open = |version: &u64| {
+        let id = certificate_id(ring.store, ring.customer, *version);
+        kept.get(&id) != Some(&CertificateStage::Final)
+    };
+    let drops =
+        drops(ring).into_iter().filter(|(version, keys)| is_open(version) && are_gone(keys, register));
+    drops.flat_map(|(_, keys)| epochs_of(&keys)).collect()
+}
+
+/// The epochs under which a ring version had one of the keys.
+fn epochs_of(dropped: &[&Dropped]) -> BTreeSet<u32> {
+    dropped.iter().flat_map(|gone| gone.born..=gone.last).collect()
+}
+
+/// What is known before certificates are made.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// The certificates that there are.
+    pub(super) kept: &'a Kept,
+    pub(super) register: &'a Register,
+    /// What the log has.
+    pub(super) records: &'a Records,
+    /// How epochs ended, for final certificates.
+    pub(super) ends: &'a Ends,
+}
 
 /// The drops of a ring that have no certificate.
 pub(super) fn uncertified(ring: &Ring, kept: &Kept) -> BTreeMap<u64, BTreeSet<KekId>> {
@@ -82,15 +106,13 @@ impl Strongroom {
         &self,
         asker: Asker<'_>,
         ring: &Arc<Ring>,
-        (kept, register, records): Known<'_>,
+        known: Known<'_>,
         time: &TrustedTime,
     ) -> Result<Kept> {
         let (mut made, mut failed) = (Kept::new(), None);
         for (version, keys) in drops(ring) {
             // One that cannot be made must not keep the others from it.
-            let of_version =
-                self.certify_drop(asker, ring, (version, &keys), (kept, register, records), time);
-            match of_version.await {
+            match self.certify_drop(asker, ring, (version, &keys), known, time).await {
                 Ok(stage) => {
                     let id = certificate_id(ring.store, ring.customer, version);
                     made.extend(stage.map(|stage| (id, stage)));
@@ -107,9 +129,10 @@ impl Strongroom {
         asker: Asker<'_>,
         ring: &Arc<Ring>,
         (version, keys): (u64, &[&Dropped]),
-        (kept, register, records): Known<'_>,
+        known: Known<'_>,
         time: &TrustedTime,
     ) -> Result<Option<CertificateStage>> {
+        let Known { kept, register, records, ends } = known;
         let id = certificate_id(ring.store, ring.customer, version);
         let mut made = None;
         let interim = match kept.get(&id) {
@@ -122,11 +145,13 @@ impl Strongroom {
             None => {
                 let body = self.interim(asker, ring, (version, keys), records, time).await?;
                 made = Some(CertificateStage::Interim);
-                self.keep_certificate(asker, body).await?
+                self.keep_certificate(asker, body, &BTreeMap::new()).await?
             }
         };
-        if let Some(body) = self.finality(&interim, keys, (register, records), time).await? {
-            self.keep_certificate(asker, body).await?;
+        if are_gone(keys, register)
+            && let Some((body, papers)) = self.finality(&interim, keys, ends, time)?
+        {
+            self.keep_certificate(asker, body, &papers).await?;
             made = Some(CertificateStage::Final);
         }
         Ok(made)
@@ -149,8 +174,30 @@ impl Strongroom {
         kept.map(|bytes| Certificate::parse(&bytes, &self.0.log.authority())).transpose()
     }
 
+    /// A certificate with the papers that it names, all verified: what is given to somebody
+    /// who has no access to the store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Integrity`] if the certificate or a paper does not verify, or a paper is
+    /// missing; [`ErrorKind::AuditUnavailable`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn certificate_bundle(&self, certificate: &Certificate) -> Result<Bundle> {
+        let epochs: Vec<u32> = certificate.body().named().map(|name| name.epoch).collect();
+        let papers = papers::epoch_ends(&self.log_reader(), epochs.iter().copied()).await?;
+        let bundle = Bundle::of(certificate.to_note(), &epochs, papers)?;
+        paper::verify(bundle.to_text().as_bytes(), &self.0.log.authority(), &[], 0)?;
+        Ok(bundle)
+    }
+
     /// Signs and keeps a certificate. One that another node made meanwhile is as good.
-    async fn keep_certificate(&self, asker: Asker<'_>, body: CertificateBody) -> Result<Certificate> {
+    async fn keep_certificate(
+        &self,
+        asker: Asker<'_>,
+        body: CertificateBody,
+        ends: &BTreeMap<u32, EndOnPaper>,
+    ) -> Result<Certificate> {
         let room = &*self.0;
         let (id, stage) = (body.certificate, body.stage);
         let mut intent = Intent::new(room.log.request_id()?, asker.access, Action::Certify);
@@ -158,7 +205,7 @@ impl Strongroom {
         let (open, receipt) = room.log.begin(intent).await?;
         drop(receipt);
         let kept = async {
-            let certificate = paper::sign(body, &*room.log_config.signer).await?;
+            let certificate = paper::sign(body, ends, &*room.log_config.signer).await?;
             let object = Object::Certificate { id, stage };
             let limit = room.log_config.deadline;
             match papers::keep(&*room.storages.audit, object, certificate.to_note(), limit).await {
@@ -197,7 +244,7 @@ impl Strongroom {
         let policy = ring.policies.iter().rev().find(|policy| policy.since <= first.at);
         let policy = policy.unwrap_or_else(|| ring.policy());
         Ok(CertificateBody {
-            format: Format::V1,
+            format: Format::V2,
             stage,
             certificate: certificate_id(ring.store, ring.customer, version),
             store: ring.store,
@@ -228,25 +275,15 @@ impl Strongroom {
         })
     }
 
-    /// What a final certificate says, if it can be made: every epoch of the keys is
-    /// gone, and every cache is past its term.
-    async fn finality(
+    /// What a final certificate says, and the papers that it names, if every cache is past
+    /// its term. Every epoch of the keys is gone.
+    fn finality(
         &self,
         interim: &Certificate,
         dropped: &[&Dropped],
-        (register, records): (&Register, &Records),
+        ends: &Ends,
         time: &TrustedTime,
-    ) -> Result<Option<CertificateBody>> {
-        let numbers: BTreeSet<u32> = dropped.iter().flat_map(|gone| gone.born..=gone.last).collect();
-        let mut ends = Vec::new();
-        for number in &numbers {
-            match register.epoch_state(*number) {
-                Some(EpochState { state: EpochPhase::Gone { seen_at }, kms_key, .. }) => {
-                    ends.push((*number, kms_key.clone(), *seen_at));
-                }
-                _ => return Ok(None),
-            }
-        }
+    ) -> Result<Option<(CertificateBody, BTreeMap<u32, EndOnPaper>)>> {
         let mut body = interim.body().clone();
         // The longest that any node may: it need not be set up as this one is.
         let ttl = MAX_TTL;
@@ -254,61 +291,22 @@ impl Strongroom {
         if time.at() < over {
             return Ok(None);
         }
-        let mut ended = Vec::new();
-        for (epoch, kms_key, gone) in ends {
-            let [disable, delete] = records.end_of_epoch(epoch).ok_or_else(|| lost("the end of an epoch"))?;
-            ended.extend([disable.clone(), delete.clone()]);
-            let local = self.0.keyring.kms.get(&kms_key)?.assurance() == DestructionAssurance::BestEffort;
-            body.epochs.push(EpochEnd {
-                epoch,
-                kms_key,
-                disabled: disable.intent_entry().record.time,
-                scheduled: delete.intent_entry().record.time,
-                gone,
-                seen: if local { GoneBy::FileRemoved } else { GoneBy::KmsReportsGone },
-            });
-        }
-        // That they ended well is what the register says; the intents are enough to find them
-        // by, and a key may have lived through many epochs.
-        let mut evidence = self.evidence(&ended).await?;
-        for one in &mut evidence {
-            one.outcome = None;
-        }
+        let numbers = epochs_of(dropped).into_iter();
+        let papers: BTreeMap<u32, EndOnPaper> =
+            numbers.map(|epoch| Ok((epoch, ends.of(epoch)?.clone()))).collect::<Result<_>>()?;
+        // As the format is now, whichever the interim one has.
+        body.format = Format::V2;
         body.stage = CertificateStage::Final;
-        body.issued = self.0.clock.now().max(time.at());
-        body.method = Method::new(body.stage, body.method.assurance);
+        // Not before anything that it shows, by whatever clock that was recorded.
+        let gone = papers.values().map(|paper| paper.end.gone).max();
+        body.issued = self.0.clock.now().max(time.at()).max(gone.unwrap_or(body.issued));
+        let assurance = weakest(papers.values().map(|paper| &paper.end.kms_key));
+        body.method = Method::new(body.stage, assurance);
+        body.epochs = papers.values().map(|paper| CertifiedEpoch::Named(paper.name())).collect();
         body.caches = Some(Caches { ttl_seconds: ttl.as_secs(), over });
         body.verification = Verification::required(body.stage).to_vec();
-        body.limits = Limit::of(body.stage, body.method.assurance, &body.scope.survivors);
-        body.evidence.extend(evidence);
-        Ok(Some(body))
-    }
-
-    /// Operations with their proofs, from what is published of the log.
-    async fn evidence(&self, operations: &[Operation]) -> Result<Vec<Evidence>> {
-        let mut entries = Vec::new();
-        for operation in operations {
-            entries.push(operation.intent_entry().clone());
-            entries.extend(operation.outcome_entry().cloned());
-        }
-        let proofs = match prove_all(&self.log_reader(), &entries).await {
-            // Another node has recorded its part since this one published.
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.publish_log().await?;
-                prove_all(&self.log_reader(), &entries).await
-            }
-            proofs => proofs,
-        };
-        let mut proofs = proofs?.into_iter();
-        let mut next = || proofs.next().ok_or_else(|| lost("a proof"));
-        let mut evidence = Vec::new();
-        for operation in operations {
-            let intent = next()?;
-            let outcome = operation.outcome_entry().map(|_| next()).transpose()?;
-            let operation = operation.clone();
-            evidence.extend(Evidence::of(&ProvenOperation { operation, intent, outcome }));
-        }
-        Ok(evidence)
+        body.limits = Limit::of(body.stage, assurance, &body.scope.survivors);
+        Ok(Some((body, papers)))
     }
 
     /// The records of one drop: its tombstones, and the writing of the ring version, which
@@ -368,13 +366,10 @@ impl Strongroom {
     /// What the KMS of the keys' epochs can promise: the least of them.
     async fn assurance_of(&self, asker: Asker<'_>, dropped: &[&Dropped]) -> Result<Assurance> {
         let register = self.0.keyring.register(asker).await?;
-        for number in dropped.iter().flat_map(|gone| gone.born..=gone.last) {
-            let epoch = register.epoch_state(number).ok_or_else(|| lost("an epoch"))?;
-            if self.0.keyring.kms.get(&epoch.kms_key)?.assurance() == DestructionAssurance::BestEffort {
-                return Ok(Assurance::BestEffort);
-            }
-        }
-        Ok(Assurance::Attested)
+        let key =
+            |epoch| register.epoch_state(epoch).map(|epoch| &epoch.kms_key).ok_or_else(|| lost("an epoch"));
+        let keys: Vec<_> = epochs_of(dropped).into_iter().map(key).collect::<Result<_>>()?;
+        Ok(weakest(keys))
     }
 }
 
@@ -389,10 +384,6 @@ struct Found {
 fn not_what_was_written(customer: CustomerId, version: u64) -> Error {
     let message = format!("ring version {version} of customer {customer} is not what was written");
     Error::new(ErrorKind::Integrity, message)
-}
-
-fn lost(what: &'static str) -> Error {
-    Error::new(ErrorKind::Integrity, format!("the log or the register does not have {what}"))
 }
 
 fn readings(time: &TrustedTime) -> Vec<ClockReading> {

@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::TryStreamExt;
 
+use super::ends::{EpochRecords, ended_well, may_have_ended_well};
 use super::paths::{Paths, UnderKeys};
 use crate::audit::log::LogReader;
 use crate::audit::operation::Operation;
 use crate::audit::query::{Filter, operations};
-use crate::audit::{Action, KeyRef, OutcomeResult, RingRef};
+use crate::audit::{Action, KeyRef, RingRef};
 use crate::error::Result;
 use crate::id::{CustomerId, KekId};
 
@@ -27,15 +28,8 @@ pub(super) type Wanted = BTreeMap<CustomerId, BTreeMap<u64, BTreeSet<KekId>>>;
 #[derive(Debug, Default)]
 pub(super) struct Records {
     customers: BTreeMap<CustomerId, OfCustomer>,
-    epochs: BTreeMap<u32, EndOfEpoch>,
-}
-
-/// The records by which an epoch's key was disabled and its deletion scheduled: of each the
-/// last that ended well.
-#[derive(Debug, Default)]
-struct EndOfEpoch {
-    disabled: Option<Operation>,
-    deleted: Option<Operation>,
+    /// How epochs ended.
+    pub(super) epochs: EpochRecords,
 }
 
 /// What was found of one customer.
@@ -79,7 +73,7 @@ impl Records {
         while let Some(operation) = found.try_next().await? {
             let Some(customer) = operation.intent().customer else { continue };
             if customer == store {
-                records.take_epoch(operation);
+                records.epochs.take(operation);
             } else if let (Some(versions), Some(under)) = (wanted.get(&customer), under.get_mut(&customer)) {
                 under.take(&operation);
                 records.customers.entry(customer).or_default().take(versions, under.keys(), operation);
@@ -102,26 +96,6 @@ impl Records {
 
     pub(super) fn of(&self, customer: CustomerId) -> Option<&OfCustomer> {
         self.customers.get(&customer)
-    }
-
-    /// The records by which an epoch ended, if both are there.
-    pub(super) fn end_of_epoch(&self, epoch: u32) -> Option<[&Operation; 2]> {
-        let end = self.epochs.get(&epoch)?;
-        Some([end.disabled.as_ref()?, end.deleted.as_ref()?])
-    }
-
-    fn take_epoch(&mut self, operation: Operation) {
-        let Some(KeyRef::Epoch { epoch, .. }) = operation.intent().key else { return };
-        let action = operation.intent().action;
-        if !may_have_ended_well(&operation) || !matches!(action, Action::EpochDisable | Action::EpochDelete) {
-            return;
-        }
-        let end = self.epochs.entry(epoch).or_default();
-        let place = if action == Action::EpochDisable { &mut end.disabled } else { &mut end.deleted };
-        // One that was left without an outcome counts where none ended well.
-        if place.is_none() || ended_well(&operation) {
-            *place = Some(operation);
-        }
     }
 }
 
@@ -174,19 +148,4 @@ impl OfCustomer {
             (None, None) => Write::Unknown,
         }
     }
-}
-
-fn ended_well(operation: &Operation) -> bool {
-    operation.outcome().is_some_and(|outcome| outcome.result == OutcomeResult::Ok)
-}
-
-/// It did, or nobody knows: its writer died or did not learn how it ended. What stands
-/// then tells.
-fn may_have_ended_well(operation: &Operation) -> bool {
-    operation.outcome().is_none_or(|outcome| {
-        matches!(
-            outcome.result,
-            OutcomeResult::Ok | OutcomeResult::Unknown | OutcomeResult::Unavailable | OutcomeResult::Aborted
-        )
-    })
 }

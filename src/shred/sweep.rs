@@ -101,16 +101,27 @@ impl Strongroom {
         if wanting.is_empty() {
             return Ok(());
         }
-        // Proofs are of what is published.
-        self.0.log.flush().await?;
-        self.publish_log().await?;
         let wanted: Wanted =
             wanting.iter().map(|ring| (ring.customer, certify::uncertified(ring, &kept))).collect();
         let wanted: Wanted = wanted.into_iter().filter(|(_, drops)| !drops.is_empty()).collect();
-        let store = CustomerId::from_bytes(*self.0.store.as_bytes());
-        let records = Records::read(&self.log_reader(), store, &wanted).await?;
+        // Each paper is read and verified once, however many certificates rest on it.
+        let epochs: BTreeSet<u32> =
+            wanting.iter().flat_map(|ring| certify::epochs_for(ring, &kept, &register)).collect();
+        let (mut ends, unwritten) = self.epoch_ends(epochs).await?;
+        let mut records = Records::default();
+        // Where only final certificates are to be made, the papers have all of the log that it takes.
+        if !wanted.is_empty() || !unwritten.is_empty() {
+            // Proofs are of what is published.
+            self.0.log.flush().await?;
+            self.publish_log().await?;
+            let store = CustomerId::from_bytes(*self.0.store.as_bytes());
+            records = Records::read(&self.log_reader(), store, &wanted).await?;
+            for epoch in unwritten {
+                ends.add(epoch, self.keep_epoch_end(asker, epoch, &records.epochs).await);
+            }
+        }
         let made = futures_util::stream::iter(wanting).map(|ring| {
-            let known = (&kept, &*register, &records);
+            let known = certify::Known { kept: &kept, register: &register, records: &records, ends: &ends };
             async move {
                 let made = self.certify(asker, &ring, known, time).await;
                 (ring.customer, self.note_refusal(asker, ring.customer, made).await)

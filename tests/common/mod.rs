@@ -26,8 +26,8 @@ use strongroom::entropy::{Entropy, EntropyError};
 use strongroom::id::KmsKeyId;
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
-    KmsDestroyer, KmsError, KmsRegistry, WrappedDataKey,
+    DataKey, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsDestroyer, KmsError,
+    KmsRegistry, WrappedDataKey,
 };
 use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, Strongroom};
 use strongroom::store::Storages;
@@ -307,10 +307,6 @@ impl Kms for Wiretap {
 impl KmsAdmin for Wiretap {
     async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError> {
         self.kms.create_key(tags).await
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        self.kms.assurance()
     }
 }
 

@@ -22,8 +22,8 @@ use strongroom::audit::{Event, Intent, KeyUseReceipt, Outcome, Record};
 use strongroom::id::{KmsKeyId, Label, RequestId};
 use strongroom::kms::local::InsecureLocalKms;
 use strongroom::kms::{
-    DataKey, DestructionAssurance, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin,
-    KmsDestroyer, KmsError, KmsErrorKind, KmsRegistry, WrappedDataKey,
+    DataKey, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsDestroyer, KmsError,
+    KmsErrorKind, KmsRegistry, WrappedDataKey,
 };
 use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, Strongroom};
 use strongroom::store::Storages;
@@ -213,10 +213,6 @@ impl Kms for TestKms {
 impl KmsAdmin for TestKms {
     async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError> {
         self.inner.create_key(tags).await
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        self.inner.assurance()
     }
 }
 

@@ -10,7 +10,7 @@ use object_store::path::Path;
 use thiserror::Error as ThisError;
 
 use crate::error::Error;
-use crate::id::{RequestId, WriterId};
+use crate::id::{CertificateId, RequestId, WriterId};
 use crate::time::Timestamp;
 
 /// How many findings are kept; more are counted.
@@ -186,6 +186,9 @@ pub enum Problem {
     /// was rolled back or rewritten since, or the certificate is of another.
     #[error("leads to a tree of {0} records, which this log does not have")]
     PaperTree(u64),
+    /// The paper of an epoch's end that is not the one which a certificate names.
+    #[error("is another paper than certificate {0} names")]
+    NotAsNamed(CertificateId),
     /// A note: how many records the checkpoint does not cover.
     #[error("covers all but the newest {0} records")]
     Uncovered(u64),
@@ -287,6 +290,7 @@ impl Problem {
             Self::Rewritten(_) => "rewritten",
             Self::PinUnknown => "pin-unknown",
             Self::PaperTree(_) => "paper-tree",
+            Self::NotAsNamed(_) => "not-as-named",
             Self::Uncovered(_) => "uncovered",
             Self::UnknownSignatures(_) => "unknown-signatures",
             Self::NoCheckpoint => "no-checkpoint",

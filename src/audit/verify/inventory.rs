@@ -26,7 +26,7 @@ use crate::tlog::tile::TilePath;
 pub(super) struct Inventory {
     pub(super) shards: BTreeMap<u16, ShardObjects>,
     pub(super) pins: BTreeSet<(CustomerId, u64)>,
-    /// Certificates, orders and saved heads.
+    /// Certificates, orders, the ends of epochs and saved heads.
     pub(super) papers: BTreeSet<Object>,
 }
 
@@ -101,7 +101,12 @@ impl Inventory {
             Some(Object::Pin { customer, version }) => {
                 self.pins.insert((customer, version));
             }
-            Some(paper @ (Object::Certificate { .. } | Object::Order { .. } | Object::Head { .. })) => {
+            Some(
+                paper @ (Object::Certificate { .. }
+                | Object::Order { .. }
+                | Object::EpochEnd { .. }
+                | Object::Head { .. }),
+            ) => {
                 self.papers.insert(paper);
             }
             Some(Object::Commit { .. }) | None => findings.wrong(path, Problem::Stranger),

@@ -61,7 +61,7 @@ pub(super) enum Claimant {
     Checkpoint,
     /// A checkpoint that was kept elsewhere.
     Pinned,
-    /// A certificate, in its proofs.
+    /// A certificate or another paper, in its proofs.
     Paper(Object),
     /// A record of the first shard.
     Head(At),

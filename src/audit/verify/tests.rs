@@ -16,7 +16,7 @@ use crate::audit::commit::{Line, Writer, endorsement};
 use crate::audit::head::{Head, SavedHead};
 use crate::audit::segment::Header;
 use crate::audit::{
-    Action, Event, Fence, Intent, Outcome, OutcomeResult, Record, RingRef, ShardHead, View, ViewShard,
+    Action, Event, Fence, Intent, KeyRef, Outcome, OutcomeResult, Record, RingRef, ShardHead, View, ViewShard,
 };
 use crate::certificate::{self, Evidence, What};
 use crate::id::{CertificateId, CustomerId, OrderId, RequestId, WriterId};
@@ -28,6 +28,9 @@ use crate::tlog::tile::{Bundle, Tile, TilePath};
 use crate::tlog::{NamedKey, TileBuilder};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The epochs that ended.
+const EPOCHS: [u32; 2] = [1, 2];
 
 /// Everything on a storage.
 type Objects = BTreeMap<Path, Bytes>;
@@ -261,32 +264,72 @@ impl World {
         let ring = world.ring(days(3), customer(1), 2);
         let dropped = certificate::testing::drop_of(request(2_000_000), customer(1), ring);
         world.commit(0, 2, days(3), vec![Event::Intent(dropped)]);
+        for epoch in EPOCHS {
+            world.end_epoch(epoch);
+        }
         world.publish_all();
         world.certify(ring);
         world
     }
 
-    /// The certificate of what the newest ring version of customer 1 dropped.
-    fn certify(&mut self, ring: RingRef) {
+    /// The records by which an epoch ended.
+    fn end_epoch(&mut self, epoch: u32) {
+        for (part, action) in [Action::EpochDisable, Action::EpochDelete].into_iter().enumerate() {
+            let number = 3_000_000 + 2 * epoch + u32::try_from(part).unwrap();
+            let intent = certificate::testing::end_of(request(number), self.store, epoch, action);
+            let ended = outcome(number, intent.customer, OutcomeResult::Ok);
+            self.commit(0, 2, days(3), vec![Event::Intent(intent), ended]);
+        }
+    }
+
+    /// The proofs of the operations of which this is true.
+    fn evidence(&self, of: impl Fn(&Intent) -> bool) -> Vec<Evidence> {
         let place = &self.shards[&FIRST_SHARD];
         let leaves: Vec<_> = place.commits.iter().flat_map(|(commit, _)| commit.leaves()).collect();
         let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf.hash).collect();
         let records: Vec<Record> =
             place.commits.iter().flat_map(|(commit, _)| commit.clone().into_records()).collect();
+        let proof = |at: usize| {
+            let path = prove_inclusion(&hashes, at).unwrap();
+            let proof = TlogProof::new(at as u64, path, self.checkpoint(FIRST_SHARD)).unwrap();
+            proof.with_extra(serde_json::to_vec(&records[at]).unwrap()).unwrap().to_string()
+        };
         let mut evidence = Vec::new();
         for (at, record) in records.iter().enumerate() {
             let Event::Intent(intent) = &record.event else { continue };
-            if intent.ring != Some(ring) {
+            if !of(intent) {
                 continue;
             }
-            let path = prove_inclusion(&hashes, at).unwrap();
-            let proof = TlogProof::new(at as u64, path, self.checkpoint(FIRST_SHARD)).unwrap();
-            let proof = proof.with_extra(serde_json::to_vec(record).unwrap()).unwrap();
             let what = What::ALL.into_iter().find(|what| what.action() == intent.action).unwrap();
-            evidence.push(Evidence { what, intent: proof.to_string(), outcome: None });
+            let ends = |record: &Record| matches!(&record.event, Event::Outcome(outcome) if outcome.request == intent.request);
+            let outcome = records.iter().position(ends).map(proof);
+            evidence.push(Evidence { what, intent: proof(at), outcome });
         }
-        let (object, note) = certificate::testing::interim(self.store, customer(1), ring, evidence);
-        self.objects.insert(object.path(), note.into());
+        evidence
+    }
+
+    /// The certificates of what the newest ring version of customer 1 dropped, and the papers
+    /// of the ends of epochs.
+    fn certify(&mut self, ring: RingRef) {
+        let evidence = self.evidence(|intent| intent.ring == Some(ring));
+        let (object, interim) = certificate::testing::interim(self.store, customer(1), ring, evidence);
+        self.objects.insert(object.path(), interim.clone().into());
+        let papers = EPOCHS.map(|epoch| {
+            let (path, paper) = self.epoch_end(epoch);
+            self.objects.insert(path, paper.clone().into());
+            paper
+        });
+        let (object, last) = certificate::testing::last(&interim, &papers);
+        self.objects.insert(object.path(), last.into());
+    }
+
+    /// The paper of an epoch's end, as it would be made now.
+    fn epoch_end(&self, epoch: u32) -> (Path, String) {
+        let named = |key: &KeyRef| matches!(key, KeyRef::Epoch { epoch: of, .. } if *of == epoch);
+        let evidence = self.evidence(|intent| intent.key.as_ref().is_some_and(named));
+        let (object, paper) =
+            certificate::testing::epoch_end(self.store, epoch, [days(3), days(3)], evidence);
+        (object.path(), paper)
     }
 
     /// The first two days, published.
@@ -394,6 +437,7 @@ fn kind(object: &Object) -> u8 {
         Object::Certificate { .. } => 7,
         Object::Order { .. } => 8,
         Object::Head { .. } => 9,
+        Object::EpochEnd { .. } => 10,
     }
 }
 
@@ -417,9 +461,11 @@ fn next_to(object: &Object) -> Path {
             Object::Tile { shard, tile: TilePath::Bundle(bundle) }.path()
         }
         Object::Pin { customer, version } => Object::Pin { customer, version: version + 1 }.path(),
-        Object::Certificate { id, .. } => {
-            Object::Certificate { id, stage: layout::CertificateStage::Final }.path()
+        Object::Certificate { id, stage } => {
+            let [interim, last] = layout::CertificateStage::ALL;
+            Object::Certificate { id, stage: if stage == interim { last } else { interim } }.path()
         }
+        Object::EpochEnd { epoch } => Object::EpochEnd { epoch: epoch + 1 }.path(),
         Object::Order { .. } => unreachable!("whether an order was altered is not seen here"),
         Object::Head { shard } => Object::Head { shard: shard + 1 }.path(),
     }
@@ -481,7 +527,7 @@ async fn any_change_to_any_object_is_named() {
             attacks.push(("swapped".to_owned(), vec![swapped, path.clone()], objects));
         }
     }
-    assert_eq!(tried.len(), 9, "an object of each kind: {tried:?}");
+    assert_eq!(tried.len(), 10, "an object of each kind: {tried:?}");
     for (what, named, objects) in attacks {
         let report = check(&objects, options()).await;
         for path in &named {
@@ -758,6 +804,56 @@ async fn a_certificate_of_records_that_are_gone_is_named() {
     let report = check(&other.objects, options()).await;
     assert_named(&report, &paper, "another log's");
     assert_eq!(report.wrong, 1, "{:#?}", report.findings);
+}
+
+#[tokio::test]
+async fn a_certificate_and_the_papers_that_it_names_are_held_against_each_other() {
+    let mut world = World::full(1);
+    assert_clean(&check(&world.objects, options()).await);
+    let paths = EPOCHS.map(|epoch| Object::EpochEnd { epoch }.path());
+    let said = async |objects: &Objects| -> Vec<(String, Problem)> {
+        let report = check(objects, options()).await;
+        report.findings.into_iter().map(|finding| (finding.path, finding.problem)).collect()
+    };
+    let mut objects = world.objects.clone();
+    objects.remove(&paths[0]);
+    let missing = Problem::Missing("a certificate names it");
+    assert_eq!(said(&objects).await, [(paths[0].to_string(), missing)]);
+
+    // One that is as good, and that no certificate names: another was there before.
+    world.work(0, days(3), 1);
+    world.publish_all();
+    let (path, other) = world.epoch_end(1);
+    assert_eq!(path, paths[0]);
+    let mut objects = world.objects.clone();
+    objects.insert(path, other.into());
+    let id = CertificateId::derive(world.store, customer(1), 2);
+    assert_eq!(said(&objects).await, [(paths[0].to_string(), Problem::NotAsNamed(id))]);
+
+    // Without a certificate that names them they stand by themselves.
+    let mut objects = world.objects.clone();
+    objects.remove(&Object::Certificate { id, stage: layout::CertificateStage::Final }.path());
+    objects.remove(&paths[1]);
+    assert_eq!(said(&objects).await, []);
+    let third = Object::EpochEnd { epoch: 3 }.path();
+    objects.insert(third.clone(), objects[&paths[0]].clone());
+    assert_eq!(said(&objects).await, [(third.to_string(), Problem::Misplaced)]);
+}
+
+#[tokio::test]
+async fn a_paper_of_records_that_are_gone_is_named() {
+    let world = World::full(1);
+    let mut other = World::half(1);
+    other.work(0, days(2), 1);
+    other.publish_all();
+    for epoch in EPOCHS {
+        let path = Object::EpochEnd { epoch }.path();
+        other.objects.insert(path.clone(), world.objects[&path].clone());
+    }
+    let report = check(&other.objects, options()).await;
+    for epoch in EPOCHS {
+        assert_named(&report, &Object::EpochEnd { epoch }.path(), "a longer log's");
+    }
 }
 
 #[tokio::test]

@@ -31,16 +31,20 @@ pub(in crate::cli) struct ListCertificates {
 
 /// Shows a certificate, the final one if there is one
 ///
-/// It is verified first. For people it is a page; with --json, one object; with --note, the signed
-/// note, which is what to give away.
+/// It is verified first, with the papers of the epochs that it names. For people it is a page; with
+/// --json, one object; with --bundle, one file with the signed note and the papers, which is what to
+/// give away; with --note, the signed note alone.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ShowCertificate {
     /// Which
     #[arg(value_name = "ID")]
     pub(in crate::cli) id: CertificateId,
-    /// The signed note, as `certificate verify` takes it
+    /// The signed note alone
     #[arg(long, conflicts_with = "json")]
     pub(in crate::cli) note: bool,
+    /// The signed note and the papers that it names, as `certificate verify` takes them
+    #[arg(long, conflicts_with_all = ["json", "note"])]
+    pub(in crate::cli) bundle: bool,
     #[command(flatten)]
     pub(in crate::cli) log: OfLog,
 }
@@ -48,12 +52,13 @@ pub(in crate::cli) struct ShowCertificate {
 /// Verifies a certificate, without the store or the log, and shows it
 ///
 /// It takes the file and the log's public key, and nothing else. The key must come from elsewhere
-/// than the file. The exit code is 65 if the certificate does not verify.
+/// than the file. The exit code is 65 if the certificate does not verify, or if papers that it names
+/// are not with it.
 ///
 /// Who signed an order is in it with the key of each: compare them with what you know.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct VerifyCertificate {
-    /// The certificate, a signed note
+    /// The certificate: a bundle with its papers, or a signed note that names none
     #[arg(value_name = "FILE")]
     pub(in crate::cli) certificate: PathBuf,
     /// The log's public key: name+id+key, or hexadecimal [default: that of --log-key]

@@ -32,6 +32,8 @@ use crate::tlog::note::MAX_LEN;
 
 /// The media type of a signed note.
 const NOTE: &str = "text/plain; charset=utf-8";
+/// Of lines of JSON.
+const LINES: &str = "application/x-ndjson";
 
 pub(super) async fn status(ask: Ask, Path(customer): Path<String>) -> Result<Json<Value>, Problem> {
     let customer = ask.customer(Endpoint::ShredStatus, id(&customer, "customer")?).await?;
@@ -214,8 +216,20 @@ pub(super) async fn certificates(
     Ok(Json(json!({ "certificates": found })))
 }
 
-/// The newest stage there is.
-pub(super) async fn certificate(ask: Ask, Path(certificate): Path<String>) -> Result<Response, Problem> {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Form {
+    #[serde(default)]
+    bundle: bool,
+}
+
+/// The newest stage there is: the signed note, or a bundle of it with the papers that it names.
+pub(super) async fn certificate(
+    ask: Ask,
+    Path(certificate): Path<String>,
+    form: Result<Query<Form>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(Form { bundle }) = form.map_err(|_| Problem::invalid("`bundle` is true or false"))?;
     let certificate: CertificateId = id(&certificate, "certificate")?;
     let none = || Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such certificate");
     let mut found = None;
@@ -230,7 +244,11 @@ pub(super) async fn certificate(ask: Ask, Path(certificate): Path<String>) -> Re
         return Err(none());
     };
     ask.customer(Endpoint::ShowCertificate, found.body().customer).await?;
-    Ok(note(found.to_note()))
+    if !bundle {
+        return Ok(note(found.to_note()));
+    }
+    let text = ask.room().certificate_bundle(&found).await?.to_text();
+    Ok(([(CONTENT_TYPE, LINES)], text).into_response())
 }
 
 pub(super) async fn epochs(ask: Ask) -> Result<Json<Value>, Problem> {

@@ -126,10 +126,11 @@ fn node(deployment: &Deployment) -> Vec<Value> {
 }
 
 /// It reads what shows that an epoch can end, and writes that it ended it: into
-/// the register and into the log.
+/// the register, into the log, and on the paper of its end.
 fn destroyer(deployment: &Deployment) -> Vec<Value> {
     let [_, keys, audit] = StorageRole::ALL.map(|role| deployment.place(role));
-    let written = ["wal/*", "pin/*", "tile/*", "checkpoint", "shard/*"].map(|below| audit.objects(below));
+    let written = ["wal/*", "pin/*", "tile/*", "checkpoint", "shard/*", "epoch/*"];
+    let written = written.map(|below| audit.objects(below));
     let written = [&[keys.objects("register/*")], &written[..]].concat();
     vec![
         key_end(deployment, true),

@@ -13,10 +13,7 @@ use crate::access::{Access, Principal, Purpose};
 use crate::audit::signer::LocalSigner;
 use crate::audit::{Event, Record};
 use crate::kms::local::InsecureLocalKms;
-use crate::kms::{
-    DataKey, DestructionAssurance, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsDestroyer, KmsError,
-    KmsRegistry,
-};
+use crate::kms::{DataKey, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsDestroyer, KmsError, KmsRegistry};
 use crate::retention::clock::trusted_at;
 use crate::retention::permit::permit_expiry;
 use crate::ring::{Change, Settings};
@@ -186,10 +183,6 @@ impl Kms for CountedKms {
 impl KmsAdmin for CountedKms {
     async fn create_key(&self, tags: &EncryptionContext) -> Result<KmsKeyId, KmsError> {
         self.kms.create_key(tags).await
-    }
-
-    fn assurance(&self) -> DestructionAssurance {
-        self.kms.assurance()
     }
 }
 

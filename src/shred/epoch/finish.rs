@@ -7,8 +7,11 @@
 //! ```
 //!
 //! Before each arrow that ends something every head is read anew. In every step the intent
-//! is durable first, then the KMS is asked, then the register says so; where a crash left
-//! the KMS ahead of the register, the step is taken again, which changes nothing there.
+//! is durable first, then the KMS is asked, then the outcome is durable, then the register
+//! says so: so what the register says is proven by the log. Where a crash left the KMS ahead
+//! of the register, the step is taken again, which changes nothing there.
+//!
+//! An epoch that is gone gets the paper of its end ([`ends`](super::super::ends)).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +22,7 @@ use crate::access::Access;
 use crate::audit::log::OpenIntent;
 use crate::audit::query::{Filter, operations};
 use crate::audit::{Action, Intent, OutcomeResult};
+use crate::certificate::LONGEST_WAIT;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId};
 use crate::kms::{DestroyerRegistry, KeyState, KmsDestroyer};
@@ -29,12 +33,11 @@ use crate::room::keyring::epochs::epoch_ref;
 use crate::room::keyring::{Asker, close};
 use crate::time::Timestamp;
 
+use super::super::ends::lost;
 use super::survey::{KmsSays, LeftBehind, Survey, Why};
 
 /// The shortest watch, whatever the term of cached keys is: 10 minutes.
 const SHORTEST_WATCH: Duration = Duration::from_secs(600);
-/// The longest that a KMS may wait before it deletes a key: 30 days.
-const LONGEST_WAIT: Duration = Duration::from_secs(30 * 86_400);
 
 /// How carefully an epoch is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +133,8 @@ struct Run<'a> {
 impl Strongroom {
     /// Does for each retired epoch the next step that is allowed now: disables its KMS key;
     /// when the watch is over, schedules the key's deletion; when the KMS has deleted it,
-    /// notes that it is gone. Run it about daily, with credentials that no daemon has.
+    /// notes that it is gone, and makes the paper of its end. Papers that an earlier run did
+    /// not come to are made too. Run it about daily, with credentials that no daemon has.
     ///
     /// Before each step every head is read anew. If one is left behind after the key was
     /// disabled, the key is enabled again, and [`Strongroom::rotate_epoch`] has to be run.
@@ -155,14 +159,27 @@ impl Strongroom {
         let register = self.0.keyring.register(asker).await?;
         let ending: Vec<_> = register.epochs.iter().filter(|epoch| is_ending(epoch)).collect();
         let mut steps = Vec::new();
-        if ending.is_empty() {
-            return Ok(steps);
+        if !ending.is_empty() {
+            // For the steps that only wait; one that ends something makes its own.
+            let survey = self.survey(asker).await?;
+            for epoch in ending {
+                let result = self.finish_epoch(run, &register, epoch, &survey).await;
+                steps.push(EpochStep { epoch: epoch.number, kms_key: epoch.kms_key.clone(), result });
+            }
         }
-        // For the steps that only wait; one that ends something makes its own.
-        let survey = self.survey(asker).await?;
-        for epoch in ending {
-            let result = self.finish_epoch(run, &register, epoch, &survey).await;
-            steps.push(EpochStep { epoch: epoch.number, kms_key: epoch.kms_key.clone(), result });
+        for (number, error) in self.keep_epoch_ends(asker).await? {
+            match steps.iter_mut().find(|step| step.epoch == number) {
+                Some(step) => step.result = Err(error),
+                // It was gone before this run.
+                None => {
+                    let epoch = register.epoch_state(number).ok_or_else(|| lost("an epoch"))?;
+                    steps.push(EpochStep {
+                        epoch: number,
+                        kms_key: epoch.kms_key.clone(),
+                        result: Err(error),
+                    });
+                }
+            }
         }
         Ok(steps)
     }
@@ -234,22 +251,18 @@ impl Strongroom {
         let open = self.begin_end(run, epoch, Action::EpochDisable).await?;
         // If we stop here, the log says what was about to be done, and the KMS key can be
         // used as before.
-        let done = async {
-            destroyer.disable(&epoch.kms_key).await?;
-            // If we stop here, the KMS is ahead of the register: the next run finds the key
-            // disabled, disables it once more, and notes it.
-            let at = self.latest(run);
-            let disabled = move |number, state| match state {
-                EpochPhase::Retired { .. } => Some(RegisterChange::DisableEpoch { number, at }),
-                _ => None,
-            };
-            self.change_epoch(run.asker, epoch.number, disabled).await?;
-            // If we stop here, only the outcome is missing in the log.
-            Ok(StepTaken::Disabled { watched_until: at.saturating_add(run.options.watch) })
-        };
-        let done = done.await;
+        let done = destroyer.disable(&epoch.kms_key).await;
         self.0.keyring.forget_epochs().await;
-        close(open, done).await
+        // If we stop here or behind the outcome, the KMS is ahead of the register: the next
+        // run finds the key disabled, disables it once more, and notes it.
+        close(open, done.map_err(Error::from)).await?;
+        let at = self.latest(run);
+        let disabled = move |number, state| match state {
+            EpochPhase::Retired { .. } => Some(RegisterChange::DisableEpoch { number, at }),
+            _ => None,
+        };
+        self.change_epoch(run.asker, epoch.number, disabled).await?;
+        Ok(StepTaken::Disabled { watched_until: at.saturating_add(run.options.watch) })
     }
 
     async fn schedule(
@@ -268,22 +281,18 @@ impl Strongroom {
         let open = self.begin_end(run, epoch, Action::EpochDelete).await?;
         // If we stop here, the log says what was about to be done; the key is disabled as
         // before.
-        let done = async {
-            let due = destroyer.schedule_deletion(&epoch.kms_key, run.options.days).await?;
-            // If we stop here, the KMS is ahead of the register: the next run finds the
-            // deletion pending, schedules it once more (the first date stands), and notes it.
-            let scheduled_at = self.latest(run);
-            let scheduled = move |number, state| match state {
-                EpochPhase::Disabled { .. } => {
-                    Some(RegisterChange::ScheduleEpoch { number, scheduled_at, due })
-                }
-                _ => None,
-            };
-            self.change_epoch(run.asker, epoch.number, scheduled).await?;
-            // If we stop here, only the outcome is missing in the log.
-            Ok(StepTaken::Scheduled { due })
+        let due = destroyer.schedule_deletion(&epoch.kms_key, run.options.days).await;
+        // If we stop here or behind the outcome, the KMS is ahead of the register: the next
+        // run finds the deletion pending, schedules it once more (the first date stands), and
+        // notes it.
+        let due = close(open, due.map_err(Error::from)).await?;
+        let scheduled_at = self.latest(run);
+        let scheduled = move |number, state| match state {
+            EpochPhase::Disabled { .. } => Some(RegisterChange::ScheduleEpoch { number, scheduled_at, due }),
+            _ => None,
         };
-        close(open, done.await).await
+        self.change_epoch(run.asker, epoch.number, scheduled).await?;
+        Ok(StepTaken::Scheduled { due })
     }
 
     /// Lets the KMS key of an epoch be used again, for whom it turned out to be needed.
@@ -315,7 +324,8 @@ impl Strongroom {
             EpochPhase::Gone { .. } => None,
             _ => Some(RegisterChange::EpochGone { number, seen_at }),
         };
-        // If we stop before this is written, the next run sees the same.
+        // If we stop before this is written, the next run sees the same. If we stop behind it,
+        // the paper is missing, which the next run or the next sweep makes.
         self.change_epoch(run.asker, epoch.number, gone).await?;
         Ok(StepTaken::Gone)
     }
