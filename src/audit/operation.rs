@@ -45,6 +45,7 @@
 //! | `outcome.result` | text, as [`OutcomeResult::code`] | how it ended |
 //! | `outcome.bytes` | number | plaintext bytes sealed or released |
 //! | `outcome.key` | text, 26 characters of base32 | the ring key that was used |
+//! | `outcome.kms_request` | text, 1 to 128 of `A-Z a-z 0-9 - _ . :` | what the KMS called the request: `requestID` in AWS CloudTrail |
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
@@ -55,7 +56,9 @@ use super::{
     Action, EmergencyRef, Event, Intent, KeyRef, Outcome, OutcomeResult, Record, ReturnedRef, RingRef,
 };
 use crate::access::{Origin, Principal, Purpose, RuleId};
-use crate::id::{BlobId, CertificateId, CustomerId, HoldId, KekId, OrderId, RequestId, SessionId, WriterId};
+use crate::id::{
+    BlobId, CertificateId, CustomerId, HoldId, KekId, KmsRequestId, OrderId, RequestId, SessionId, WriterId,
+};
 use crate::time::Timestamp;
 
 /// One record with its place in the log.
@@ -243,6 +246,7 @@ pub struct OutcomeFields {
     pub result: OutcomeResult,
     pub bytes: Option<u64>,
     pub key: Option<KekId>,
+    pub kms_request: Option<KmsRequestId>,
 }
 
 impl OperationLine {
@@ -293,6 +297,7 @@ impl From<&Operation> for OperationLine {
                 result: outcome.result,
                 bytes: outcome.bytes,
                 key: outcome.key,
+                kms_request: outcome.kms_request.clone(),
             }),
         }
     }
@@ -558,7 +563,10 @@ pub(crate) mod tests {
             "ring": { "version": 2, "hash": "ab".repeat(32) },
         });
         let id = REQUEST.parse().unwrap();
-        let operation = paired(intent(id, &fields), Some(outcome(id, &json!({ "bytes": 3 }))));
+        let operation = paired(
+            intent(id, &fields),
+            Some(outcome(id, &json!({ "bytes": 3, "kms_request": "0bfa1b9c-60b4" }))),
+        );
         let line = OperationLine::from(&operation);
         let expected = json!({
             "time": "2026-11-22T02:26:13.000001Z",
@@ -594,6 +602,7 @@ pub(crate) mod tests {
                 "result": "ok",
                 "bytes": 3,
                 "key": null,
+                "kms_request": "0bfa1b9c-60b4",
             },
         });
         assert_eq!(serde_json::from_str::<Value>(&line.to_line()).unwrap(), expected);

@@ -234,6 +234,8 @@ impl Strongroom {
         let open = self.begin_end(run, epoch, Action::EpochDisable).await?;
         // If we stop here, the log says what was about to be done, and the KMS key can be
         // used as before.
+        let noting = destroyer.noting(open.answer());
+        let destroyer = noting.as_ref().unwrap_or(destroyer);
         let done = async {
             destroyer.disable(&epoch.kms_key).await?;
             // If we stop here, the KMS is ahead of the register: the next run finds the key
@@ -268,6 +270,8 @@ impl Strongroom {
         let open = self.begin_end(run, epoch, Action::EpochDelete).await?;
         // If we stop here, the log says what was about to be done; the key is disabled as
         // before.
+        let noting = destroyer.noting(open.answer());
+        let destroyer = noting.as_ref().unwrap_or(destroyer);
         let done = async {
             let due = destroyer.schedule_deletion(&epoch.kms_key, run.options.days).await?;
             // If we stop here, the KMS is ahead of the register: the next run finds the
@@ -296,6 +300,8 @@ impl Strongroom {
     ) -> Result<StepTaken> {
         let open = self.begin_end(run, epoch, Action::EpochEnable).await?;
         // If we stop here, the log says what was about to be done; the next run does it.
+        let noting = destroyer.noting(open.answer());
+        let destroyer = noting.as_ref().unwrap_or(destroyer);
         let done = async {
             destroyer.cancel_deletion(&epoch.kms_key).await?;
             // If we stop here, the key is disabled, and no longer about to be deleted.
