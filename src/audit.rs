@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Access, Origin, Principal, Purpose, RuleId};
+use crate::access::{Access, Factor, Origin, Principal, Purpose, RuleId};
 use crate::error::ErrorKind;
 use crate::id::{
     BlobId, CertificateId, CustomerId, DataKeyId, EmergencyId, HoldId, KekId, KmsKeyId, KmsRequestId,
@@ -291,6 +291,13 @@ pub struct Intent {
     /// In which emergency.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub emergency: Option<Box<EmergencyRef>>,
+    /// Which second factor the person had.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub factor: Option<Factor>,
+    /// SHA-256 of the file that is from here on gone by: the mapping of credentials to
+    /// principals.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub digest: Option<Hash>,
 }
 
 impl Intent {
@@ -315,6 +322,8 @@ impl Intent {
             session: access.session,
             returned: None,
             emergency: access.emergency.map(|id| Box::new(EmergencyRef::new(id))),
+            factor: access.factor,
+            digest: None,
         }
     }
 }
@@ -420,6 +429,8 @@ pub enum Action {
     EmergencyFold,
     /// Somebody else has looked at what was done in an emergency.
     EmergencyReview,
+    /// The daemon goes by a mapping of credentials to principals, from here on.
+    AccessMap,
 }
 
 /// Which key is used.
