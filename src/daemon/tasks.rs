@@ -15,6 +15,7 @@ use super::alarm::{About, AlarmKind, Alarms};
 use super::config::DaemonConfig;
 use super::{checks, drills};
 use crate::access::Access;
+use crate::audit::publish::Removed;
 use crate::error::Error;
 use crate::room::Strongroom;
 use crate::system::SystemClock;
@@ -117,6 +118,16 @@ async fn maintain(hand: Arc<Hand>) {
                 // It has seen another log than the one that we have.
                 alarms.raise(AlarmKind::Rollback, About::default());
                 tracing::error!(%witness, reason = error.chain(), "a witness contradicts the log");
+            }
+            for (shard, removed) in done.removed.iter().filter(|(_, removed)| *removed != Removed::default())
+            {
+                let Removed { commits, tiles, .. } = removed;
+                tracing::info!(
+                    shard,
+                    commits,
+                    tiles,
+                    "removed from the log what segments and wider tiles hold"
+                );
             }
         }
         Err(error) => {

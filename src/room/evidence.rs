@@ -14,10 +14,11 @@ use futures_util::stream::{BoxStream, TryStreamExt};
 use super::{Inner, Strongroom};
 use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::{Log, LogConfig, Settled};
-use crate::audit::publish::Published;
+use crate::audit::publish::{Published, Removed};
 use crate::audit::{Event, Intent, OutcomeResult, ShardHead, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
+use crate::store::StorageKind;
 use crate::tlog::checkpoint::SignedCheckpoint;
 
 /// What [`Strongroom::maintain_log`] did.
@@ -30,6 +31,9 @@ pub struct Maintained {
     pub segments: Vec<(u16, usize)>,
     /// Of each shard, what was published.
     pub published: Vec<(u16, Published)>,
+    /// Of each shard of a log in a local directory, what was removed because segments have
+    /// held it for 35 days, or a wider tile has taken its place.
+    pub removed: Vec<(u16, Removed)>,
 }
 
 /// What [`Strongroom::customer_view`] made.
@@ -176,7 +180,8 @@ impl Strongroom {
 
     /// What is to be done once a day at least, on any node or from cron: closes
     /// the open intents of dead writers, keeps each day that is over as segments, so
-    /// that its small commits may age out, and publishes everything.
+    /// that its small commits may age out, and publishes everything. In a local directory it
+    /// removes the commits that segments have held for 35 days.
     ///
     /// # Errors
     /// As [`Log::settle`] and [`Strongroom::publish_log`].
@@ -205,6 +210,13 @@ impl Strongroom {
             }
         }
         done.published = self.publish_log().await?;
+        // On a bucket, a lifecycle rule does that, and nothing of ours may.
+        if room.storages.audit_kind() == StorageKind::Local {
+            for (shard, _) in &done.segments {
+                let removed = publisher.remove_aged(*shard, room.clock.now()).await?;
+                done.removed.push((*shard, removed));
+            }
+        }
         Ok(done)
     }
 }
