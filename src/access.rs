@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{EmergencyId, RequestId, SessionId};
 
+pub(crate) mod factor;
 pub mod policy;
 pub(crate) mod principal;
 
+pub use factor::Factor;
 pub use policy::RuleId;
 pub use principal::{ParseAccessError, Principal, PrincipalId};
 
@@ -139,6 +141,8 @@ pub struct Access {
     pub request: Option<RequestId>,
     /// In which emergency, where one was declared.
     pub emergency: Option<EmergencyId>,
+    /// Which second factor a person had, where they were asked for one.
+    pub factor: Option<Factor>,
 }
 
 impl Access {
@@ -146,7 +150,16 @@ impl Access {
     #[must_use]
     pub fn new(principal: Principal, purpose: Purpose) -> Self {
         let origin = Origin::Process(std::process::id());
-        Self { principal, origin, purpose, rule: None, session: None, request: None, emergency: None }
+        Self {
+            principal,
+            origin,
+            purpose,
+            rule: None,
+            session: None,
+            request: None,
+            emergency: None,
+            factor: None,
+        }
     }
 
     /// The same access on behalf of a peer.

@@ -6,15 +6,19 @@
 //! being able to write one.
 //!
 //! Invariant: every field is an enum, a number, an id or a digest. PHI cannot
-//! be put into a record by mistake, because nothing takes a string.
+//! be put into a record by mistake, because nothing takes a string. New members are
+//! optional, stand behind those that there are, and their absence is the old meaning
+//! ([`members`]).
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Access, Origin, Principal, Purpose, RuleId};
+use crate::access::{Access, Factor, Origin, Principal, Purpose, RuleId};
 use crate::error::ErrorKind;
 use crate::id::{
-    BlobId, CertificateId, CustomerId, DataKeyId, EmergencyId, HoldId, KekId, KmsKeyId, OrderId, RequestId,
-    SessionId, WriterId,
+    BlobId, CertificateId, CustomerId, DataKeyId, EmergencyId, HoldId, KekId, KmsKeyId, KmsRequestId,
+    OrderId, RequestId, SessionId, WriterId,
 };
 use crate::merkle::{Hash, TreeHead};
 use crate::time::{Day, Timestamp};
@@ -26,6 +30,7 @@ pub mod fhir;
 pub mod head;
 pub mod layout;
 pub mod log;
+pub mod members;
 pub mod operation;
 pub mod papers;
 pub mod proof;
@@ -80,12 +85,13 @@ pub mod view;
 #[must_use = "a receipt stands for one use of a key"]
 pub struct KeyUseReceipt {
     request: RequestId,
+    answer: KmsAnswer,
 }
 
 impl KeyUseReceipt {
     /// Called by the log once the intent of `request` is durable.
     pub(crate) fn mint(request: RequestId) -> Self {
-        Self { request }
+        Self { request, answer: KmsAnswer::default() }
     }
 
     /// The request whose intent is durable.
@@ -93,11 +99,38 @@ impl KeyUseReceipt {
     pub fn request(&self) -> RequestId {
         self.request
     }
+
+    /// Where a KMS's provider notes what the KMS calls the request that it makes of this use.
+    #[must_use]
+    pub fn answer(&self) -> &KmsAnswer {
+        &self.answer
+    }
+}
+
+/// What the KMS called the request that was made of it, for the outcome: noted by the
+/// provider, whether the KMS did what it was asked or refused, and read when the outcome is
+/// recorded, whatever became of its caller. All clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct KmsAnswer(Arc<Mutex<Option<KmsRequestId>>>);
+
+impl KmsAnswer {
+    /// Notes the id of a request, in place of an earlier one. None, or one that is not in the
+    /// form of [`KmsRequestId`], leaves what there is.
+    pub fn note(&self, id: Option<&str>) {
+        if let Some(id) = id.and_then(|id| id.parse().ok()) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(id);
+        }
+    }
+
+    /// The id of the last request, if there was one that has an id.
+    #[must_use]
+    pub fn id(&self) -> Option<KmsRequestId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Record {
     /// 16 random bytes in base32: the salt of the leaf hash.
     pub nonce: RequestId,
@@ -111,6 +144,10 @@ pub struct Record {
     /// log fills it in.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub chain: Option<Link>,
+    /// The line that it was read from, where that has members which this version does not know
+    /// ([`members`]).
+    #[serde(skip)]
+    pub(crate) stored: Option<Box<[u8]>>,
 }
 
 /// The place of a record among those of its customer in its shard: they are
@@ -166,7 +203,6 @@ impl Event {
 
 /// Which writer counts as dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Fence {
     /// The writer.
     pub writer: WriterId,
@@ -174,7 +210,6 @@ pub struct Fence {
 
 /// Where another shard stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ShardHead {
     /// The shard. One that is named for the first time, with an empty tree,
     /// begins.
@@ -185,7 +220,6 @@ pub struct ShardHead {
 
 /// How many records of one customer there are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct View {
     /// The customer.
     pub customer: CustomerId,
@@ -196,7 +230,6 @@ pub struct View {
 
 /// What of one shard is one customer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ViewShard {
     /// The shard.
     pub shard: u16,
@@ -210,7 +243,6 @@ pub struct ViewShard {
 
 /// That a key is about to be used: durable before it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Intent {
     /// Pairs with the outcome.
     pub request: RequestId,
@@ -259,6 +291,13 @@ pub struct Intent {
     /// In which emergency.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub emergency: Option<Box<EmergencyRef>>,
+    /// Which second factor the person had.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub factor: Option<Factor>,
+    /// SHA-256 of the file that is from here on gone by: the mapping of credentials to
+    /// principals.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub digest: Option<Hash>,
 }
 
 impl Intent {
@@ -283,6 +322,8 @@ impl Intent {
             session: access.session,
             returned: None,
             emergency: access.emergency.map(|id| Box::new(EmergencyRef::new(id))),
+            factor: access.factor,
+            digest: None,
         }
     }
 }
@@ -388,11 +429,13 @@ pub enum Action {
     EmergencyFold,
     /// Somebody else has looked at what was done in an emergency.
     EmergencyReview,
+    /// The daemon goes by a mapping of credentials to principals, from here on.
+    AccessMap,
 }
 
 /// Which key is used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum KeyRef {
     /// A key of a ring.
@@ -441,7 +484,6 @@ pub enum KeyRef {
 
 /// One version of one customer's ring, as the log pins it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RingRef {
     /// The version, from 1.
     pub version: u64,
@@ -452,7 +494,6 @@ pub struct RingRef {
 
 /// What was written down of a return to a customer, where it was returned to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ReturnedRef {
     /// SHA-256 of it.
     #[serde(with = "hex_digest")]
@@ -461,7 +502,6 @@ pub struct ReturnedRef {
 
 /// Which emergency it was in, and what the log could not say at the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct EmergencyRef {
     /// The emergency.
     pub id: EmergencyId,
@@ -483,7 +523,6 @@ impl EmergencyRef {
 
 /// How an operation ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Outcome {
     /// Pairs with the intent.
     pub request: RequestId,
@@ -498,6 +537,10 @@ pub struct Outcome {
     /// The ring key that was used, where the intent could not name it yet.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub key: Option<KekId>,
+    /// What the KMS called the request, where it was asked and said so: the last one, if the
+    /// operation took several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub kms_request: Option<KmsRequestId>,
 }
 
 /// How an operation ended.

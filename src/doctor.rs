@@ -35,6 +35,7 @@ mod directory;
 mod host;
 mod keys;
 pub mod policy;
+mod promises;
 mod storage;
 
 /// For how long audit records are kept, in years (45 CFR 164.316(b)(2)(i) names
@@ -207,10 +208,16 @@ pub async fn examine(setup: &Setup) -> Vec<Check> {
                 checks.extend(close(&room).await);
             }
             (Ok(room), true) => {
-                let (found, keys) = keys::customers(&room, &setup.access, &setup.kms).await;
-                checks.extend(found);
-                used.extend(keys);
+                let found = keys::customers(&room, &setup.access, &setup.kms).await;
+                checks.extend(found.checks);
+                used.extend(found.keys);
                 checks.extend(close(&room).await);
+                let audit = probes.iter().find(|(role, _)| *role == StorageRole::Audit);
+                if let Some((_, Ok(probe))) = audit
+                    && probe.url().as_s3().is_some()
+                {
+                    checks.extend(promises::locked_for(probe.object_lock().await, &found.promises));
+                }
             }
         }
         if used.iter().any(|key| key.provider() == "local") {

@@ -287,6 +287,52 @@ impl<'de> Deserialize<'de> for KmsKeyId {
     }
 }
 
+/// What a KMS calls one request: with it, the KMS's own log says more (AWS CloudTrail:
+/// `requestID`). 1 to 128 of `A-Z a-z 0-9 - _ . :`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KmsRequestId(Box<str>);
+
+impl KmsRequestId {
+    /// The longest, in bytes.
+    pub const MAX_LEN: usize = 128;
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for KmsRequestId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_.:".contains(&c);
+        match (1..=Self::MAX_LEN).contains(&text.len()) && text.bytes().all(plain) {
+            true => Ok(Self(text.into())),
+            false => Err(ParseIdError { what: "KMS request" }),
+        }
+    }
+}
+
+impl fmt::Display for KmsRequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl Serialize for KmsRequestId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for KmsRequestId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// One or more of `a-z 0-9 . _ -`, beginning with a letter or digit.
 pub(crate) fn is_slug(text: &str) -> bool {
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -328,6 +374,10 @@ mod tests {
         assert_eq!((id.provider(), id.name()), ("aws-kms", &arn[8..]));
         for bad in ["local", "local:", ":x", "local:a b", "Local:a"] {
             assert!(bad.parse::<KmsKeyId>().is_err(), "{bad}");
+        }
+        assert!("0bfa1b9c-60b4-4b5a-8c0b-6b8f3f1d9a11".parse::<KmsRequestId>().is_ok());
+        for bad in ["", "a b", "jane@example.org", "ü", "\u{1b}[2J", "\"", &"a".repeat(129)] {
+            assert!(bad.parse::<KmsRequestId>().is_err(), "{bad}");
         }
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::audit::KeyUseReceipt;
+use crate::audit::{KeyUseReceipt, KmsAnswer};
 use crate::error::{Error, ErrorKind, Source};
 use crate::id::{BlobId, CustomerId, DataKeyId, KmsKeyId, SessionId, StoreId};
 use crate::secret::Secret;
@@ -37,7 +37,8 @@ pub mod local;
 /// * **Context**: what was wrapped under one [`EncryptionContext`] unwraps under
 ///   an equal one only; any other is [`KmsErrorKind::Authentication`].
 /// * **Evidence**: each call takes the receipt of a durable intent by value. A
-///   provider may retry within the call; that is one use.
+///   provider may retry within the call; that is one use. What the KMS calls the request it
+///   notes in the receipt ([`KeyUseReceipt::answer`]), for a refusal too: the last try's.
 /// * **Retry**: throttling and passing faults are retried inside, with jitter
 ///   and within a bound of seconds, and end as [`KmsErrorKind::Unavailable`].
 ///   A refusal is never retried.
@@ -161,6 +162,13 @@ pub trait KmsDestroyer: Kms {
     /// # Errors
     /// [`KmsError`]; [`KmsErrorKind::KeyDestroyed`] if it is too late.
     async fn cancel_deletion(&self, key: &KmsKeyId) -> Result<(), KmsError>;
+
+    /// The same, noting in `answer` what the KMS calls each change that it is asked for. `None`
+    /// of a provider whose KMS calls requests nothing.
+    fn noting(&self, answer: &KmsAnswer) -> Option<Arc<dyn KmsDestroyer>> {
+        let _ = answer;
+        None
+    }
 }
 
 /// The part of a KMS that lets a customer's key unwrap for the time of a session, and no

@@ -91,6 +91,7 @@ pub struct Storages {
     /// The audit log.
     pub audit: Arc<dyn ObjectStore>,
     kind: StorageKind,
+    audit_kind: StorageKind,
     directories: Vec<PathBuf>,
     under_blobs: Beneath,
     #[cfg(feature = "aws")]
@@ -116,6 +117,7 @@ impl Storages {
         let audit = opener.own_or_under(urls.audit.as_ref(), &urls.root, &mut root, "audit").await?;
         Ok(Self {
             kind: blobs.kind,
+            audit_kind: audit.kind,
             directories: opener.directories,
             #[cfg(feature = "aws")]
             under_keys: keys.beneath.clone(),
@@ -161,6 +163,7 @@ impl Storages {
             keys,
             audit,
             kind: StorageKind::Cloud,
+            audit_kind: StorageKind::Cloud,
             directories: Vec::new(),
             under_blobs: Beneath::default(),
             #[cfg(feature = "aws")]
@@ -172,13 +175,20 @@ impl Storages {
     #[must_use]
     pub fn memory() -> Self {
         let new = || Arc::new(InMemory::new()) as Arc<dyn ObjectStore>;
-        Self { kind: StorageKind::Memory, ..Self::from_parts(new(), new(), new()) }
+        let kind = StorageKind::Memory;
+        Self { kind, audit_kind: kind, ..Self::from_parts(new(), new(), new()) }
     }
 
     /// What the blobs are kept on.
     #[must_use]
     pub fn kind(&self) -> StorageKind {
         self.kind
+    }
+
+    /// What the audit log is kept on.
+    #[must_use]
+    pub fn audit_kind(&self) -> StorageKind {
+        self.audit_kind
     }
 
     /// A writer of a new blob at `path`, with parts that suit the storage.

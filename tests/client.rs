@@ -88,9 +88,10 @@ impl Home {
         let common = "phi = true\ntrained_until = \"9999-12-31\"";
         for (id, roles) in WHO {
             let name = short(id);
+            let factor = if id.starts_with("person:") { "factor = \"smart-card\"\n" } else { "" };
             text.push_str(&format!(
                 "[[principal]]\nid = \"{id}\"\nroles = [{roles}]\ncustomers = {customers}\n{common}\n\
-                 certificate = [\"spiffe://clinic/{name}\"]\n\n"
+                 certificate = [\"spiffe://clinic/{name}\"]\n{factor}\n"
             ));
         }
         text.push_str(&format!(
@@ -1081,6 +1082,7 @@ fn an_emergency_is_declared_at_a_daemon_and_read_in() {
     let opened = home.ask(&daemon, "auditor", &["--json", "audit", "query", "--action", "open"]).is(0).out;
     let opened: Value = serde_json::from_str(&opened).unwrap();
     assert_eq!((&opened["purpose"], &opened["principal"]), (&"ETREAT".into(), &"person:doctor".into()));
+    assert_eq!(opened["factor"], "smart-card");
     let review = ["emergency", "review", "--customer", "acme", id];
     home.ask(&daemon, "privacy", &review).is(77).says("(deny.person)");
     home.ask(&daemon, "officer", &review).is(75).says("not over");

@@ -15,6 +15,8 @@ use std::thread;
 use std::time::Duration;
 
 use home::{Home, has, json, pattern, until};
+use serde_json::Value;
+use strongroom::merkle::Hash;
 
 #[test]
 fn a_backup_goes_in_over_tls_and_the_socket_and_comes_out_identical() {
@@ -119,6 +121,18 @@ fn who_is_not_known_is_not_let_in() {
     // Taken out of the directory, from the next request on.
     assert_eq!(home.answer(&daemon, "portal", &home.blobs(), &[]).0, 200);
     let text = fs::read_to_string(home.path("principals.toml")).unwrap();
+    let maps = || {
+        let records = home.records().into_iter().filter(|record| record["action"] == "access-map");
+        let mut maps: Vec<_> =
+            records.map(|record| (record["principal"].clone(), record["digest"].clone())).collect();
+        maps.sort_by_key(|(_, digest)| digest.to_string());
+        maps
+    };
+    let digest = |text: &str| {
+        let digest = Hash::of(text.as_bytes()).to_string();
+        (Value::from("service:daemon"), Value::from(digest))
+    };
+    assert_eq!(maps(), [digest(&text)]);
     home.write("principals.toml", "this is no mapping");
     daemon.signal("HUP");
     thread::sleep(Duration::from_millis(300));
@@ -127,10 +141,15 @@ fn who_is_not_known_is_not_let_in() {
         200,
         "what cannot be read changes nothing"
     );
-    home.write("principals.toml", &text.replace("spiffe://clinic/portal", "spiffe://clinic/nobody"));
+    let without = text.replace("spiffe://clinic/portal", "spiffe://clinic/nobody");
+    home.write("principals.toml", &without);
     daemon.signal("HUP");
     until("the portal is out", || home.answer(&daemon, "portal", &home.blobs(), &[]).0 == 401);
     assert_eq!(home.answer(&daemon, "backup", &home.blobs(), &[]).0, 200);
+    // Which mapping the daemon went by is on the record, and what could not be read is not.
+    let mut both = [digest(&text), digest(&without)];
+    both.sort_by_key(|(_, digest)| digest.to_string());
+    assert_eq!(maps(), both);
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl Place {
             phi: true,
             trained_until: Some(self.fixture.clock.now().day()),
         };
-        let caller = Caller { subject: Some(Arc::new(subject)), origin: Origin::Process(1) };
+        let caller = Caller { subject: Some(Arc::new(subject)), factor: None, origin: Origin::Process(1) };
         router(Arc::clone(&self.shared)).layer(Extension(caller))
     }
 

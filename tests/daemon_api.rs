@@ -110,7 +110,7 @@ impl Place {
     }
 
     fn app(&self, subject: Option<Subject>) -> Router {
-        let caller = Caller { subject: subject.map(Arc::new), origin: FROM };
+        let caller = Caller { subject: subject.map(Arc::new), factor: None, origin: FROM };
         router(Arc::clone(&self.shared)).layer(Extension(caller))
     }
 

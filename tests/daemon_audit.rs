@@ -131,7 +131,7 @@ impl Place {
             trained_until: Some(self.clock.now().day()),
         };
         let origin = Origin::Address(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
-        let caller = Caller { subject: Some(Arc::new(subject)), origin };
+        let caller = Caller { subject: Some(Arc::new(subject)), factor: None, origin };
         router(Arc::clone(&self.shared)).layer(Extension(caller)).oneshot(request).await.unwrap()
     }
 

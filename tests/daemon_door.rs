@@ -170,7 +170,7 @@ impl Server {
         let known = move |Extension(peer): Extension<Peer>| async move {
             let mapping = mapping.read().unwrap();
             match mapping.identify(&Credential::from(&peer)) {
-                Ok(subject) => subject.principal.to_string(),
+                Ok(known) => known.subject.principal.to_string(),
                 Err(stranger) => format!("{stranger:?}"),
             }
         };

@@ -554,7 +554,7 @@ mod over_http {
             trained_until: Some(Day::from_number(40_000)),
         };
         let origin = Origin::Address(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)));
-        let caller = Caller { subject: Some(Arc::new(subject)), origin };
+        let caller = Caller { subject: Some(Arc::new(subject)), factor: None, origin };
         router(Arc::clone(shared)).layer(Extension(caller))
     }
 

@@ -211,6 +211,35 @@ async fn with_the_kms_down_work_goes_on_for_the_cached_time() {
     world.verify_log(&room).await;
 }
 
+/// What the KMS did, and what it refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_what_the_kms_calls_each_request() {
+    let world = World::new();
+    let room = world.init(world.options()).await.unwrap();
+    let acme = add(&room, "acme").await.unwrap();
+    let kept = acme.seal(pattern(1000), SealOptions::new()).await.unwrap();
+    world.clock.advance(TERM);
+    world.kms.down(true);
+    acme.open(kept.id).await.unwrap_err();
+    world.kms.down(false);
+    acme.open(kept.id).await.unwrap().bytes(1000).await.unwrap();
+    room.close().await.unwrap();
+
+    let all = records(&room).await;
+    let mut asked = Vec::new();
+    for (intent, outcomes) in pairs(&all) {
+        let of_kms = matches!(intent.action, Action::KmsGenerateDataKey | Action::KmsDecrypt);
+        for outcome in outcomes {
+            let noted = outcome.kms_request.as_ref().map(|id| id.as_str().to_owned());
+            assert!(noted.is_some() || !of_kms, "{:?}", intent.action);
+            assert!(noted.is_none_or(|id| id == format!("kms-{}", intent.request)), "{:?}", intent.action);
+            asked.extend(of_kms.then_some(outcome.result));
+        }
+    }
+    assert!(asked.contains(&OutcomeResult::Ok) && asked.contains(&OutcomeResult::Unavailable));
+    world.verify_log(&room).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disabled_key_stops_its_own_customer_alone() {
     let world = World::new();

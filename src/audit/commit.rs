@@ -24,7 +24,8 @@
 //!
 //! Separate from the log, and pure, so that a log can be verified from a copy.
 //!
-//! Invariants: a value has one encoding, and the decoder takes no other; a
+//! Invariants: a value has one encoding, and the decoder takes no other, but for members
+//! that a later version added ([`members`]); a
 //! [`Commit`] agrees with itself (signature, count, times, links, frontier and
 //! new head).
 //!
@@ -39,6 +40,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error as ThisError;
 
 use super::chains::ChainEnd;
+use super::members::{self, decode_record};
 use super::{Event, Link, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, RequestId, StoreId, WriterId};
@@ -54,7 +56,6 @@ pub const MAX_LEN: usize = 64 << 20;
 
 /// The first line of a commit. The order of the fields is the order in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Header {
     pub(super) format: String,
     /// The store whose log this is.
@@ -200,7 +201,7 @@ pub(super) struct Moved {
 }
 
 impl Commit {
-    /// Reads a commit, strictly: encoding the result gives `bytes` again.
+    /// Reads a commit, strictly: each line has the one form that it can have.
     ///
     /// # Errors
     /// [`ErrorKind::UnsupportedFormat`] for a later format,
@@ -332,6 +333,17 @@ impl Line {
         Self { text, time: record.time, customer: record.event.customer(), owner, step }
     }
 
+    /// The line as a later version writes it, with members that this one does not know.
+    #[cfg(test)]
+    pub(super) fn of_later(mut self) -> Self {
+        if self.text.ends_with(b"}}") {
+            let within = self.text.len() - 2;
+            self.text.splice(within..within, *br#","later":{"a":[1,"b"]}"#);
+        }
+        self.text.extend_from_slice(br#","more":true"#);
+        self
+    }
+
     /// Its length in a commit, in bytes, at most.
     pub(crate) fn len(&self) -> usize {
         self.text.len() + LINK_LEN
@@ -424,7 +436,7 @@ fn decode_next(bytes: &[u8]) -> Result<(Commit, &[u8]), Fault> {
     let (mut records, mut leaves) = (Vec::new(), Vec::new());
     for number in (3..).take(usize::try_from(header.count).unwrap_or(usize::MAX)) {
         let (line, behind) = next_line(rest).ok_or(Fault::Truncated)?;
-        records.push(decode_line::<Record>(line, &mut again).ok_or(Fault::Line(number))?);
+        records.push(decode_record(line, &mut again).ok_or(Fault::Line(number))?);
         leaves.push(leaf_of_line(line));
         rest = behind;
         if bytes.len() - rest.len() > MAX_LEN {
@@ -460,7 +472,7 @@ fn decode_header(line: &[u8]) -> Result<Header, Fault> {
             format.strip_prefix("strongroom-commit-v").and_then(|version| version.parse::<u32>().ok());
         return Err(if version > Some(1) { Fault::Later } else { Fault::Line(1) });
     }
-    decode_line(line, &mut Vec::new()).ok_or(Fault::Line(1))
+    members::decode_header(line).ok_or(Fault::Line(1))
 }
 
 fn check_header(header: &Header, records: &[Record], body: &[u8]) -> Result<Frontier, Fault> {
@@ -543,7 +555,7 @@ pub(super) mod tests {
     pub(in crate::audit) fn line_of(number: u8, writer: &Writer, event: Event) -> Line {
         let nonce = RequestId::from_bytes([number ^ 0xff; 16]);
         let time = at(1000 - u64::from(number));
-        Line::new(&Record { nonce, time, writer: writer.id(), event, chain: None })
+        Line::new(&Record { nonce, time, writer: writer.id(), event, chain: None, stored: None })
     }
 
     /// An outcome; every third concerns no customer, the others two by turns.
@@ -555,6 +567,7 @@ pub(super) mod tests {
             result: OutcomeResult::Ok,
             bytes: Some(u64::from(number)),
             key: None,
+            kms_request: None,
         });
         line_of(number, &writer(2), event)
     }
@@ -582,10 +595,22 @@ pub(super) mod tests {
     /// The commit with its header signed again, as one who has the writer's key
     /// would after a change.
     fn signed_again(text: &str) -> String {
+        signed_by(&key(2), text)
+    }
+
+    fn signed_by(key: &SecretKey, text: &str) -> String {
         let (header, rest) = text.split_once('\n').unwrap();
         let (_, rest) = rest.split_once('\n').unwrap();
-        let signature = key(2).sign(&signed(header.as_bytes()));
+        let signature = key.sign(&signed(header.as_bytes()));
         format!("{header}\n{{\"signature\":\"{signature}\"}}\n{rest}")
+    }
+
+    /// The commit with a member in its header that this version does not know.
+    pub(in crate::audit) fn of_later(key: &SecretKey, commit: &[u8]) -> Bytes {
+        let text = std::str::from_utf8(commit).unwrap();
+        let (header, rest) = text.split_once('\n').unwrap();
+        let header = header.strip_suffix('}').unwrap();
+        signed_by(key, &format!("{header},\"later\":{{\"a\":1}}}}\n{rest}")).into()
     }
 
     #[test]
@@ -671,6 +696,9 @@ pub(super) mod tests {
         assert!(Commit::decode(good.replace('\n', "\r\n").as_bytes()).is_err());
         refused(good.replacen(',', ", ", 1), integrity);
         refused(good.replacen("\"seq\":0", "\"seq\":0,\"more\":1", 1), integrity);
+        refused(good.replacen("\"old\":{", "\"old\":{\"more\":1,", 1), integrity);
+        refused(good.replacen("}\n", ",\"more\":null}\n", 1), integrity);
+        refused(good.replacen("}\n", ",\"seq\":0}\n", 1), integrity);
         refused(good.replacen("\"seq\":0,", "\"seq\":0,\"seq\":0,", 1), integrity);
         refused(good.replacen("\"seq\":0", "\"seq\":1", 1), integrity);
         refused(good.replacen("\"count\":2", "\"count\":1", 1), integrity);
@@ -681,6 +709,18 @@ pub(super) mod tests {
         refused(good.replacen("commit-v1", "commit-v0", 1), integrity);
         refused(good.replacen("commit-v1", "commit-v2", 1), ErrorKind::UnsupportedFormat);
         refused(good.replacen("commit-v1\"", "commit-v12\",\"new\":[]", 1), ErrorKind::UnsupportedFormat);
+    }
+
+    #[test]
+    fn a_header_of_a_later_version_is_read_and_its_bytes_count() {
+        let good = &chain(&[2])[0];
+        let later = of_later(&key(2), good);
+        let commit = Commit::decode(&later).unwrap();
+        assert_eq!(commit.header(), Commit::decode(good).unwrap().header());
+        assert_eq!(commit.hash(), Hash::of(&later));
+        // The signature is over what stands there.
+        let stripped = String::from_utf8(later.to_vec()).unwrap().replacen(",\"later\":{\"a\":1}", "", 1);
+        assert!(Commit::decode(stripped.as_bytes()).is_err());
     }
 
     #[test]

@@ -42,7 +42,7 @@ use std::time::Duration;
 use super::{Action, EmergencyRef, Intent, KeyRef, Outcome, OutcomeResult};
 use crate::access::{Access, Principal, Purpose};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{CustomerId, EmergencyId, KekId, RequestId, StoreId};
+use crate::id::{CustomerId, EmergencyId, KekId, KmsRequestId, RequestId, StoreId};
 use crate::time::{Clock, Timestamp};
 
 mod file;
@@ -313,7 +313,8 @@ impl Warrant {
         let begun = entries.into_iter().filter_map(|entry| match entry {
             Entry::Intent(Intent { request, customer, .. }) => {
                 self.case.open.fetch_add(1, Ordering::SeqCst);
-                Some(Use { case: Arc::clone(&self.case), request, customer, key: None, ended: false })
+                let case = Arc::clone(&self.case);
+                Some(Use { case, request, customer, key: None, kms_request: None, ended: false })
             }
             _ => None,
         });
@@ -327,6 +328,7 @@ pub(crate) struct Use {
     pub(crate) request: RequestId,
     customer: Option<CustomerId>,
     key: Option<KekId>,
+    kms_request: Option<KmsRequestId>,
     ended: bool,
 }
 
@@ -341,6 +343,11 @@ impl Use {
         self.key = Some(key);
     }
 
+    /// Notes what the KMS called the request.
+    pub(crate) fn answered(&mut self, kms_request: Option<KmsRequestId>) {
+        self.kms_request = kms_request;
+    }
+
     /// Records how it ended. That is on disk when this returns. Blocks.
     pub(crate) fn end(mut self, result: OutcomeResult, bytes: Option<u64>) -> Result<()> {
         self.write(result, bytes)
@@ -348,9 +355,10 @@ impl Use {
 
     fn write(&mut self, result: OutcomeResult, bytes: Option<u64>) -> Result<()> {
         self.ended = true;
-        let Self { request, customer, key, .. } = *self;
-        let written =
-            self.case.file().append(&[Entry::Outcome(Outcome { request, customer, result, bytes, key })]);
+        let (request, customer, key) = (self.request, self.customer, self.key);
+        let kms_request = self.kms_request.take();
+        let outcome = Outcome { request, customer, result, bytes, key, kms_request };
+        let written = self.case.file().append(&[Entry::Outcome(outcome)]);
         // Where that failed it is folded as unknown.
         self.case.open.fetch_sub(1, Ordering::SeqCst);
         written

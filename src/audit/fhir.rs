@@ -23,7 +23,7 @@
 //! | `source` | the store (`site`) and the program (`observer`) |
 //! | `entity`, System Object | the blob, with the bytes sealed or released |
 //! | `entity`, Organization | the customer |
-//! | `entity`, Other | the keys, the ring version, the order, hold, certificate, rule, session and emergency, and what was returned |
+//! | `entity`, Other | the keys, the ring version, the order, hold, certificate, rule, session and emergency, what was returned, the second factor, the digest of the mapping, and what the KMS called the request |
 //! | `entity`, XrequestId | the request id, its cause, and the places in the log |
 //!
 //! # Types
@@ -232,12 +232,16 @@ fn entities(store: StoreId, operation: &OperationLine, pattern: &Pattern) -> Vec
         let detail = vec![Detail::new("version", ring.version), Detail::new("hash", hash)];
         entities.push(Entity { what: of, ..security_resource(None, detail) });
     }
+    let kms_request = operation.outcome.as_ref().and_then(|outcome| outcome.kms_request.as_ref());
     let by = [
         operation.order.map(|id| Reference::to("urn:strongroom:order", id.to_string())),
         operation.hold.map(|id| Reference::to("urn:strongroom:hold", id.to_string())),
         operation.certificate.map(|id| Reference::to("urn:strongroom:certificate", id.to_string())),
         operation.rule.as_ref().map(|id| Reference::to("urn:strongroom:rule", id.to_string())),
         operation.session.map(|id| Reference::to("urn:strongroom:session", id.to_string())),
+        operation.factor.map(|factor| Reference::to("urn:strongroom:factor", factor.to_string())),
+        operation.digest.map(|digest| Reference::to("urn:strongroom:access-map", digest.to_string())),
+        kms_request.map(|id| Reference::to("urn:strongroom:kms-request", id.to_string())),
     ];
     if let Some(returned) = &operation.returned {
         let detail = vec![Detail::new("sha256", data_encoding::HEXLOWER.encode(&returned.sha256))];

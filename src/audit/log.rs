@@ -37,7 +37,7 @@ use super::signer::LogSigner;
 use super::{Event, Intent, KeyUseReceipt, Outcome, OutcomeResult, Record};
 use crate::entropy::{Entropy, random, random_secret};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{RequestId, StoreId, WriterId};
+use crate::id::{KmsRequestId, RequestId, StoreId, WriterId};
 use crate::secret::Secret;
 use crate::time::{Clock, Timestamp};
 use crate::tlog::{PublicKey, SecretKey};
@@ -433,7 +433,14 @@ impl Inner {
     }
 
     fn record(&self, nonce: RequestId, event: Event) -> Line {
-        Line::new(&Record { nonce, time: self.clock.now(), writer: self.writer, event, chain: None })
+        Line::new(&Record {
+            nonce,
+            time: self.clock.now(),
+            writer: self.writer,
+            event,
+            chain: None,
+            stored: None,
+        })
     }
 
     fn has_open(&self) -> bool {
@@ -518,8 +525,14 @@ impl Inner {
         }
     }
 
-    fn outcome(&self, seed: Seed, result: OutcomeResult, bytes: Option<u64>) -> Line {
+    fn outcome(
+        &self,
+        seed: Seed,
+        result: OutcomeResult,
+        bytes: Option<u64>,
+        kms_request: Option<KmsRequestId>,
+    ) -> Line {
         let Seed { request, customer, nonce, key } = seed;
-        self.record(nonce, Event::Outcome(Outcome { request, customer, result, bytes, key }))
+        self.record(nonce, Event::Outcome(Outcome { request, customer, result, bytes, key, kms_request }))
     }
 }

@@ -40,11 +40,14 @@
 //! | `session` | text, 26 characters of base32 | within which session |
 //! | `returned` | `{"sha256": hexadecimal}` | what was written down of a return to the customer |
 //! | `emergency` | `{"id": text, "at": time, "until": time}`, the times where they are known | in which emergency; when it was done, where the log has it from the sink; until when it lasts, in its declaration |
+//! | `factor` | text, as [`Factor::code`] | which second factor the person had |
+//! | `digest` | hexadecimal | SHA-256 of the mapping of principals that the daemon goes by from then on |
 //! | `outcome` | object or `null` | how it ended; `null` while it has not |
 //! | `outcome.time`, `.durable`, `.shard`, `.index`, `.seq`, `.writer` | as above | the same of the outcome |
 //! | `outcome.result` | text, as [`OutcomeResult::code`] | how it ended |
 //! | `outcome.bytes` | number | plaintext bytes sealed or released |
 //! | `outcome.key` | text, 26 characters of base32 | the ring key that was used |
+//! | `outcome.kms_request` | text, 1 to 128 of `A-Z a-z 0-9 - _ . :` | what the KMS called the request: `requestID` in AWS CloudTrail |
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
@@ -54,8 +57,11 @@ use serde::{Deserialize, Serialize};
 use super::{
     Action, EmergencyRef, Event, Intent, KeyRef, Outcome, OutcomeResult, Record, ReturnedRef, RingRef,
 };
-use crate::access::{Origin, Principal, Purpose, RuleId};
-use crate::id::{BlobId, CertificateId, CustomerId, HoldId, KekId, OrderId, RequestId, SessionId, WriterId};
+use crate::access::{Factor, Origin, Principal, Purpose, RuleId};
+use crate::id::{
+    BlobId, CertificateId, CustomerId, HoldId, KekId, KmsRequestId, OrderId, RequestId, SessionId, WriterId,
+};
+use crate::merkle::Hash;
 use crate::time::Timestamp;
 
 /// One record with its place in the log.
@@ -227,6 +233,10 @@ pub struct OperationLine {
     pub returned: Option<Box<ReturnedRef>>,
     /// In which emergency.
     pub emergency: Option<Box<EmergencyRef>>,
+    /// Which second factor the person had.
+    pub factor: Option<Factor>,
+    /// The digest of the mapping of principals.
+    pub digest: Option<Hash>,
     pub outcome: Option<OutcomeFields>,
 }
 
@@ -243,6 +253,7 @@ pub struct OutcomeFields {
     pub result: OutcomeResult,
     pub bytes: Option<u64>,
     pub key: Option<KekId>,
+    pub kms_request: Option<KmsRequestId>,
 }
 
 impl OperationLine {
@@ -283,6 +294,8 @@ impl From<&Operation> for OperationLine {
             session: intent.session,
             returned: intent.returned.clone(),
             emergency: intent.emergency.clone(),
+            factor: intent.factor,
+            digest: intent.digest,
             outcome: ended.map(|(entry, outcome)| OutcomeFields {
                 time: entry.record.time,
                 durable: entry.time,
@@ -293,6 +306,7 @@ impl From<&Operation> for OperationLine {
                 result: outcome.result,
                 bytes: outcome.bytes,
                 key: outcome.key,
+                kms_request: outcome.kms_request.clone(),
             }),
         }
     }
@@ -300,7 +314,7 @@ impl From<&Operation> for OperationLine {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::Init,
         Self::CustomerAdd,
         Self::CustomerSet,
@@ -348,6 +362,7 @@ impl Action {
         Self::EmergencyDeclare,
         Self::EmergencyFold,
         Self::EmergencyReview,
+        Self::AccessMap,
     ];
 
     /// What the log and the exports call it.
@@ -401,6 +416,7 @@ impl Action {
             Self::EmergencyDeclare => "emergency-declare",
             Self::EmergencyFold => "emergency-fold",
             Self::EmergencyReview => "emergency-review",
+            Self::AccessMap => "access-map",
         }
     }
 }
@@ -556,9 +572,14 @@ pub(crate) mod tests {
             "customer": customer,
             "key": { "day": { "day": "2028-05-22" } },
             "ring": { "version": 2, "hash": "ab".repeat(32) },
+            "factor": "smart-card",
+            "digest": "cd".repeat(32),
         });
         let id = REQUEST.parse().unwrap();
-        let operation = paired(intent(id, &fields), Some(outcome(id, &json!({ "bytes": 3 }))));
+        let operation = paired(
+            intent(id, &fields),
+            Some(outcome(id, &json!({ "bytes": 3, "kms_request": "0bfa1b9c-60b4" }))),
+        );
         let line = OperationLine::from(&operation);
         let expected = json!({
             "time": "2026-11-22T02:26:13.000001Z",
@@ -584,6 +605,8 @@ pub(crate) mod tests {
             "session": null,
             "returned": null,
             "emergency": null,
+            "factor": "smart-card",
+            "digest": "cd".repeat(32),
             "outcome": {
                 "time": "2026-11-22T02:26:13.250000Z",
                 "durable": "2026-11-22T02:26:14.000000Z",
@@ -594,6 +617,7 @@ pub(crate) mod tests {
                 "result": "ok",
                 "bytes": 3,
                 "key": null,
+                "kms_request": "0bfa1b9c-60b4",
             },
         });
         assert_eq!(serde_json::from_str::<Value>(&line.to_line()).unwrap(), expected);
@@ -603,7 +627,7 @@ pub(crate) mod tests {
         let open = OperationLine::from(&paired(intent(id, &json!({})), None));
         let open: Value = serde_json::from_str(&open.to_line()).unwrap();
         assert_eq!((&open["outcome"], &open["blob"]), (&Value::Null, &Value::Null));
-        assert_eq!(open.as_object().unwrap().len(), 24);
+        assert_eq!(open.as_object().unwrap().len(), 26);
     }
 
     /// The lists are whole: a new variant has no place here until it is in them.
@@ -658,6 +682,7 @@ pub(crate) mod tests {
                 Action::EmergencyDeclare => 44,
                 Action::EmergencyFold => 45,
                 Action::EmergencyReview => 46,
+                Action::AccessMap => 47,
             };
             assert_eq!(place, expected);
             assert_eq!(serde_json::to_value(action).unwrap(), action.code());

@@ -46,10 +46,12 @@ use crate::witness::client::{Outcome, Witness, cosign_checkpoint};
 
 mod segments;
 mod tiles;
+mod upkeep;
 mod view;
 
 pub use tiles::StoredTree;
 use tiles::{TileWriter, Tiles, unwritten};
+pub use upkeep::Removed;
 
 /// How often a checkpoint is offered to a storage on which others publish too.
 const TRIES: u32 = 8;

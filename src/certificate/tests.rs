@@ -92,12 +92,13 @@ fn log(store: StoreId, seed: u8, intents: &[Intent], result: OutcomeResult) -> V
         writer: WriterId::from_bytes([3; 16]),
         event,
         chain: None,
+        stored: None,
     };
     let mut lines = Vec::new();
     for intent in intents {
         let Intent { request, customer, .. } = *intent;
         lines.push(record(lines.len(), Event::Intent(intent.clone())));
-        let outcome = Outcome { request, customer, result, bytes: None, key: None };
+        let outcome = Outcome { request, customer, result, bytes: None, key: None, kms_request: None };
         lines.push(record(lines.len(), Event::Outcome(outcome)));
     }
     let lines: Vec<_> = lines.iter().map(|record| serde_json::to_vec(record).unwrap()).collect();

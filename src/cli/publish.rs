@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::output::{Output, line};
 use super::{Answer, Backend, Store};
 use crate::error::ErrorKind;
-use crate::json::{Maintained, NotCosigned, Published};
+use crate::json::{Maintained, NotCosigned, Published, Removed};
 
 pub(super) async fn publish(backend: &Backend, restore: bool) -> Answer {
     let published = match &backend.place {
@@ -32,14 +32,25 @@ pub(super) async fn maintain(backend: &Backend) -> Answer {
         }
         Place::Daemon(daemon) => daemon.maintain().await?,
     };
-    let Maintained { fenced, unknown, segments, published } = done;
+    let Maintained { fenced, unknown, segments, published, removed } = done;
     let report = report(backend.output, &published)?;
     Ok(match backend.output.json {
-        true => line(&json!({ "fenced": fenced, "unknown": unknown, "segments": segments })) + &report,
-        false => format!(
-            "dead writers: {fenced}, with {unknown} operations closed as unknown; days kept: {segments} segments\n\
-             {report}"
-        ),
+        true => {
+            line(&json!({ "fenced": fenced, "unknown": unknown, "segments": segments, "removed": removed }))
+                + &report
+        }
+        false => {
+            let removed = match removed {
+                Removed { commits: 0, tiles: 0 } => String::new(),
+                Removed { commits, tiles } => {
+                    format!("removed: {commits} commits that segments hold, {tiles} partial tiles\n")
+                }
+            };
+            format!(
+                "dead writers: {fenced}, with {unknown} operations closed as unknown; days kept: {segments} \
+                 segments\n{removed}{report}"
+            )
+        }
     })
 }
 

@@ -1,7 +1,7 @@
 //! `serve`: the daemon, from its configuration to its end.
 //!
-//! SIGHUP reads the principals and the TLS files anew, and keeps what it had where they cannot
-//! be used. SIGTERM and SIGINT end it in order: nothing more is accepted, what is under way is
+//! Which principals it goes by is on the record before it does. SIGHUP reads them and the TLS
+//! files anew, and keeps what it had where they cannot be used, or not recorded. SIGTERM and SIGINT end it in order: nothing more is accepted, what is under way is
 //! finished or cut when its time is over, the log is closed.
 
 use std::ffi::OsString;
@@ -34,7 +34,7 @@ use crate::daemon::alarm::{Alarms, Delivery, Sender, Webhook};
 use crate::daemon::api::{Figures, Shared, keep_emergencies, router};
 use crate::daemon::config::DaemonConfig;
 use crate::daemon::directory::{ConfigError, Directory};
-use crate::daemon::gate::{Gate, admit};
+use crate::daemon::gate::{Gate, admit, record};
 use crate::daemon::limits::Limiter;
 use crate::daemon::listen::{Activated, Listeners};
 use crate::daemon::oidc::Verifier;
@@ -180,10 +180,12 @@ async fn serve(
     let room = Strongroom::open(storages, keys.registry(), options)
         .await
         .map_err(|error| no_store(&config, error))?;
+    let own = Access::new(Principal::service("daemon").map_err(internal)?, Purpose::SystemAdministration);
+    // Before anybody can ask. If we stop here, the log has a mapping that nobody went by.
+    record(room.log(), &own, &ready.gate.directory()).await?;
     let listeners = listen(&ready, activated).await?;
     let addresses = listeners.addresses();
 
-    let own = Access::new(Principal::service("daemon").map_err(internal)?, Purpose::SystemAdministration);
     let (alarms, delivery) = alarms(&mut ready, &room)?;
     let published = Punctual::new(Arc::new(SystemClock), ready.config.tasks.publish());
     let shared = Shared {
@@ -221,7 +223,10 @@ async fn serve(
         tokio::select! {
             drained = &mut serving => break drained,
             signal = signals.next() => if signal == Asked::Reload {
-                reload(&ready);
+                tokio::select! {
+                    drained = &mut serving => break drained,
+                    () = reload(&ready, &room, &own) => {}
+                }
             } else {
                 notify(&[NotifyState::Stopping]);
                 tracing::info!("the daemon ends when what is under way is done");
@@ -280,13 +285,19 @@ async fn listen(ready: &Ready, activated: Activated) -> Result<Listeners, Failur
     Ok(listeners)
 }
 
-fn reload(ready: &Ready) {
+async fn reload(ready: &Ready, room: &Strongroom, own: &Access) {
     // Either is kept as it was where the new one cannot be used.
     match directory(&ready.config.principals) {
-        Ok(directory) => {
-            ready.gate.replace(directory);
-            tracing::info!("the principals were read anew");
-        }
+        Ok(directory) => match record(room.log(), own, &directory).await {
+            Ok(()) => {
+                ready.gate.replace(directory);
+                tracing::info!("the principals were read anew");
+            }
+            Err(error) => tracing::error!(
+                reason = error.chain(),
+                "the principals are as they were: the new ones could not be recorded"
+            ),
+        },
         Err(failure) => tracing::error!(reason = failure.message(), "the principals are as they were"),
     }
     match ready.tls.as_ref().map(|tls| tls.reload()) {

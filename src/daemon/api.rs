@@ -31,7 +31,7 @@ use super::limits::Limiter;
 use super::problem::Problem;
 use super::tasks::Punctual;
 use crate::access::policy::{Decision, Policy, Question, Subject, Target};
-use crate::access::{Access, Origin, Principal, Purpose};
+use crate::access::{Access, Factor, Origin, Principal, Purpose};
 use crate::audit::{Intent, OutcomeResult};
 use crate::error::{Error, ErrorKind};
 use crate::id::{BlobId, CustomerId, EmergencyId, RequestId, SessionId};
@@ -102,6 +102,8 @@ impl fmt::Debug for Shared {
 pub struct Caller {
     /// Who, with what is known of them. `None`: somebody whom nobody knows.
     pub subject: Option<Arc<Subject>>,
+    /// Which second factor a person had.
+    pub factor: Option<Factor>,
     /// From where.
     pub origin: Origin,
 }
@@ -384,7 +386,7 @@ impl Ask {
         let purpose = self.purpose.unwrap_or(unless_said);
         let access =
             Access::new(principal, purpose).from_origin(self.caller.origin).for_request(self.request);
-        Access { session: self.session, emergency: self.emergency, ..access }
+        Access { session: self.session, emergency: self.emergency, factor: self.caller.factor, ..access }
     }
 
     /// Puts a denial on the record. Where that cannot be done, it is denied all the same,

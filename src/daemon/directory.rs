@@ -13,6 +13,13 @@
 //! certificate = ["spiffe://clinic/backup"] # URIs, DNS names, or `sha256:` and a fingerprint
 //! uid = [1001]
 //! token = [{ issuer = "https://idp.example", subject = "abc" }]
+//!
+//! [[principal]]
+//! id = "person:p-18"
+//! roles = ["auditor"]
+//! customers = "all"
+//! certificate = ["p-18.clinic.example"]
+//! factor = "smart-card"                    # of a person with a certificate or uid: always
 //! ```
 //!
 //! Separate from how a credential is proven ([`peer`](super::peer), [`oidc`](super::oidc)) and
@@ -30,8 +37,9 @@ use thiserror::Error;
 
 use super::oidc::Claims;
 use super::peer::{ClientCertificate, Peer, PeerCredential};
-use crate::access::Principal;
 use crate::access::policy::Subject;
+use crate::access::{Factor, Principal};
+use crate::merkle::Hash;
 
 mod parse;
 
@@ -100,14 +108,26 @@ pub enum Stranger {
     Revoked,
     /// The names in the certificate are of several principals.
     Ambiguous,
-    /// A person, whose token says nothing of a second factor.
+    /// A person, whose token asserts no second factor.
     SecondFactorMissing,
+}
+
+/// Who has proven a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identified<'a> {
+    /// Who.
+    pub subject: &'a Subject,
+    /// Of a person, which second factor they had.
+    pub factor: Option<Factor>,
 }
 
 /// The operator's mapping file, parsed and checked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Directory {
     subjects: Vec<Subject>,
+    /// Which second factor goes with the certificates and the uids of each.
+    factors: Vec<Option<Factor>>,
+    digest: Hash,
     /// The place in `subjects`.
     credentials: BTreeMap<Key, usize>,
     revoked: BTreeSet<[u8; 32]>,
@@ -134,25 +154,37 @@ impl Directory {
 
     /// Who it is that has proven `credential`.
     ///
-    /// A certificate is not somebody's once its fingerprint is listed as revoked, whatever is
-    /// in it. A token makes a person of who has it only where it tells of a second factor.
+    /// A certificate on the revocation list identifies nobody. A token identifies a person only
+    /// if it asserts a second factor; for a person's certificate or uid, the file says which
+    /// factor goes with it.
     ///
     /// # Errors
     /// [`Stranger`] where it is nobody.
-    pub fn identify(&self, credential: &Credential<'_>) -> Result<&Subject, Stranger> {
-        match credential {
-            Credential::Certificate(certificate) => self.holder(certificate),
-            Credential::Uid(uid) => self.find(&Key::Uid(*uid)).ok_or(Stranger::Unknown),
+    pub fn identify(&self, credential: &Credential<'_>) -> Result<Identified<'_>, Stranger> {
+        let place = match credential {
+            Credential::Certificate(certificate) => self.holder(certificate)?,
+            Credential::Uid(uid) => self.find(&Key::Uid(*uid)).ok_or(Stranger::Unknown)?,
             Credential::Token(claims) => {
                 let key =
                     Key::Token { issuer: claims.issuer().to_owned(), subject: claims.subject().to_owned() };
-                let found = self.find(&key).ok_or(Stranger::Unknown)?;
-                match found.principal {
-                    Principal::Person(_) if !claims.second_factor() => Err(Stranger::SecondFactorMissing),
-                    _ => Ok(found),
-                }
+                self.find(&key).ok_or(Stranger::Unknown)?
             }
+        };
+        let subject = &self.subjects[place];
+        if !matches!(subject.principal, Principal::Person(_)) {
+            return Ok(Identified { subject, factor: None });
         }
+        let factor = match credential {
+            Credential::Certificate(_) | Credential::Uid(_) => self.factors[place],
+            Credential::Token(claims) => claims.factor(),
+        };
+        factor.map(|_| Identified { subject, factor }).ok_or(Stranger::SecondFactorMissing)
+    }
+
+    /// SHA-256 of the file.
+    #[must_use]
+    pub fn digest(&self) -> Hash {
+        self.digest
     }
 
     /// Everyone in it, in the order of the file.
@@ -161,11 +193,11 @@ impl Directory {
         &self.subjects
     }
 
-    fn find(&self, key: &Key) -> Option<&Subject> {
-        self.credentials.get(key).map(|place| &self.subjects[*place])
+    fn find(&self, key: &Key) -> Option<usize> {
+        self.credentials.get(key).copied()
     }
 
-    fn holder(&self, certificate: &ClientCertificate) -> Result<&Subject, Stranger> {
+    fn holder(&self, certificate: &ClientCertificate) -> Result<usize, Stranger> {
         if self.revoked.contains(certificate.fingerprint()) {
             return Err(Stranger::Revoked);
         }
@@ -174,7 +206,7 @@ impl Directory {
             .chain(certificate.dns_names().iter().cloned().map(Key::Dns));
         let places: BTreeSet<usize> = keys.filter_map(|key| self.credentials.get(&key).copied()).collect();
         match (places.first(), places.len()) {
-            (Some(place), 1) => Ok(&self.subjects[*place]),
+            (Some(place), 1) => Ok(*place),
             (None, _) => Err(Stranger::Unknown),
             _ => Err(Stranger::Ambiguous),
         }

@@ -21,6 +21,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::outbound;
+use crate::access::Factor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Clock, Timestamp};
 
@@ -150,7 +151,7 @@ pub struct Claims {
     issuer: String,
     subject: String,
     expires: Timestamp,
-    second_factor: bool,
+    factor: Option<Factor>,
 }
 
 impl Claims {
@@ -175,7 +176,13 @@ impl Claims {
     /// Whether they have shown a second factor.
     #[must_use]
     pub fn second_factor(&self) -> bool {
-        self.second_factor
+        self.factor.is_some()
+    }
+
+    /// Which second factor they have shown.
+    #[must_use]
+    pub fn factor(&self) -> Option<Factor> {
+        self.factor
     }
 
     #[cfg(test)]
@@ -184,7 +191,7 @@ impl Claims {
             issuer: issuer.to_owned(),
             subject: subject.to_owned(),
             expires: Timestamp::MAX,
-            second_factor,
+            factor: second_factor.then_some(Factor::OneTimePassword),
         }
     }
 }
@@ -194,7 +201,7 @@ impl fmt::Debug for Claims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claims")
             .field("expires", &self.expires)
-            .field("second_factor", &self.second_factor)
+            .field("factor", &self.factor)
             .finish_non_exhaustive()
     }
 }
@@ -265,7 +272,7 @@ impl Verifier {
             self.used.use_up(&issuer.config.issuer, id, expires, now)?;
         }
         Ok(Claims {
-            second_factor: token.claims.second_factor(&issuer.config.mfa),
+            factor: token.claims.factor(&issuer.config.mfa),
             issuer: token.claims.iss,
             subject: token.claims.sub,
             expires,

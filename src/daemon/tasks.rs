@@ -15,6 +15,7 @@ use super::alarm::{About, AlarmKind, Alarms};
 use super::config::DaemonConfig;
 use super::{checks, drills};
 use crate::access::Access;
+use crate::audit::publish::Removed;
 use crate::error::{Error, ErrorKind};
 use crate::room::Strongroom;
 use crate::system::SystemClock;
@@ -189,7 +190,19 @@ async fn look_whether_late(hand: Arc<Hand>) {
 async fn maintain(hand: Arc<Hand>) {
     let Hand { room, alarms, .. } = &*hand;
     match room.maintain_log().await {
-        Ok(done) => contradicted(done.published.iter().flat_map(|(_, published)| published.alarms()), alarms),
+        Ok(done) => {
+            contradicted(done.published.iter().flat_map(|(_, published)| published.alarms()), alarms);
+            for (shard, removed) in done.removed.iter().filter(|(_, removed)| *removed != Removed::default())
+            {
+                let Removed { commits, tiles, .. } = removed;
+                tracing::info!(
+                    shard,
+                    commits,
+                    tiles,
+                    "removed from the log what segments and wider tiles hold"
+                );
+            }
+        }
         Err(error) => {
             alarms.observe(&error, About::default());
             failed(&error, "the log could not be maintained");

@@ -14,9 +14,10 @@ use super::{Check, Setup, Subject, advice, directory, failed};
 use crate::access::Access;
 use crate::codec::Decode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::KmsKeyId;
+use crate::id::{KmsKeyId, Label};
 use crate::kms::local::InsecureLocalKms;
 use crate::kms::{KeyState, KmsError, KmsErrorKind, KmsRegistry};
+use crate::retention::Period;
 use crate::ring::sealed::EpochRecord;
 use crate::room::Strongroom;
 use crate::store::{StorageRole, layout, store_error};
@@ -97,19 +98,27 @@ async fn describe(kms: &KmsRegistry, keys: impl Iterator<Item = KmsKeyId>) -> Ke
     asked.buffer_unordered(AT_ONCE).collect().await
 }
 
-/// The keys of every customer, and all keys that were found.
-pub(super) async fn customers(
-    room: &Strongroom,
-    access: &Access,
-    kms: &KmsRegistry,
-) -> (Vec<Check>, BTreeSet<KmsKeyId>) {
+/// What was found of the customers.
+#[derive(Default)]
+pub(super) struct Customers {
+    pub(super) checks: Vec<Check>,
+    /// All their KMS keys.
+    pub(super) keys: BTreeSet<KmsKeyId>,
+    /// For how long each one's blobs are promised to be kept.
+    pub(super) promises: Vec<(Label, Vec<Period>)>,
+}
+
+/// The keys of every customer, and what each is promised.
+pub(super) async fn customers(room: &Strongroom, access: &Access, kms: &KmsRegistry) -> Customers {
     let customers = match room.customer_keys(access).await {
         Ok(customers) => customers,
         Err(error) => {
-            let check = failed(Subject::CustomerKeys, &error);
-            return (vec![check], BTreeSet::new());
+            let checks = vec![failed(Subject::CustomerKeys, &error)];
+            return Customers { checks, ..Customers::default() };
         }
     };
+    let read = customers.iter().filter_map(|(_, keys)| keys.as_ref().ok());
+    let promises = read.map(|found| (found.label.clone(), found.promises.clone())).collect();
     let read = customers.iter().filter_map(|(_, keys)| keys.as_ref().ok());
     let keys: BTreeSet<_> = read.flat_map(|keys| keys.kms_keys.iter().cloned()).collect();
     let states = describe(kms, keys.iter().cloned()).await;
@@ -134,7 +143,7 @@ pub(super) async fn customers(
     if checks.is_empty() {
         checks.push(Check::ok(Subject::CustomerKeys, "there are no customers yet"));
     }
-    (checks, keys)
+    Customers { checks, keys, promises }
 }
 
 fn key_check(

@@ -64,6 +64,18 @@ pub(crate) struct Maintained {
     pub(crate) unknown: u64,
     pub(crate) segments: usize,
     pub(crate) published: Vec<Published>,
+    /// What a log in a local directory no longer needed.
+    #[serde(default)]
+    pub(crate) removed: Removed,
+}
+
+/// What was removed of a log in a local directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Removed {
+    /// Commits that segments hold.
+    pub(crate) commits: u64,
+    /// Partial tiles whose place wider ones have taken.
+    pub(crate) tiles: u64,
 }
 
 impl From<&RoomMaintained> for Maintained {
@@ -73,6 +85,10 @@ impl From<&RoomMaintained> for Maintained {
             unknown: done.settled.iter().map(|(_, settled)| settled.unknown).sum(),
             segments: done.segments.iter().map(|(_, count)| count).sum(),
             published: Published::all(&done.published),
+            removed: Removed {
+                commits: done.removed.iter().map(|(_, removed)| removed.commits).sum(),
+                tiles: done.removed.iter().map(|(_, removed)| removed.tiles).sum(),
+            },
         }
     }
 }

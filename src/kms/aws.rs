@@ -47,13 +47,14 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_kms::Client;
 use aws_sdk_kms::error::ProvideErrorMetadata;
+use aws_sdk_kms::operation::RequestId;
 use aws_sdk_kms::primitives::{Blob, DateTime};
 use aws_sdk_kms::types::{
     self as sdk, DataKeySpec, KeyManagerType, KeyMetadata, KeySpec, KeyUsageType, OriginType, Tag,
 };
 use tokio::sync::OnceCell;
 
-use crate::audit::KeyUseReceipt;
+use crate::audit::{KeyUseReceipt, KmsAnswer};
 use crate::id::KmsKeyId;
 use crate::kms::{
     DataKey, EncryptionContext, GeneratedDataKey, KeyState, Kms, KmsAdmin, KmsDestroyer, KmsError,
@@ -127,7 +128,11 @@ impl AwsKmsOptions {
 
 /// AWS KMS, in every region that keys are in. See the [module](self).
 #[derive(Clone)]
-pub struct AwsKms(Arc<Inner>);
+pub struct AwsKms {
+    inner: Arc<Inner>,
+    /// Where changes of a key are noted by their request, where somebody asked for that.
+    noting: Option<KmsAnswer>,
+}
 
 struct Inner {
     options: AwsKmsOptions,
@@ -138,7 +143,7 @@ struct Inner {
 
 impl fmt::Debug for AwsKms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AwsKms").field("options", &self.0.options).finish_non_exhaustive()
+        f.debug_struct("AwsKms").field("options", &self.inner.options).finish_non_exhaustive()
     }
 }
 
@@ -153,7 +158,8 @@ impl AwsKms {
     /// AWS KMS as `options` say, and the environment where they are silent.
     #[must_use]
     pub fn with_options(options: AwsKmsOptions) -> Self {
-        Self(Arc::new(Inner { options, config: OnceCell::new(), clients: Mutex::default() }))
+        let inner = Inner { options, config: OnceCell::new(), clients: Mutex::default() };
+        Self { inner: Arc::new(inner), noting: None }
     }
 
     /// The id by ARN of a key that was named by ARN, bare id or alias
@@ -190,7 +196,7 @@ impl AwsKms {
         &self,
         work: impl Future<Output = Result<T, KmsError>> + Send,
     ) -> Result<T, KmsError> {
-        tokio::time::timeout(self.0.options.deadline, work).await.unwrap_or_else(|_late| {
+        tokio::time::timeout(self.inner.options.deadline, work).await.unwrap_or_else(|_late| {
             Err(KmsError::new(KmsErrorKind::Unavailable, "AWS KMS did not answer in time"))
         })
     }
@@ -214,17 +220,17 @@ impl AwsKms {
 
     /// The client of `region`, or of the one where keys are made.
     async fn client(&self, region: Option<&str>) -> Result<Client, KmsError> {
-        let config = self.0.config.get_or_init(|| load(&self.0.options)).await;
+        let config = self.inner.config.get_or_init(|| load(&self.inner.options)).await;
         let region = region.or(config.region().map(Region::as_ref)).ok_or_else(|| {
             let message = "no AWS region is set: set AWS_REGION, or a region in the AWS profile";
             KmsError::new(KmsErrorKind::Configuration, message)
         })?;
-        let mut clients = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.inner.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let client = clients.entry(region.to_owned()).or_insert_with(|| {
             let config = aws_sdk_kms::config::Builder::from(config)
                 .region(Region::new(region.to_owned()))
-                .retry_config(self.0.options.retries())
-                .timeout_config(self.0.options.timeouts());
+                .retry_config(self.inner.options.retries())
+                .timeout_config(self.inner.options.timeouts());
             Client::from_conf(config.build())
         });
         Ok(client.clone())
@@ -233,6 +239,13 @@ impl AwsKms {
     async fn metadata(&self, region: Option<&str>, name: &str) -> Result<KeyMetadata, KmsError> {
         let answer = self.client(region).await?.describe_key().key_id(name).send().await.map_err(failed)?;
         answer.key_metadata.ok_or_else(wrong_answer)
+    }
+
+    fn noted<T: RequestId>(&self, answered: T) -> T {
+        match &self.noting {
+            Some(answer) => noted(answer, answered),
+            None => answered,
+        }
     }
 
     async fn state(&self, key: Arn<'_>) -> Result<KeyState, KmsError> {
@@ -247,6 +260,12 @@ impl AwsKms {
             _ => KeyState::Unavailable,
         })
     }
+}
+
+/// Notes what AWS KMS calls the request, which it answered well or badly.
+fn noted<T: RequestId>(answer: &KmsAnswer, answered: T) -> T {
+    answer.note(answered.request_id());
+    answered
 }
 
 async fn load(options: &AwsKmsOptions) -> SdkConfig {
@@ -279,7 +298,7 @@ impl Kms for AwsKms {
 
     async fn generate_data_key(
         &self,
-        _receipt: KeyUseReceipt,
+        receipt: KeyUseReceipt,
         key: &KmsKeyId,
         context: &EncryptionContext,
     ) -> Result<GeneratedDataKey, KmsError> {
@@ -287,7 +306,8 @@ impl Kms for AwsKms {
         self.in_time_on(key, async {
             let call = self.client(Some(key.place.region)).await?.generate_data_key();
             let call = call.key_id(key.arn).key_spec(DataKeySpec::Aes256);
-            let answer = call.set_encryption_context(Some(pairs(context))).send().await.map_err(failed)?;
+            let answer = call.set_encryption_context(Some(pairs(context))).send().await;
+            let answer = noted(receipt.answer(), answer).map_err(failed)?;
             let plaintext = plaintext(answer.plaintext);
             check_answered(key, answer.key_id.as_deref())?;
             let wrapped = answer.ciphertext_blob.ok_or_else(wrong_answer)?.into_inner();
@@ -301,7 +321,7 @@ impl Kms for AwsKms {
 
     async fn decrypt(
         &self,
-        _receipt: KeyUseReceipt,
+        receipt: KeyUseReceipt,
         key: &KmsKeyId,
         wrapped: &WrappedDataKey,
         context: &EncryptionContext,
@@ -314,7 +334,8 @@ impl Kms for AwsKms {
         self.in_time_on(key, async {
             let call = self.client(Some(key.place.region)).await?.decrypt();
             let call = call.key_id(key.arn).ciphertext_blob(Blob::new(wrapped.as_bytes()));
-            let answer = call.set_encryption_context(Some(pairs(context))).send().await.map_err(failed)?;
+            let answer = call.set_encryption_context(Some(pairs(context))).send().await;
+            let answer = noted(receipt.answer(), answer).map_err(failed)?;
             let plaintext = plaintext(answer.plaintext);
             check_answered(key, answer.key_id.as_deref())?;
             plaintext
@@ -354,7 +375,7 @@ impl KmsDestroyer for AwsKms {
         let key = Arn::of(key)?;
         self.in_time_on(key, async {
             let call = self.client(Some(key.place.region)).await?.enable_key();
-            call.key_id(key.arn).send().await.map(drop).map_err(failed)
+            self.noted(call.key_id(key.arn).send().await).map(drop).map_err(failed)
         })
         .await
     }
@@ -363,7 +384,7 @@ impl KmsDestroyer for AwsKms {
         let key = Arn::of(key)?;
         self.in_time_on(key, async {
             let call = self.client(Some(key.place.region)).await?.disable_key();
-            match call.key_id(key.arn).send().await {
+            match self.noted(call.key_id(key.arn).send().await) {
                 Err(error) if is_wrong_state(&error) => match self.state(key).await? {
                     // It cannot be used as it is, and will be disabled if that is cancelled.
                     KeyState::PendingDeletion(_) | KeyState::Disabled => Ok(()),
@@ -383,7 +404,7 @@ impl KmsDestroyer for AwsKms {
         })?;
         self.in_time_on(key, async {
             let call = self.client(Some(key.place.region)).await?.schedule_key_deletion();
-            match call.key_id(key.arn).pending_window_in_days(days).send().await {
+            match self.noted(call.key_id(key.arn).pending_window_in_days(days).send().await) {
                 Ok(answer) => {
                     // LocalStack leaves it at the last part of the ARN.
                     let bare = |id: &str| key.arn.rsplit_once("key/").is_some_and(|(_, own)| own == id);
@@ -406,7 +427,7 @@ impl KmsDestroyer for AwsKms {
         let key = Arn::of(key)?;
         self.in_time_on(key, async {
             let call = self.client(Some(key.place.region)).await?.cancel_key_deletion();
-            match call.key_id(key.arn).send().await {
+            match self.noted(call.key_id(key.arn).send().await) {
                 Ok(answer) => check_answered(key, answer.key_id()),
                 Err(error) if is_wrong_state(&error) => match self.state(key).await? {
                     KeyState::Enabled | KeyState::Disabled => Ok(()),
@@ -416,6 +437,10 @@ impl KmsDestroyer for AwsKms {
             }
         })
         .await
+    }
+
+    fn noting(&self, answer: &KmsAnswer) -> Option<Arc<dyn KmsDestroyer>> {
+        Some(Arc::new(Self { noting: Some(answer.clone()), ..self.clone() }))
     }
 }
 
@@ -563,7 +588,7 @@ mod tests {
             .build();
         let options = AwsKmsOptions { deadline, ..AwsKmsOptions::default() };
         let config = OnceCell::new_with(Some(config));
-        AwsKms(Arc::new(Inner { options, config, clients: Mutex::default() }))
+        AwsKms { inner: Arc::new(Inner { options, config, clients: Mutex::default() }), noting: None }
     }
 
     /// Head and body of one request.
@@ -613,6 +638,34 @@ mod tests {
 
     const AMPLE: Duration = Duration::from_secs(20);
 
+    /// CloudTrail has the same id: with it a record and an event are joined.
+    #[tokio::test]
+    async fn the_request_id_is_noted_for_an_answer_and_for_a_refusal() {
+        let server = Server::start(|request, _| match request {
+            0 | 2 => data_key(ARN, &[7; 32]),
+            3 => Answer::Say(200, "{}".to_owned()),
+            _ => fault(400, "AccessDeniedException"),
+        });
+        let kms = server.kms(AMPLE);
+        for refused in [false, true] {
+            let receipt = receipt();
+            let answer = receipt.answer().clone();
+            assert_eq!(kms.generate_data_key(receipt, &key(), &context()).await.is_err(), refused);
+            assert_eq!(answer.id().unwrap().as_str(), "0bfa1b9c");
+        }
+        let receipt = receipt();
+        let answer = receipt.answer().clone();
+        kms.decrypt(receipt, &key(), &WrappedDataKey::new(b"wrapped".to_vec()), &context()).await.unwrap();
+        assert_eq!(answer.id().unwrap().as_str(), "0bfa1b9c");
+
+        // Changes of a key take no receipt.
+        let answer = KmsAnswer::default();
+        kms.disable(&key()).await.unwrap();
+        assert_eq!(answer.id(), None);
+        kms.noting(&answer).unwrap().disable(&key()).await.unwrap_err();
+        assert_eq!(answer.id().unwrap().as_str(), "0bfa1b9c");
+    }
+
     #[tokio::test]
     async fn a_refusal_is_not_retried() {
         for (status, code, kind) in [
@@ -656,14 +709,14 @@ mod tests {
             _ => fault(400, "AccessDenied"),
         });
         let kms = server.kms(AMPLE);
-        let config = kms.0.config.get().unwrap().to_builder();
+        let config = kms.inner.config.get().unwrap().to_builder();
         let config = config.region(configured.map(|region| Region::new(region.to_owned()))).build();
         let inner = Inner {
-            options: kms.0.options.clone(),
+            options: kms.inner.options.clone(),
             config: OnceCell::new_with(Some(config)),
             clients: Mutex::default(),
         };
-        let kms = AwsKms(Arc::new(inner));
+        let kms = AwsKms { inner: Arc::new(inner), noting: None };
         let described = kms.describe(&key()).await.unwrap_err();
         assert_eq!(described.kind(), generate(&kms).await.unwrap_err().kind());
         assert_eq!(described.kind(), kms.schedule_deletion(&key(), 7).await.unwrap_err().kind());
@@ -708,9 +761,10 @@ mod tests {
             Answer::Say(200, r#"{"GrantId":"0c237476b39f8bc4","GrantToken":"AQ"}"#.to_owned())
         });
         let (kms, grantee) = (server.kms(AMPLE), Some(GRANTEE.to_owned()));
-        let options = AwsKmsOptions { grantee, ..kms.0.options.clone() };
-        let config = OnceCell::new_with(kms.0.config.get().cloned());
-        let kms = AwsKms(Arc::new(Inner { options, config, clients: Mutex::default() }));
+        let options = AwsKmsOptions { grantee, ..kms.inner.options.clone() };
+        let config = OnceCell::new_with(kms.inner.config.get().cloned());
+        let inner = Inner { options, config, clients: Mutex::default() };
+        let kms = AwsKms { inner: Arc::new(inner), noting: None };
         let made = kms.create_grant(receipt(), &key(), &grant()).await.unwrap();
         assert_eq!(made.as_str(), "0c237476b39f8bc4");
         let asked = asked.lock().unwrap();

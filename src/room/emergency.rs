@@ -445,6 +445,7 @@ fn unknown(intent: &Intent) -> Outcome {
         result: OutcomeResult::Unknown,
         bytes: None,
         key: None,
+        kms_request: None,
     }
 }
 

@@ -14,10 +14,11 @@ use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use super::{Inner, Strongroom};
 use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::{Log, LogConfig, Settled};
-use crate::audit::publish::Published;
+use crate::audit::publish::{Published, Removed};
 use crate::audit::{Event, Intent, OutcomeResult, ShardHead, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
+use crate::store::StorageKind;
 use crate::tlog::checkpoint::SignedCheckpoint;
 
 /// How many shards are published at a time.
@@ -36,6 +37,9 @@ pub struct Maintained {
     pub segments: Vec<(u16, usize)>,
     /// Of each shard, what was published.
     pub published: Vec<(u16, Published)>,
+    /// Of each shard of a log in a local directory, what was removed because segments have
+    /// held it for 35 days, or a wider tile has taken its place.
+    pub removed: Vec<(u16, Removed)>,
 }
 
 /// What [`Strongroom::customer_view`] made.
@@ -204,8 +208,9 @@ impl Strongroom {
 
     /// What is to be done once a day at least, on any node or from cron: closes
     /// the open intents of dead writers, keeps each day that is over as segments, so
-    /// that its small commits may age out, and publishes everything. What fails in one
-    /// shard does not keep it from the others.
+    /// that its small commits may age out, and publishes everything. In a local directory it
+    /// removes the commits that segments have held for 35 days. What fails in one shard does
+    /// not keep it from the others.
     ///
     /// # Errors
     /// As [`Log::settle`] and [`Strongroom::publish_log`]: the first of several.
@@ -213,6 +218,7 @@ impl Strongroom {
     /// # Cancel safety
     /// Call it again.
     pub async fn maintain_log(&self) -> Result<Maintained> {
+        let room = &*self.0;
         let mut done = Maintained::default();
         let mut failed = None;
         for shard in self.0.shard(FIRST_SHARD).await?.shards().await? {
@@ -221,6 +227,15 @@ impl Strongroom {
             }
         }
         done.published = self.publish_log().await?;
+        // On a bucket, a lifecycle rule does that, and nothing of ours may.
+        if room.storages.audit_kind() == StorageKind::Local {
+            for (shard, _) in &done.segments {
+                match room.publisher.remove_aged(*shard, room.clock.now()).await {
+                    Ok(removed) => done.removed.push((*shard, removed)),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+        }
         failed.map_or(Ok(done), Err)
     }
 

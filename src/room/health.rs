@@ -11,6 +11,7 @@ use super::{Asker, Strongroom};
 use crate::access::Access;
 use crate::error::Result;
 use crate::id::{CustomerId, KmsKeyId, Label};
+use crate::retention::Period;
 use crate::ring::Ring;
 use crate::shred::epoch::KmsSays;
 use crate::store::{layout, store_error};
@@ -24,13 +25,21 @@ pub struct CustomerKeys {
     pub epoch: u32,
     /// The KMS keys of its data keys, and the one of those to come.
     pub kms_keys: BTreeSet<KmsKeyId>,
+    /// For how long its blobs are promised to be kept, by each policy there was, the present
+    /// one last.
+    pub promises: Vec<Period>,
 }
 
 impl CustomerKeys {
     fn of(ring: &Ring) -> Self {
         let settings = &ring.settings;
         let kms_keys = ring.data_keys.iter().map(|key| &key.kms_key).chain([&settings.kms_key]);
-        Self { label: settings.label.clone(), epoch: ring.epoch, kms_keys: kms_keys.cloned().collect() }
+        Self {
+            label: settings.label.clone(),
+            epoch: ring.epoch,
+            kms_keys: kms_keys.cloned().collect(),
+            promises: ring.policies.iter().map(|policy| policy.period).collect(),
+        }
     }
 }
 

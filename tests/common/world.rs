@@ -146,6 +146,7 @@ impl TestKms {
 
     async fn enter(&self, call: KmsCall, key: &KmsKeyId, receipt: &KeyUseReceipt) -> Result<(), KmsError> {
         let request = receipt.request();
+        receipt.answer().note(Some(&format!("kms-{request}")));
         self.calls().entry((call, key.clone())).or_default().push(request);
         if self.check_evidence.load(Ordering::SeqCst) {
             let found = stored_text(&*self.evidence).await.contains(&format!("\"request\":\"{request}\""));

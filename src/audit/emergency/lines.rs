@@ -183,6 +183,7 @@ pub(super) mod tests {
             result: OutcomeResult::Ok,
             bytes: Some(7),
             key: None,
+            kms_request: None,
         })
     }
 

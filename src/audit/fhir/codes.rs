@@ -218,7 +218,8 @@ pub(super) fn pattern(action: Action) -> Pattern {
         | Action::RegisterWrite
         | Action::Rekey
         | Action::EmergencyFold
-        | Action::EmergencyReview => configuration("U"),
+        | Action::EmergencyReview
+        | Action::AccessMap => configuration("U"),
         Action::HoldRelease | Action::OffboardClose => configuration("D"),
         // A grant lets a key be used for as long as there is one.
         Action::EpochCreate | Action::SessionOpen => key_use("C"),

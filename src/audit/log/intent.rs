@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::queue::{Reply, Seed, Ticket};
 use super::{Inner, emergency};
 use crate::audit::emergency::Use;
-use crate::audit::{KeyUseReceipt, OutcomeResult};
+use crate::audit::{KeyUseReceipt, KmsAnswer, OutcomeResult};
 use crate::error::Result;
 use crate::id::{EmergencyId, KekId, RequestId};
 
@@ -22,6 +22,8 @@ use crate::id::{EmergencyId, KekId, RequestId};
 pub struct OpenIntent {
     inner: Arc<Inner>,
     request: RequestId,
+    /// What the KMS called the request, where it was asked.
+    answer: KmsAnswer,
     /// Until it is finished.
     backing: Option<Backing>,
 }
@@ -33,15 +35,18 @@ enum Backing {
 }
 
 impl OpenIntent {
-    pub(super) fn new(inner: Arc<Inner>, seed: Seed) -> Self {
+    /// `answer` is the receipt's.
+    pub(super) fn new(inner: Arc<Inner>, seed: Seed, answer: KmsAnswer) -> Self {
         inner.open.fetch_add(1, Relaxed);
-        Self { inner, request: seed.request, backing: Some(Backing::Log(seed)) }
+        Self { inner, request: seed.request, answer, backing: Some(Backing::Log(seed)) }
     }
 
     /// One that was recorded in a sink, with its receipt.
     pub(super) fn in_sink(inner: Arc<Inner>, used: Use) -> (Self, KeyUseReceipt) {
         let request = used.request;
-        (Self { inner, request, backing: Some(Backing::Sink(used)) }, KeyUseReceipt::mint(request))
+        let receipt = KeyUseReceipt::mint(request);
+        let answer = receipt.answer().clone();
+        (Self { inner, request, answer, backing: Some(Backing::Sink(used)) }, receipt)
     }
 
     /// The request whose intent it is.
@@ -57,6 +62,12 @@ impl OpenIntent {
             Some(Backing::Sink(used)) => used.uses(key),
             None => {}
         }
+    }
+
+    /// Where to note what the KMS calls a request that takes no receipt.
+    #[must_use]
+    pub fn answer(&self) -> &KmsAnswer {
+        &self.answer
     }
 
     /// In which emergency it was recorded in the sink, `None` if it is in the log.
@@ -85,10 +96,13 @@ impl OpenIntent {
     fn queue_outcome(&mut self, result: OutcomeResult, bytes: Option<u64>) {
         match self.take_backing() {
             Some(Backing::Log(seed)) => {
-                let lines = vec![self.inner.outcome(seed, result, bytes)];
+                let lines = vec![self.inner.outcome(seed, result, bytes, self.answer.id())];
                 self.inner.queue_finish(Ticket::new(lines, Reply::Finish { to: None }));
             }
-            Some(Backing::Sink(used)) => drop(emergency::end(&self.inner, used, result, bytes)),
+            Some(Backing::Sink(mut used)) => {
+                used.answered(self.answer.id());
+                drop(emergency::end(&self.inner, used, result, bytes));
+            }
             None => {}
         }
     }
@@ -106,10 +120,13 @@ impl OpenIntent {
         let inner = Arc::clone(&self.inner);
         match self.take_backing().expect("an open intent is finished once") {
             Backing::Log(seed) => {
-                let line = inner.outcome(seed, result, bytes);
+                let line = inner.outcome(seed, result, bytes, self.answer.id());
                 inner.queue_and_wait(vec![line]).await
             }
-            Backing::Sink(used) => emergency::ended(emergency::end(&inner, used, result, bytes)).await,
+            Backing::Sink(mut used) => {
+                used.answered(self.answer.id());
+                emergency::ended(emergency::end(&inner, used, result, bytes)).await
+            }
         }
     }
 }

@@ -103,7 +103,8 @@ impl Ticket {
         match self.reply {
             Reply::Begin { seeds, to } => {
                 let open = |seed: Seed| {
-                    (OpenIntent::new(Arc::clone(inner), seed), KeyUseReceipt::mint(seed.request))
+                    let receipt = KeyUseReceipt::mint(seed.request);
+                    (OpenIntent::new(Arc::clone(inner), seed, receipt.answer().clone()), receipt)
                 };
                 let begun: Vec<Begun> = seeds.into_iter().map(open).collect();
                 // With nobody there to take them they are dropped, and that

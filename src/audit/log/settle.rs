@@ -110,8 +110,8 @@ impl Survey {
         for (writer, open) in &self.dead {
             for (request, customer) in open {
                 let (request, customer) = (*request, *customer);
-                let (result, bytes, key) = (OutcomeResult::Unknown, None, None);
-                let outcome = Outcome { request, customer, result, bytes, key };
+                let (result, bytes, key, kms_request) = (OutcomeResult::Unknown, None, None, None);
+                let outcome = Outcome { request, customer, result, bytes, key, kms_request };
                 lines.push(inner.record(inner.nonce()?, Event::Outcome(outcome)));
             }
             lines.push(inner.record(inner.nonce()?, Event::Fence(Fence { writer: *writer })));

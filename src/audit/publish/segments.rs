@@ -31,7 +31,7 @@ const BYTES_PER_SECOND: u64 = 256 << 10;
 
 /// The longest segment that is read back, in bytes: with a header as long as all
 /// else.
-const MAX_OBJECT: u64 = 2 * (MAX_BODY + MAX_LEN as u64);
+pub(super) const MAX_OBJECT: u64 = 2 * (MAX_BODY + MAX_LEN as u64);
 
 impl Publisher {
     /// Makes the segments of all days of a shard that are complete and have none,
@@ -142,11 +142,16 @@ impl Publisher {
 
     /// The header of a segment, all of which was read and verified.
     async fn read_back(&self, name: SegmentName) -> Result<Header> {
-        let limit = self.limit + Duration::from_secs(MAX_OBJECT / BYTES_PER_SECOND);
         let path = Object::Segment(name).path();
-        let found = read(&*self.storage, &path, limit, MAX_OBJECT).await?.ok_or_else(unwritten)?;
+        let found =
+            read(&*self.storage, &path, read_limit(self.limit), MAX_OBJECT).await?.ok_or_else(unwritten)?;
         Ok(Segment::decode(&found, &self.signer.public())?.header().clone())
     }
+}
+
+/// How long the largest segment may take to be read, where a request may take `limit`.
+pub(super) fn read_limit(limit: Duration) -> Duration {
+    limit + Duration::from_secs(MAX_OBJECT / BYTES_PER_SECOND)
 }
 
 /// The commits of a segment that is being made.

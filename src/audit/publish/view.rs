@@ -207,8 +207,7 @@ impl Export {
         let inclusions = tree.inclusions(&indices).await?;
         let mut lines = Vec::new();
         for ((index, record), inclusion) in batch.into_iter().zip(inclusions) {
-            // A commit has one encoding, so this is the line that was stored.
-            let record = serde_json::to_string(&record).expect("records have string keys only");
+            let record = String::from_utf8(record.to_line()).expect("a record's line is ASCII");
             let line = ProvenRecord { shard, index, proof: inclusion.path, record }.to_line();
             if let Some(checker) = &mut self.checker {
                 checker.line(&line[..line.len() - 1]);

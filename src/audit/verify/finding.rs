@@ -201,8 +201,11 @@ pub enum Problem {
     /// A note: whose key it is was not known from elsewhere.
     #[error("the log's key was taken from here: whoever replaced the whole storage replaced it too")]
     KeyFromStorage,
-    /// A note: commits that were kept for six years are gone.
-    #[error("begins with commit {0}: those before it have aged out, and the tiles stand for their records")]
+    /// A note: commits are gone that are more than six years old.
+    #[error(
+        "begins with commit {0}: those before it are older than six years and gone. The tiles prove their \
+         records; sweeps, restores and certificates of blobs that were sealed then need the records themselves"
+    )]
     AgedOut(u64),
     /// A note: tiles without records to compare them with.
     #[error(

@@ -5,16 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::access::{Access, Principal, Purpose};
-use crate::audit::commit::tests::{authority, key};
+use crate::audit::commit::tests::{authority, key, of_later};
 use crate::audit::commit::{Line, Writer, endorsement};
 use crate::audit::head::{Head, SavedHead};
+use crate::audit::log::LogReader;
+use crate::audit::proof;
+use crate::audit::publish::Publisher;
 use crate::audit::segment::Header;
+use crate::audit::signer::LocalSigner;
+use crate::audit::view::{self, Trust};
 use crate::audit::{
     Action, Event, Fence, Intent, KeyRef, Outcome, OutcomeResult, Record, RingRef, ShardHead, View, ViewShard,
 };
@@ -60,7 +66,8 @@ fn intent(number: u32, customer: Option<CustomerId>) -> Event {
 }
 
 fn outcome(number: u32, customer: Option<CustomerId>, result: OutcomeResult) -> Event {
-    Event::Outcome(Outcome { request: request(number), customer, result, bytes: None, key: None })
+    let (bytes, key, kms_request) = (None, None, None);
+    Event::Outcome(Outcome { request: request(number), customer, result, bytes, key, kms_request })
 }
 
 fn witness() -> NamedKey {
@@ -81,6 +88,9 @@ struct World {
     nonces: u32,
     requests: u32,
     settled: u64,
+    /// Whether writers are of a later version, whose lines have members that this one does not
+    /// know.
+    later: bool,
 }
 
 impl World {
@@ -93,6 +103,7 @@ impl World {
             nonces: 0,
             requests: 0,
             settled: 0,
+            later: false,
         };
         let marker = format!(
             "{{\"format\":\"strongroom-store-v1\",\"store\":\"{store}\",\"log_key\":\"{}\"}}\n",
@@ -113,9 +124,9 @@ impl World {
         self.shards.entry(shard).or_insert_with(|| Shard { head: begin, commits: Vec::new() })
     }
 
-    fn commit(&mut self, shard: u16, writer: u8, at: Timestamp, events: Vec<Event>) {
-        let writer = self.writer(writer);
-        let store = self.store;
+    fn commit(&mut self, shard: u16, number: u8, at: Timestamp, events: Vec<Event>) {
+        let writer = self.writer(number);
+        let (store, later) = (self.store, self.later);
         let lines: Vec<Line> = events
             .into_iter()
             .map(|event| {
@@ -123,13 +134,20 @@ impl World {
                 let mut nonce = *store.as_bytes();
                 nonce[..4].copy_from_slice(&self.nonces.to_be_bytes());
                 let nonce = RequestId::from_bytes(nonce);
-                Line::new(&Record { nonce, time: at, writer: writer.id(), event, chain: None })
+                let record =
+                    Record { nonce, time: at, writer: writer.id(), event, chain: None, stored: None };
+                let line = Line::new(&record);
+                if later { line.of_later() } else { line }
             })
             .collect();
         let settled = self.settled;
         let place = self.head(shard);
         let seq = place.head.next();
-        let (bytes, after) = place.head.extend(&writer, at, lines.iter(), settled);
+        let (mut bytes, mut after) = place.head.extend(&writer, at, lines.iter(), settled);
+        if later {
+            bytes = of_later(&key(number), &bytes);
+            after = place.head.verify(&Commit::decode(&bytes).unwrap()).unwrap();
+        }
         place.head = after;
         place.commits.push((Commit::decode(&bytes).unwrap(), bytes.clone()));
         self.objects.insert(Object::Commit { shard, seq }.path(), bytes);
@@ -239,7 +257,11 @@ impl World {
 
     /// Four days of three shards, with all that a log can have.
     fn full(store: u8) -> Self {
-        let mut world = Self::half(store);
+        Self::full_of(Self::empty(store))
+    }
+
+    fn full_of(world: Self) -> Self {
+        let mut world = Self::half_of(world);
         world.work(0, days(2), 150);
         world.work(1, days(2), 40);
         world.work(2, days(2), 1);
@@ -292,7 +314,7 @@ impl World {
         let proof = |at: usize| {
             let path = prove_inclusion(&hashes, at).unwrap();
             let proof = TlogProof::new(at as u64, path, self.checkpoint(FIRST_SHARD)).unwrap();
-            proof.with_extra(serde_json::to_vec(&records[at]).unwrap()).unwrap().to_string()
+            proof.with_extra(records[at].to_line()).unwrap().to_string()
         };
         let mut evidence = Vec::new();
         for (at, record) in records.iter().enumerate() {
@@ -334,7 +356,10 @@ impl World {
 
     /// The first two days, published.
     fn half(store: u8) -> Self {
-        let mut world = Self::empty(store);
+        Self::half_of(Self::empty(store))
+    }
+
+    fn half_of(mut world: Self) -> Self {
         world.ring(days(0), customer(1), 1);
         world.work(0, days(0), 10);
         world.open_shard(days(0), 1);
@@ -407,6 +432,43 @@ async fn what_was_written_verifies() {
     assert_clean(&report);
     let notes: Vec<_> = report.findings.iter().map(|finding| finding.problem.clone()).collect();
     assert_eq!(notes, [Problem::KeyFromStorage, Problem::UnknownSignatures(1)]);
+}
+
+/// Everything that reads the log reads what a later version has added to, and nobody loses a
+/// byte of it.
+#[tokio::test]
+async fn a_log_of_a_later_version_verifies_and_is_shown() {
+    let world = World::full_of(World { later: true, ..World::empty(1) });
+    let report = check(&world.objects, options()).await;
+    assert_eq!((report.wrong, report.notes, report.findings.len()), (0, 0, 0), "{:#?}", report.findings);
+
+    let storage = storage(&world.objects).await;
+    let limit = Duration::from_secs(60);
+    let reader = LogReader::open(Arc::clone(&storage), world.store, authority(), limit);
+    let log = layout::verifier(world.store, FIRST_SHARD, authority());
+    let stored: Vec<&Commit> = world.shards[&FIRST_SHARD].commits.iter().map(|(commit, _)| commit).collect();
+    let mut view = None;
+    for record in stored.iter().flat_map(|commit| commit.records()) {
+        assert!(record.stored.is_some());
+        if let Event::View(counted) = &record.event {
+            view = Some(counted.clone());
+        }
+    }
+    for index in [0, 7] {
+        let entry = reader.shard(FIRST_SHARD).await.unwrap().entry(index).await.unwrap().unwrap();
+        let proof = proof::prove(&reader, &entry).await.unwrap();
+        let line = proof.extra().unwrap();
+        assert!(line.windows(8).any(|part| part == b"\"later\":"));
+        let proved = proof::check(&proof, &log, &[witness().cosigner()], 1).unwrap();
+        assert_eq!(proved.record.to_line(), line);
+    }
+    let signer = Arc::new(LocalSigner::new(key(9)));
+    let publisher = Publisher::new(storage, world.store, signer, limit);
+    let file: Vec<Bytes> = publisher.view(&view.unwrap()).await.unwrap().try_collect().await.unwrap();
+    let trust = Trust::new(authority(), vec![witness().cosigner()], 1).unwrap();
+    let report = view::check(&*file.concat(), &trust).unwrap();
+    assert!(report.is_complete(), "{:?}", report.findings);
+    assert!(report.shards.iter().map(|shard| shard.records).sum::<u64>() > 20);
 }
 
 /// What an object can be changed into.
@@ -661,7 +723,8 @@ async fn bodies_age_out_after_six_years_and_tiles_stand_for_them() {
     for seq in 0..gone as u64 {
         objects.remove(&Object::Commit { shard: 0, seq }.path());
     }
-    let later = Options { now: days(6 * 366), ..options() };
+    // By the first commit that is left, which is of the second day.
+    let later = Options { now: days(6 * 366 + 1), ..options() };
     let pinned = Options { pinned: vec![World::half(1).checkpoint(0)], ..later.clone() };
     let report = check(&objects, pinned).await;
     assert_clean(&report);
@@ -674,8 +737,10 @@ async fn bodies_age_out_after_six_years_and_tiles_stand_for_them() {
     let mut changed = objects.clone();
     changed.insert(tile.clone(), bytes.into());
     assert!(!check(&changed, later).await.is_ok());
-    let early = check(&objects, options()).await;
-    assert_named(&early, &Object::Commit { shard: 0, seq: 0 }.path(), "too soon gone");
+    for now in [days(20), days(6 * 365), days(6 * 366)] {
+        let early = check(&objects, Options { now, ..options() }).await;
+        assert_named(&early, &Object::Commit { shard: 0, seq: 0 }.path(), "too soon gone");
+    }
 }
 
 /// A story in commits of the first shard and of shard 1, and what is wrong with

@@ -253,8 +253,8 @@ async fn compare(
             Problem::Entry(u64::try_from(differs.unwrap_or(0)).expect("below the width"))
         }
         Read::TooLarge => Problem::Unreadable("it is larger than a tile or a bundle can be".to_owned()),
-        // A partial tile may go when the full one is there.
-        Read::Gone if full_is_there(context, shard, objects, tile).await? => return Ok(()),
+        // A partial tile may go when the full one is there, or a wider one.
+        Read::Gone if wider_is_there(context, shard, objects, tile).await? => return Ok(()),
         Read::Gone => Problem::Missing("it was listed"),
     };
     context.findings.wrong(&path, problem);
@@ -340,16 +340,24 @@ async fn stored_entries(
     Ok(Vec::new())
 }
 
-async fn full_is_there(
+async fn wider_is_there(
     context: &Context,
     shard: u16,
     objects: &ShardObjects,
     tile: TilePath,
 ) -> Result<bool> {
-    let full = match tile {
-        TilePath::Tile(tile) => TilePath::Tile(tile.full()),
-        TilePath::Bundle(bundle) => TilePath::Bundle(bundle.full()),
+    let (full, width) = match tile {
+        TilePath::Tile(tile) => (TilePath::Tile(tile.full()), tile.width()),
+        TilePath::Bundle(bundle) => (TilePath::Bundle(bundle.full()), bundle.width()),
     };
+    let of_width = |width| match tile {
+        TilePath::Tile(tile) => Tile::new(tile.level(), tile.index(), width).map(TilePath::Tile),
+        TilePath::Bundle(bundle) => Bundle::new(bundle.index(), width).map(TilePath::Bundle),
+    };
+    let mut wider = (width + 1..WIDTH).filter_map(|width| of_width(width).ok());
+    if wider.any(|wider| objects.tiles.contains(&wider)) {
+        return Ok(true);
+    }
     Ok(full != tile
         && (objects.tiles.contains(&full)
             || exists(context, &Object::Tile { shard, tile: full }.path()).await?))

@@ -33,9 +33,9 @@ use crate::time::Timestamp;
 /// off.
 const COMMITS_KEPT: Duration = Duration::from_secs(34 * 24 * 3600);
 
-/// How long everything else is kept: six years (45 CFR 164.316(b)(2)(i)), less a
-/// month in which nothing was recorded.
-const LOG_KEPT: Duration = Duration::from_secs((6 * 365 - 31) * 24 * 3600);
+/// How long everything else is kept at least: six years (45 CFR 164.316(b)(2)(i)), each as long
+/// as a leap year, so that no commit counts as aged out that went a day early.
+const LOG_KEPT: Duration = Duration::from_secs(6 * 366 * 24 * 3600);
 
 /// How many missing commits in a row are named one by one.
 const NAMED: u64 = 100;

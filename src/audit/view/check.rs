@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Read};
 
 use super::{Finding, Header, MAX_LINE, ProvenRecord, ShardHeader, ShardReport, ViewReport};
-use crate::audit::commit::{decode_line, leaf_of_line};
+use crate::audit::commit::leaf_of_line;
 use crate::audit::layout::{self, FIRST_SHARD};
 use crate::audit::{Event, Record, View, ViewShard};
 use crate::error::{Error, ErrorKind, Result};
@@ -201,7 +201,7 @@ impl Checker {
         let given = ProvenRecord::decode(text).ok_or(Finding::Line { line })?;
         let record = given.record.as_bytes();
         let leaf = leaf_of_line(record).hash;
-        let record: Record = decode_line(record, &mut Vec::new()).ok_or(Finding::Line { line })?;
+        let record = Record::from_line(record).ok_or(Finding::Line { line })?;
         if record.event.customer() != Some(self.header.customer) {
             return Err(Finding::Customer { line });
         }

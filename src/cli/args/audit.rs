@@ -39,7 +39,8 @@ pub(in crate::cli) enum Audit {
     /// Does what is to be done once a day: run it from cron
     ///
     /// Closes what programs that died left open, keeps each day that is over as one signed object (so
-    /// that its small commits may age out), and publishes everything.
+    /// that its small commits may age out), and publishes everything. In a local directory it also
+    /// removes small commits that have been kept so for 35 days.
     Maintain,
 }
 

@@ -97,7 +97,7 @@ pub(super) fn check(command: &CheckProof, output: Output) -> Answer {
             "cosigned": cosigned,
         })));
     }
-    let record = serde_json::to_string(record).expect("a record is ids and numbers");
+    let record = String::from_utf8(record.to_line()).expect("a record's line is ASCII");
     let cosigned = cosigned.iter().map(|(witness, at)| ("cosigned", format!("{at} by {witness}")));
     let rows = [
         ("record", record),

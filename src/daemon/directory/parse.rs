@@ -10,9 +10,10 @@ use toml::Spanned;
 
 use super::super::peer::{is_dns_name, is_uri};
 use super::{ConfigError, Directory, Key};
-use crate::access::Principal;
 use crate::access::policy::{Reach, Role, RoleMatrix, Subject};
+use crate::access::{Factor, Principal};
 use crate::id::CustomerId;
+use crate::merkle::Hash;
 use crate::time::Day;
 
 /// How long a file is at most, in bytes.
@@ -46,6 +47,7 @@ struct Entry {
     uid: Vec<Spanned<u32>>,
     #[serde(default)]
     token: Vec<Spanned<Token>>,
+    factor: Option<Spanned<String>>,
     #[serde(default)]
     revoked_certificates: Vec<Spanned<String>>,
 }
@@ -97,8 +99,13 @@ pub(super) fn parse(toml: &str) -> Result<Directory, ConfigError> {
     }
     let lines = Lines(toml);
     let file: File = toml::from_str(toml).map_err(|error| lines.unreadable(&error))?;
-    let mut directory =
-        Directory { subjects: Vec::new(), credentials: BTreeMap::new(), revoked: BTreeSet::new() };
+    let mut directory = Directory {
+        subjects: Vec::new(),
+        factors: Vec::new(),
+        digest: Hash::of(toml.as_bytes()),
+        credentials: BTreeMap::new(),
+        revoked: BTreeSet::new(),
+    };
     let mut principals = BTreeSet::new();
     for fingerprint in &file.revoked_certificates {
         directory.revoke(fingerprint, &lines)?;
@@ -119,6 +126,7 @@ pub(super) fn parse(toml: &str) -> Result<Directory, ConfigError> {
                 lines.wrong(at, "a principal without `certificate`, `uid` and `token` can never be known")
             );
         }
+        directory.factors.push(entry.factor(&subject.principal, &lines)?);
         let place = directory.subjects.len();
         for (key, span) in credentials {
             if directory.credentials.insert(key, place).is_some() {
@@ -163,6 +171,31 @@ impl Entry {
             phi: self.phi,
             trained_until,
         })
+    }
+
+    /// The second factor that goes with a person's certificates and uids. Their tokens assert
+    /// theirs, and nobody else has one.
+    fn factor(&self, principal: &Principal, lines: &Lines<'_>) -> Result<Option<Factor>, ConfigError> {
+        let certificate = self.certificate.first().map(Spanned::span);
+        let by_connection = certificate.or_else(|| self.uid.first().map(Spanned::span));
+        let is_person = matches!(principal, Principal::Person(_));
+        match (&self.factor, by_connection) {
+            (None, Some(span)) if is_person => Err(lines.wrong(
+                &span,
+                "a certificate or a uid shows no second factor: name the one that goes with it (`factor = \"smart-card\"`, \
+                 \"hardware-key\", \"biometric\" or \"otp\"), or give this person a `token`",
+            )),
+            (None, _) => Ok(None),
+            (Some(text), Some(_)) if is_person => {
+                let wrong = "`factor` is \"smart-card\", \"hardware-key\", \"biometric\" or \"otp\"";
+                let factor = text.get_ref().parse::<Factor>().ok().filter(|factor| factor.can_be_mapped());
+                factor.map(Some).ok_or_else(|| lines.wrong(&text.span(), wrong))
+            }
+            (Some(text), _) => Err(lines.wrong(
+                &text.span(),
+                "`factor` is for a person with a certificate or a uid: a token asserts its own, and programs have none",
+            )),
+        }
     }
 
     fn roles(&self, lines: &Lines<'_>) -> Result<BTreeSet<Role>, ConfigError> {
@@ -277,7 +310,7 @@ impl Lines<'_> {
         let message = error.message();
         let what = if message.starts_with("unknown field") {
             "there is no such key here: the keys of a principal are id, roles, customers, phi, trained_until, \
-             certificate, uid, token (issuer, subject) and revoked_certificates"
+             certificate, uid, token (issuer, subject), factor and revoked_certificates"
         } else if message.starts_with("missing field") {
             match message {
                 "missing field `id`" => "this principal has no `id`",

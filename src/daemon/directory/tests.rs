@@ -37,7 +37,7 @@ fn certificate(names: &[&str]) -> ClientCertificate {
 }
 
 fn who(directory: &Directory, credential: Credential<'_>) -> Result<String, Stranger> {
-    directory.identify(&credential).map(|subject| subject.principal.to_string())
+    directory.identify(&credential).map(|known| known.subject.principal.to_string())
 }
 
 fn with(lines: &str) -> String {
@@ -59,7 +59,8 @@ fn each_credential_is_of_its_principal() {
     let claims = Claims::for_test("https://idp.example", "abc", true);
     assert_eq!(who(&directory, Credential::Token(&claims)), Ok("person:p-17".to_owned()));
 
-    let subject = directory.identify(&Credential::Uid(1001)).unwrap();
+    let Identified { subject, factor } = directory.identify(&Credential::Uid(1001)).unwrap();
+    assert_eq!(factor, None);
     assert_eq!((subject.phi, &subject.reach), (true, &Reach::All));
     assert_eq!(subject.trained_until, Some("2027-05-01".parse().unwrap()));
     assert_eq!(subject.roles, BTreeSet::from([Role::BackupJob]));
@@ -98,6 +99,47 @@ fn a_person_needs_a_second_factor_and_a_service_does_not() {
     let service = with("token = [{ issuer = \"https://idp.example\", subject = \"abc\" }]");
     let directory = Directory::parse(&service).unwrap();
     assert_eq!(who(&directory, Credential::Token(&claims)), Ok("service:a".to_owned()));
+}
+
+/// Of a token, what it asserts; of a certificate and a uid, what the file says.
+#[test]
+fn the_second_factor_of_a_person_is_known() {
+    let person = |lines: &str| with(lines).replace("service:a", "person:p-18");
+    let text = person(
+        "certificate = [\"p-18.example\"]\nuid = [1018]\nfactor = \"smart-card\"\n\
+         token = [{ issuer = \"https://idp.example\", subject = \"abc\" }]",
+    );
+    let directory = Directory::parse(&text).unwrap();
+    let factor = |credential: Credential<'_>| directory.identify(&credential).map(|known| known.factor);
+    let shown = certificate(&["p-18.example"]);
+    assert_eq!(factor(Credential::Certificate(&shown)), Ok(Some(Factor::SmartCard)));
+    assert_eq!(factor(Credential::Uid(1018)), Ok(Some(Factor::SmartCard)));
+    for (second, expected) in
+        [(true, Ok(Some(Factor::OneTimePassword))), (false, Err(Stranger::SecondFactorMissing))]
+    {
+        let claims = Claims::for_test("https://idp.example", "abc", second);
+        assert_eq!(factor(Credential::Token(&claims)), expected);
+    }
+    for (lines, line, part) in [
+        ("certificate = [\"a.example\"]", 5, "shows no second factor"),
+        ("phi = true\nuid = [1018]", 6, "shows no second factor"),
+        ("uid = [1018]\nfactor = \"SECRET\"", 6, "`factor` is"),
+        ("uid = [1018]\nfactor = \"mfa\"", 6, "`factor` is"),
+        ("token = [{ issuer = \"i\", subject = \"s\" }]\nfactor = \"otp\"", 6, "`factor` is for"),
+    ] {
+        let error = Directory::parse(&person(lines)).expect_err(lines);
+        assert!(error.what().contains(part), "{lines}\n{error}");
+        assert_eq!(error.line(), line, "{lines}\n{error}");
+    }
+    let service = Directory::parse(&with("uid = [7]\nfactor = \"otp\"")).unwrap_err();
+    assert_eq!((service.line(), service.what().contains("programs have none")), (6, true));
+}
+
+#[test]
+fn a_mapping_has_the_digest_of_its_file() {
+    let digest = |text: &str| Directory::parse(text).unwrap().digest();
+    assert_eq!(digest(GOOD), Hash::of(GOOD.as_bytes()));
+    assert_ne!(digest(GOOD), digest(&(GOOD.to_owned() + "\n")));
 }
 
 #[test]

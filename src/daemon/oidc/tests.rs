@@ -500,16 +500,20 @@ async fn a_second_factor_is_told_by_configured_claims() {
     let none = IssuerConfig { mfa: SecondFactor::default(), ..issuer.config() };
     let (verifier, without) = (issuer.verifier(), issuer.verifier_of(none));
     for (name, value, expected) in [
-        ("amr", json!(["pwd", "mfa"]), true),
-        ("amr", json!(["pwd"]), false),
-        ("amr", json!(["MFA"]), false),
-        ("amr", json!([]), false),
-        ("acr", json!("urn:two"), true),
-        ("acr", json!("urn:one"), false),
-        ("acr", json!("mfa"), false),
+        ("amr", json!(["pwd", "mfa"]), Some(Factor::Several)),
+        // What is most telling of all that is there.
+        ("amr", json!(["pwd", "otp", "hwk", "mfa"]), Some(Factor::HardwareKey)),
+        ("amr", json!(["pwd"]), None),
+        // Not one of those that are accepted.
+        ("amr", json!(["pwd", "otp"]), None),
+        ("amr", json!(["MFA"]), None),
+        ("amr", json!([]), None),
+        ("acr", json!("urn:two"), Some(Factor::Class)),
+        ("acr", json!("urn:one"), None),
+        ("acr", json!("mfa"), None),
     ] {
         let token = key.token(&issuer.claims_with(name, value.clone()));
-        assert_eq!(verifier.verify(&token).await.unwrap().second_factor(), expected, "{name}: {value}");
+        assert_eq!(verifier.verify(&token).await.unwrap().factor(), expected, "{name}: {value}");
         assert!(!without.verify(&token).await.unwrap().second_factor());
     }
     let token = key.token(&issuer.claims_with("amr", json!("mfa")));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Number;
 
 use super::{LEEWAY_SECONDS, MAX_TOKEN_LEN, Refusal, SecondFactor};
+use crate::access::Factor;
 use crate::time::Timestamp;
 
 /// How long a name in it is at most, in bytes (OpenID Connect Core s2: 255 for `sub`).
@@ -114,9 +115,17 @@ impl RawClaims {
         Ok(Timestamp::from_micros(expires.saturating_mul(1_000_000)).unwrap_or(Timestamp::MAX))
     }
 
-    pub(super) fn second_factor(&self, accepted: &SecondFactor) -> bool {
-        self.amr.iter().any(|method| accepted.amr.contains(method))
-            || self.acr.as_ref().is_some_and(|class| accepted.acr.contains(class))
+    /// Which second factor they have shown, if one that is accepted is told of: the most telling
+    /// of all that the token names.
+    pub(super) fn factor(&self, accepted: &SecondFactor) -> Option<Factor> {
+        let by_method = self.amr.iter().any(|method| accepted.amr.contains(method));
+        let by_class = self.acr.as_ref().is_some_and(|class| accepted.acr.contains(class));
+        let named = self.amr.iter().filter_map(|method| Factor::of_method(method)).min();
+        match (by_method, by_class) {
+            (false, false) => None,
+            (_, true) => named.or(Some(Factor::Class)),
+            (true, false) => named.or(Some(Factor::Other)),
+        }
     }
 }
 

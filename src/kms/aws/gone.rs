@@ -40,7 +40,7 @@ impl AwsKms {
 
     /// Whether keys of this place are our own account's in our own region.
     async fn is_at_home(&self, place: Place<'_>) -> Result<bool, KmsError> {
-        let config = self.0.config.get_or_init(|| load(&self.0.options)).await;
+        let config = self.inner.config.get_or_init(|| load(&self.inner.options)).await;
         if config.region().map(Region::as_ref) != Some(place.region) {
             return Ok(false);
         }
@@ -52,10 +52,10 @@ impl AwsKms {
 
     /// Whose our credentials are, as STS tells, or an error that says `message`.
     pub(super) async fn identity(&self, message: &'static str) -> Result<GetCallerIdentityOutput, KmsError> {
-        let config = self.0.config.get_or_init(|| load(&self.0.options)).await;
+        let config = self.inner.config.get_or_init(|| load(&self.inner.options)).await;
         let config = aws_sdk_sts::config::Builder::from(config)
-            .retry_config(self.0.options.retries())
-            .timeout_config(self.0.options.timeouts());
+            .retry_config(self.inner.options.retries())
+            .timeout_config(self.inner.options.timeouts());
         let answer = aws_sdk_sts::Client::from_conf(config.build()).get_caller_identity().send().await;
         // Its sentence may name people: nothing of it is kept.
         answer.map_err(|_| KmsError::new(KmsErrorKind::Unavailable, message))

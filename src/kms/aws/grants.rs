@@ -21,7 +21,7 @@ use aws_sdk_kms::types::{GrantConstraints, GrantListEntry, GrantOperation};
 
 use super::arn::Arn;
 use super::failure::failed;
-use super::{AwsKms, pairs, wrong_answer};
+use super::{AwsKms, noted, pairs, wrong_answer};
 use crate::audit::KeyUseReceipt;
 use crate::id::{KmsKeyId, SessionId};
 use crate::kms::{Grant, GrantId, KmsError, KmsErrorKind, KmsGrants};
@@ -40,14 +40,14 @@ impl KmsGrants for AwsKms {
 
     async fn create_grant(
         &self,
-        _receipt: KeyUseReceipt,
+        receipt: KeyUseReceipt,
         key: &KmsKeyId,
         grant: &Grant,
     ) -> Result<GrantId, KmsError> {
         let key = Arn::of(key)?;
         let subset = pairs(&grant.constraint());
         self.in_time_on(key, async {
-            let grantee = match &self.0.options.grantee {
+            let grantee = match &self.inner.options.grantee {
                 Some(grantee) => grantee.clone(),
                 None => self.own_arn().await?,
             };
@@ -55,7 +55,7 @@ impl KmsGrants for AwsKms {
             let call = self.client(Some(key.place.region)).await?.create_grant();
             let call = call.key_id(key.arn).grantee_principal(grantee).name(name(grant.session));
             let call = call.operations(GrantOperation::Decrypt).constraints(constraints);
-            let answer = call.send().await.map_err(failed)?;
+            let answer = noted(receipt.answer(), call.send().await).map_err(failed)?;
             answer.grant_id().and_then(GrantId::new).ok_or_else(wrong_answer)
         })
         .await
@@ -63,7 +63,7 @@ impl KmsGrants for AwsKms {
 
     async fn retire_grants(
         &self,
-        _receipt: KeyUseReceipt,
+        receipt: KeyUseReceipt,
         key: &KmsKeyId,
         session: SessionId,
     ) -> Result<usize, KmsError> {
@@ -73,7 +73,8 @@ impl KmsGrants for AwsKms {
             let mut retired = 0;
             for grant in self.listed(key).await?.iter().filter(|grant| grant.name() == Some(&*name)) {
                 let call = self.client(Some(key.place.region)).await?.revoke_grant().key_id(key.arn);
-                match call.grant_id(grant.grant_id().ok_or_else(wrong_answer)?).send().await {
+                let call = call.grant_id(grant.grant_id().ok_or_else(wrong_answer)?);
+                match noted(receipt.answer(), call.send().await) {
                     Ok(_) => retired += 1,
                     // Ended since it was listed. The key was there to list.
                     Err(error) if error.as_service_error().is_some_and(|e| e.is_not_found_exception()) => {}

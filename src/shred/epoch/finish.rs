@@ -251,7 +251,8 @@ impl Strongroom {
         let open = self.begin_end(run, epoch, Action::EpochDisable).await?;
         // If we stop here, the log says what was about to be done, and the KMS key can be
         // used as before.
-        let done = destroyer.disable(&epoch.kms_key).await;
+        let noting = destroyer.noting(open.answer());
+        let done = noting.as_ref().unwrap_or(destroyer).disable(&epoch.kms_key).await;
         self.0.keyring.forget_epochs().await;
         // If we stop here or behind the outcome, the KMS is ahead of the register: the next
         // run finds the key disabled, disables it once more, and notes it.
@@ -281,7 +282,9 @@ impl Strongroom {
         let open = self.begin_end(run, epoch, Action::EpochDelete).await?;
         // If we stop here, the log says what was about to be done; the key is disabled as
         // before.
-        let due = destroyer.schedule_deletion(&epoch.kms_key, run.options.days).await;
+        let noting = destroyer.noting(open.answer());
+        let due = noting.as_ref().unwrap_or(destroyer);
+        let due = due.schedule_deletion(&epoch.kms_key, run.options.days).await;
         // If we stop here or behind the outcome, the KMS is ahead of the register: the next
         // run finds the deletion pending, schedules it once more (the first date stands), and
         // notes it.
@@ -305,6 +308,8 @@ impl Strongroom {
     ) -> Result<StepTaken> {
         let open = self.begin_end(run, epoch, Action::EpochEnable).await?;
         // If we stop here, the log says what was about to be done; the next run does it.
+        let noting = destroyer.noting(open.answer());
+        let destroyer = noting.as_ref().unwrap_or(destroyer);
         let done = async {
             destroyer.cancel_deletion(&epoch.kms_key).await?;
             // If we stop here, the key is disabled, and no longer about to be deleted.

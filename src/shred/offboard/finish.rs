@@ -129,7 +129,8 @@ impl Strongroom {
         // The key is ended, and not used.
         drop(receipt);
         // If we stop here, nothing was asked for, or the next run finds it scheduled.
-        let due = kms.schedule_deletion(kms_key, FINAL_DAYS).await;
+        let noting = kms.noting(open.answer());
+        let due = noting.as_deref().unwrap_or(kms).schedule_deletion(kms_key, FINAL_DAYS).await;
         let result = due.as_ref().err().map_or(OutcomeResult::Ok, |error| match error.kind() {
             KmsErrorKind::KeyUnavailable => OutcomeResult::Denied,
             KmsErrorKind::KeyDestroyed => OutcomeResult::KeyDestroyed,
