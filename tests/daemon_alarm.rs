@@ -183,6 +183,10 @@ impl Place {
         let (silence, silenced) = oneshot::channel::<()>();
         let delivery = tokio::spawn(delivery.run(async move { drop(silenced.await) }));
         let shared = Arc::new(Shared {
+            published: strongroom::daemon::tasks::Punctual::new(
+                Arc::new(strongroom::system::SystemClock),
+                None,
+            ),
             limiter: strongroom::daemon::limits::Limiter::default(),
             room: fixture.room.clone(),
             policy: Arc::new(RoleMatrix),

@@ -87,6 +87,10 @@ impl Place {
             policy: Arc::new(RoleMatrix),
             clock: clock.clone(),
             body_idle: Duration::from_secs(60),
+            published: strongroom::daemon::tasks::Punctual::new(
+                Arc::new(strongroom::system::SystemClock),
+                None,
+            ),
             limiter: Limiter::new(allowance),
             figures: Figures::default(),
             own: own(),

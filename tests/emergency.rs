@@ -535,6 +535,10 @@ mod over_http {
 
     fn shared(room: &Strongroom, clock: Arc<dyn Clock>) -> Arc<Shared> {
         Arc::new(Shared {
+            published: strongroom::daemon::tasks::Punctual::new(
+                Arc::new(strongroom::system::SystemClock),
+                None,
+            ),
             limiter: strongroom::daemon::limits::Limiter::default(),
             room: room.clone(),
             policy: Arc::new(RoleMatrix),

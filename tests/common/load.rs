@@ -409,7 +409,7 @@ impl Place {
         for shard in reader.shards().await? {
             shards.push(reader.shard(shard).await?.commits(0..u64::MAX, None));
         }
-        let mut commits = futures_util::stream::iter(shards).flatten();
+        let mut commits = futures_util::stream::select_all(shards);
         while let Some(commit) = commits.try_next().await? {
             for record in commit.into_records() {
                 records += 1;
