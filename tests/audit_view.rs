@@ -18,9 +18,9 @@ use strongroom::audit::layout::{self, Object};
 use strongroom::audit::log::{Log, LogConfig};
 use strongroom::audit::publish::Publisher;
 use strongroom::audit::view::{Finding, Header, ProvenRecord, ShardHeader, Trust, ViewReport, check};
-use strongroom::audit::{Action, Event, Intent, OutcomeResult, Record, View};
+use strongroom::audit::{Action, Event, Intent, OutcomeResult, Record, ShardHead, View};
 use strongroom::id::{CustomerId, StoreId};
-use strongroom::merkle::{Hash, TreeHead, prove_consistency, prove_inclusion, root};
+use strongroom::merkle::{Frontier, Hash, TreeHead, prove_consistency, prove_inclusion, root};
 use strongroom::secret::Secret;
 use strongroom::system::SystemEntropy;
 use strongroom::time::{Clock, Timestamp};
@@ -64,14 +64,15 @@ impl World {
         let storage = Arc::new(InMemory::new());
         let clock = Arc::new(Steps(AtomicU64::new(1_800_000_000_000_000)));
         let mut world = Self { storage, clock, logs: Vec::new() };
-        for own in [false, true, true] {
-            let (storage, config) = (world.storage.clone(), LogConfig::new(STORE, signer()));
+        for shard in 0..3 {
+            let (storage, mut config) = (world.storage.clone(), LogConfig::new(STORE, signer()));
             let (clock, entropy) = (world.clock.clone(), Arc::new(SystemEntropy));
-            let log = match own {
-                false => Log::open(storage, config, clock, entropy).await.unwrap(),
-                true => Log::open_own(storage, config, clock, entropy).await.unwrap(),
-            };
-            world.logs.push(log);
+            config.shard = shard;
+            world.logs.push(Log::open(storage, config, clock, entropy).await.unwrap());
+            let named = [1, 2].map(|shard| ShardHead { shard, tree: Frontier::new().head() });
+            if shard == 0 {
+                world.logs[0].name_shards(&named).await.unwrap();
+            }
         }
         world
     }

@@ -17,9 +17,10 @@
 //! and that nothing is deleted; a deletion that we run into is
 //! [`ErrorKind::Integrity`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -136,6 +137,11 @@ struct Inner {
     opened: Duration,
     /// The time of the newest commit that was there then.
     first_time: Timestamp,
+    /// Whether this writer waits for a shard because all are in use: then a record may take
+    /// longer than the deadline, as the storage is well and a turn comes.
+    crowded: AtomicBool,
+    /// The shards in which another writer took this one for dead: it writes to none of them.
+    barred: Mutex<BTreeSet<u16>>,
     /// The head that is being saved, if one is.
     saving: Mutex<Option<JoinHandle<()>>>,
     /// How many intents have no outcome yet.
@@ -205,6 +211,10 @@ impl Log {
                 return Err(Error::new(ErrorKind::AuditUnavailable, sentence).with_source(elapsed));
             }
         };
+        // Another program is at work in the shared shard: rather than to race it, we go
+        // elsewhere. What it left open when it died is soon old.
+        let busy = start.busy && start.head.time().saturating_add(LATELY) > clock.now();
+        let adrift = adrift || config.roams && busy;
         let inner = Inner {
             opened: clock.uptime(),
             first_time: start.head.time(),
@@ -218,6 +228,8 @@ impl Log {
             queue: Mutex::default(),
             seat: Mutex::new(Seat { wal: wal.clone(), head: start.head.clone(), published: start.published }),
             chain: tokio::sync::Mutex::new(Chain::new(wal, start, adrift)),
+            crowded: AtomicBool::new(false),
+            barred: Mutex::default(),
             saving: Mutex::default(),
             open: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -292,21 +304,26 @@ impl Log {
         wait: Duration,
     ) -> Result<Vec<(OpenIntent, KeyUseReceipt)>> {
         let inner = &self.inner;
-        let mut begun = Vec::with_capacity(intents.len());
+        let count = intents.len();
         let (tickets, answers) = inner.begin_tickets(intents)?;
         inner.queue_begin(tickets)?;
         let answered = async {
+            let mut begun = Vec::with_capacity(count);
             for answer in answers {
                 // Without a sender, the runtime of the committer is gone.
                 begun.extend(answer.await.unwrap_or_else(|_| Err(begin_refused(None)))?);
             }
-            Ok::<_, Error>(())
+            Ok(begun)
         };
-        match timeout(wait, answered).await {
-            Ok(answered) => answered?,
-            Err(_) => return Err(begin_refused(inner.queue().failure.as_ref())),
+        tokio::pin!(answered);
+        let mut turns = 0;
+        loop {
+            match timeout(wait, &mut answered).await {
+                Ok(answered) => return answered,
+                Err(_) if inner.crowded.load(Relaxed) && turns < TURNS => turns += 1,
+                Err(_) => return Err(begin_refused(inner.queue().failure.as_ref())),
+            }
         }
-        Ok(begun)
     }
 
     /// Ends the log in order: no more intents are taken, and when it returns,
@@ -425,6 +442,12 @@ fn agrees(known: &Head, commit: &Commit) -> Result<()> {
     Ok(())
 }
 
+/// For how long something open is a sign that its writer is at work.
+const LATELY: Duration = Duration::from_secs(5);
+
+/// For how many deadlines more a record waits while every shard is in use.
+const TURNS: u32 = 9;
+
 type Answers = Vec<oneshot::Receiver<Result<Vec<Begun>>>>;
 
 impl Inner {
@@ -449,6 +472,10 @@ impl Inner {
 
     fn seat(&self) -> MutexGuard<'_, Seat> {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn barred(&self) -> MutexGuard<'_, BTreeSet<u16>> {
+        self.barred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The shard that is written to.

@@ -488,6 +488,7 @@ mod tests {
         let expected = [
             "my-keys/p/register/*",
             "my-audit/wal/*",
+            "my-audit/head/*",
             "my-audit/pin/*",
             "my-audit/tile/*",
             "my-audit/checkpoint",

@@ -242,9 +242,7 @@ impl Strongroom {
     async fn maintain_shard(&self, shard: u16, done: &mut Maintained) -> Result<()> {
         let room = &*self.0;
         let publisher = &room.publisher;
-        // Our own shard by our own log: it knows that this program lives.
-        let ours = room.log.head().shard() == shard;
-        let log = if ours { room.log.clone() } else { room.shard(shard).await? };
+        let log = room.shard(shard).await?;
         publisher.take_note(&log.head());
         match log.settle().await {
             Ok(settled) => done.settled.push((shard, settled)),
@@ -254,13 +252,13 @@ impl Strongroom {
         }
         // A day is over for the log when a later one has begun in it.
         if publisher.needs_mark(shard, room.clock.now()).await? {
-            log.mark().await?;
+            match room.log.owns(shard) {
+                true => room.log.say_alive().await?,
+                false => log.mark().await?,
+            }
         }
         done.segments.push((shard, publisher.segment_days(shard).await?.len()));
-        if !ours {
-            log.close().await?;
-        }
-        Ok(())
+        log.close().await
     }
 }
 

@@ -27,13 +27,17 @@ use crate::tlog::{PublicKey, Signature};
 /// What a saved head begins with.
 const FORMAT: &str = "strongroom-head-v1";
 
-/// The largest saved head that is read, in bytes: the ends of some 300,000 chains.
-pub const MAX_LEN: usize = 64 << 20;
+/// The largest saved head that is read, in bytes.
+pub const MAX_LEN: usize = 256 << 10;
+
+/// So many ends of chains are saved with a head, at most: some 20 KiB. Where there are more,
+/// whoever starts there reads them from the commits that list them.
+const ENDS: u64 = 128;
 
 /// A head and what is known of its shard's segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedHead {
-    /// The head, with the ends of customers' chains.
+    /// The head, with the ends of customers' chains if they are few.
     pub head: Head,
     /// How many commits segments held when it was saved, or fewer: a segment that was
     /// made later begins at this number or behind it.
@@ -64,7 +68,8 @@ struct Line {
     owner: Option<WriterId>,
     covered: u64,
     /// What the commits list that together list the ends of all chains.
-    chains: Vec<Vec<ChainEnd>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    chains: Option<Vec<Vec<ChainEnd>>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -75,9 +80,6 @@ struct SignatureLine {
 
 impl SavedHead {
     /// The object, signed by `writer`.
-    ///
-    /// # Panics
-    /// If the head has no ends of chains.
     pub(in crate::audit) fn encode(&self, writer: &Writer) -> Vec<u8> {
         let head = &self.head;
         let line = Line {
@@ -96,7 +98,7 @@ impl SavedHead {
             settled: head.settled,
             owner: head.owner,
             covered: self.covered,
-            chains: head.chains.as_ref().expect("a writer knows the ends of chains").lists(),
+            chains: head.chains.as_ref().filter(|chains| chains.len() <= ENDS).map(Chains::lists),
         };
         let mut bytes = json_line(&line);
         let signature = writer.key.sign(&signed(&bytes[..bytes.len() - 1]));
@@ -130,9 +132,15 @@ impl SavedHead {
         }
         let frontier =
             Frontier::from_parts(line.size, line.frontier).map_err(|_| Fault::Header("frontier"))?;
-        holds(line.chains.iter().all(|list| list.is_sorted_by(|a, b| a.customer < b.customer)), "chains")?;
-        let lists: Vec<&[ChainEnd]> = line.chains.iter().map(Vec::as_slice).collect();
-        let chains = Chains::from_lists(line.commits, &lists).ok_or(Fault::Header("chains"))?;
+        let chains = match &line.chains {
+            None => None,
+            Some(lists) => {
+                let sorted = |list: &Vec<ChainEnd>| list.is_sorted_by(|a, b| a.customer < b.customer);
+                holds(lists.iter().all(sorted), "chains")?;
+                let lists: Vec<&[ChainEnd]> = lists.iter().map(Vec::as_slice).collect();
+                Some(Chains::from_lists(line.commits, &lists).ok_or(Fault::Header("chains"))?)
+            }
+        };
         holds(line.settled <= line.commits && line.commits <= line.size, "commits")?;
         holds(line.covered <= line.commits, "covered")?;
         holds((line.commits == 0) == (line.previous == Hash::ZERO), "previous")?;
@@ -147,7 +155,7 @@ impl SavedHead {
             lag: line.lag,
             settled: line.settled,
             owner: line.owner,
-            chains: Some(chains),
+            chains,
             endorsed: None,
         };
         Ok(Self { head, covered: line.covered })
@@ -164,6 +172,7 @@ mod tests {
     use super::*;
     use crate::audit::commit::Commit;
     use crate::audit::commit::tests::{authority, begin, chain, key, store, writer};
+    use crate::id::CustomerId;
 
     /// A head behind some commits, as whoever verified them knows it.
     fn head(counts: &[u8]) -> Head {
@@ -186,6 +195,21 @@ mod tests {
             read = read.verify(&Commit::decode(bytes).unwrap()).unwrap();
         }
         assert_eq!(read.tree(), head(&[2, 1, 4, 1, 1]).tree());
+    }
+
+    #[test]
+    fn many_ends_of_chains_are_left_out() {
+        let mut chains = Chains::new();
+        let end = |customer: u64| {
+            let customer = CustomerId::from_bytes(u128::from(customer).to_be_bytes());
+            (customer, ChainEnd { customer, records: 1, last: Hash::ZERO })
+        };
+        chains.push((0..=ENDS).map(end).collect());
+        let many = SavedHead { head: head(&[1]).with_chains(chains), covered: 0 };
+        let bytes = many.encode(&writer(2));
+        assert!(bytes.len() < 2048, "{}", bytes.len());
+        let read = SavedHead::decode(&bytes, (store(), 7), authority()).unwrap();
+        assert_eq!((read.head.chains(), read.head.tree()), (None, many.head.tree()));
     }
 
     #[test]

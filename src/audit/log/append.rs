@@ -62,12 +62,13 @@ const SETTLE: u32 = 64;
 const LOSSES: u32 = 1;
 
 /// Commits between two saved heads at least: in a shared shard, where programs come and
-/// go, and in one's own, which others read seldom. More where a head is long.
+/// go, and in one's own, which others read seldom.
 const SAVE_SHARED: u64 = 4;
 const SAVE_OWN: u64 = 64;
 
-/// The time between two saved heads of a shard of one's own, at least.
-const SAVE_PAUSE: Duration = Duration::from_secs(2);
+/// The time between two saved heads of a shard of one's own, at least: under an Object Lock
+/// each of them is kept.
+const SAVE_PAUSE: Duration = Duration::from_secs(30);
 
 /// The committer's own state: where the log stands, and what is in doubt.
 #[derive(Debug)]
@@ -227,6 +228,7 @@ impl Chain {
 
     /// Goes on in another shard, in which `claim` comes first.
     pub(super) fn settle_in(&mut self, inner: &Inner, wal: Wal, start: Start, claim: Vec<Line>) {
+        inner.crowded.store(false, Relaxed);
         *inner.seat() = Seat { wal: wal.clone(), head: start.head.clone(), published: start.published };
         *self = Self { claim, looked: Some(inner.clock.uptime()), ..Self::new(wal, start, false) };
     }
@@ -310,10 +312,7 @@ impl Chain {
             Some(_) => (SAVE_OWN, SAVE_PAUSE),
         };
         let uptime = inner.clock.uptime();
-        let Some(chains) = self.head.chains() else { return };
-        let due = since >= least.saturating_add(chains.len() / 64)
-            && uptime.saturating_sub(self.saved.at) >= pause
-            && inner.pen.initialized();
+        let due = since >= least && uptime.saturating_sub(self.saved.at) >= pause && inner.pen.initialized();
         let mut saving = inner.saving.lock().unwrap_or_else(PoisonError::into_inner);
         if due && saving.as_ref().is_none_or(JoinHandle::is_finished) {
             (self.saved.commits, self.saved.at) = (self.head.next(), uptime);
@@ -528,7 +527,8 @@ impl Chain {
                     return Ok(false);
                 }
                 // What was open was closed by others, and is refused below. What has not
-                // begun goes on in another shard.
+                // begun goes on in another shard, and never again in this one.
+                inner.barred().insert(self.wal.shard);
                 inner.queue_again(attempted);
                 (self.open, self.fenced, self.adrift) = (OpenHere::default(), false, true);
             }

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -34,10 +35,10 @@ use crate::store::create::{Created, create_within};
 use crate::time::Clock;
 
 /// How many shards are looked at together for one that is free.
-const TOGETHER: usize = 4;
+const TOGETHER: usize = 2;
 
 /// How many times that is done before more shards are named.
-const LOOKS: usize = 4;
+const LOOKS: usize = 8;
 
 /// For how long a shard is left to its owner although nothing is open in it.
 const BREATH: Duration = Duration::from_secs(1);
@@ -66,8 +67,7 @@ impl Log {
     ) -> Result<Self> {
         let config = LogConfig { shard: FIRST_SHARD, roams: true, ..config };
         let log = Self::open_roaming(storage, config, clock, entropy, true).await?;
-        let alive = log.inner.record(log.inner.nonce()?, Event::Alive);
-        log.inner.append_at(vec![alive], None).await?;
+        log.say_alive().await?;
         Ok(log)
     }
 
@@ -107,6 +107,22 @@ impl Log {
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
             marked => marked,
         }
+    }
+
+    /// Records that this writer lives, in the shard that it writes to.
+    ///
+    /// # Errors
+    /// As [`Log::begin`].
+    pub async fn say_alive(&self) -> Result<()> {
+        let alive = self.inner.record(self.inner.nonce()?, Event::Alive);
+        self.inner.append_at(vec![alive], None).await
+    }
+
+    /// Whether a shard is this writer's own.
+    #[must_use]
+    pub fn owns(&self, shard: u16) -> bool {
+        let head = self.head();
+        head.shard() == shard && head.owner() == Some(self.inner.writer)
     }
 
     /// Whether this handle has written anything yet.
@@ -203,6 +219,7 @@ impl Chain {
     /// called again. The next attempt claims the shard.
     pub(super) async fn find_shard(&mut self, inner: &Arc<Inner>) -> Result<(), Trouble> {
         let mut named = inner.saved_heads().await?;
+        named.retain(|shard| !inner.barred().contains(shard));
         shuffle(&mut named, &*inner.entropy)?;
         for some in named.chunks(TOGETHER).take(LOOKS) {
             let found = join_all(some.iter().map(|shard| inner.free_shard(*shard))).await;
@@ -214,9 +231,11 @@ impl Chain {
                 }
             }
         }
-        if named.len() < MOST {
+        // More are named in the first shard.
+        if named.len() < MOST && !inner.barred().contains(&FIRST_SHARD) {
             return Ok(inner.name_more(&named).await?);
         }
+        inner.crowded.store(true, Relaxed);
         let sentence = "every shard of the audit log is in use";
         Err(Trouble { error: Error::new(ErrorKind::AuditUnavailable, sentence), lasting: false })
     }

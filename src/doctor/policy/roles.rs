@@ -129,7 +129,7 @@ fn node(deployment: &Deployment) -> Vec<Value> {
 /// the register, into the log, and on the paper of its end.
 fn destroyer(deployment: &Deployment) -> Vec<Value> {
     let [_, keys, audit] = StorageRole::ALL.map(|role| deployment.place(role));
-    let written = ["wal/*", "pin/*", "tile/*", "checkpoint", "shard/*", "epoch/*"];
+    let written = ["wal/*", "head/*", "pin/*", "tile/*", "checkpoint", "shard/*", "epoch/*"];
     let written = written.map(|below| audit.objects(below));
     let written = [&[keys.objects("register/*")], &written[..]].concat();
     vec![

@@ -8,11 +8,14 @@
 //! Separate from the commits' paths and reads, because it is the one thing that depends
 //! on an object which is replaced.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::try_join_all;
 use futures_util::stream::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 
 use super::{Mark, Wal, request_within};
+use crate::audit::Event;
 use crate::audit::commit::{Commit, Writer};
 use crate::audit::head::{Head, MAX_LEN, SavedHead};
 use crate::audit::layout::{self, Object};
@@ -38,6 +41,8 @@ pub(in crate::audit) struct Start {
     pub(in crate::audit) covered: u64,
     /// How many records are published.
     pub(in crate::audit) published: u64,
+    /// Whether the commits behind the saved head leave something open.
+    pub(in crate::audit) busy: bool,
 }
 
 impl Wal {
@@ -90,7 +95,7 @@ impl Wal {
     }
 
     async fn follow_saved(&self, saved: Option<SavedHead>) -> Result<Start> {
-        let Some(SavedHead { head, covered }) = saved else { return self.search(0).await };
+        let Some(SavedHead { mut head, covered }) = saved else { return self.search(0).await };
         let begin = head.next();
         let first = begin.saturating_sub(1);
         let (newer, found) = tokio::try_join!(
@@ -112,16 +117,28 @@ impl Wal {
                 _ => return self.search(begin).await,
             }
         }
-        let mut start = Start { head, mark, saved: begin, covered, published: 0 };
+        if head.chains().is_none() {
+            head = head.with_chains(self.chains(begin).await?);
+        }
+        let mut start = Start { head, mark, saved: begin, covered, published: 0, busy: false };
         let mut wanted = FIRST_LOOK;
+        let mut open = BTreeSet::new();
         loop {
             let mut count = 0;
             for (commit, mark) in found {
+                for record in commit.records() {
+                    match &record.event {
+                        Event::Intent(intent) => drop(open.insert(intent.request)),
+                        Event::Outcome(outcome) => drop(open.remove(&outcome.request)),
+                        _ => {}
+                    }
+                }
                 start.head = self.follow(&start.head, &commit)?;
                 start.mark = Some(mark);
                 count += 1;
             }
             if count < wanted {
+                start.busy = !open.is_empty();
                 return Ok(start);
             }
             if start.head.next() - begin >= FOLLOWED {
@@ -151,11 +168,18 @@ impl Wal {
         let end = self.end(known).await?;
         let covered = self.covered().await?;
         let Some(last) = end.checked_sub(1) else {
-            return Ok(Start { head: self.empty(), mark: None, saved: 0, covered, published: 0 });
+            return Ok(Start {
+                head: self.empty(),
+                mark: None,
+                saved: 0,
+                covered,
+                published: 0,
+                busy: false,
+            });
         };
         let commit = async { self.commit(last).await?.ok_or_else(|| self.missing(last)) };
         let ((commit, mark), chains) = tokio::try_join!(commit, self.chains(end))?;
         let head = self.head_after(&commit)?.with_chains(chains);
-        Ok(Start { head, mark: Some(mark), saved: 0, covered, published: 0 })
+        Ok(Start { head, mark: Some(mark), saved: 0, covered, published: 0, busy: false })
     }
 }
