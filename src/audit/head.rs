@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::Link;
 use super::chains::{ChainEnd, Chains};
 use super::commit::{Commit, FORMAT, Fault, Header, Line, OwnerChange, Writer};
+use super::layout::FIRST_SHARD;
 use crate::error::Result;
 use crate::id::{CustomerId, StoreId, WriterId};
 use crate::merkle::{Frontier, Hash, TreeHead};
@@ -190,7 +191,7 @@ impl Head {
             header.writer,
             commit.records().iter().filter_map(|record| OwnerChange::of(&record.event)),
         );
-        same(header.owner == owner, "owner")?;
+        same(header.owner == owner && (owner.is_none() || self.shard != FIRST_SHARD), "owner")?;
         if self.endorsed != Some((header.writer, header.key)) {
             header.verify_endorsement(&self.authority)?;
         }

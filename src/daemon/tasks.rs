@@ -163,18 +163,21 @@ async fn end_sessions(hand: Arc<Hand>) {
 async fn publish(hand: Arc<Hand>) {
     let Hand { room, alarms, published, .. } = &*hand;
     let begun = published.clock.uptime();
-    match room.publish_log().await {
-        Ok(all) => {
-            // What came while it was at it is for the next time.
-            published.note(begun);
+    let error = match room.publish_shards().await {
+        Ok((all, error)) => {
             contradicted(all.iter().flat_map(|(_, published)| published.alarms()), alarms);
+            if error.is_none() {
+                // What came while it was at it is for the next time.
+                published.note(begun);
+            }
+            error
         }
-        // Others publish all the time, and what we have is among it the next time.
-        Err(error) if error.kind() == ErrorKind::Conflict => {}
-        Err(error) => {
-            alarms.observe(&error, About::default());
-            failed(&error, "the log could not be published");
-        }
+        Err(error) => Some(error),
+    };
+    // After a conflict, what we have is among what others publish the next time.
+    if let Some(error) = error.filter(|error| error.kind() != ErrorKind::Conflict) {
+        alarms.observe(&error, About::default());
+        failed(&error, "the log could not be published");
     }
 }
 
@@ -189,8 +192,12 @@ async fn look_whether_late(hand: Arc<Hand>) {
 /// Keeps the log in order, and removes idempotency keys that are too old.
 async fn maintain(hand: Arc<Hand>) {
     let Hand { room, alarms, .. } = &*hand;
-    match room.maintain_log().await {
+    match room.maintain_shards().await {
         Ok(done) => {
+            if let Some(error) = &done.failed {
+                alarms.observe(error, About::default());
+                failed(error, "a part of the log could not be maintained");
+            }
             contradicted(done.published.iter().flat_map(|(_, published)| published.alarms()), alarms);
             for (shard, removed) in done.removed.iter().filter(|(_, removed)| *removed != Removed::default())
             {

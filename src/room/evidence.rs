@@ -37,6 +37,8 @@ pub struct Maintained {
     pub segments: Vec<(u16, usize)>,
     /// Of each shard, what was published.
     pub published: Vec<(u16, Published)>,
+    /// The worst of what failed, in one shard or another.
+    pub failed: Option<Error>,
     /// Of each shard of a log in a local directory, what was removed because segments have
     /// held it for 35 days, or a wider tile has taken its place.
     pub removed: Vec<(u16, Removed)>,
@@ -70,6 +72,19 @@ impl Strongroom {
     /// # Cancel safety
     /// Call it again.
     pub async fn publish_log(&self) -> Result<Vec<(u16, Published)>> {
+        let (published, failed) = self.publish_shards().await?;
+        failed.map_or(Ok(published), Err)
+    }
+
+    /// The same; and what was published all the same if another shard than the first could not
+    /// be: the worst of the errors.
+    ///
+    /// # Errors
+    /// As [`Strongroom::publish_log`], for the first shard.
+    ///
+    /// # Cancel safety
+    /// Call it again.
+    pub async fn publish_shards(&self) -> Result<(Vec<(u16, Published)>, Option<Error>)> {
         let room = &*self.0;
         let publisher = &room.publisher;
         let first = room.shard(FIRST_SHARD).await?;
@@ -88,7 +103,7 @@ impl Strongroom {
                     all.push((shard, published));
                 }
                 // The others are published all the same.
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => failed = Some(worse(failed, error)),
             }
         }
         drop(published);
@@ -97,7 +112,7 @@ impl Strongroom {
             first.name_shards(&moved).await?;
         }
         all.push((FIRST_SHARD, publisher.publish(FIRST_SHARD, &room.witnesses).await?));
-        failed.map_or(Ok(all), Err)
+        Ok((all, failed))
     }
 
     /// Records a view of a customer, publishes the log up to it, and makes the file that
@@ -218,25 +233,47 @@ impl Strongroom {
     /// # Cancel safety
     /// Call it again.
     pub async fn maintain_log(&self) -> Result<Maintained> {
+        let mut done = self.maintain_shards().await?;
+        match done.failed.take() {
+            None => Ok(done),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// The same, with what was done although something failed ([`Maintained::failed`]).
+    ///
+    /// # Errors
+    /// As [`Strongroom::maintain_log`], if the shards cannot be listed.
+    ///
+    /// # Cancel safety
+    /// Call it again.
+    pub async fn maintain_shards(&self) -> Result<Maintained> {
         let room = &*self.0;
         let mut done = Maintained::default();
         let mut failed = None;
         for shard in self.0.shard(FIRST_SHARD).await?.shards().await? {
             if let Err(error) = self.maintain_shard(shard, &mut done).await {
-                failed = failed.or(Some(error));
+                failed = Some(worse(failed, error));
             }
         }
-        done.published = self.publish_log().await?;
+        match self.publish_shards().await {
+            Ok((published, unpublished)) => {
+                done.published = published;
+                failed = unpublished.map(|error| worse(failed.take(), error)).or(failed);
+            }
+            Err(error) => failed = Some(worse(failed, error)),
+        }
         // On a bucket, a lifecycle rule does that, and nothing of ours may.
         if room.storages.audit_kind() == StorageKind::Local {
             for (shard, _) in &done.segments {
                 match room.publisher.remove_aged(*shard, room.clock.now()).await {
                     Ok(removed) => done.removed.push((*shard, removed)),
-                    Err(error) => failed = failed.or(Some(error)),
+                    Err(error) => failed = Some(worse(failed, error)),
                 }
             }
         }
-        failed.map_or(Ok(done), Err)
+        done.failed = failed;
+        Ok(done)
     }
 
     async fn maintain_shard(&self, shard: u16, done: &mut Maintained) -> Result<()> {
@@ -259,6 +296,14 @@ impl Strongroom {
         }
         done.segments.push((shard, publisher.segment_days(shard).await?.len()));
         log.close().await
+    }
+}
+
+/// The one of two errors that somebody has to look into.
+fn worse(known: Option<Error>, error: Error) -> Error {
+    match known {
+        Some(known) if error.kind().is_retryable() || !known.kind().is_retryable() => known,
+        _ => error,
     }
 }
 

@@ -36,7 +36,7 @@ use object_store::PutMode;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
 
-use super::queue::Ticket;
+use super::queue::{Place, Ticket};
 use super::wal::{Mark, Start, Wal};
 use super::{Inner, Seat};
 use crate::audit::commit::{Commit, Line, MAX_LEN, OwnerChange, Step};
@@ -53,6 +53,9 @@ const FEW: u32 = 8;
 
 /// After how long without a look at the log the next number is looked for first.
 const STALE: Duration = Duration::from_secs(86_400);
+
+/// For how long a commit that was read counts as there.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// How often the committer lets others run before the next commit.
 const SETTLE: u32 = 64;
@@ -82,6 +85,8 @@ pub(super) struct Chain {
     behind: bool,
     /// When the head was looked at last, by uptime.
     looked: Option<Duration>,
+    /// Whether the last commit was read just now, and nothing was written since.
+    fresh: bool,
     /// Whether another writer has ended this one.
     fenced: bool,
     attempt: Option<Attempt>,
@@ -216,6 +221,7 @@ impl Chain {
             mark,
             behind: false,
             looked: None,
+            fresh: true,
             fenced: false,
             attempt: None,
             open: OpenHere::default(),
@@ -236,10 +242,17 @@ impl Chain {
     /// Steps 2 and 3 for the attempt.
     async fn round(&mut self, inner: &Arc<Inner>) -> Result<Round, Trouble> {
         self.save(inner);
+        let fresh = std::mem::take(&mut self.fresh) && self.is_fresh(inner);
         let attempt = self.attempt.as_ref().expect("a round begins with an attempt");
         let (seq, path) = (attempt.seq, self.wal.path(attempt.seq));
         let put = self.wal.storage.put_opts(&path, attempt.bytes.clone().into(), PutMode::Create.into());
-        let (put, before) = tokio::join!(timeout(self.wal.limit, put), self.check_before());
+        let before = async {
+            match fresh {
+                true => Ok(self.mark.clone()),
+                false => self.check_before().await,
+            }
+        };
+        let (put, before) = tokio::join!(timeout(self.wal.limit, put), before);
         // If we stop here, the commit may be stored or not, and nobody was
         // answered: another writer finds it by its number, or puts its own.
         let before = before?;
@@ -348,6 +361,13 @@ impl Chain {
         }
         let sentence = format!("commit {last} of the audit log was replaced by another");
         Err(Error::new(ErrorKind::Integrity, sentence))
+    }
+
+    /// Whether the last commit was read when the shard was opened, and that was just now: then
+    /// it need not be looked at once more.
+    fn is_fresh(&self, inner: &Inner) -> bool {
+        let looked = self.looked.unwrap_or(inner.opened);
+        self.mark.is_some() && inner.clock.uptime().saturating_sub(looked) < FRESH
     }
 
     /// Whether so much time has passed that the next number may have been taken,
@@ -517,7 +537,12 @@ impl Chain {
         let mut caught_up = false;
         self.looked.get_or_insert(inner.opened);
         loop {
-            if self.behind || (self.attempt.is_none() && self.is_stale(inner)) {
+            let stale = self.attempt.is_none() && self.is_stale(inner);
+            if !self.claim.is_empty() && self.attempt.is_none() && (self.behind || stale) {
+                // The claim was made for the head that the shard had then.
+                self.give_up_claim();
+            }
+            if self.behind || (stale && !self.adrift) {
                 self.catch_up(inner).await?;
             }
             if self.fenced {
@@ -535,7 +560,12 @@ impl Chain {
             if self.attempt.is_some() {
                 return Ok(true);
             }
-            let Some(tickets) = inner.next_tickets() else { return Ok(false) };
+            let Some(tickets) = inner.next_tickets() else {
+                if !self.claim.is_empty() {
+                    self.give_up_claim();
+                }
+                return Ok(false);
+            };
             let (ended, tickets): (Vec<_>, Vec<_>) = match inner.config.roams {
                 true => {
                     tickets.into_iter().partition(|ticket| ticket.place.is_none() && self.open.lacks(ticket))
@@ -563,32 +593,40 @@ impl Chain {
         }
     }
 
+    /// Leaves a shard that was found and not claimed: another one is looked for when there is
+    /// something to write.
+    fn give_up_claim(&mut self) {
+        self.claim.clear();
+        (self.adrift, self.behind) = (true, false);
+    }
+
     /// Makes tickets into an attempt, if there is anything in them to write.
     async fn prepare(&mut self, inner: &Arc<Inner>, tickets: Vec<Ticket>) -> Result<(), Trouble> {
         // Of what was made for one place, one is put there: another one was made
         // of the same, and would say it twice.
         let mut placed = false;
         let here = |ticket: &Ticket| {
-            ticket.place.is_none_or(|place| place.is_next(&self.head) && !replace(&mut placed, true))
+            // What closes a shard's intents is part of the claim already.
+            let fits = |place: Place| self.claim.is_empty() && place.is_next(&self.head);
+            ticket.place.is_none_or(|place| fits(place) && !replace(&mut placed, true))
         };
         let (tickets, displaced): (Vec<_>, Vec<_>) = tickets.into_iter().partition(here);
         displaced.into_iter().for_each(Ticket::displace);
         // In another's own shard nothing is written but what ends the owner, or claims the
         // shard while nothing is open.
         let ends = |owner| {
-            let mut lines = tickets.iter().flat_map(|ticket| &ticket.lines);
+            let mut lines = self.claim.iter().chain(tickets.iter().flat_map(|ticket| &ticket.lines));
             let claims = lines.clone().next().is_some_and(|line| line.owner == Some(OwnerChange::Claim));
             claims && self.head.is_settled()
                 || lines.any(|line| line.owner == Some(OwnerChange::Fence(owner)))
         };
-        let taken = self.claim.is_empty()
-            && self.head.owner().is_some_and(|owner| owner != inner.writer && !ends(owner));
+        let taken = self.head.owner().is_some_and(|owner| owner != inner.writer && !ends(owner));
         if tickets.iter().all(|ticket| ticket.lines.is_empty()) {
             tickets.into_iter().for_each(|ticket| ticket.answer(inner));
         } else if taken && inner.config.roams {
             // Claimed by another while nothing was open.
             inner.put_back(tickets);
-            self.adrift = true;
+            self.give_up_claim();
         } else if taken {
             inner.put_back(tickets);
             // It may be given back, which is seen when we look again.

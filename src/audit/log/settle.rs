@@ -165,6 +165,10 @@ impl Inner {
                 survey.busy = true;
             }
         }
+        // An owner of an earlier version that died said nothing of what is settled.
+        if let Some(owner) = head.owner().filter(|owner| *owner != self.writer && !head.is_settled()) {
+            survey.dead.entry(owner).or_default();
+        }
         survey.place.settled = settled;
         Ok(survey)
     }

@@ -278,10 +278,14 @@ impl Inner {
         };
         let mut claim = vec![self.record(self.nonce()?, Event::Claim)];
         if !start.head.is_settled() {
-            let survey = self.survey(&wal, &start.head).await?;
+            let survey = match self.survey(&wal, &start.head).await {
+                Err(error) if !error.kind().is_retryable() => return Ok(None),
+                survey => survey?,
+            };
             if survey.busy {
                 return Ok(None);
             }
+            // Among it is the fence of an owner.
             claim.extend(survey.closing(self)?);
         } else if start.head.owner().is_some() && start.head.time().saturating_add(BREATH) > self.clock.now()
         {
@@ -322,10 +326,14 @@ impl Inner {
         // again.
         let save = numbers.iter().map(|shard| async move {
             let head = Head::empty(self.config.store, *shard, first.authority);
-            first.of_shard(*shard).save(&SavedHead { head, covered: 0 }, pen).await;
+            first.of_shard(*shard).save(&SavedHead { head, covered: 0 }, pen).await
         });
-        join_all(save.collect::<Vec<_>>()).await;
-        Ok(())
+        if join_all(save.collect::<Vec<_>>()).await.contains(&true) {
+            return Ok(());
+        }
+        // Otherwise the next look would name more, and so on.
+        let sentence = "the heads of new shards of the audit log cannot be saved: allow writes under `head/`";
+        Err(Error::new(ErrorKind::Configuration, sentence))
     }
 }
 

@@ -20,11 +20,15 @@ use super::tiles::{read, unwritten};
 use super::{Publisher, head_at, rewritten};
 use crate::audit::Event;
 use crate::audit::commit::{Commit, MAX_LEN};
-use crate::audit::layout::{Object, SegmentName};
+use crate::audit::layout::{FIRST_SHARD, Object, SegmentName};
 use crate::audit::segment::{Header, MAX_BODY, Segment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::store_error;
 use crate::time::{Day, Timestamp};
+
+/// How old the mark of an idle shard gets before there is another one: far less than the 35
+/// days after which commits may age out.
+const IDLE_MARK: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The bytes of a large object that are sent or read a second, at least.
 const BYTES_PER_SECOND: u64 = 256 << 10;
@@ -102,11 +106,15 @@ impl Publisher {
         let (wal, end) = self.commits(shard).await?;
         let Some(newest) = end.checked_sub(1) else { return Ok(false) };
         let header = wal.header(newest).await?.ok_or_else(|| wal.missing(newest))?;
-        if header.time.day() >= now.day() || wal.covered().await? < newest {
+        // The first shard has a commit each day, by which the log remembers the time.
+        if shard == FIRST_SHARD || header.time.day() >= now.day() || wal.covered().await? < newest {
             return Ok(header.time.day() < now.day());
         }
         // One commit is in no segment. If it is a mark itself, the shard is idle, and needs
-        // no other one for it.
+        // another one only so that the mark is in a segment before it ages out.
+        if header.time.saturating_add(IDLE_MARK) <= now {
+            return Ok(true);
+        }
         let (commit, _) = wal.commit(newest).await?.ok_or_else(|| wal.missing(newest))?;
         let is_mark = |event: &Event| matches!(event, Event::Alive | Event::Claim | Event::Release);
         Ok(!commit.records().iter().all(|record| is_mark(&record.event)))

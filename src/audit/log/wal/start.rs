@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Commits that are looked for at once behind a saved head, and then each time.
 const FIRST_LOOK: u64 = 5;
-const NEXT_LOOK: u64 = 16;
+const NEXT_LOOK: u64 = 8;
 
 /// So many commits are followed from a saved head. Behind more, the end is searched for.
 const FOLLOWED: u64 = 1024;
@@ -83,15 +83,13 @@ impl Wal {
         Ok(SavedHead::decode(&bytes, (self.store, self.shard), self.authority).ok())
     }
 
-    /// Saves a head for those who start later. Whether it was stored is of no matter.
-    pub(in crate::audit) async fn save(&self, saved: &SavedHead, writer: &Writer) {
+    /// Saves a head for those who start later, and says whether it is there.
+    pub(in crate::audit) async fn save(&self, saved: &SavedHead, writer: &Writer) -> bool {
         let path = Object::Head { shard: self.shard }.path();
         let bytes = saved.encode(writer);
-        if bytes.len() <= MAX_LEN {
-            let put = self.storage.put_opts(&path, bytes.into(), PutMode::Overwrite.into());
-            // If we stop here, an older one stands, and programs go a longer way.
-            let _ = tokio::time::timeout(self.limit, put).await;
-        }
+        let put = self.storage.put_opts(&path, bytes.into(), PutMode::Overwrite.into());
+        // If we stop here, an older one stands, and programs go a longer way.
+        matches!(tokio::time::timeout(self.limit, put).await, Ok(Ok(_)))
     }
 
     async fn follow_saved(&self, saved: Option<SavedHead>) -> Result<Start> {
