@@ -99,6 +99,7 @@ async fn what_the_log_writes_and_the_publisher_publishes_verifies() {
     let tree = shared.tree_of(shard).await.unwrap();
     shared.name_shards(&[strongroom::audit::ShardHead { shard, tree }]).await.unwrap();
     work(&shared, 2, 3).await;
+    work(&own, 2, 1).await;
     own.close().await.unwrap();
     let kept = [publish(&storage, 0).await, publish(&storage, shard).await];
 
