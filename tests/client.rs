@@ -711,11 +711,11 @@ fn an_early_answer_is_what_is_told_and_nothing_was_read() {
     let listener = UnixListener::bind(&path).unwrap();
     let daemon = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        read_head(&mut stream);
+        read_head(&mut stream).unwrap();
         let found = r#"{"customer":"019mx0xqp7xz8cphp0tt9dmxsc"}"#;
         answer(&mut stream, "200 OK", "", found);
         let (mut stream, _) = listener.accept().unwrap();
-        read_head(&mut stream);
+        read_head(&mut stream).unwrap();
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
         stream.read_exact(&mut vec![0; 2 * MIB]).unwrap();
         let problem = r#"{"code":"unavailable","detail":"the storage is full","status":507}"#;
@@ -740,18 +740,18 @@ fn an_early_answer_is_what_is_told_and_nothing_was_read() {
     Ran::of(child.wait_with_output().unwrap()).is(69).says("strongroom: the storage is full\n");
 }
 
-/// Reads the head of a request.
-fn read_head(stream: &mut impl Read) -> String {
+/// Reads the head of a request; `None` if the client has gone before.
+fn read_head(stream: &mut impl Read) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
+        stream.read_exact(&mut byte).ok()?;
         head.push(byte[0]);
     }
     let text = String::from_utf8(head).unwrap().to_ascii_lowercase();
     let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
-    stream.read_exact(&mut vec![0; length.unwrap_or(0)]).unwrap();
-    text
+    stream.read_exact(&mut vec![0; length.unwrap_or(0)]).ok()?;
+    Some(text)
 }
 
 fn answer(stream: &mut impl Write, status: &str, headers: &str, body: &str) {
@@ -771,7 +771,7 @@ fn scripted(path: &Path, each: impl Fn(usize, &str, &mut UnixStream) + Send + 's
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let head = read_head(&mut stream);
+            let Some(head) = read_head(&mut stream) else { continue };
             each(counted.fetch_add(1, Ordering::SeqCst), &head, &mut stream);
         }
     });

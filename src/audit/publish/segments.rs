@@ -93,7 +93,7 @@ impl Publisher {
 
     /// Whether the newest commit of a shard is of a day before `now`, so that its
     /// day is over and does not look complete. Then have the log append an
-    /// [`Event::Alive`](crate::audit::Event::Alive) to the shard, and the day can
+    /// [`Event::Alive`] to the shard, and the day can
     /// be kept.
     ///
     /// # Errors

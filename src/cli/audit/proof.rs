@@ -12,7 +12,7 @@ use super::super::output::{Output, line, pairs};
 use super::super::sink::Sink;
 use super::export::sink;
 use super::{Answer, audit_only};
-use crate::audit::layout;
+use crate::audit::layout::{self, FIRST_SHARD};
 use crate::audit::log::LogReader;
 use crate::audit::proof::{Proved, Sought, check as check_proof, find, is_unpublished, prove};
 use crate::client::Client;
@@ -74,12 +74,19 @@ pub(super) fn check(command: &CheckProof, output: Output) -> Answer {
     let file = File::open(&command.proof).map_err(unread)?;
     file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(unread)?;
     let proof = TlogProof::parse(&bytes).map_err(Error::from)?;
-    let log = match &command.key {
-        PublicKeyText::Named(key) => key.clone(),
+    let origin = proof.checkpoint().checkpoint().origin();
+    let log = match (&command.key, layout::of_origin(origin)) {
+        // The log's key signs for each shard under the shard's own name, and is known by that
+        // of the first.
+        (PublicKeyText::Named(key), Some((store, shard)))
+            if *key.name() == layout::key_name(store, FIRST_SHARD) =>
+        {
+            layout::verifier(store, shard, *key.public())
+        }
+        (PublicKeyText::Named(key), _) => key.clone(),
         // A key without a name is that of whatever log the proof is of.
-        PublicKeyText::Bare(key) => {
-            let name = proof.checkpoint().checkpoint().origin().as_str().parse();
-            VerifierKey::ed25519(name.map_err(Error::from)?, *key)
+        (PublicKeyText::Bare(key), _) => {
+            VerifierKey::ed25519(origin.as_str().parse().map_err(Error::from)?, *key)
         }
     };
     let quorum = command.quorum.unwrap_or(command.witnesses.len());
