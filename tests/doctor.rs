@@ -259,7 +259,7 @@ async fn a_store_that_does_not_open_is_reported() {
 
     // Its log gone, a store must not seem to be a good one.
     fs::remove_dir_all(local.path("store/audit/wal")).unwrap();
-    assert!(the_problem(&local.examine().await).what.contains("audit log is gone"));
+    assert!(the_problem(&local.examine().await).what.contains("was stored and is missing"));
 }
 
 #[cfg(feature = "cli")]

@@ -60,9 +60,9 @@ const FRESH: Duration = Duration::from_secs(2);
 /// How often the committer lets others run before the next commit.
 const SETTLE: u32 = 64;
 
-/// Losses in a row in the shared shard after which a writer that may roams. One is no
-/// sign of much traffic, but the next attempt is made without a look.
-const LOSSES: u32 = 1;
+/// Losses in a row in the shared shard after which a writer moves on, if it may. One is no
+/// sign of traffic: the winner may have written long ago.
+const LOSSES: u32 = 2;
 
 /// Commits between two saved heads at least: in a shared shard, where programs come and
 /// go, and in one's own, which others read seldom.
@@ -511,11 +511,10 @@ pub(super) async fn commit_queued(mut running: Running) {
             Ok(Round::Lost(tickets)) => {
                 inner.put_back(tickets);
                 let took = inner.clock.uptime().saturating_sub(begun);
-                // The winner's commit was just read: the next number is mostly free. Who
-                // loses again and again waits, and looks first.
+                // A writer that loses again and again, and cannot move on, waits.
                 let again = backoff.after_loss(&inner, took);
+                chain.behind = !chain.adrift;
                 if !chain.adrift && chain.losses > 1 {
-                    chain.behind = true;
                     sleep(again).await;
                 }
             }
