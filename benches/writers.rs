@@ -25,7 +25,7 @@ use world::{World, access, add, label, pattern};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// How many loops there are, over all nodes.
+/// How many loops each node has.
 const LOOPS: usize = 32;
 /// How long they go on.
 const FOR: Duration = Duration::from_secs(10);
@@ -71,7 +71,7 @@ async fn nodes_at_work(count: usize) -> Result<f64> {
     options.own_shard = true;
     let nodes = try_join_all((0..count).map(|_| world.node(options.clone()))).await?;
     let end = Instant::now() + FOR;
-    let loops = (0..LOOPS).map(|number| {
+    let loops = (0..LOOPS * count).map(|number| {
         let node = nodes[number % count].clone();
         tokio::spawn(async move {
             let mut took = Vec::new();

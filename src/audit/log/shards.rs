@@ -38,12 +38,13 @@ use crate::time::Clock;
 const TOGETHER: usize = 2;
 
 /// How many times that is done before more shards are named.
-const LOOKS: usize = 8;
+const LOOKS: usize = 4;
 
 /// For how long a shard is left to its owner although nothing is open in it.
 const BREATH: Duration = Duration::from_secs(1);
 
-/// How many shards are named at once: as many as there are, and so many at least.
+/// How many shards are named at once: three times as many as there are, so that few rounds
+/// are enough for a hundred programs at once; and so many at least.
 const NAMED: usize = 8;
 
 /// How many shards there are besides the first, at most. Each costs a maintainer some
@@ -301,7 +302,7 @@ impl Inner {
         let first = &self.wal().of_shard(FIRST_SHARD);
         let (start, mut used) = tokio::try_join!(first.newest(), self.shards())?;
         used.extend(named);
-        let count = named.len().max(NAMED).min(MOST - named.len());
+        let count = (3 * named.len()).max(NAMED).min(MOST - named.len());
         let numbers: Vec<u16> =
             (FIRST_SHARD..=u16::MAX).filter(|shard| !used.contains(shard)).take(count).collect();
         let lines = numbers.iter().map(|shard| {
