@@ -64,10 +64,13 @@ const SETTLE: u32 = 64;
 /// sign of traffic: the winner may have written long ago.
 const LOSSES: u32 = 2;
 
-/// Commits between two saved heads at least: in a shared shard, where programs come and
-/// go, and in one's own, which others read seldom.
+/// Commits between two saved heads at least: where programs come and go, and in the shard
+/// of one that stays, which others read seldom.
 const SAVE_SHARED: u64 = 4;
 const SAVE_OWN: u64 = 64;
+
+/// After how long a program counts as one that stays.
+const STAYS: Duration = Duration::from_secs(60);
 
 /// The time between two saved heads of a shard of one's own, at least: under an Object Lock
 /// each of them is kept.
@@ -320,11 +323,13 @@ impl Chain {
     /// Nobody waits for it: without it, those who start read a few commits more.
     fn save(&mut self, inner: &Arc<Inner>) {
         let since = self.head.next().saturating_sub(self.saved.commits);
-        let (least, pause) = match self.head.owner() {
-            None => (SAVE_SHARED, Duration::ZERO),
-            Some(_) => (SAVE_OWN, SAVE_PAUSE),
-        };
         let uptime = inner.clock.uptime();
+        // A shard of its own is soon the next one's, where a program does not stay.
+        let stays = uptime.saturating_sub(inner.opened) > STAYS;
+        let (least, pause) = match self.head.owner().is_some() && stays {
+            false => (SAVE_SHARED, Duration::ZERO),
+            true => (SAVE_OWN, SAVE_PAUSE),
+        };
         let due = since >= least && uptime.saturating_sub(self.saved.at) >= pause && inner.pen.initialized();
         let mut saving = inner.saving.lock().unwrap_or_else(PoisonError::into_inner);
         if due && saving.as_ref().is_none_or(JoinHandle::is_finished) {
