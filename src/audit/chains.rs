@@ -12,7 +12,7 @@
 //! Separate from the commit, and pure. Invariant: one node for each bit set in
 //! the number of commits, the longest span first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -35,12 +35,20 @@ pub struct ChainEnd {
 /// The ends within one span of commits.
 type Node = Arc<BTreeMap<CustomerId, ChainEnd>>;
 
-/// The ends of all chains of a shard.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+/// The ends of all chains of a shard. Two are equal that say the same of every customer.
+#[derive(Clone, Debug, Default)]
 pub struct Chains {
     commits: u64,
     nodes: Vec<Node>,
 }
+
+impl PartialEq for Chains {
+    fn eq(&self, other: &Self) -> bool {
+        self.commits == other.commits && self.all() == other.all()
+    }
+}
+
+impl Eq for Chains {}
 
 impl Chains {
     /// Those of a shard without a commit.
@@ -79,18 +87,6 @@ impl Chains {
         self.commits
     }
 
-    /// How many ends its lists hold: one of a customer may be in several.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.nodes.iter().map(|node| u64::try_from(node.len()).unwrap_or(u64::MAX)).sum()
-    }
-
-    /// Whether no customer has a record.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Where a customer's chain ends, `None` if it has no record.
     #[must_use]
     pub fn end(&self, customer: CustomerId) -> Option<ChainEnd> {
@@ -117,11 +113,21 @@ impl Chains {
         self.commits += 1;
     }
 
-    /// What the commits that [`Chains::listed_by`] names list, in its order: all that
-    /// [`Chains::from_lists`] takes.
+    /// A list for each commit that [`Chains::listed_by`] names, in its order, for
+    /// [`Chains::from_lists`]: what the commit lists, without the ends that a later one of them
+    /// lists anew. These are never asked for again: a span is joined with all behind it first.
     #[must_use]
     pub fn lists(&self) -> Vec<Vec<ChainEnd>> {
-        self.nodes.iter().map(|node| node.values().copied().collect()).collect()
+        let mut seen = BTreeSet::new();
+        let mut lists = Vec::new();
+        for node in self.nodes.iter().rev() {
+            let new = |end: &&ChainEnd| !seen.contains(&end.customer);
+            let list: Vec<ChainEnd> = node.values().filter(new).copied().collect();
+            seen.extend(list.iter().map(|end| end.customer));
+            lists.push(list);
+        }
+        lists.reverse();
+        lists
     }
 
     /// What the last commit lists: the ends in its span, by customer.
@@ -167,7 +173,20 @@ mod tests {
             let read: Vec<&[ChainEnd]> =
                 listed_by.iter().map(|seq| lists[usize::try_from(*seq).unwrap()].as_slice()).collect();
             assert_eq!(Chains::from_lists(commit + 1, &read).as_ref(), Some(&chains));
-            assert_eq!(chains.lists(), read);
+            let lists = chains.lists();
+            let mut again =
+                Chains::from_lists(commit + 1, &lists.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            assert_eq!(again.as_ref(), Some(&chains));
+            assert_eq!(lists.concat().len(), chains.all().len(), "each once");
+            // What comes behind is listed alike.
+            let (again, mut on) = (again.as_mut().unwrap(), chains.clone());
+            for more in 0..20 {
+                let moved =
+                    BTreeMap::from([(CustomerId::from_bytes([3 + more % 7; 16]), end(3 + more % 7, 9000))]);
+                again.push(moved.clone());
+                on.push(moved);
+                assert_eq!(again.list(), on.list());
+            }
             assert_eq!(Chains::from_lists(commit + 1, &read[1..]), None);
             for (customer, count) in &counts {
                 assert_eq!(
