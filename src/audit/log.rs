@@ -47,6 +47,7 @@ mod append;
 pub(crate) mod emergency;
 mod intent;
 mod memory;
+mod open;
 mod pins;
 mod queue;
 mod reader;

@@ -22,7 +22,6 @@
 //! in two commits. Outcomes are never dropped. Intents whose caller has gone
 //! are dropped while they wait, but not from an attempt.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error as _;
 use std::io;
 use std::mem::replace;
@@ -36,15 +35,15 @@ use object_store::PutMode;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
 
+use super::open::OpenHere;
 use super::queue::{Place, Ticket};
 use super::wal::{Mark, Start, Wal};
 use super::{Inner, Seat};
-use crate::audit::commit::{Commit, Line, MAX_LEN, OwnerChange, Step};
+use crate::audit::commit::{Commit, Line, MAX_LEN, OwnerChange};
 use crate::audit::head::{Head, SavedHead};
 use crate::audit::{Event, Record};
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::RequestId;
 use crate::merkle::Hash;
 use crate::store::store_error;
 
@@ -113,76 +112,6 @@ pub(super) struct Saving {
     pub(super) covered: u64,
     /// By uptime.
     at: Duration,
-}
-
-/// This writer's open intents in one shard.
-#[derive(Debug, Default)]
-struct OpenHere {
-    /// In which commit each is.
-    requests: HashMap<RequestId, u64>,
-    /// How many there are in each commit that has some.
-    counts: BTreeMap<u64, u64>,
-}
-
-impl OpenHere {
-    fn take<'a>(&mut self, seq: u64, lines: impl Iterator<Item = &'a Line>) {
-        for line in lines {
-            match line.step {
-                Some(Step::Begins(request)) => {
-                    self.requests.insert(request, seq);
-                    *self.counts.entry(seq).or_default() += 1;
-                }
-                Some(Step::Ends(request)) => {
-                    if let Some(seq) = self.requests.remove(&request) {
-                        take_one(&mut self.counts, seq);
-                    }
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// Below which number all are settled once `lines` are in commit `seq`.
-    fn settled_by<'a>(&self, seq: u64, lines: impl Iterator<Item = &'a Line>) -> u64 {
-        let mut counts = self.counts.clone();
-        let mut begun = HashSet::new();
-        for line in lines {
-            match line.step {
-                Some(Step::Begins(request)) => {
-                    begun.insert(request);
-                }
-                Some(Step::Ends(request)) => {
-                    if !begun.remove(&request)
-                        && let Some(seq) = self.requests.get(&request)
-                    {
-                        take_one(&mut counts, *seq);
-                    }
-                }
-                None => {}
-            }
-        }
-        let here = if begun.is_empty() { seq + 1 } else { seq };
-        counts.first_key_value().map_or(here, |(first, _)| *first)
-    }
-
-    /// Whether `ticket` has an outcome whose intent is none of these.
-    fn lacks(&self, ticket: &Ticket) -> bool {
-        let mut begun = HashSet::new();
-        ticket.lines.iter().any(|line| match line.step {
-            Some(Step::Begins(request)) => !begun.insert(request),
-            Some(Step::Ends(request)) => !begun.contains(&request) && !self.requests.contains_key(&request),
-            None => false,
-        })
-    }
-}
-
-fn take_one(counts: &mut BTreeMap<u64, u64>, seq: u64) {
-    if let Some(count) = counts.get_mut(&seq) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&seq);
-        }
-    }
 }
 
 /// A commit that is about to be stored, or may be.
@@ -292,7 +221,7 @@ impl Chain {
         self.note_fence(inner, &commit);
         self.losses += 1;
         let attempt = self.attempt.take().expect("the round began with it");
-        if inner.config.roams && self.open.requests.is_empty() && self.losses >= LOSSES {
+        if inner.config.roams && self.open.is_empty() && self.losses >= LOSSES {
             // Others write here. Nothing of ours is open here, so that we need not.
             self.adrift = true;
         }
