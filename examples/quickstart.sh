@@ -33,6 +33,7 @@ step get --customer acme --name docs/readme --range 0-11 -o -
 echo
 step verify --customer acme "$blob"
 step audit tail
+step audit publish
 step audit verify
 
 cmp README.md "$XDG_DATA_HOME/readme.out"
