@@ -3,6 +3,8 @@
 #![cfg(feature = "daemon")]
 
 mod common;
+#[path = "common/faults.rs"]
+mod faults;
 
 use std::convert::Infallible;
 use std::fs::{self, Permissions};
@@ -18,7 +20,8 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use axum::{Extension, Router};
-use common::{Fixture, access, fixture, pattern, read, write};
+use common::{Fixture, Raw, access, fixture, options, pattern, read, write};
+use faults::FaultStore;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -32,13 +35,15 @@ use strongroom::access::policy::{Reach, Role, RoleMatrix, Subject};
 use strongroom::access::{Origin, Principal};
 use strongroom::daemon::alarm::{About, AlarmKind, Alarms, Delivery, Sender, Webhook};
 use strongroom::daemon::api::{Caller, Figures, Shared, router};
-use strongroom::daemon::config::AlarmsConfig;
+use strongroom::daemon::config::{AlarmsConfig, DaemonConfig};
+use strongroom::daemon::tasks::{self, Punctual};
 use strongroom::daemon::{checks, drills};
 use strongroom::envelope::Metadata;
 use strongroom::id::{BlobId, KmsKeyId};
 use strongroom::kms::KmsDestroyer;
 use strongroom::kms::local::InsecureLocalKms;
-use strongroom::room::SealOptions;
+use strongroom::room::{SealOptions, Strongroom};
+use strongroom::store::Storages;
 use strongroom::system::{SystemClock, SystemEntropy};
 use strongroom::time::Clock;
 use tokio::net::{TcpListener, UnixStream};
@@ -50,6 +55,7 @@ use tower::ServiceExt;
 
 const LONG: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_hours(24);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// What was received: who sent it by its token, and what.
 type Received = Arc<Mutex<Vec<(Option<String>, Value)>>>;
@@ -183,10 +189,7 @@ impl Place {
         let (silence, silenced) = oneshot::channel::<()>();
         let delivery = tokio::spawn(delivery.run(async move { drop(silenced.await) }));
         let shared = Arc::new(Shared {
-            published: strongroom::daemon::tasks::Punctual::new(
-                Arc::new(strongroom::system::SystemClock),
-                None,
-            ),
+            published: Punctual::new(fixture.clock.clone(), Some(MINUTE)),
             limiter: strongroom::daemon::limits::Limiter::default(),
             room: fixture.room.clone(),
             policy: Arc::new(RoleMatrix),
@@ -307,6 +310,48 @@ async fn a_damaged_blob_in_a_list_is_noticed_as_well() {
     assert!(status == 200 && rows.unwrap().contains("authentication"));
     place.receiver.waits_for(1).await;
     assert_eq!(place.receiver.kinds(), ["authentication"]);
+}
+
+/// Publishing may fail, and it may hang: both show by the time that has passed.
+#[tokio::test]
+async fn a_log_that_is_not_published_in_time_is_an_alarm() {
+    let place = Place::new().await;
+    let unready = |(status, body): (u16, Option<String>)| (status, body.unwrap().contains("not published"));
+    place.fixture.clock.pass(3 * MINUTE - Duration::from_secs(1));
+    assert_eq!(unready(place.get("/v1/ready").await), (200, false));
+    place.fixture.clock.pass(Duration::from_secs(2));
+    assert_eq!(unready(place.get("/v1/ready").await), (503, true));
+    assert!(place.figure("strongroom_log_published_seconds_ago 181").await);
+    // That somebody asked is no alarm, and the log itself can be written.
+    assert!(place.figure("strongroom_alarms_total{kind=\"log-unpublished\"} 0").await);
+    assert!(place.figure("strongroom_alarms_total{kind=\"log-unwritable\"} 0").await);
+
+    let Raw { blobs, keys, audit } = &place.fixture.raw;
+    let audit = FaultStore::new(audit.clone());
+    let storages = Storages::from_parts(blobs.clone(), keys.clone(), Arc::new(audit.clone()));
+    let room = Strongroom::open(storages, place.fixture.kms.clone(), options(&place.fixture.clock)).await;
+    let room = room.unwrap();
+    let config = "principals = \"/p.toml\"\n[tasks]\nsweep_seconds = 0\nmaintain_seconds = 0\n\
+                  sessions_seconds = 0\ncheck_seconds = 0\n";
+    let config = DaemonConfig::parse(config, Path::new("/daemon.toml")).unwrap();
+    let begin = || tasks::begin(&config, &room, &access(), &place.alarms, &place.shared.published);
+    audit.hang_writes();
+    let tasks = begin();
+    place.receiver.waits_for(1).await;
+    assert_eq!(place.receiver.kinds(), ["log-unpublished"]);
+    assert_eq!(place.get("/v1/ready").await.0, 503);
+    drop(tasks);
+
+    audit.heal();
+    let tasks = begin();
+    let ready = timeout(LONG, async {
+        while place.get("/v1/ready").await.0 != 200 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    ready.await.unwrap();
+    drop(tasks);
+    assert_eq!(place.end().await.len(), 1);
 }
 
 #[tokio::test]

@@ -140,7 +140,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, Problem
     shared.room.log().flush().await?;
     if shared.published.is_late() {
         let message = "the audit log was not published in time";
-        return Err(Error::new(ErrorKind::AuditUnavailable, message).into());
+        return Err(Error::new(ErrorKind::Unavailable, message).into());
     }
     Ok(Json(json!({ "status": "ready", "store": shared.room.store_id() })))
 }
