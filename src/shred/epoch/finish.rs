@@ -283,8 +283,8 @@ impl Strongroom {
         // If we stop here, the log says what was about to be done; the key is disabled as
         // before.
         let noting = destroyer.noting(open.answer());
-        let due = noting.as_ref().unwrap_or(destroyer);
-        let due = due.schedule_deletion(&epoch.kms_key, run.options.days).await;
+        let destroyer = noting.as_ref().unwrap_or(destroyer);
+        let due = destroyer.schedule_deletion(&epoch.kms_key, run.options.days).await;
         // If we stop here or behind the outcome, the KMS is ahead of the register: the next
         // run finds the deletion pending, schedules it once more (the first date stands), and
         // notes it.
