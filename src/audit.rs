@@ -429,7 +429,7 @@ pub enum Action {
     EmergencyFold,
     /// Somebody else has looked at what was done in an emergency.
     EmergencyReview,
-    /// The daemon goes by a mapping of credentials to principals, from here on.
+    /// From here on, the daemon maps credentials to principals by another file.
     AccessMap,
 }
 

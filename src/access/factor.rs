@@ -81,7 +81,7 @@ impl Factor {
     }
 
     /// Whether the operator may vouch for it where a certificate or a user of this host is
-    /// mapped to a person: whoever has the credential has shown it.
+    /// mapped to a person: then using the credential takes this factor.
     #[must_use]
     pub const fn can_be_mapped(self) -> bool {
         matches!(self, Self::SmartCard | Self::HardwareKey | Self::Biometric | Self::OneTimePassword)

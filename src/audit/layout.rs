@@ -292,6 +292,12 @@ pub fn heads() -> Path {
     Path::from("head")
 }
 
+/// The prefix of a shard's tiles.
+#[must_use]
+pub fn tiles_of(shard: u16) -> Path {
+    Path::from(format!("{}tile", Prefix(shard)))
+}
+
 /// What stands before every segment of a shard whose first commit is `seq` or a later one.
 #[must_use]
 pub fn segments_from(shard: u16, seq: u64) -> Path {

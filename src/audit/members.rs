@@ -33,7 +33,7 @@ const MAX_NAME: usize = 64;
 
 impl Record {
     /// Reads a record's line, without its line feed: as it is written, or with members that
-    /// this version does not know. `None` if it is none.
+    /// this version does not know. `None` if it is not a record's.
     #[must_use]
     pub fn from_line(line: &[u8]) -> Option<Self> {
         decode_record(line, &mut Vec::new())

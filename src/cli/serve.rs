@@ -1,7 +1,8 @@
 //! `serve`: the daemon, from its configuration to its end.
 //!
-//! Which principals it goes by is on the record before it does. SIGHUP reads them and the TLS
-//! files anew, and keeps what it had where they cannot be used, or not recorded. SIGTERM and SIGINT end it in order: nothing more is accepted, what is under way is
+//! The mapping of credentials to principals is recorded before it is used. SIGHUP reads it and
+//! the TLS files anew, and keeps what it had where they cannot be used, or the mapping cannot be
+//! recorded. SIGTERM and SIGINT end it in order: nothing more is accepted, what is under way is
 //! finished or cut when its time is over, the log is closed.
 
 use std::ffi::OsString;

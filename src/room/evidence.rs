@@ -108,11 +108,17 @@ impl Strongroom {
         }
         drop(published);
         // If we stop here, the first shard learns of it when they have moved again.
-        if !moved.is_empty() {
-            first.name_shards(&moved).await?;
-        }
-        all.push((FIRST_SHARD, publisher.publish(FIRST_SHARD, &room.witnesses).await?));
+        all.push((FIRST_SHARD, self.publish_first(&first, &moved).await?));
         Ok((all, failed))
+    }
+
+    /// Publishes the first shard, with where others stand that were published before.
+    async fn publish_first(&self, first: &Log, moved: &[ShardHead]) -> Result<Published> {
+        if !moved.is_empty() {
+            first.name_shards(moved).await?;
+        }
+        // If we stop here, the next to publish the first shard publishes that too.
+        self.0.publisher.publish(FIRST_SHARD, &self.0.witnesses).await
     }
 
     /// Records a view of a customer, publishes the log up to it, and makes the file that
@@ -216,9 +222,8 @@ impl Strongroom {
         }
         let published = publisher.publish_new(head.shard()).await?;
         let first = self.0.shard(FIRST_SHARD).await?;
-        first.name_shards(&[ShardHead { shard: head.shard(), tree: published.tree }]).await?;
-        // If we stop here, whoever publishes the first shard next publishes that too.
-        publisher.publish(FIRST_SHARD, &self.0.witnesses).await.map(Some)
+        // If we stop here, the first shard learns of it when this one has moved again.
+        self.publish_first(&first, &[ShardHead { shard: head.shard(), tree: published.tree }]).await.map(Some)
     }
 
     /// What is to be done once a day at least, on any node or from cron: closes
@@ -259,7 +264,9 @@ impl Strongroom {
         match self.publish_shards().await {
             Ok((published, unpublished)) => {
                 done.published = published;
-                failed = unpublished.map(|error| worse(failed.take(), error)).or(failed);
+                if let Some(error) = unpublished {
+                    failed = Some(worse(failed, error));
+                }
             }
             Err(error) => failed = Some(worse(failed, error)),
         }

@@ -9,8 +9,8 @@
 //! an older one does no harm: the way from it to the end is longer. If it is lost, the
 //! end is searched for among the commits, and the next writer saves another.
 //!
-//! Whoever can write to the storage can put an older saved head in place of a newer one,
-//! or remove it. They cannot make one without an endorsed key; and each commit behind it
+//! Somebody who can write to the storage can replace a saved head by an older one, or
+//! remove it. They cannot make one without an endorsed key; and each commit behind it
 //! must follow from it.
 
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ const FORMAT: &str = "strongroom-head-v1";
 pub const MAX_LEN: usize = 256 << 10;
 
 /// So many ends of chains are saved with a head, at most: some 20 KiB. Where there are more,
-/// whoever starts there reads them from the commits that list them.
+/// a program that starts there reads them from the commits that list them.
 const ENDS: usize = 128;
 
 /// A head and what is known of its shard's segments.
@@ -178,7 +178,7 @@ mod tests {
     use crate::audit::commit::tests::{authority, begin, chain, key, store, writer};
     use crate::id::CustomerId;
 
-    /// A head behind some commits, as whoever verified them knows it.
+    /// The head behind some commits, each verified.
     fn head(counts: &[u8]) -> Head {
         let follow = |head: Head, bytes: &bytes::Bytes| head.verify(&Commit::decode(bytes).unwrap()).unwrap();
         let head = chain(counts).iter().fold(begin(), follow);

@@ -79,10 +79,10 @@ const SAVE_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Chain {
     /// The shard that is written to.
-    pub(super) wal: Wal,
-    pub(super) head: Head,
+    wal: Wal,
+    head: Head,
     /// What the storage said of the last commit.
-    pub(super) mark: Option<Mark>,
+    mark: Option<Mark>,
     /// Whether another writer was seen since.
     behind: bool,
     /// When the head was looked at last, by uptime.
@@ -95,21 +95,21 @@ pub(super) struct Chain {
     /// The intents of this writer that are in the shard and have no outcome.
     open: OpenHere,
     /// Whether a shard has to be found before anything is written.
-    pub(super) adrift: bool,
+    adrift: bool,
     /// What the first commit in a shard begins with: the claim of it.
-    pub(super) claim: Vec<Line>,
+    claim: Vec<Line>,
     /// How often another writer was first, in a row.
     losses: u32,
-    pub(super) saved: Saving,
+    saved: Saving,
 }
 
 /// When a head was saved last.
 #[derive(Debug, Default)]
-pub(super) struct Saving {
+struct Saving {
     /// Behind how many commits.
-    pub(super) commits: u64,
+    commits: u64,
     /// How many commits segments held then.
-    pub(super) covered: u64,
+    covered: u64,
     /// By uptime.
     at: Duration,
 }
@@ -500,9 +500,9 @@ impl Chain {
                 return Ok(false);
             };
             let (ended, tickets): (Vec<_>, Vec<_>) = match inner.config.roams {
-                true => {
-                    tickets.into_iter().partition(|ticket| ticket.place.is_none() && self.open.lacks(ticket))
-                }
+                true => tickets
+                    .into_iter()
+                    .partition(|ticket| ticket.place.is_none() && self.open.lacks(ticket.lines.iter())),
                 false => (Vec::new(), tickets),
             };
             if !ended.is_empty() {

@@ -1,13 +1,15 @@
-//! Which intents of a writer are open in the shard that it writes to.
+//! Which intents are open: a writer's own in the shard that it writes to ([`OpenHere`]), and
+//! everybody's by what commits hold ([`LeftOpen`]).
 //!
 //! Separate from the committer, and pure: an owner says in each commit from where on something
 //! is open, and a writer leaves a shard only if nothing of its own is.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::queue::Ticket;
-use crate::audit::commit::{Line, Step};
-use crate::id::RequestId;
+use crate::audit::Event;
+use crate::audit::commit::{Commit, Line, Step};
+use crate::id::{CustomerId, RequestId, WriterId};
+use crate::time::Timestamp;
 
 /// This writer's open intents in one shard.
 #[derive(Debug, Default)]
@@ -64,11 +66,14 @@ impl OpenHere {
         counts.first_key_value().map_or(here, |(first, _)| *first)
     }
 
-    /// Whether `ticket` has an outcome whose intent is none of these.
-    pub(super) fn lacks(&self, ticket: &Ticket) -> bool {
+    /// Whether one of `lines` is an outcome whose intent is not here and not before it.
+    pub(super) fn lacks<'a>(&self, mut lines: impl Iterator<Item = &'a Line>) -> bool {
         let mut begun = HashSet::new();
-        ticket.lines.iter().any(|line| match line.step {
-            Some(Step::Begins(request)) => !begun.insert(request),
+        lines.any(|line| match line.step {
+            Some(Step::Begins(request)) => {
+                begun.insert(request);
+                false
+            }
             Some(Step::Ends(request)) => !begun.contains(&request) && !self.requests.contains_key(&request),
             None => false,
         })
@@ -81,5 +86,45 @@ fn take_one(counts: &mut BTreeMap<u64, u64>, seq: u64) {
         if *count == 0 {
             counts.remove(&seq);
         }
+    }
+}
+
+/// What commits leave open.
+#[derive(Default)]
+pub(super) struct LeftOpen {
+    pub(super) intents: BTreeMap<RequestId, OpenSince>,
+    /// When each writer wrote last.
+    pub(super) seen: BTreeMap<WriterId, Timestamp>,
+}
+
+/// An intent that has no outcome, and the commit that it is in.
+pub(super) struct OpenSince {
+    pub(super) writer: WriterId,
+    pub(super) customer: Option<CustomerId>,
+    pub(super) seq: u64,
+}
+
+impl LeftOpen {
+    /// The next commit.
+    pub(super) fn follow(&mut self, commit: &Commit) {
+        let (seq, writer) = (commit.header().seq, commit.header().writer);
+        self.seen.insert(writer, commit.header().time);
+        let mut fenced = BTreeSet::new();
+        for record in commit.records() {
+            match &record.event {
+                Event::Intent(intent) => {
+                    let since = OpenSince { writer, customer: intent.customer, seq };
+                    self.intents.insert(intent.request, since);
+                }
+                Event::Outcome(outcome) => {
+                    self.intents.remove(&outcome.request);
+                }
+                Event::Fence(fence) => {
+                    fenced.insert(fence.writer);
+                }
+                _ => {}
+            }
+        }
+        self.intents.retain(|_, since| !fenced.contains(&since.writer));
     }
 }

@@ -6,22 +6,25 @@
 //! *fences* it. The commit is good in one place only, behind the commits that
 //! were read to make it: if the dead one was alive and wrote meanwhile, the place
 //! is taken, and all is looked at again. And if it wakes later, its next commit
-//! loses to the fence, which it reads, and so it ends.
+//! loses to the fence, which it reads: what it had open there fails, and it writes
+//! nothing more to that shard. A writer that stays in one shard ends; one that has a shard
+//! of its own goes on in another.
 //!
 //! So being wrong about a writer costs an operation that is refused, and never
 //! one with two outcomes. A writer with open intents writes something at least
 //! twice within [`LogConfig::idle`](super::LogConfig::idle) so that nobody is wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::stream::TryStreamExt;
 
+use super::open::LeftOpen;
 use super::queue::{Place, Reply, Ticket};
 use super::wal::Wal;
 use super::{Inner, Log};
-use crate::audit::commit::{Commit, Line};
+use crate::audit::commit::Line;
 use crate::audit::head::Head;
 use crate::audit::{Event, Fence, Outcome, OutcomeResult};
 use crate::error::{Error, ErrorKind, Result};
@@ -149,7 +152,7 @@ impl Inner {
             (survey.owned, survey.busy) = (true, true);
             return Ok(survey);
         }
-        let mut open = Open::default();
+        let mut open = LeftOpen::default();
         let mut walk = wal.walk(wal.head_before(head.settled()).await?, head.next());
         while let Some((commit, _, _)) = walk.try_next().await? {
             open.follow(&commit);
@@ -182,44 +185,6 @@ impl Inner {
             Ok(answer) => answer.unwrap_or_else(|_| Err(unanswered())),
             Err(elapsed) => Err(unanswered().with_source(elapsed)),
         }
-    }
-}
-
-/// What commits leave open.
-#[derive(Default)]
-struct Open {
-    intents: BTreeMap<RequestId, OpenSince>,
-    /// When each writer wrote last.
-    seen: BTreeMap<WriterId, Timestamp>,
-}
-
-struct OpenSince {
-    writer: WriterId,
-    customer: Option<CustomerId>,
-    seq: u64,
-}
-
-impl Open {
-    fn follow(&mut self, commit: &Commit) {
-        let (seq, writer) = (commit.header().seq, commit.header().writer);
-        self.seen.insert(writer, commit.header().time);
-        let mut fenced = BTreeSet::new();
-        for record in commit.records() {
-            match &record.event {
-                Event::Intent(intent) => {
-                    let since = OpenSince { writer, customer: intent.customer, seq };
-                    self.intents.insert(intent.request, since);
-                }
-                Event::Outcome(outcome) => {
-                    self.intents.remove(&outcome.request);
-                }
-                Event::Fence(fence) => {
-                    fenced.insert(fence.writer);
-                }
-                _ => {}
-            }
-        }
-        self.intents.retain(|_, since| !fenced.contains(&since.writer));
     }
 }
 

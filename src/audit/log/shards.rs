@@ -7,7 +7,7 @@
 //! many shards as programs had something open at once, and not as many as ever ran.
 //!
 //! A shard is named in the first before anything is in it, so that nobody can leave out a
-//! whole shard. Whoever finds none that is free names some, in one commit; of several that
+//! whole shard. A writer that finds no free one names some, in one commit; of several that
 //! do so at once one wins, and the others look again.
 
 use std::collections::BTreeSet;
@@ -30,7 +30,7 @@ use crate::audit::{Event, ShardHead, View, ViewShard};
 use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
-use crate::merkle::{Frontier, Hash, TreeHead};
+use crate::merkle::{Frontier, Hash};
 use crate::store::create::{Created, create_within};
 use crate::time::Clock;
 
@@ -132,18 +132,6 @@ impl Log {
         self.inner.pen.initialized()
     }
 
-    /// Whether another writer has gone on behind the last commit that this handle
-    /// knows.
-    ///
-    /// # Errors
-    /// [`ErrorKind::AuditUnavailable`] if the storage cannot be read.
-    ///
-    /// # Cancel safety
-    /// Nothing is written.
-    pub async fn is_behind(&self) -> Result<bool> {
-        Ok(self.inner.wal().new_commit(self.head().next()).await?.is_some())
-    }
-
     /// How many records a customer has in every shard now.
     ///
     /// # Errors
@@ -154,16 +142,10 @@ impl Log {
     pub async fn count_records(&self, customer: CustomerId) -> Result<View> {
         let mut shards = Vec::new();
         for shard in self.shards().await? {
-            let wal = self.inner.wal().of_shard(shard);
-            let end = wal.end(0).await?;
-            let (mut tree, mut records, mut last) = (Frontier::new().head(), 0, Hash::ZERO);
-            if let Some(newest) = end.checked_sub(1) {
-                tree = wal.header(newest).await?.ok_or_else(|| wal.missing(newest))?.new;
-                if let Some(found) = wal.chains(end).await?.end(customer) {
-                    (records, last) = (found.records, found.last);
-                }
-            }
-            shards.push(ViewShard { shard, tree, records, last });
+            let head = self.inner.wal().of_shard(shard).newest().await?.head;
+            let chains = head.chains().expect("where a shard stands is known with its chains");
+            let (records, last) = chains.end(customer).map_or((0, Hash::ZERO), |end| (end.records, end.last));
+            shards.push(ViewShard { shard, tree: head.tree(), records, last });
         }
         Ok(View { customer, shards })
     }
@@ -200,18 +182,6 @@ impl Log {
 
     fn stays_in_the_first(&self) -> bool {
         self.inner.config.shard == FIRST_SHARD && !self.inner.config.roams
-    }
-
-    /// Where a shard stands on the storage now.
-    ///
-    /// # Errors
-    /// As [`Log::commits`].
-    pub async fn tree_of(&self, shard: u16) -> Result<TreeHead> {
-        let wal = self.inner.wal().of_shard(shard);
-        match wal.end(0).await?.checked_sub(1) {
-            None => Ok(Frontier::new().head()),
-            Some(last) => Ok(wal.header(last).await?.ok_or_else(|| wal.missing(last))?.new),
-        }
     }
 }
 
@@ -323,8 +293,8 @@ impl Inner {
                 return Err(Error::new(ErrorKind::AuditUnavailable, sentence).with_source(error));
             }
         }
-        // If we stop here, shards are named that nobody finds: whoever is next names them
-        // again.
+        // If we stop here, shards are named that nobody finds: the next writer that needs
+        // some names them again.
         let save = numbers.iter().map(|shard| async move {
             let head = Head::empty(self.config.store, *shard, first.authority);
             first.of_shard(*shard).save(&SavedHead { head, covered: 0 }, pen).await

@@ -27,7 +27,7 @@ use super::Publisher;
 use super::segments::{MAX_OBJECT, read_limit};
 use super::tiles::{read, unwritten};
 use crate::audit::commit::MAX_LEN;
-use crate::audit::layout::{self, FIRST_SHARD, Object, SegmentName};
+use crate::audit::layout::{self, Object, SegmentName};
 use crate::audit::log::wal::request_within;
 use crate::audit::segment::Segment;
 use crate::error::{Error, ErrorKind, Result};
@@ -137,11 +137,7 @@ impl Publisher {
         let size = checkpoint.checkpoint().head().size;
         let mut needed: BTreeSet<TilePath> = Tile::all(size).map(TilePath::Tile).collect();
         needed.extend(Bundle::all(size).map(TilePath::Bundle));
-        let folder = match shard {
-            FIRST_SHARD => Path::from("tile"),
-            shard => Path::from(format!("shard/{shard:04x}/tile")),
-        };
-        let listed = self.listed(&folder).await?;
+        let listed = self.listed(&layout::tiles_of(shard)).await?;
         let mut widest: BTreeMap<(Option<u8>, u64), u16> = BTreeMap::new();
         let tiles: Vec<(TilePath, ObjectMeta)> = listed
             .into_iter()

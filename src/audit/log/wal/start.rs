@@ -8,14 +8,12 @@
 //! Separate from the commits' paths and reads, because it is the one thing that depends
 //! on an object which is replaced.
 
-use std::collections::BTreeSet;
-
 use futures_util::future::try_join_all;
 use futures_util::stream::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 
+use super::super::open::LeftOpen;
 use super::{Mark, Wal, request_within};
-use crate::audit::Event;
 use crate::audit::commit::{Commit, Writer};
 use crate::audit::head::{Head, MAX_LEN, SavedHead};
 use crate::audit::layout::{self, Object};
@@ -45,6 +43,13 @@ pub(in crate::audit) struct Start {
     pub(in crate::audit) busy: bool,
 }
 
+impl Start {
+    /// Where a shard was found to stand, without a saved head.
+    fn found(head: Head, mark: Option<Mark>, covered: u64) -> Self {
+        Self { head, mark, saved: 0, covered, published: 0, busy: false }
+    }
+}
+
 impl Wal {
     /// Where the shard stands. It may not stand before the published checkpoint: then
     /// commits were cut off.
@@ -71,8 +76,8 @@ impl Wal {
         }
     }
 
-    /// The saved head, `None` if there is none that can be used: then the way is longer,
-    /// and leads to the same end.
+    /// The saved head. `None` if it is missing, or cannot be used: then the end is searched
+    /// for, which takes more requests.
     pub(in crate::audit) async fn saved(&self) -> Result<Option<SavedHead>> {
         let path = Object::Head { shard: self.shard }.path();
         let read = async {
@@ -118,25 +123,19 @@ impl Wal {
         if head.chains().is_none() {
             head = head.with_chains(self.chains(begin).await?);
         }
-        let mut start = Start { head, mark, saved: begin, covered, published: 0, busy: false };
+        let mut start = Start { saved: begin, ..Start::found(head, mark, covered) };
         let mut wanted = FIRST_LOOK;
-        let mut open = BTreeSet::new();
+        let mut open = LeftOpen::default();
         loop {
             let mut count = 0;
             for (commit, mark) in found {
-                for record in commit.records() {
-                    match &record.event {
-                        Event::Intent(intent) => drop(open.insert(intent.request)),
-                        Event::Outcome(outcome) => drop(open.remove(&outcome.request)),
-                        _ => {}
-                    }
-                }
+                open.follow(&commit);
                 start.head = self.follow(&start.head, &commit)?;
                 start.mark = Some(mark);
                 count += 1;
             }
             if count < wanted {
-                start.busy = !open.is_empty();
+                start.busy = !open.intents.is_empty();
                 return Ok(start);
             }
             if start.head.next() - begin >= FOLLOWED {
@@ -166,18 +165,11 @@ impl Wal {
         let end = self.end(known).await?;
         let covered = self.covered().await?;
         let Some(last) = end.checked_sub(1) else {
-            return Ok(Start {
-                head: self.empty(),
-                mark: None,
-                saved: 0,
-                covered,
-                published: 0,
-                busy: false,
-            });
+            return Ok(Start::found(self.empty(), None, covered));
         };
         let commit = async { self.commit(last).await?.ok_or_else(|| self.missing(last)) };
         let ((commit, mark), chains) = tokio::try_join!(commit, self.chains(end))?;
         let head = self.head_after(&commit)?.with_chains(chains);
-        Ok(Start { head, mark: Some(mark), saved: 0, covered, published: 0, busy: false })
+        Ok(Start::found(head, Some(mark), covered))
     }
 }
