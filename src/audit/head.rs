@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Link;
 use super::chains::{ChainEnd, Chains};
 use super::commit::{Commit, FORMAT, Fault, Header, Line, OwnerChange, Writer};
 use super::layout::FIRST_SHARD;
+use super::{Link, base};
 use crate::error::Result;
 use crate::id::{CustomerId, StoreId, WriterId};
 use crate::merkle::{Frontier, Hash, TreeHead};
@@ -86,6 +86,29 @@ impl Head {
             chains: None,
             endorsed: Some((header.writer, header.key)),
         })
+    }
+
+    /// The head that a base has.
+    pub(super) fn of_base(
+        base: &base::Header,
+        frontier: Frontier,
+        chains: Chains,
+        authority: PublicKey,
+    ) -> Self {
+        Self {
+            store: base.store,
+            shard: base.shard,
+            authority,
+            next: base.commits,
+            previous: base.previous,
+            frontier,
+            time: base.time,
+            lag: base.lag,
+            settled: base.settled,
+            owner: base.owner,
+            chains: Some(chains),
+            endorsed: None,
+        }
     }
 
     /// The same head, with the ends of customers' chains.

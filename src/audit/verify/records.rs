@@ -14,6 +14,7 @@ use object_store::path::Path;
 
 use super::Context;
 use super::finding::{Problem, RecordProblem};
+use crate::audit::base::{Base, BaseRef, OpenIntent};
 use crate::audit::commit::{Commit, Header};
 use crate::audit::head::Head;
 use crate::audit::layout::{FIRST_SHARD, Object};
@@ -85,8 +86,12 @@ pub(super) struct Story {
     pub(super) rings: HashMap<(CustomerId, u64), Vec<RingRef>>,
     /// Ring writes that ended well.
     pub(super) written: Vec<(At, RequestId, CustomerId, RingRef)>,
-    /// Whether commits were missing or damaged anywhere, or have aged out.
+    /// Whether commits were missing or damaged anywhere, or were removed.
     pub(super) gaps: bool,
+    /// What is on record of bases, and since when, by shard and number of commits.
+    pub(super) bases: BTreeMap<(u16, u64), Vec<(At, Timestamp, BaseRef)>>,
+    /// Of each shard, the commits below which number may be missing.
+    pub(super) removed: BTreeMap<u16, u64>,
 }
 
 /// What the first shard has said of another so far.
@@ -132,6 +137,20 @@ impl<'a> Records<'a> {
         }
     }
 
+    /// Begins behind a base.
+    pub(super) fn start(&mut self, story: &mut Story, base: &Base) {
+        let header = base.header();
+        for open in &header.open {
+            story.requests.insert(open.request);
+            let OpenIntent { request, seq, writer, customer } = *open;
+            self.open.insert(request, Open { seq, writer, customer, ring: None });
+            *self.open_in.entry(seq).or_default() += 1;
+        }
+        story.named.extend(header.named.iter().map(|shard| (*shard, Named::default())));
+        // Said before all that is read now.
+        story.named.extend(header.used.iter().map(|shard| (*shard, Named { grown: Some(0) })));
+    }
+
     /// Commits are missing here: what is open may have been closed in them.
     pub(super) fn gap(&mut self) {
         self.gap = true;
@@ -164,6 +183,18 @@ impl<'a> Records<'a> {
                 Event::Outcome(outcome) => self.outcome(story, at, record.writer, outcome),
                 Event::Shard(head) => self.shard_head(story, at, *head),
                 Event::View(view) => self.view(story, at, record.time, view),
+                Event::Base(base) => {
+                    if self.is_first(at) {
+                        let said = (at, record.time, *base);
+                        story.bases.entry((base.shard, base.commits)).or_default().push(said);
+                    }
+                }
+                Event::Removal(removal) => {
+                    if self.is_first(at) {
+                        let below = story.removed.entry(removal.shard).or_default();
+                        *below = removal.below.max(*below);
+                    }
+                }
                 Event::Alive | Event::Fence(_) | Event::Claim | Event::Release => {}
             }
         }
@@ -238,10 +269,21 @@ impl<'a> Records<'a> {
         }
     }
 
+    /// Whether it is the first shard that says it; otherwise that is named.
+    fn is_first(&self, at: At) -> bool {
+        if self.shard != FIRST_SHARD {
+            at.wrong(self.context, RecordProblem::OutsideFirstShard);
+        }
+        self.shard == FIRST_SHARD
+    }
+
     fn shard_head(&self, story: &mut Story, at: At, named: ShardHead) {
         let ShardHead { shard, tree } = named;
-        if self.shard != FIRST_SHARD || shard == FIRST_SHARD {
+        if shard == FIRST_SHARD {
             at.wrong(self.context, RecordProblem::OutsideFirstShard);
+            return;
+        }
+        if !self.is_first(at) {
             return;
         }
         if tree.size > 0 && !self.gap && !story.named.contains_key(&shard) {
@@ -258,8 +300,7 @@ impl<'a> Records<'a> {
     }
 
     fn view(&self, story: &mut Story, at: At, time: Timestamp, view: &View) {
-        if self.shard != FIRST_SHARD {
-            at.wrong(self.context, RecordProblem::OutsideFirstShard);
+        if !self.is_first(at) {
             return;
         }
         if !self.gap && !lists_all(story, view) {
