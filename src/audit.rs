@@ -191,8 +191,8 @@ pub enum Event {
     View(View),
     /// A base of a shard was made, and this is it.
     Base(BaseRef),
-    /// From here on, the first commits of a shard may be missing: its bases stand for them.
-    Removal(Removal),
+    /// From here on, the commits of a shard before this base may be missing: it stands for them.
+    Removal(BaseRef),
 }
 
 impl Event {
@@ -229,15 +229,6 @@ pub struct ShardHead {
     pub shard: u16,
     /// Its tree.
     pub tree: TreeHead,
-}
-
-/// Which commits of a shard may be missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Removal {
-    /// The shard.
-    pub shard: u16,
-    /// Those below this number.
-    pub below: u64,
 }
 
 /// How many records of one customer there are.

@@ -59,7 +59,8 @@
 //! | `emergency declare`, `list`, `review`, a line | `emergency`, `customer`, `by`, `from`, `until`, `uses`, `folded`, `reviewed_by`, `reviewed_at` |
 //! | `emergency fold`, a line | `emergency`, `written` (uses), `done` |
 //! | `audit publish`, a line | `shard`, `records`, `new`, `root`, `cosigned` |
-//! | `audit maintain` | `fenced`, `unknown`, `segments`; then as `audit publish` |
+//! | `audit maintain` | `fenced`, `unknown`, `segments`, `bases` (how many), `removed`; then as `audit publish` |
+//! | `audit remove`, a line | `shard`, `below` (the number of the first commit that stays), `segments` (paths), `removed` |
 //! | `audit verify` | `ok`, `store`, `key`, `wrong`, `notes` (how many), `shards`: objects of `shard`, `first`, `commits`, `records`, `root`, `from`, `until`, `checkpoint` (its size), `segments`, `tiles`; `findings`: objects of `severity`, `path`, `code`, `message` |
 //! | `audit checkpoint` | nothing but the checkpoint, a signed note |
 //! | `audit tail`, a line | the record as it is stored ([`Record`](crate::audit::Record)) |
@@ -69,7 +70,7 @@
 //! | `audit export -o -` | nothing but the operations |
 //! | `audit proof` | nothing but the proof, if it goes to standard output |
 //! | `audit view -o FILE` | `customer`, `records` |
-//! | `audit check-view` | `store`, `customer`, `complete`, `until`, `shards`: objects of `shard`, `records`, `from`, `later`, `counted`, `first`, `last`; `cosigned`: objects of `witness`, `at`; `findings`: objects of `what`, `message` and where; `more_findings` |
+//! | `audit check-view` | `store`, `customer`, `complete`, `until`, `shards`: objects of `shard`, `records`, `removed`, `from`, `later`, `counted`, `first`, `last`; `cosigned`: objects of `witness`, `at`; `findings`: objects of `what`, `message` and where; `more_findings` |
 //! | `audit check-proof` | `record` (as it is stored), `index`, `origin`, `size`, `root`, `cosigned`: objects of `witness`, `at` |
 //! | `certificate list`, a line | `certificate`, `stage`, `customer`, `issued`, `category`, `keys` and `blobs` (how many); or `certificate`, `error` |
 //! | `certificate show` | the certificate ([`CertificateBody`](crate::certificate::CertificateBody)) |
@@ -270,8 +271,11 @@ async fn execute(command: Command, config: Config, output: Output, publish: bool
         failure = signals.received() => return Err(failure),
     };
     let putting = matches!(command, Command::Put(_));
-    let publishing =
-        publish && !matches!(command, Command::Audit(args::Audit::Publish { .. } | args::Audit::Maintain));
+    let publishing = publish
+        && !matches!(
+            command,
+            Command::Audit(args::Audit::Publish { .. } | args::Audit::Maintain | args::Audit::Remove(_))
+        );
     let done = tokio::select! {
         done = dispatch(&backend, command) => done,
         failure = signals.received() => Err(failure),

@@ -19,6 +19,7 @@
 //! Separate from the publishing, and pure. Invariant: a [`Base`] agrees with itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -129,6 +130,12 @@ pub struct OfCustomer {
 }
 
 impl OfCustomer {
+    /// Where its chain ends.
+    #[must_use]
+    pub fn end(&self) -> ChainEnd {
+        ChainEnd { customer: self.customer, records: self.records, last: self.last }
+    }
+
     /// Its line, without the line feed.
     #[must_use]
     pub fn to_line(&self) -> Vec<u8> {
@@ -240,6 +247,12 @@ impl Base {
         Head::of_base(header, self.frontier(), chains, authority)
     }
 
+    /// The ends of chains that commits of a range list, by customer.
+    pub(in crate::audit) fn ends_listed_by(&self, commits: RangeInclusive<u64>) -> Vec<ChainEnd> {
+        let listed = self.customers.iter().filter(|of| commits.contains(&of.listed));
+        listed.map(OfCustomer::end).collect()
+    }
+
     fn line(&self) -> Vec<u8> {
         let mut line = json_line(&self.header);
         line.pop();
@@ -310,9 +323,9 @@ fn tree_of(leaves: &[Hash]) -> TreeHead {
 fn chains(commits: u64, customers: &[OfCustomer]) -> Option<Chains> {
     let listing = Chains::listed_by(commits);
     let mut lists: Vec<Vec<ChainEnd>> = vec![Vec::new(); listing.len()];
-    for OfCustomer { customer, records, last, listed, .. } in customers {
-        let at = listing.binary_search(listed).ok()?;
-        lists[at].push(ChainEnd { customer: *customer, records: *records, last: *last });
+    for of in customers {
+        let at = listing.binary_search(&of.listed).ok()?;
+        lists[at].push(of.end());
     }
     let lists: Vec<&[ChainEnd]> = lists.iter().map(Vec::as_slice).collect();
     Chains::from_lists(commits, &lists)

@@ -246,16 +246,24 @@ impl Publisher {
     ///
     /// # Errors
     /// [`ErrorKind::Integrity`] if one is there and is not what the commits make
-    /// (it has to be removed first, and looked into), else as
-    /// [`Publisher::publish`].
+    /// (it has to be removed first, and looked into), or if tiles of removed records are lost,
+    /// else as [`Publisher::publish`].
     ///
     /// # Cancel safety
     /// What was stored stays; call it again for the rest.
     pub async fn restore(&self, shard: u16) -> Result<TreeHead> {
-        let (wal, end) = self.commits(shard).await?;
-        let mut writer = TileWriter::new(self.tiles(shard));
-        let mut walk = wal.walk(wal.empty(), end);
-        while let Some((commit, _, _)) = walk.try_next().await? {
+        let reader = self.reader();
+        let of_shard = reader.shard(shard).await?;
+        let mut writer = match reader.base(shard, of_shard.begin()).await? {
+            None => TileWriter::new(self.tiles(shard)),
+            Some(base) => {
+                let resumed = TileWriter::resume(self.tiles(shard), &base.tree()).await?;
+                let lost = "tiles of records that were removed from the audit log are lost";
+                resumed.ok_or_else(|| Error::new(ErrorKind::Integrity, lost))?
+            }
+        };
+        let mut commits = of_shard.commits(of_shard.begin()..of_shard.end(), None);
+        while let Some(commit) = commits.try_next().await? {
             for leaf in commit.leaves() {
                 writer.push(leaf).await?;
             }
@@ -520,9 +528,17 @@ async fn commits_within(wal: &Wal, size: u64, end: u64) -> Result<u64> {
     let mut low = end;
     let mut step = 1u64;
     while let Some(before) = low.checked_sub(1) {
-        let header = wal.header(before).await?.ok_or_else(|| wal.missing(before))?;
-        if header.new.size <= size {
-            break;
+        match wal.header(before).await? {
+            Some(header) if header.new.size <= size => break,
+            Some(_) => {}
+            None => {
+                // The first ones may have been removed.
+                low = wal.first().await?;
+                if low <= before {
+                    return Err(wal.missing(before));
+                }
+                break;
+            }
         }
         low = before.saturating_sub(step - 1);
         step = step.saturating_mul(2);

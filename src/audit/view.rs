@@ -13,6 +13,7 @@
 //! | | `shards[].tree` | the shard's tree that the view counts, as its record says |
 //! | | `shards[].consistency` | that the checkpoint's tree comes from it: RFC 6962 s2.1.2 |
 //! | | `shards[].checkpoint` | a signed checkpoint of the shard, with its cosignatures |
+//! | | `shards[].base` | where the first records of the shard were removed: the base that stands for them, as [`ViewBase`] has it |
 //! | others | `shard`, `index` | where the record is in the log |
 //! | | `proof` | its audit path in the checkpoint's tree, nearest sibling first: RFC 6962 s2.1.1 |
 //! | | `record` | the record's line as it is stored, nonce and all, without the line feed |
@@ -83,6 +84,28 @@ pub struct ShardHeader {
     pub consistency: Vec<Hash>,
     /// A checkpoint of the shard, the text of its signed note.
     pub checkpoint: String,
+    /// What stands for the customer's first records, if those were removed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub base: Option<ViewBase>,
+}
+
+/// What stands for records of one customer in one shard that were removed: what a base says of
+/// the customer, and the record that names the base.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ViewBase {
+    /// The base's line of the customer, without the line feed.
+    pub line: String,
+    /// Its number among the lines.
+    pub number: u64,
+    /// Its audit path among them, nearest sibling first: RFC 6962 s2.1.1.
+    pub path: Vec<Hash>,
+    /// The record of the removal, [`Event::Removal`](super::Event::Removal), without the line feed.
+    pub record: String,
+    /// Its index in the tree of the first shard.
+    pub index: u64,
+    /// Its audit path in that tree.
+    pub proof: Vec<Hash>,
 }
 
 /// Every other line.

@@ -34,7 +34,7 @@ pub(super) fn needs_no_backend(command: &Audit, output: Output) -> bool {
     match command {
         // People are shown labels.
         Audit::Tail(_) => output.json,
-        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain => false,
+        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain | Audit::Remove(_) => false,
         Audit::Query(command) => !command.which.has_label(),
         Audit::Export(command) => !command.which.has_label(),
         Audit::Proof(command) => !matches!(command.customer, Some(Whose::Label(_))),
@@ -68,7 +68,7 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
         Audit::Verify(command) => verify::verify(config, &command, output).await,
         Audit::Checkpoint(command) => verify::checkpoint(config, &command, output).await,
         // In the store.
-        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain => Ok(String::new()),
+        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain | Audit::Remove(_) => Ok(String::new()),
     }
 }
 
@@ -78,6 +78,7 @@ pub(super) async fn run(backend: &Backend, command: Audit) -> Answer {
         Audit::Tail(command) => tail(backend, &command).await,
         Audit::Publish { restore } => publish::publish(backend, restore).await,
         Audit::Maintain => publish::maintain(backend).await,
+        Audit::Remove(command) => publish::remove(backend, &command).await,
         Audit::Query(command) => {
             let filter = filter(backend, &command.which).await?;
             let (found, next) = match &backend.place {

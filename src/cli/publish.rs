@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::args::Remove;
 use super::backend::Place;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -9,6 +10,7 @@ use super::output::{Output, line};
 use super::{Answer, Backend, Store};
 use crate::error::ErrorKind;
 use crate::json::{Maintained, NotCosigned, Published, Removed};
+use crate::room::RemovedDays;
 
 pub(super) async fn publish(backend: &Backend, restore: bool) -> Answer {
     let published = match &backend.place {
@@ -32,12 +34,13 @@ pub(super) async fn maintain(backend: &Backend) -> Answer {
         }
         Place::Daemon(daemon) => daemon.maintain().await?,
     };
-    let Maintained { fenced, unknown, segments, published, removed } = done;
+    let Maintained { fenced, unknown, segments, bases, published, removed } = done;
     let report = report(backend.output, &published)?;
     Ok(match backend.output.json {
         true => {
-            line(&json!({ "fenced": fenced, "unknown": unknown, "segments": segments, "removed": removed }))
-                + &report
+            line(&json!({
+                "fenced": fenced, "unknown": unknown, "segments": segments, "bases": bases, "removed": removed,
+            })) + &report
         }
         false => {
             let removed = match removed {
@@ -48,10 +51,37 @@ pub(super) async fn maintain(backend: &Backend) -> Answer {
             };
             format!(
                 "dead writers: {fenced}, with {unknown} operations closed as unknown; days kept: {segments} \
-                 segments\n{removed}{report}"
+                 segments, {bases} bases\n{removed}{report}"
             )
         }
     })
+}
+
+pub(super) async fn remove(backend: &Backend, command: &Remove) -> Answer {
+    let store = backend.store()?;
+    let days = match command.dry_run {
+        true => store.room.removable_days(command.before()).await,
+        false => store.room.remove_days(&backend.access, command.before()).await,
+    };
+    let mut text = String::new();
+    for RemovedDays { base, segments, removed, .. } in days.map_err(|error| store.explain(error))? {
+        let (shard, below) = (base.shard, base.commits);
+        if backend.output.json {
+            let shown = json!({ "shard": shard, "below": below, "segments": segments, "removed": removed });
+            text.push_str(&line(&shown));
+            continue;
+        }
+        let done = if removed { "removed" } else { "may go" };
+        let count = segments.len();
+        text.push_str(&format!("shard {shard:04x}: {count} segments before commit {below}: {done}\n"));
+        segments.iter().filter(|_| !removed).for_each(|path| text.push_str(&format!("  {path}\n")));
+    }
+    if text.is_empty() {
+        backend
+            .output
+            .note("nothing may go: no base stands for a day before that one, with another base behind it");
+    }
+    Ok(text)
 }
 
 /// A line for each shard; an alarm of a witness is a failure.

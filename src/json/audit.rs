@@ -63,6 +63,8 @@ pub(crate) struct Maintained {
     /// Their operations, closed as unknown.
     pub(crate) unknown: u64,
     pub(crate) segments: usize,
+    #[serde(default)]
+    pub(crate) bases: usize,
     pub(crate) published: Vec<Published>,
     /// What a log in a local directory no longer needed.
     #[serde(default)]
@@ -84,6 +86,7 @@ impl From<&RoomMaintained> for Maintained {
             fenced: done.settled.iter().map(|(_, settled)| settled.fenced.len()).sum(),
             unknown: done.settled.iter().map(|(_, settled)| settled.unknown).sum(),
             segments: done.segments.iter().map(|(_, count)| count).sum(),
+            bases: done.bases.iter().map(|(_, count)| count).sum(),
             published: Published::all(&done.published),
             removed: Removed {
                 commits: done.removed.iter().map(|(_, removed)| removed.commits).sum(),

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::{Inner, Strongroom};
+use crate::audit::base::BaseRef;
 use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::{Log, LogConfig, Settled};
 use crate::audit::publish::{Published, Removed};
@@ -140,7 +141,8 @@ impl Strongroom {
         if first.count_records(customer).await?.shards.iter().all(|shard| shard.records == 0) {
             return Err(Error::new(ErrorKind::NotFound, "the log has no record of this customer"));
         }
-        let view = first.record_view(customer).await?;
+        let removed = self.removed().await?;
+        let view = first.record_view(customer, &removed).await?;
         first.close().await?;
         // If we stop here, the view is on the record and nobody has it.
         let published = self.publish_log().await?;
@@ -178,7 +180,8 @@ impl Strongroom {
             room.publisher.restore(shard).await?;
             // A ring write is pinned before its outcome says that it ended well.
             let mut written = HashMap::new();
-            let mut commits = log.commits(0..u64::MAX).await?;
+            let of_shard = self.log_reader().shard(shard).await?;
+            let mut commits = of_shard.commits(of_shard.begin()..u64::MAX, None);
             while let Some(commit) = commits.try_next().await? {
                 for record in commit.into_records() {
                     match record.event {
@@ -311,6 +314,19 @@ impl Strongroom {
 }
 
 impl Strongroom {
+    /// The bases that stand for what was removed of the log.
+    pub(super) async fn removed(&self) -> Result<Vec<BaseRef>> {
+        let reader = self.log_reader();
+        let mut removed = Vec::new();
+        for shard in reader.shards().await? {
+            let begin = reader.shard(shard).await?.begin();
+            if begin > 0 {
+                removed.extend(reader.base(shard, begin).await?.map(|base| base.reference()));
+            }
+        }
+        Ok(removed)
+    }
+
     /// Makes the bases of a shard that are missing behind its segments, and says how many.
     async fn make_bases(&self, shard: u16) -> Result<usize> {
         let publisher = &self.0.publisher;
@@ -335,7 +351,7 @@ fn worse(known: Option<Error>, error: Error) -> Error {
 
 impl Inner {
     /// A handle on the log of one shard, as a writer of its own.
-    async fn shard(&self, shard: u16) -> Result<Log> {
+    pub(super) async fn shard(&self, shard: u16) -> Result<Log> {
         let config = LogConfig { shard, ..self.log_config.clone() };
         let (clock, entropy) = (Arc::clone(&self.clock), Arc::clone(&self.entropy));
         Log::open(Arc::clone(&self.storages.audit), config, clock, entropy).await

@@ -12,8 +12,9 @@ use futures_util::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
-use super::paths::Scope;
+use super::paths::{Paths, Scope};
 use crate::access::Access;
+use crate::audit::history::History;
 use crate::audit::{Action, Intent, KeyRef};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CustomerId, KekId};
@@ -54,7 +55,9 @@ impl Strongroom {
             return Ok(remains);
         }
         let gone: BTreeSet<KekId> = ring.dropped.iter().map(|dropped| dropped.id).collect();
-        let scope = self.paths_of(&ring, &gone).await?.scope(&ring, ring.version, &gone);
+        let history = History::open(&self.log_reader()).await?;
+        let paths = Paths::of_days(&history, ring.customer, over.iter().copied().collect()).await?;
+        let scope = paths.scope(&ring, ring.version, &gone);
         // The wraps and names go before the blobs: while the blobs are there, their day is
         // looked at again.
         remains.purged += self.purge_names(customer, &over, &scope).await?;

@@ -207,6 +207,16 @@ impl Counting {
         Arc::new(Self { inner, read: Mutex::default(), heads: AtomicU64::default() })
     }
 
+    /// How many objects of each folder were read since [`Counting::take`].
+    pub fn folders(&self) -> BTreeMap<String, u64> {
+        let mut folders = BTreeMap::new();
+        for path in self.read.lock().unwrap().keys() {
+            let folder = path.parts().next().map(|part| part.as_ref().to_owned());
+            *folders.entry(folder.unwrap_or_default()).or_default() += 1;
+        }
+        folders
+    }
+
     /// What was read since this was asked last.
     pub fn take(&self) -> Counts {
         let read = std::mem::take(&mut *self.read.lock().unwrap());

@@ -158,6 +158,18 @@ impl PageName {
         }
     }
 
+    /// Whether no program needs it any more, as far as time alone tells: its days have been over
+    /// for a year, or what concerns the customer itself is two years old.
+    #[must_use]
+    pub fn is_past(self, now: Timestamp) -> bool {
+        let over = |page: u32, days: u32| (page + 1) * DAYS_IN_PAGE + days < now.day().number();
+        match self {
+            Self::Days(page) => over(page, 366),
+            Self::Customer(page) => over(page, 731),
+            Self::Key(_) => false,
+        }
+    }
+
     /// Whether it may have what concerns the customer itself and is of `from` or later.
     #[must_use]
     pub fn may_be_since(self, from: Timestamp) -> bool {

@@ -268,9 +268,10 @@ impl ShardReader {
         self.begin
     }
 
-    /// The numbers behind each segment, in order.
-    pub(in crate::audit) fn segment_ends(&self) -> impl Iterator<Item = u64> {
-        self.segments.iter().map(|segment| segment.last.saturating_add(1))
+    /// What the names of its segments say, in order.
+    #[must_use]
+    pub fn segments(&self) -> &[SegmentName] {
+        &self.segments
     }
 
     /// How many commits it has.

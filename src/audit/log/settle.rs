@@ -66,13 +66,29 @@ impl Log {
     /// # Cancel safety
     /// It is closed or it is not; call it again.
     pub async fn settle(&self) -> Result<Settled> {
+        self.settle_within(LAG).await
+    }
+
+    /// The same, and sees to it that the newest commit says what is settled: before old commits
+    /// are removed.
+    ///
+    /// # Errors
+    /// As [`Log::settle`].
+    ///
+    /// # Cancel safety
+    /// As [`Log::settle`].
+    pub async fn settle_exactly(&self) -> Result<Settled> {
+        self.settle_within(1).await
+    }
+
+    async fn settle_within(&self, lag: u64) -> Result<Settled> {
         for _ in 0..TRIES {
             let wal = self.inner.wal();
             let head = wal.newest().await?.head;
             let found = self.inner.survey(&wal, &head).await?;
             let settled = found.settled();
             if found.owned
-                || found.dead.is_empty() && found.place.settled < head.settled().saturating_add(LAG)
+                || found.dead.is_empty() && found.place.settled < head.settled().saturating_add(lag)
             {
                 return Ok(settled);
             }

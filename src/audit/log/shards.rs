@@ -27,7 +27,7 @@ use crate::audit::base::BaseRef;
 use crate::audit::commit::Line;
 use crate::audit::head::{Head, SavedHead};
 use crate::audit::layout::{self, FIRST_SHARD, Object};
-use crate::audit::{Event, Removal, ShardHead, View, ViewShard};
+use crate::audit::{Event, ShardHead, View, ViewShard};
 use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
@@ -97,16 +97,16 @@ impl Log {
         self.tell([Event::Base(base)].into_iter()).await
     }
 
-    /// Records in the first shard that the first commits of a shard may be missing from now on.
-    /// When it returns, that is durable.
+    /// Records in the first shard that the commits before these bases may be missing from now
+    /// on. When it returns, that is durable.
     ///
     /// # Errors
     /// As [`Log::begin`].
     ///
     /// # Panics
     /// In another shard than the first, or in a log that roams.
-    pub async fn record_removal(&self, removal: Removal) -> Result<()> {
-        self.tell([Event::Removal(removal)].into_iter()).await
+    pub async fn record_removals(&self, bases: &[BaseRef]) -> Result<()> {
+        self.tell(bases.iter().map(|base| Event::Removal(*base))).await
     }
 
     /// Records what the first shard says of all.
@@ -180,18 +180,18 @@ impl Log {
     /// Records in the first shard how many records a customer has in every shard,
     /// and returns it: the end of a view that the customer is given. It is in the
     /// customer's own chain, so that it cannot be left out, and whoever verifies the log
-    /// checks that it is true.
+    /// checks that it is true. Before it, in the same commit, are the bases that stand for what
+    /// was removed.
     ///
     /// # Errors
     /// As [`Log::begin`] and [`Log::commits`].
     ///
     /// # Panics
     /// In another shard than the first, or in a log that roams.
-    pub async fn record_view(&self, customer: CustomerId) -> Result<View> {
-        assert!(self.stays_in_the_first(), "views are recorded in the first");
+    pub async fn record_view(&self, customer: CustomerId, removed: &[BaseRef]) -> Result<View> {
         let view = self.count_records(customer).await?;
-        let record = self.inner.record(self.inner.nonce()?, Event::View(view.clone()));
-        self.inner.append_at(vec![record], None).await?;
+        let events = removed.iter().map(|base| Event::Removal(*base));
+        self.tell(events.chain([Event::View(view.clone())])).await?;
         Ok(view)
     }
 

@@ -18,6 +18,7 @@ use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 
+use super::reader::LogReader;
 use crate::audit::chains::Chains;
 use crate::audit::commit::{Commit, Header, MAX_LEN};
 use crate::audit::head::Head;
@@ -216,8 +217,17 @@ impl Wal {
     /// The head before commit `seq`, without the ends of customers' chains.
     pub(in crate::audit) async fn head_before(&self, seq: u64) -> Result<Head> {
         let Some(before) = seq.checked_sub(1) else { return Ok(self.empty()) };
-        let (commit, _) = self.commit(before).await?.ok_or_else(|| self.missing(before))?;
-        self.head_after(&commit)
+        match self.commit(before).await? {
+            Some((commit, _)) => self.head_after(&commit),
+            None => {
+                let base = self.reader().base(self.shard, seq).await?;
+                Ok(base.ok_or_else(|| self.missing(before))?.head(self.authority))
+            }
+        }
+    }
+
+    fn reader(&self) -> LogReader {
+        LogReader::open(Arc::clone(&self.storage), self.store, self.authority, self.limit)
     }
 
     /// Another shard of the same log.
@@ -301,11 +311,23 @@ impl Wal {
 
     /// The ends of customers' chains after so many commits.
     pub(in crate::audit) async fn chains(&self, commits: u64) -> Result<Chains> {
-        let read = Chains::listed_by(commits).into_iter().map(|seq| async move {
-            Ok::<_, Error>(self.header(seq).await?.ok_or_else(|| self.missing(seq))?.chains)
-        });
-        let lists = try_join_all(read).await?;
-        let lists: Vec<&[_]> = lists.iter().map(Vec::as_slice).collect();
+        let listing = Chains::listed_by(commits);
+        let mut lists = try_join_all(listing.iter().map(|seq| self.header(*seq))).await?;
+        let mut lists: Vec<_> =
+            lists.iter_mut().map(|found| found.take().map(|header| header.chains)).collect();
+        if let Some(missing) = listing.iter().zip(&lists).rfind(|(_, list)| list.is_none()) {
+            // The first commits were removed: a base has the ends of chains in their spans.
+            let (reader, seq) = (self.reader(), *missing.0);
+            let first = self.first().await?;
+            let base = if first > seq { reader.base(self.shard, first).await? } else { None };
+            let base = base.filter(|_| first <= commits).ok_or_else(|| self.missing(seq))?;
+            let mut begin = 0;
+            for (seq, list) in listing.iter().zip(&mut lists) {
+                list.get_or_insert_with(|| base.ends_listed_by(begin..=*seq));
+                begin = seq + 1;
+            }
+        }
+        let lists: Vec<&[_]> = lists.iter().flatten().map(Vec::as_slice).collect();
         Ok(Chains::from_lists(commits, &lists).expect("there is a list for each commit that was asked for"))
     }
 

@@ -49,7 +49,8 @@ impl Publisher {
         let before = reader.newest_base(shard).await?;
         let begin = before.as_ref().map_or(0, |base| base.header().commits);
         let of_shard = reader.shard(shard).await?;
-        let Some(end) = of_shard.segment_ends().find(|end| *end > begin) else { return Ok(None) };
+        let mut ends = of_shard.segments().iter().map(|segment| segment.last.saturating_add(1));
+        let Some(end) = ends.find(|end| *end > begin) else { return Ok(None) };
         let Some(draft) = self.draft(&of_shard, before, end).await? else { return Ok(None) };
         let earlier = earlier(&reader, shard, &draft).await?;
         Ok(draft.finish(earlier).map(|(base, extract)| NewBase { base, extract }))
@@ -109,7 +110,7 @@ impl Publisher {
         }
     }
 
-    fn reader(&self) -> LogReader {
+    pub(super) fn reader(&self) -> LogReader {
         let limit = read_limit(self.limit);
         LogReader::open(self.storage.clone(), self.store, self.signer.public(), limit)
     }

@@ -9,9 +9,9 @@
 //! Invariants: a commit's object goes only if a segment that the log's key signed, read and
 //! verified in this same run, has the same bytes, and both have been there for [`KEPT`], by the
 //! time in the commits *and* by the storage's own. Objects go in rising order, so that what is
-//! left is a suffix, wherever we stop. The newest commit stays. Nothing else of the log is
-//! ever removed: no segment, no full tile, no checkpoint, nothing that the published checkpoint
-//! needs.
+//! left is a suffix, wherever we stop. The newest commit stays. A segment goes only where a base
+//! stands for it, on purpose and on record. Nothing else of the log is ever removed: no full
+//! tile, no checkpoint, nothing that the published checkpoint needs.
 //!
 //! A clock that is wrong costs the second copy of a record and never the first.
 
@@ -70,6 +70,32 @@ impl Publisher {
         Ok(Removed { commits, tiles })
     }
 
+    /// Removes the first commits of a shard of a local directory, and the segments that hold them,
+    /// where a base stands for them and that is on record. On a bucket nothing of ours deletes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AuditUnavailable`] if the storage does not answer.
+    ///
+    /// # Cancel safety
+    /// What is gone is gone, and the rest goes the next time.
+    pub async fn remove_before(&self, shard: u16, commits: u64) -> Result<()> {
+        // The commits first: a segment holds them as long as any is there.
+        for folder in [layout::commits_of(shard), layout::segments_of(shard)] {
+            let mut listed = self.listed(&folder).await?;
+            listed.retain(|(object, _)| match object {
+                Object::Commit { seq, .. } => *seq < commits,
+                Object::Segment(name) => name.last < commits,
+                _ => false,
+            });
+            listed.sort_unstable_by_key(|(object, _)| *object);
+            for (_, meta) in listed {
+                // If we stop here, what is left begins at a base: there is one behind each segment.
+                self.remove(&meta.location).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn remove_commits(&self, shard: u16, now: Timestamp) -> Result<u64> {
         let mut segments = BTreeMap::new();
         for (object, meta) in self.listed(&layout::segments_of(shard)).await? {
@@ -80,7 +106,8 @@ impl Publisher {
         let commits = self.listed(&layout::commits_of(shard)).await?.into_iter();
         let mut left: BTreeSet<u64> = commits.filter_map(|(object, _)| commit_of(&object)).collect();
         let Some(newest) = left.last().copied() else { return Ok(0) };
-        let (mut removed, mut next) = (0, 0);
+        // The first segments may have been removed.
+        let (mut removed, mut next) = (0, segments.keys().next().copied().unwrap_or(0));
         for (name, meta) in segments.into_values() {
             // A day later than the last commit, its own day is over too.
             let over = name.until.saturating_add(Duration::from_secs(DAY));

@@ -7,17 +7,19 @@
 //! [`check`](crate::audit::view::check) finds complete: every line went through it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::{Publisher, StoredTree};
+use crate::audit::base::BaseRef;
 use crate::audit::chains::Chains;
 use crate::audit::commit::Commit;
 use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::wal::Wal;
-use crate::audit::view::{Checker, Header, ProvenRecord, ShardHeader, Trust};
+use crate::audit::view::{Checker, Header, ProvenRecord, ShardHeader, Trust, ViewBase};
 use crate::audit::{Event, Record, View, ViewShard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
@@ -45,8 +47,9 @@ impl Publisher {
     /// Nothing is written.
     pub async fn view(&self, view: &View) -> Result<BoxStream<'static, Result<Bytes>>> {
         let (mut shards, mut headers) = (VecDeque::new(), Vec::new());
+        let (at, removals) = self.place(view).await?;
         for counted in view.shards.iter().filter(|of| of.records > 0 || of.shard == FIRST_SHARD) {
-            let (shard, header) = self.shard_of(view, counted).await?;
+            let (shard, header) = self.shard_of(view, counted, (at, &removals)).await?;
             shards.push_back(shard);
             headers.push(header);
         }
@@ -62,14 +65,18 @@ impl Publisher {
 
     /// Where the customer's records in one shard are, and what the first line says of
     /// it.
-    async fn shard_of(&self, view: &View, counted: &ViewShard) -> Result<(Shard, ShardHeader)> {
+    async fn shard_of(
+        &self,
+        view: &View,
+        counted: &ViewShard,
+        (at, removals): (u64, &[(u64, BaseRef, Record)]),
+    ) -> Result<(Shard, ShardHeader)> {
         let shard = counted.shard;
         let (wal, end) = self.commits(shard).await?;
-        let commits = commits_of(&wal, end, view.customer).await?;
-        let until = match shard {
-            FIRST_SHARD => place(&wal, &commits, view).await? + 1,
-            _ => counted.tree.size,
-        };
+        let begin = removals.iter().find(|(_, base, _)| base.shard == shard);
+        let begin = begin.map_or(0, |(_, base, _)| base.commits);
+        let commits = commits_of(&wal, begin..end, view.customer).await?;
+        let until = if shard == FIRST_SHARD { at + 1 } else { counted.tree.size };
         let checkpoint = self.checkpoint(shard).await?.ok_or_else(|| behind(shard))?;
         let head = *checkpoint.checkpoint().head();
         if head.size < until {
@@ -85,18 +92,74 @@ impl Publisher {
             tree: counted.tree,
             consistency: consistency.proof,
             checkpoint: checkpoint.to_string(),
+            base: self.base_of(view.customer, shard, removals).await?,
         };
         Ok((Shard { wal, commits, until, tree: Arc::new(tree) }, header))
     }
 }
 
-/// The numbers of the commits with records of a customer among the first `end`, in
-/// order.
-async fn commits_of(wal: &Wal, end: u64, customer: CustomerId) -> Result<Vec<u64>> {
+type Removals = Vec<(u64, BaseRef, Record)>;
+
+impl Publisher {
+    /// The index of the record of a view in the first shard, and the removals that stand before
+    /// it in its commit.
+    async fn place(&self, view: &View) -> Result<(u64, Removals)> {
+        let (wal, end) = self.commits(FIRST_SHARD).await?;
+        let begin = self.reader().shard(FIRST_SHARD).await?.begin();
+        // It is among the newest.
+        for seq in commits_of(&wal, begin..end, view.customer).await?.into_iter().rev() {
+            let (commit, _) = wal.commit(seq).await?.ok_or_else(|| wal.missing(seq))?;
+            let records: Vec<(u64, Record)> = placed(commit).collect();
+            let is_it =
+                |(_, record): &&(u64, Record)| matches!(&record.event, Event::View(found) if found == view);
+            if let Some((index, _)) = records.iter().find(is_it) {
+                let (index, mut removals) = (*index, Removals::new());
+                for (index, record) in records {
+                    if let Event::Removal(base) = record.event {
+                        removals.push((index, base, record));
+                    }
+                }
+                return Ok((index, removals));
+            }
+        }
+        Err(Error::new(ErrorKind::NotFound, "the view is not in the audit log"))
+    }
+
+    /// What stands for the first records of a customer in a shard, if those were removed.
+    async fn base_of(
+        &self,
+        customer: CustomerId,
+        shard: u16,
+        removals: &[(u64, BaseRef, Record)],
+    ) -> Result<Option<ViewBase>> {
+        let Some((index, named, record)) = removals.iter().find(|(_, base, _)| base.shard == shard) else {
+            return Ok(None);
+        };
+        let base = self.reader().base(shard, named.commits).await?;
+        let base = base.filter(|base| base.reference() == *named).ok_or_else(|| contradicted(shard))?;
+        let Some((of, number, path)) = base.prove(customer) else { return Ok(None) };
+        let checkpoint = self.checkpoint(FIRST_SHARD).await?.ok_or_else(|| behind(FIRST_SHARD))?;
+        let tree = self.tree(FIRST_SHARD, *checkpoint.checkpoint().head());
+        let text = |line: Vec<u8>| String::from_utf8(line).expect("lines of a base and of a log are ASCII");
+        Ok(Some(ViewBase {
+            line: text(of.to_line()),
+            number,
+            path,
+            record: text(record.to_line()),
+            index: *index,
+            proof: tree.inclusion(*index).await?.path,
+        }))
+    }
+}
+
+/// The numbers of the commits with records of a customer in a range, in order. Behind removed
+/// commits, others may be among them.
+async fn commits_of(wal: &Wal, range: Range<u64>, customer: CustomerId) -> Result<Vec<u64>> {
     // What commits that were looked at list for the customer.
     let mut listed = BTreeMap::new();
-    let mut next = Chains::listed_by(end);
+    let mut next = Chains::listed_by(range.end);
     while !next.is_empty() {
+        next.retain(|seq| range.contains(seq));
         next.sort_unstable();
         let read = stream::iter(std::mem::take(&mut next)).map(|seq| async move {
             let header = wal.header(seq).await?.ok_or_else(|| wal.missing(seq))?;
@@ -122,19 +185,6 @@ fn parts(seq: u64) -> Vec<u64> {
     // The bits of its number, counted from 1, without the lowest: where the span begins.
     let begin = (seq + 1) & seq;
     Chains::listed_by(seq).into_iter().filter(|part| *part >= begin).collect()
-}
-
-/// The index of the record of the view in the first shard.
-async fn place(wal: &Wal, commits: &[u64], view: &View) -> Result<u64> {
-    // It is among the newest.
-    for seq in commits.iter().rev() {
-        let (commit, _) = wal.commit(*seq).await?.ok_or_else(|| wal.missing(*seq))?;
-        let is_it = |record: &Record| matches!(&record.event, Event::View(found) if found == view);
-        if let Some((index, _)) = placed(commit).find(|(_, record)| is_it(record)) {
-            return Ok(index);
-        }
-    }
-    Err(Error::new(ErrorKind::NotFound, "the view is not in the audit log"))
 }
 
 /// The records of a commit with their indices in the tree.

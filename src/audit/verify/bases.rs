@@ -250,10 +250,9 @@ impl<'a> Bases<'a> {
             }
         }
         let Some(start) = begun else { return Ok(()) };
-        let begin = start.header().commits;
         let path = Object::Commit { shard, seq: 0 }.path();
         let bases = self.objects.bases.range(begin..).count();
-        if story.removed.get(&shard).is_none_or(|below| *below < begin) || bases < AT_LEAST {
+        if !story.removed.contains(&start.reference()) || bases < AT_LEAST {
             findings.wrong(&path, Problem::NotRemoved(begin));
         } else {
             findings.note(&path, Problem::AgedOut(begin));
@@ -265,6 +264,8 @@ impl<'a> Bases<'a> {
     }
 
     /// Reads what a base names of the extracts of bases up to `begin`, which cannot be made again.
+    /// Pages that no program needs any more are not read, so that this takes as long as blobs are
+    /// kept, and not as long as there was a log.
     async fn check_kept(&self, newest: &Base, begin: u64) -> Result<()> {
         let named = newest.customers().iter().filter_map(|of| of.contents);
         stream::iter(named.map(Ok))
@@ -287,6 +288,9 @@ impl<'a> Bases<'a> {
         let contents: Contents = self.reader.contents(self.shard, piece).await.map_err(of(*piece))?;
         for (name, piece) in &contents {
             let name: PageName = *name;
+            if name.is_past(self.context.now) {
+                continue;
+            }
             let page: Option<Page> =
                 self.reader.page(self.shard, &contents, name).await.map_err(of(*piece))?;
             let parts = page.iter().flat_map(|page| page.values().flatten());

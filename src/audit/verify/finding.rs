@@ -221,6 +221,9 @@ pub enum Problem {
     /// A note: pins whose intents may be in commits that are missing.
     #[error("could not be compared with the log, because commits are missing or damaged")]
     Unchecked,
+    /// A note: pins of ring versions that were written in days which were removed.
+    #[error("{0} pins are of days that were removed")]
+    PinsUnchecked(usize),
     /// A note: the clocks of writer and verifier differ.
     #[error("is dated {0}, which is in the future")]
     Future(Timestamp),
@@ -316,7 +319,7 @@ impl Problem {
             Self::KeyFromStorage => "key-from-storage",
             Self::AgedOut(_) => "aged-out",
             Self::TilesUnchecked(_) => "tiles-unchecked",
-            Self::Unchecked => "unchecked",
+            Self::Unchecked | Self::PinsUnchecked(_) => "unchecked",
             Self::Future(_) => "future",
         }
     }

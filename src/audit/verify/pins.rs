@@ -9,7 +9,7 @@ use super::inventory::Inventory;
 use super::records::Story;
 use super::source::{READ_AHEAD, Read, read};
 use crate::audit::RingRef;
-use crate::audit::layout::Object;
+use crate::audit::layout::{self, Object};
 use crate::error::Result;
 use crate::id::CustomerId;
 
@@ -17,7 +17,13 @@ use crate::id::CustomerId;
 const MAX_LEN: u64 = 1024;
 
 pub(super) async fn verify(context: &Context, inventory: &Inventory, story: &Story) -> Result<()> {
-    let listed = inventory.pins.iter().map(|pin| one(context, story, *pin));
+    // The intents of these were removed with their days, on record.
+    let known = |pin: &&(CustomerId, u64)| story.removed.is_empty() || story.rings.contains_key(*pin);
+    let unchecked = inventory.pins.len() - inventory.pins.iter().filter(known).count();
+    if unchecked > 0 {
+        context.findings.note(&layout::pins(), Problem::PinsUnchecked(unchecked));
+    }
+    let listed = inventory.pins.iter().filter(known).map(|pin| one(context, story, *pin));
     stream::iter(listed).map(Ok).try_for_each_concurrent(READ_AHEAD, |one| one).await?;
     for (at, request, customer, ring) in &story.written {
         // Pinned before its outcome was recorded, and perhaps after we listed.

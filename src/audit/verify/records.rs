@@ -90,8 +90,8 @@ pub(super) struct Story {
     pub(super) gaps: bool,
     /// What is on record of bases, and since when, by shard and number of commits.
     pub(super) bases: BTreeMap<(u16, u64), Vec<(At, Timestamp, BaseRef)>>,
-    /// Of each shard, the commits below which number may be missing.
-    pub(super) removed: BTreeMap<u16, u64>,
+    /// The bases that stand for commits which may be missing.
+    pub(super) removed: Vec<BaseRef>,
 }
 
 /// What the first shard has said of another so far.
@@ -189,10 +189,9 @@ impl<'a> Records<'a> {
                         story.bases.entry((base.shard, base.commits)).or_default().push(said);
                     }
                 }
-                Event::Removal(removal) => {
+                Event::Removal(base) => {
                     if self.is_first(at) {
-                        let below = story.removed.entry(removal.shard).or_default();
-                        *below = removal.below.max(*below);
+                        story.removed.push(*base);
                     }
                 }
                 Event::Alive | Event::Fence(_) | Event::Claim | Event::Release => {}

@@ -24,8 +24,7 @@ use crate::audit::segment::Header;
 use crate::audit::signer::LocalSigner;
 use crate::audit::view::{self, Trust};
 use crate::audit::{
-    Action, Event, Fence, Intent, KeyRef, Outcome, OutcomeResult, Record, Removal, RingRef, ShardHead, View,
-    ViewShard,
+    Action, Event, Fence, Intent, KeyRef, Outcome, OutcomeResult, Record, RingRef, ShardHead, View, ViewShard,
 };
 use crate::certificate::{self, Evidence, What};
 use crate::id::{CertificateId, CustomerId, OrderId, RequestId, WriterId};
@@ -804,8 +803,9 @@ async fn the_first_days_may_go_when_two_bases_stand_for_them_and_that_is_on_reco
         "unrecorded",
     );
 
-    let removal = Removal { shard: 0, below: gone };
-    world.commit(0, 2, days(3), vec![Event::Removal(removal)]);
+    let stored = &world.objects[&Object::Base { shard: 0, commits: gone }.path()];
+    let stands = Base::decode(stored, &authority()).unwrap().reference();
+    world.commit(0, 2, days(3), vec![Event::Removal(stands)]);
     world.publish(0);
     let mut objects = world.objects.clone();
     remove(&mut objects);

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Read};
 
-use super::{Finding, Header, MAX_LINE, ProvenRecord, ShardHeader, ShardReport, ViewReport};
+use super::{Finding, Header, MAX_LINE, ProvenRecord, ShardHeader, ShardReport, ViewBase, ViewReport};
+use crate::audit::base::OfCustomer;
 use crate::audit::commit::leaf_of_line;
 use crate::audit::layout::{self, FIRST_SHARD};
 use crate::audit::{Event, Record, View, ViewShard};
@@ -172,8 +173,20 @@ impl Checker {
             if let (FIRST_SHARD, Some(signed)) = (given.shard, &checkpoint) {
                 cosigned = cosignatures(signed, trust, &mut findings);
             }
-            let report = ShardReport::new(given.shard);
-            let shard = Shard { tree: given.tree, published, end: End::NONE, counted: End::NONE, report };
+            let first = if given.shard == FIRST_SHARD {
+                published
+            } else {
+                shards.get(&FIRST_SHARD).and_then(|first: &Shard| first.published)
+            };
+            let mut end = End::NONE;
+            if let Some(base) = &given.base {
+                match removed(&header, given, base, first.as_ref()) {
+                    Some(stands) => end = stands,
+                    None => findings.add(Finding::Base { shard: given.shard }),
+                }
+            }
+            let report = ShardReport { removed: end.number, ..ShardReport::new(given.shard) };
+            let shard = Shard { tree: given.tree, published, end, counted: end, report };
             shards.insert(given.shard, shard);
         }
         if cosigned.len() < trust.quorum {
@@ -298,6 +311,17 @@ impl Shard {
         report.first = Some(report.first.map_or(time, |first| first.min(time)));
         report.last = report.last.max(Some(time));
     }
+}
+
+/// Where a customer's chain stood when what came before was removed, if that is so.
+fn removed(header: &Header, given: &ShardHeader, base: &ViewBase, first: Option<&TreeHead>) -> Option<End> {
+    let ViewBase { line, number, path, record, index, proof } = base;
+    verify_inclusion(leaf_of_line(record.as_bytes()).hash, *index, proof, first?).ok()?;
+    let Event::Removal(named) = Record::from_line(record.as_bytes())?.event else { return None };
+    let of = OfCustomer::from_line(line.as_bytes())?;
+    verify_inclusion(of.leaf(), *number, path, &named.customers).ok()?;
+    let is_it = (named.shard, of.customer) == (given.shard, header.customer);
+    (is_it && named.tree.size <= given.tree.size).then_some(End { number: of.records, leaf: of.last })
 }
 
 /// A shard's checkpoint, if the log's key signed it for this shard of this store.

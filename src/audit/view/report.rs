@@ -45,6 +45,8 @@ pub struct ShardReport {
     pub shard: u16,
     /// How many records are there and proven to be in the log.
     pub records: u64,
+    /// How many were removed before them, for which a base stands.
+    pub removed: u64,
     /// The number of the first of them in the customer's chain: 1 unless earlier ones
     /// are not included.
     pub from: Option<u64>,
@@ -60,7 +62,7 @@ pub struct ShardReport {
 
 impl ShardReport {
     pub(super) fn new(shard: u16) -> Self {
-        Self { shard, records: 0, from: None, later: 0, counted: None, first: None, last: None }
+        Self { shard, records: 0, removed: 0, from: None, later: 0, counted: None, first: None, last: None }
     }
 }
 
@@ -136,6 +138,11 @@ pub enum Finding {
         /// Its number in the customer's chain.
         number: u64,
     },
+    /// What stands for the customer's first records is not what the log says of them.
+    Base {
+        /// The shard.
+        shard: u16,
+    },
     /// What the view says of a shard is not what is given of it.
     Counted {
         /// The shard.
@@ -179,6 +186,10 @@ impl fmt::Display for Finding {
             Self::Link { shard, number } => {
                 write!(f, "shard {shard:04x}: record {number} does not name the one before it")
             }
+            Self::Base { shard } => write!(
+                f,
+                "shard {shard:04x}: the base that stands for the first records is not one of the log"
+            ),
             Self::Counted { shard } => {
                 write!(f, "shard {shard:04x}: the view counts other records than these")
             }

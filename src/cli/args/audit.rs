@@ -39,9 +39,35 @@ pub(in crate::cli) enum Audit {
     /// Does what is to be done once a day: run it from cron
     ///
     /// Closes what programs that died left open, keeps each day that is over as one signed object (so
-    /// that its small commits may age out), and publishes everything. In a local directory it also
+    /// that its small commits may age out) with a base behind it, and publishes everything. In a local directory it also
     /// removes small commits that have been kept so for 35 days.
     Maintain,
+    Remove(Remove),
+}
+
+/// Removes the oldest days of the log, where bases stand for them
+///
+/// What sweeps, restores and certificates need of these days is in the bases; what people did with the
+/// blobs is not, and cannot be asked for or exported any more. How long that has to be kept is for you
+/// to know: six years for what US law calls documentation.
+///
+/// The whole log is verified first, and what goes is on record before it does. In a local directory the
+/// segments are removed; of a bucket they are named, and you remove them or move them to colder storage.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Remove {
+    /// The days before this one, YYYY-MM-DD in UTC
+    #[arg(long, value_name = "DAY")]
+    before: Day,
+    /// Only show what would go
+    #[arg(long)]
+    pub(in crate::cli) dry_run: bool,
+}
+
+impl Remove {
+    /// The moment at which that day begins.
+    pub(in crate::cli) fn before(&self) -> Timestamp {
+        start_of(self.before.number().into())
+    }
 }
 
 /// Shows the newest entries of the audit log, oldest first

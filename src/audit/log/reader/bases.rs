@@ -79,6 +79,18 @@ impl LogReader {
         Ok(Some(base))
     }
 
+    /// Whether there is a base of `commits` commits of a shard. It is not read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AuditUnavailable`] if the storage cannot be read.
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn has_base(&self, shard: u16, commits: u64) -> Result<bool> {
+        let path = Object::Base { shard, commits }.path();
+        Ok(request_within(self.limit, self.storage.head(&path)).await?.is_some())
+    }
+
     /// A piece of an extract, whose hash is as it was named.
     ///
     /// # Errors

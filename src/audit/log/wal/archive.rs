@@ -79,6 +79,21 @@ impl Wal {
         Ok(self.cache.names().values().copied().collect())
     }
 
+    /// The number of the first commit that a segment holds, 0 without segments: those before it
+    /// were removed, perhaps since the segments were listed.
+    pub(in crate::audit) async fn first(&self) -> Result<u64> {
+        let mut list = self.storage.list(Some(&segments_of(self.shard)));
+        let mut first = None::<u64>;
+        while let Some(Some(meta)) = self.request(list.try_next()).await? {
+            if let Some(Object::Segment(name)) = Object::at(&meta.location) {
+                first = Some(first.map_or(name.first, |first| first.min(name.first)));
+            }
+        }
+        let first = first.unwrap_or(0);
+        self.cache.names().retain(|_, name| name.first >= first);
+        Ok(first)
+    }
+
     /// Whether a segment holds commit `seq`.
     pub(super) async fn is_archived(&self, seq: u64) -> Result<bool> {
         Ok(self.segment_of(seq).await?.is_some())
@@ -93,7 +108,15 @@ impl Wal {
     /// segment holds it.
     pub(super) async fn archived(&self, seq: u64, most: u64) -> Result<Option<Archived>> {
         let Some(name) = self.segment_of(seq).await? else { return Ok(None) };
-        let opened = self.opened(name).await?;
+        let Some(opened) = self.opened(name).await? else {
+            // It may have been removed since it was listed.
+            let first = self.first().await?;
+            return if seq < first {
+                Ok(None)
+            } else {
+                Err(self.unusable(&name, "it was there and is missing"))
+            };
+        };
         let at =
             usize::try_from(seq - name.first).expect("it has a length in the header, which is in memory");
         let (begin, end) = (opened.edges[at], opened.edges[at + 1]);
@@ -139,17 +162,18 @@ impl Wal {
         Ok(())
     }
 
-    async fn opened(&self, name: SegmentName) -> Result<Arc<Opened>> {
+    async fn opened(&self, name: SegmentName) -> Result<Option<Arc<Opened>>> {
         let mut last = self.cache.opened.lock().await;
         if let Some(opened) = last.as_ref().filter(|opened| opened.name == name) {
-            return Ok(Arc::clone(opened));
+            return Ok(Some(Arc::clone(opened)));
         }
-        let opened = Arc::new(self.open_segment(name).await?);
+        let Some(opened) = self.open_segment(name).await?.map(Arc::new) else { return Ok(None) };
         *last = Some(Arc::clone(&opened));
-        Ok(opened)
+        Ok(Some(opened))
     }
 
-    async fn open_segment(&self, name: SegmentName) -> Result<Opened> {
+    /// `None` if it is not there.
+    async fn open_segment(&self, name: SegmentName) -> Result<Option<Opened>> {
         let path = Object::Segment(name).path();
         let mut guess = HEADER_GUESS;
         let (header, begin, size) = loop {
@@ -159,8 +183,7 @@ impl Wal {
                 let size = got.meta.size;
                 Ok((got.bytes().await?, size))
             };
-            let got = self.request(read).await?;
-            let (bytes, size) = got.ok_or_else(|| self.unusable(&name, "it was there and is missing"))?;
+            let Some((bytes, size)) = self.request(read).await? else { return Ok(None) };
             if let Some((header, length)) = Header::decode(&bytes, &self.authority)? {
                 break (header, length, size);
             }
@@ -180,7 +203,7 @@ impl Wal {
         if edges.last() != Some(&size) {
             return Err(self.unusable(&name, "it is not as long as its header says"));
         }
-        Ok(Opened { name, edges })
+        Ok(Some(Opened { name, edges }))
     }
 
     fn unusable(&self, name: &SegmentName, what: &'static str) -> Error {

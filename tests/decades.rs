@@ -1,0 +1,229 @@
+//! Years of a store, a day at a time, whose oldest days of the log go as soon as they may: what
+//! is sealed is swept, restored and certified all the same, and nothing of that takes longer as the
+//! years go by.
+
+#[path = "common/calendar.rs"]
+mod calendar;
+#[path = "common/mod.rs"]
+mod common;
+#[path = "common/destroy.rs"]
+mod destroy;
+#[path = "common/signer.rs"]
+mod signer;
+
+use std::collections::BTreeMap;
+
+use calendar::{Counting, Storage};
+use common::Raw;
+use destroy::{DAY, Vault, access, opens, seal};
+use futures_util::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use strongroom::audit::layout::{CertificateStage, Object};
+use strongroom::audit::verify::{Options, verify};
+use strongroom::audit::view::{self, Trust};
+use strongroom::id::BlobId;
+use strongroom::restore::{RestoreOptions, Selection};
+use strongroom::room::{Customer, KeyChoice, Strongroom};
+use strongroom::shred::epoch::FinishOptions;
+use strongroom::store::Storages;
+use strongroom::time::{Clock, Day};
+
+/// How often something is sealed, and epochs rotate, in days.
+const MONTH: u32 = 30;
+
+/// A store whose blobs are kept for so many days.
+struct Years {
+    vault: Vault,
+    acme: Customer,
+    /// What was sealed, and until when it is kept.
+    sealed: BTreeMap<BlobId, Day>,
+    days: u32,
+}
+
+/// What the requests to the audit storage are of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Costs {
+    sweep: u64,
+    restore: u64,
+    verify: u64,
+}
+
+impl Years {
+    async fn begin(kept: u32) -> Self {
+        let vault = Vault::new().await;
+        let acme = vault.customer("acme", kept).await;
+        Self { vault, acme, sealed: BTreeMap::new(), days: 0 }
+    }
+
+    fn today(&self) -> Day {
+        self.vault.clock.now().day()
+    }
+
+    async fn run(&mut self, days: u32) {
+        for _ in 0..days {
+            if self.days.is_multiple_of(MONTH) {
+                self.month().await;
+            }
+            self.vault.clock.pass(DAY);
+            self.days += 1;
+            self.vault.room.maintain_log().await.unwrap();
+            if self.days.is_multiple_of(7) {
+                self.vault.sweep().await;
+                let finish = FinishOptions::default();
+                let steps = self.vault.room.finish_epochs(&access(), &self.vault.destroyers, finish).await;
+                steps.unwrap().into_iter().for_each(|step| drop(step.result.unwrap()));
+            }
+        }
+    }
+
+    /// What happens once a month: two seals, one of them extended, a new epoch, and everything
+    /// goes of the log that may.
+    async fn month(&mut self) {
+        if self.days > 0 {
+            self.vault.room.rotate_epoch(&access(), KeyChoice::New("local".into())).await.unwrap();
+        }
+        self.vault.room.remove_remains(&access(), self.acme.id()).await.unwrap();
+        for extended in [false, true] {
+            let blob = seal(&self.acme, &format!("{} {extended}", self.days)).await;
+            let mut until = blob.day();
+            if extended {
+                until = until.plus(MONTH);
+                self.acme.extend(blob, until).await.unwrap();
+            }
+            self.sealed.insert(blob, until);
+        }
+        for gone in self.vault.room.remove_days(&access(), self.vault.clock.now()).await.unwrap() {
+            let shard = gone.base.shard;
+            for path in &gone.segments {
+                self.vault.raw.audit.delete(&Path::from(path.as_str())).await.unwrap();
+            }
+            for path in self.commits(shard).await {
+                if let Some(Object::Commit { seq, .. }) = Object::at(&path)
+                    && seq < gone.base.commits
+                {
+                    self.vault.raw.audit.delete(&path).await.unwrap();
+                }
+            }
+        }
+    }
+
+    async fn commits(&self, shard: u16) -> Vec<Path> {
+        let folder = Path::from(format!("wal/{shard:04x}"));
+        let listed: Vec<_> = self.vault.raw.audit.list(Some(&folder)).try_collect().await.unwrap();
+        listed.into_iter().map(|meta| meta.location).collect()
+    }
+
+    /// What another node asks of the audit storage for the daily work.
+    async fn costs(&self) -> Costs {
+        let raw: Storage = self.vault.raw.audit.clone();
+        let counting = Counting::over(&raw);
+        let audit: Storage = counting.clone();
+        let Raw { blobs, keys, .. } = &self.vault.raw;
+        let storages = Storages::from_parts(blobs.clone(), keys.clone(), audit.clone());
+        let room = self.vault.node_over(storages).await;
+        let mut costs = Costs::default();
+        let asked = || {
+            let folders = counting.folders();
+            // Certificates and the ends of epochs are as many as there were.
+            let papers: u64 = ["certificate", "epoch"].iter().filter_map(|of| folders.get(*of)).sum();
+            let counts = counting.take();
+            counts.objects + counts.heads - papers
+        };
+        counting.take();
+        drop(room.sweep(&access()).await.unwrap());
+        costs.sweep = asked();
+        let restored = self.restore(&room).await;
+        // Those whose key is in the window are restored too.
+        assert!((0..=3).contains(&(restored - self.live().count())), "{restored}");
+        costs.restore = asked();
+        let mut options = Options::new(self.vault.clock.now());
+        options.authority = Some(room.log().authority());
+        let report = verify(audit, options).await.unwrap();
+        assert!(report.is_ok(), "{:#?}", report.findings);
+        costs.verify = asked();
+        room.close().await.unwrap();
+        costs
+    }
+
+    async fn restore(&self, room: &Strongroom) -> usize {
+        let to = tempfile::tempdir().unwrap();
+        let acme = room.customer(&"acme".parse().unwrap(), access()).await.unwrap();
+        let restored = acme
+            .restore(&to.path().join("out"), &Selection::default(), RestoreOptions::default(), &|_| {})
+            .await
+            .unwrap();
+        assert_eq!(restored.counts.failed, 0);
+        usize::try_from(restored.counts.restored).unwrap()
+    }
+
+    fn live(&self) -> impl Iterator<Item = &BlobId> {
+        let today = self.today();
+        self.sealed.iter().filter(move |(_, until)| **until >= today).map(|(blob, _)| blob)
+    }
+
+    /// Everything holds at the end: what lives opens, what is due is destroyed and certified as
+    /// final, and the customer's view is complete.
+    async fn check(&self) {
+        for blob in self.live() {
+            opens(&self.acme, *blob).await;
+        }
+        let mut stages = BTreeMap::<&str, u32>::new();
+        let listed: Vec<_> =
+            self.vault.raw.audit.list(Some(&Path::from("certificate"))).try_collect().await.unwrap();
+        for meta in listed {
+            if let Some(Object::Certificate { id, stage }) = Object::at(&meta.location) {
+                self.vault.room.certificate(id, stage).await.unwrap().unwrap();
+                *stages.entry(stage.as_str()).or_default() += 1;
+            }
+        }
+        // The epochs of the newest drops still wait.
+        let [interim, last] =
+            CertificateStage::ALL.map(|stage| stages.get(stage.as_str()).copied().unwrap_or(0));
+        let due = self.sealed.values().filter(|until| until.plus(8) < self.today()).count();
+        assert!(due > 0 && last > 0, "{due} {stages:?}");
+        assert!(last <= interim && interim - last <= 6, "{stages:?}");
+
+        let view = self.vault.room.customer_view(self.acme.id()).await.unwrap();
+        let pieces: Vec<_> = view.pieces.try_collect().await.unwrap();
+        let trust = Trust::new(self.vault.room.log().authority(), Vec::new(), 0).unwrap();
+        let report = view::check(&*pieces.concat(), &trust).unwrap();
+        assert!(report.is_complete(), "{:?}", report.findings);
+        assert!(report.shards.iter().any(|shard| shard.removed > 0), "{:?}", report.shards);
+    }
+}
+
+/// Years of 360 days of a store, where each blob is kept for so long: the costs at the end of each.
+async fn years(kept: u32, years: u32) -> Vec<Costs> {
+    let mut run = Years::begin(kept).await;
+    let mut costs = Vec::new();
+    for _ in 0..years {
+        run.run(12 * MONTH).await;
+        costs.push(run.costs().await);
+    }
+    run.check().await;
+    costs
+}
+
+/// No more than what a node asks once in a while makes the difference.
+fn assert_same(what: &str, early: u64, late: u64, all: &[Costs]) {
+    assert!(late <= early + early / 4, "{what}: {all:?}");
+}
+
+#[tokio::test]
+async fn years_pass_and_the_first_days_of_the_log_go() {
+    let costs = years(200, 2).await;
+    assert_same("sweep", costs[0].sweep, costs[1].sweep, &costs);
+    assert_same("restore", costs[0].restore, costs[1].restore, &costs);
+}
+
+/// Twelve years under `P10Y`. From the tenth on as much is destroyed as is sealed.
+#[tokio::test]
+#[ignore = "takes a quarter of an hour: run it with --ignored"]
+async fn twelve_years_pass() {
+    let costs = years(3652, 12).await;
+    println!("{costs:#?}");
+    assert_same("sweep", costs[0].sweep, costs[11].sweep, &costs);
+    assert_same("restore", costs[10].restore, costs[11].restore, &costs);
+    assert_same("verify", costs[10].verify, costs[11].verify, &costs);
+}
