@@ -203,6 +203,7 @@ async fn by_hand(world: &World, view: &View, sizes: [usize; 3]) -> File {
         let hashes = &hashes[..sizes[usize::from(counted.shard)]];
         let old = usize::try_from(counted.tree.size).unwrap();
         shards.push(ShardHeader {
+            base: None,
             shard: counted.shard,
             tree: counted.tree,
             consistency: prove_consistency(hashes, old).unwrap(),

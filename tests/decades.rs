@@ -8,13 +8,11 @@ mod calendar;
 mod common;
 #[path = "common/destroy.rs"]
 mod destroy;
-#[path = "common/signer.rs"]
-mod signer;
 
 use std::collections::BTreeMap;
 
 use calendar::{Counting, Storage};
-use common::Raw;
+use common::{Raw, signer};
 use destroy::{DAY, Vault, access, opens, seal};
 use futures_util::TryStreamExt;
 use object_store::path::Path;

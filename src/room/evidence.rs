@@ -142,7 +142,7 @@ impl Strongroom {
             return Err(Error::new(ErrorKind::NotFound, "the log has no record of this customer"));
         }
         let removed = self.removed().await?;
-        let view = first.record_view(customer, &removed).await?;
+        let view = first.record_view_behind(&removed, customer).await?;
         first.close().await?;
         // If we stop here, the view is on the record and nobody has it.
         let published = self.publish_log().await?;

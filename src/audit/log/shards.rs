@@ -180,15 +180,25 @@ impl Log {
     /// Records in the first shard how many records a customer has in every shard,
     /// and returns it: the end of a view that the customer is given. It is in the
     /// customer's own chain, so that it cannot be left out, and whoever verifies the log
-    /// checks that it is true. Before it, in the same commit, are the bases that stand for what
-    /// was removed.
+    /// checks that it is true.
     ///
     /// # Errors
     /// As [`Log::begin`] and [`Log::commits`].
     ///
     /// # Panics
     /// In another shard than the first, or in a log that roams.
-    pub async fn record_view(&self, customer: CustomerId, removed: &[BaseRef]) -> Result<View> {
+    pub async fn record_view(&self, customer: CustomerId) -> Result<View> {
+        self.record_view_behind(&[], customer).await
+    }
+
+    /// The same, with the bases that stand for what was removed before it in the same commit.
+    ///
+    /// # Errors
+    /// As [`Log::record_view`].
+    ///
+    /// # Panics
+    /// As [`Log::record_view`].
+    pub async fn record_view_behind(&self, removed: &[BaseRef], customer: CustomerId) -> Result<View> {
         let view = self.count_records(customer).await?;
         let events = removed.iter().map(|base| Event::Removal(*base));
         self.tell(events.chain([Event::View(view.clone())])).await?;

@@ -12,7 +12,7 @@ use futures_util::stream::{self, TryStreamExt};
 use super::Context;
 use super::finding::{Problem, RecordProblem};
 use super::inventory::ShardObjects;
-use super::records::{At, Story};
+use super::records::{Said, Story};
 use super::source::{self, READ_AHEAD, Read, blocking};
 use crate::audit::base::extract::{Contents, Page, PageName, Piece};
 use crate::audit::base::{self, Base, BaseRef, Draft};
@@ -22,7 +22,6 @@ use crate::audit::layout::Object;
 use crate::audit::log::LogReader;
 use crate::audit::publish::earlier;
 use crate::error::{Error, Result};
-use crate::time::Timestamp;
 
 /// How long after its record a base has to be there.
 const OVERDUE: Duration = Duration::from_secs(24 * 3600);
@@ -242,8 +241,7 @@ impl<'a> Bases<'a> {
         let begin = begun.as_ref().map_or(0, |base| base.header().commits);
         for ((_, commits), recorded) in story.bases.range((shard, begin)..=(shard, u64::MAX)) {
             // It is stored behind its record.
-            let old =
-                |(_, since, _): &(At, Timestamp, BaseRef)| since.saturating_add(OVERDUE) <= self.context.now;
+            let old = |(_, since, _): &Said| since.saturating_add(OVERDUE) <= self.context.now;
             if recorded.iter().any(old) && !self.objects.bases.contains(commits) {
                 let path = Object::Base { shard, commits: *commits }.path();
                 findings.wrong(&path, Problem::Missing("it is on record"));

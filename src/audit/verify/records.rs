@@ -89,10 +89,13 @@ pub(super) struct Story {
     /// Whether commits were missing or damaged anywhere, or were removed.
     pub(super) gaps: bool,
     /// What is on record of bases, and since when, by shard and number of commits.
-    pub(super) bases: BTreeMap<(u16, u64), Vec<(At, Timestamp, BaseRef)>>,
+    pub(super) bases: BTreeMap<(u16, u64), Vec<Said>>,
     /// The bases that stand for commits which may be missing.
     pub(super) removed: Vec<BaseRef>,
 }
+
+/// Which record says what a base is, and since when.
+pub(super) type Said = (At, Timestamp, BaseRef);
 
 /// What the first shard has said of another so far.
 #[derive(Clone, Copy, Debug, Default)]

@@ -252,10 +252,10 @@ impl World {
             let day = |at: usize| place.commits[at].0.header().time.day();
             let mut before: Option<Base> = None;
             for end in (1..heads.len()).filter(|end| day(*end) != day(end - 1)) {
-                let begin = before.as_ref().map_or(0, |base| base.header().commits as usize);
+                let begin = before.as_ref().map_or(0, |base| base.header().commits);
                 let mut draft = Draft::new(before.take(), end as u64);
-                for ((commit, _), head) in place.commits.iter().zip(&heads).skip(begin) {
-                    if !draft.is_complete() {
+                for ((commit, _), head) in place.commits.iter().zip(&heads) {
+                    if commit.header().seq >= begin && !draft.is_complete() {
                         draft.take(commit, head);
                     }
                 }
@@ -418,7 +418,8 @@ fn earlier_of(objects: &Objects, shard: u16, draft: &Draft) -> Earlier {
     let mut earlier = Earlier::default();
     let piece = |piece: &Piece| {
         let extract = &objects[&Object::Extract { shard, commits: piece.base }.path()];
-        extract.slice(piece.at as usize..(piece.at + piece.length) as usize)
+        let at = usize::try_from(piece.at).unwrap();
+        extract.slice(at..at + usize::try_from(piece.length).unwrap())
     };
     let (Some(before), Some((filed, time))) = (draft.before(), draft.filed()) else { return earlier };
     for (customer, pages) in filed.pages(time) {

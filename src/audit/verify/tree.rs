@@ -142,7 +142,10 @@ impl<'a> Tree<'a> {
         let found = self.stored(TileBuilder::needed(head.size)).await?;
         match TileBuilder::resume(&head, |tile| found.get(tile).map(Vec::as_slice)) {
             Ok(builder) => self.builder = Some(builder),
-            Err(_) => return Ok(self.give_up(0)),
+            Err(_) => {
+                self.give_up(0);
+                return Ok(());
+            }
         }
         let entries =
             stored_entries(self.context, self.shard, self.objects, head.size / u64::from(WIDTH)).await?;
