@@ -23,6 +23,7 @@ use crate::id::{
 use crate::merkle::{Hash, TreeHead};
 use crate::time::{Day, Timestamp};
 
+pub mod authority;
 pub mod chains;
 pub mod commit;
 pub mod emergency;
@@ -186,6 +187,8 @@ pub enum Event {
     /// How many records of a customer there are in each shard: the end of a
     /// view that the customer is given.
     View(View),
+    /// From this commit on, writers of the shard are endorsed by the log's next key.
+    Key(KeyChanged),
 }
 
 impl Event {
@@ -196,7 +199,12 @@ impl Event {
             Self::Intent(intent) => intent.customer,
             Self::Outcome(outcome) => outcome.customer,
             Self::View(view) => Some(view.customer),
-            Self::Alive | Self::Fence(_) | Self::Claim | Self::Release | Self::Shard(_) => None,
+            Self::Alive
+            | Self::Fence(_)
+            | Self::Claim
+            | Self::Release
+            | Self::Shard(_)
+            | Self::Key(_) => None,
         }
     }
 }
@@ -206,6 +214,15 @@ impl Event {
 pub struct Fence {
     /// The writer.
     pub writer: WriterId,
+}
+
+/// Which key of the log counts from here on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChanged {
+    /// Its number, from 2.
+    pub number: u32,
+    /// SHA-256 of the statement by which it came ([`authority::KeyChange`]).
+    pub digest: Hash,
 }
 
 /// Where another shard stands.
@@ -431,6 +448,8 @@ pub enum Action {
     EmergencyReview,
     /// From here on, the daemon maps credentials to principals by another file.
     AccessMap,
+    /// The signing key of the log is replaced by the next.
+    LogKeyRotate,
 }
 
 /// Which key is used.

@@ -432,7 +432,7 @@ impl Strongroom {
     pub fn log_reader(&self) -> LogReader {
         let room = &*self.0;
         let storage = Arc::clone(&room.storages.audit);
-        LogReader::open(storage, room.store, room.log.authority(), room.log_config.deadline)
+        LogReader::open(storage, room.store, room.log.keys(), room.log_config.deadline)
     }
 
     /// Reads the whole audit log, every shard of it, and checks all that there is

@@ -160,7 +160,7 @@ pub(super) fn no_key(log: &OfLog) -> Result<(), Failure> {
 
 /// The log of an open store.
 pub(super) fn reader(opened: &Store, key: Option<&PublicKeyText>) -> Result<LogReader, Failure> {
-    let (store, authority) = (opened.room.store_id(), opened.room.log().authority());
+    let (store, authority) = (opened.room.store_id(), opened.room.log().keys());
     if let Some(key) = key {
         audit_only::check_name(key, store)?;
         audit_only::check_key(key.public(), authority)?;

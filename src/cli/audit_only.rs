@@ -14,6 +14,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::log_key;
 use super::output::Output;
+use crate::audit::authority::Authority;
 use crate::audit::layout::origin;
 use crate::audit::log::LogReader;
 use crate::config::{Config, LogKey};
@@ -36,7 +37,7 @@ pub(super) async fn open(
     let storage = storage(config).await?;
     let marker = Marker::read(&*storage).await?;
     let marker = marker.ok_or_else(|| no_log(config, Error::new(ErrorKind::NotFound, "no marker")))?;
-    let authority = authority(config, key, marker, output).await?;
+    let authority = authority(config, key, (marker, &storage), output).await?;
     Ok(LogReader::open(storage, marker.store, authority, LIMIT))
 }
 
@@ -48,26 +49,33 @@ pub(super) async fn storage(config: &Config) -> Result<Arc<dyn ObjectStore>, Fai
     Ok(opened.map_err(|error| no_log(config, error))?.audit)
 }
 
-/// The log's key: as it was given, else that of the configured signing key, else as
-/// the storage itself says.
+/// The log's keys, from the marker's on. The one that was given is among them, or else that of the
+/// configured signing key; without either they are what the storage itself says.
 pub(super) async fn authority(
     config: &Config,
     key: Option<&PublicKeyText>,
-    marker: Marker,
+    (marker, storage): (Marker, &Arc<dyn ObjectStore>),
     output: Output,
-) -> Result<PublicKey, Failure> {
+) -> Result<Authority, Failure> {
+    let authority = Authority::from(marker.log_key);
+    authority.follow(&**storage, marker.store, LIMIT).await?;
     if let Some(key) = key {
         check_name(key, marker.store)?;
     }
     match known_key(config, key).await? {
-        Some(key) => check_key(key, marker.log_key).map(|()| key),
+        Some(key) => {
+            check_key(key, &authority)?;
+            if authority.newest().1 != key {
+                output.note("the log's key was replaced since: `strongroom audit keys` shows when, and by whose order");
+            }
+        }
         None => {
             output.note(
                 "the log's key is taken from its own storage; give it with --key to know whose log it is",
             );
-            Ok(marker.log_key)
         }
     }
+    Ok(authority)
 }
 
 /// The log's key: as it was given, else that of the configured signing key; `None`
@@ -93,9 +101,9 @@ fn no_log(config: &Config, error: Error) -> Failure {
         .hint("name another place with --audit-store or STRONGROOM_AUDIT, or the store with --store")
 }
 
-/// Checks that a key that was given is the log's.
-pub(super) fn check_key(given: PublicKey, logs: PublicKey) -> Result<(), Failure> {
-    if given == logs {
+/// Checks that a key that was given is one of the log's.
+pub(super) fn check_key(given: PublicKey, logs: &Authority) -> Result<(), Failure> {
+    if logs.number_of(&given).is_some() {
         return Ok(());
     }
     let message = "the audit storage has the log of another key";

@@ -129,7 +129,7 @@ impl Log {
     /// Whether this handle has written anything yet.
     #[must_use]
     pub fn has_written(&self) -> bool {
-        self.inner.pen.initialized()
+        !self.inner.pens().is_empty()
     }
 
     /// How many records a customer has in every shard now.
@@ -247,6 +247,16 @@ impl Inner {
             Err(error) if !error.kind().is_retryable() => return Ok(None),
             start => start?,
         };
+        // One without a commit begins under the newest key, whoever was there first.
+        let empty = start.head.next() == 0;
+        let start = match empty {
+            true => Start { head: start.head.under_key(self.authority.newest().0), ..start },
+            false => start,
+        };
+        if self.signers.of(&self.authority, start.head.key()).is_err() {
+            // The change of the log's key has not come here, or this program does not have the new one.
+            return Ok(None);
+        }
         let mut claim = vec![self.record(self.nonce()?, Event::Claim)];
         if !start.head.is_settled() {
             let survey = match self.survey(&wal, &start.head).await {
@@ -280,7 +290,7 @@ impl Inner {
             Ok(self.record(self.nonce()?, Event::Shard(head)))
         });
         let lines: Vec<Line> = lines.collect::<Result<_>>()?;
-        let pen = self.pen().await?;
+        let pen = &*self.pen(start.head.key()).await?;
         let (bytes, _) = start.head.extend(pen, self.clock.now(), lines.iter(), 0);
         let seq = start.head.next();
         let what = "name shards of the audit log";
@@ -296,7 +306,7 @@ impl Inner {
         // If we stop here, shards are named that nobody finds: the next writer that needs
         // some names them again.
         let save = numbers.iter().map(|shard| async move {
-            let head = Head::empty(self.config.store, *shard, first.authority);
+            let head = Head::empty(self.config.store, *shard, &first.authority);
             first.of_shard(*shard).save(&SavedHead { head, covered: 0 }, pen).await
         });
         if join_all(save.collect::<Vec<_>>()).await.contains(&true) {

@@ -85,6 +85,12 @@ pub(super) struct Story {
     pub(super) rings: HashMap<(CustomerId, u64), Vec<RingRef>>,
     /// Ring writes that ended well.
     pub(super) written: Vec<(At, RequestId, CustomerId, RingRef)>,
+    /// The log's key under which the first shard is at its end, and since when.
+    pub(super) key: Option<(u32, Timestamp)>,
+    /// The time of the first shard's newest change of the key.
+    pub(super) key_since: Option<Timestamp>,
+    /// The keys whose statements records named and were looked for.
+    pub(super) sought_keys: BTreeSet<u32>,
     /// Whether commits were missing or damaged anywhere, or have aged out.
     pub(super) gaps: bool,
 }
@@ -92,6 +98,8 @@ pub(super) struct Story {
 /// What the first shard has said of another so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Named {
+    /// The log's key under which it was named: it begins under no earlier one.
+    pub(super) key: u32,
     /// Which leaf said first that it had any.
     grown: Option<u64>,
 }
@@ -147,6 +155,7 @@ impl<'a> Records<'a> {
             self.recent.push_front(before.clone());
         }
         let path = Object::Commit { shard: self.shard, seq: header.seq }.path();
+        let key = header.endorser(&self.context.authority).unwrap_or_default();
         if self.fenced.contains(&header.writer) {
             self.context.findings.wrong(&path, Problem::Fenced(header.writer));
         }
@@ -162,9 +171,10 @@ impl<'a> Records<'a> {
             match &record.event {
                 Event::Intent(intent) => self.intent(story, at, record.writer, intent),
                 Event::Outcome(outcome) => self.outcome(story, at, record.writer, outcome),
-                Event::Shard(head) => self.shard_head(story, at, *head),
+                Event::Shard(head) => self.shard_head(story, at, *head, key),
                 Event::View(view) => self.view(story, at, record.time, view),
-                Event::Alive | Event::Fence(_) | Event::Claim | Event::Release => {}
+                Event::Key(_) if self.shard == FIRST_SHARD => story.key_since = Some(header.time),
+                Event::Alive | Event::Fence(_) | Event::Claim | Event::Release | Event::Key(_) => {}
             }
         }
         for fenced in fences {
@@ -238,7 +248,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    fn shard_head(&self, story: &mut Story, at: At, named: ShardHead) {
+    fn shard_head(&self, story: &mut Story, at: At, named: ShardHead, key: u32) {
         let ShardHead { shard, tree } = named;
         if self.shard != FIRST_SHARD || shard == FIRST_SHARD {
             at.wrong(self.context, RecordProblem::OutsideFirstShard);
@@ -249,7 +259,7 @@ impl<'a> Records<'a> {
         }
         // A smaller tree than before is no fault: of two who look, the first may be
         // the second to say it.
-        let named = story.named.entry(shard).or_default();
+        let named = story.named.entry(shard).or_insert(Named { key, grown: None });
         if tree.size > 0 {
             named.grown.get_or_insert(at.leaf);
         }

@@ -14,13 +14,13 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 
-use super::Context;
 use super::cuts::{Cuts, may_have_gone};
 use super::finding::{Problem, RecordProblem};
 use super::inventory::ShardObjects;
 use super::records::{Claimant, Claimed, Records, Story};
 use super::source::{self, Found, Piece, Placed, Read, commits, pieces};
 use super::tree::{Tree, sizes};
+use super::{Context, Signed, keys};
 use crate::audit::chains::{ChainEnd, Chains};
 use crate::audit::commit::{Commit, MAX_LEN};
 use crate::audit::head::Head;
@@ -41,7 +41,7 @@ const LOG_KEPT: Duration = Duration::from_secs(6 * 366 * 24 * 3600);
 const NAMED: u64 = 100;
 
 /// How far the clocks of writers may be ahead of ours.
-const AHEAD: Duration = Duration::from_secs(600);
+pub(super) const AHEAD: Duration = Duration::from_secs(600);
 
 /// What was found of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,8 @@ pub(super) struct Walk<'a> {
     bad: BTreeSet<u64>,
     first: Option<u64>,
     from: Option<Timestamp>,
+    /// Behind how many records the log's key changed, and to which.
+    changed: Vec<(u64, u32)>,
     /// Whether a commit from the future was noted.
     future: bool,
 }
@@ -101,7 +103,7 @@ impl<'a> Walk<'a> {
             context,
             shard,
             objects,
-            head: Head::empty(context.store, shard, context.authority),
+            head: Head::empty(context.store, shard, &context.authority),
             lists: BTreeMap::new(),
             tree: Tree::new(context, shard, objects),
             records: Records::new(context, shard),
@@ -110,6 +112,7 @@ impl<'a> Walk<'a> {
             bad: BTreeSet::new(),
             first: None,
             from: None,
+            changed: Vec::new(),
             future: false,
         }
     }
@@ -119,9 +122,9 @@ impl<'a> Walk<'a> {
         mut self,
         story: &mut Story,
         listed: &BTreeSet<u16>,
-        checkpoint: Option<TreeHead>,
+        checkpoint: Option<Signed>,
     ) -> Result<ShardReport> {
-        self.check_claims(&Head::empty(self.context.store, self.shard, self.context.authority), None);
+        self.check_claims(&Head::empty(self.context.store, self.shard, &self.context.authority), None);
         let mut pieces = pieces(self.context, self.shard, self.objects);
         while let Some(piece) = pieces.try_next().await? {
             match piece {
@@ -201,6 +204,9 @@ impl<'a> Walk<'a> {
             // Only a segment in a place of its own making leads here.
             return Ok(());
         }
+        if let Some(change) = commit.key_change() {
+            keys::look_for(self.context, story, change.number).await?;
+        }
         let in_place = seq == self.head.next();
         let verified = if in_place { Some(self.head.verify(&commit)) } else { None };
         let mut before = None;
@@ -209,8 +215,10 @@ impl<'a> Walk<'a> {
                 before = Some(self.head.clone());
                 after
             }
-            refused => match Head::after(&commit, self.context.authority) {
+            refused => match Head::after(&commit, &self.context.authority) {
                 Ok(after) => {
+                    // Behind one that goes back to a key before, the later one is in force all the same.
+                    let after = after.under_key(self.head.in_force().unwrap_or_default());
                     let aged_out = match refused {
                         Some(Err(error)) => {
                             self.context.findings.wrong(&path, Problem::NotNext(error.chain()));
@@ -242,6 +250,14 @@ impl<'a> Walk<'a> {
             let late = views.iter().filter(|(_, time)| *time > header.time.saturating_add(AHEAD));
             late.for_each(|(at, _)| at.wrong(self.context, RecordProblem::ViewShards));
             self.first = Some(seq);
+            let named = story.named.get(&self.shard).map(|named| named.key);
+            let found = after.key();
+            if let Some(needed) = named.filter(|named| found < *named && seq == 0) {
+                self.context.findings.wrong(&path, Problem::OldKey { found, needed });
+            }
+        }
+        if let Some(change) = commit.key_change().filter(|change| change.number == after.key()) {
+            self.changed.push((header.old.size, change.number));
         }
         self.from = Some(self.from.map_or(header.first, |from| from.min(header.first)));
         if header.time > self.context.now.saturating_add(AHEAD) && !self.future {
@@ -367,7 +383,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    async fn finish(mut self, story: &mut Story, checkpoint: Option<TreeHead>) -> Result<ShardReport> {
+    async fn finish(mut self, story: &mut Story, signed: Option<Signed>) -> Result<ShardReport> {
+        let checkpoint = signed.map(|signed| signed.head);
         let tree = self.head.tree();
         let (records, next) = (tree.size, self.head.next());
         let path = Object::Checkpoint { shard: self.shard }.path();
@@ -392,6 +409,13 @@ impl<'a> Walk<'a> {
         {
             findings.note(&path, Problem::Uncovered(newer));
         }
+        if let Some(Signed { head, key: found }) = signed {
+            let before = self.changed.iter().rev().find(|(size, _)| *size < head.size);
+            if let Some((_, needed)) = before.filter(|(_, needed)| found < *needed) {
+                findings.wrong(&path, Problem::OldKey { found, needed: *needed });
+            }
+        }
+        keys::followed(self.context, story, self.shard, &self.head);
         let report = ShardReport {
             shard: self.shard,
             first: self.first,

@@ -161,7 +161,11 @@ impl Wal {
             };
             let got = self.request(read).await?;
             let (bytes, size) = got.ok_or_else(|| self.unusable(&name, "it was there and is missing"))?;
-            if let Some((header, length)) = Header::decode(&bytes, &self.authority)? {
+            let decoded = match Header::decode(&bytes, &self.authority) {
+                Err(_) if self.learn().await? => Header::decode(&bytes, &self.authority),
+                decoded => decoded,
+            };
+            if let Some((header, length)) = decoded? {
                 break (header, length, size);
             }
             if guess >= size {
