@@ -125,7 +125,8 @@ impl Authority {
     ///
     /// # Errors
     /// [`ErrorKind::Integrity`] if it leads to or from another key, or has another number.
-    pub fn extend(&self, change: KeyChange) -> Result<()> {
+    pub fn extend(&self, change: impl Into<Arc<KeyChange>>) -> Result<()> {
+        let change = change.into();
         let mut chain = self.0.chain.write().unwrap_or_else(PoisonError::into_inner);
         let (body, digest) = (change.body(), change.digest());
         if chain.changes.iter().any(|known| known.digest() == digest) {
@@ -140,11 +141,11 @@ impl Authority {
                 chain.first = body.number - 1;
             }
             chain.keys.push(body.new);
-            chain.changes.push(Arc::new(change));
+            chain.changes.push(Arc::clone(&change));
         } else if oldest && (alone || chain.first == body.number) {
             chain.first = body.number - 1;
             chain.keys.insert(0, body.old);
-            chain.changes.insert(0, Arc::new(change));
+            chain.changes.insert(0, Arc::clone(&change));
         } else {
             let sentence = "the statement of a change of the log's key is not the next of its keys";
             return Err(Error::new(ErrorKind::Integrity, sentence));

@@ -52,9 +52,10 @@ mod open;
 mod pins;
 mod queue;
 mod reader;
+mod rotate;
 mod settle;
 mod shards;
-pub(super) mod wal;
+pub(crate) mod wal;
 
 use append::Chain;
 pub use intent::OpenIntent;

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::id::{CustomerId, Label, StoreId};
 
 mod export;
+mod keys;
 mod proof;
 mod query;
 mod verify;
@@ -34,11 +35,16 @@ pub(super) fn needs_no_backend(command: &Audit, output: Output) -> bool {
     match command {
         // People are shown labels.
         Audit::Tail(_) => output.json,
-        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain => false,
+        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain | Audit::RotateKey(_) => false,
         Audit::Query(command) => !command.which.has_label(),
         Audit::Export(command) => !command.which.has_label(),
         Audit::Proof(command) => !matches!(command.customer, Some(Whose::Label(_))),
-        Audit::Verify(_) | Audit::Checkpoint(_) | Audit::CheckProof(_) | Audit::CheckView(_) => true,
+        Audit::Verify(_)
+        | Audit::Checkpoint(_)
+        | Audit::CheckProof(_)
+        | Audit::CheckView(_)
+        | Audit::Keys(_)
+        | Audit::NewKey(_) => true,
     }
 }
 
@@ -67,8 +73,10 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
         Audit::CheckView(command) => view::check_file(&command, output),
         Audit::Verify(command) => verify::verify(config, &command, output).await,
         Audit::Checkpoint(command) => verify::checkpoint(config, &command, output).await,
+        Audit::Keys(command) => keys::show(&open(&command.log).await?, &command, output),
+        Audit::NewKey(_) => keys::new_key(config, output).await,
         // In the store.
-        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain => Ok(String::new()),
+        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain | Audit::RotateKey(_) => Ok(String::new()),
     }
 }
 
@@ -124,8 +132,13 @@ pub(super) async fn run(backend: &Backend, command: Audit) -> Answer {
             Place::Daemon(daemon) => verify::daemons_checkpoint(daemon, &command).await,
             Place::Store(_) => Ok(String::new()),
         },
+        Audit::RotateKey(command) => keys::rotate(backend, &command).await,
         // Done without a backend.
-        Audit::Verify(_) | Audit::CheckProof(_) | Audit::CheckView(_) => Ok(String::new()),
+        Audit::Verify(_)
+        | Audit::CheckProof(_)
+        | Audit::CheckView(_)
+        | Audit::Keys(_)
+        | Audit::NewKey(_) => Ok(String::new()),
     }
 }
 

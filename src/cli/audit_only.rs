@@ -4,6 +4,9 @@
 //! Separate from the [`Backend`](super::Backend), which takes all of these. An auditor
 //! has read access to one bucket.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +17,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::log_key;
 use super::output::Output;
-use crate::audit::authority::Authority;
+use crate::audit::authority::{Authority, KeyChange};
 use crate::audit::layout::origin;
 use crate::audit::log::LogReader;
 use crate::config::{Config, LogKey};
@@ -24,6 +27,7 @@ use crate::store::marker::Marker;
 use crate::store::{CreateRoot, StorageRole, StorageUrls, Storages};
 use crate::system::SystemClock;
 use crate::tlog::PublicKey;
+use crate::tlog::note::MAX_LEN;
 
 /// What one request may take: a segment has some 32 MiB.
 pub(super) const LIMIT: Duration = Duration::from_secs(120);
@@ -99,6 +103,36 @@ fn no_log(config: &Config, error: Error) -> Failure {
     let message = format!("no audit log at {}", config.urls.of(StorageRole::Audit));
     Failure::new(Exit::NoInput, error.kind().as_str(), message)
         .hint("name another place with --audit-store or STRONGROOM_AUDIT, or the store with --store")
+}
+
+/// A key that was given, and the keys that these statements lead to from it.
+pub(super) fn chain(key: PublicKey, changes: &[PathBuf]) -> Result<Authority, Failure> {
+    let authority = Authority::from(key);
+    let mut left = Vec::new();
+    for path in changes {
+        let unread = |error| Failure::input("the change of the log's key cannot be read", &error);
+        let mut bytes = Vec::new();
+        // One more than there can be, so that what is longer is seen.
+        let file = File::open(path).map_err(unread)?;
+        file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(unread)?;
+        left.push(KeyChange::parse(&bytes, None)?);
+    }
+    // In whatever order they were given: each that fits may make room for another.
+    while !left.is_empty() {
+        let before = left.len();
+        let mut refused = None;
+        left.retain(|change| match authority.extend(change.clone()) {
+            Ok(()) => false,
+            Err(error) => {
+                refused = Some(error);
+                true
+            }
+        });
+        if let Some(error) = refused.filter(|_| left.len() == before) {
+            return Err(error.into());
+        }
+    }
+    Ok(authority)
 }
 
 /// Checks that a key that was given is one of the log's.

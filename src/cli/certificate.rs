@@ -240,7 +240,8 @@ async fn verify_file(config: &Config, command: &VerifyCertificate, output: Outpu
     let key = audit_only::known_key(config, command.key.as_ref()).await?;
     let key = key.ok_or_else(|| Failure::usage("give the public key of the audit log with --key"))?;
     let quorum = command.quorum.unwrap_or(command.witnesses.len());
-    let verified = verify(&bytes, &key, &command.witnesses, quorum).map_err(not_good)?;
+    let keys = audit_only::chain(key, &command.key_changes)?;
+    let verified = verify(&bytes, &keys, &command.witnesses, quorum).map_err(not_good)?;
     if let Some(named @ PublicKeyText::Named(_)) = &command.key {
         audit_only::check_name(named, verified.body.store)?;
     }

@@ -338,7 +338,7 @@ impl Strongroom {
     }
 
     /// The order as it stands in a certificate.
-    async fn signed_paper(&self, asker: Asker<'_>, id: OrderId) -> Result<SignedPaper> {
+    pub(super) async fn signed_paper(&self, asker: Asker<'_>, id: OrderId) -> Result<SignedPaper> {
         let object = Object::Order { id, stage: OrderStage::Approved };
         let bytes =
             papers::read(&self.log_reader(), object).await?.ok_or_else(|| lost("the approved order"))?;

@@ -62,19 +62,21 @@ pub struct KeyChange {
 }
 
 impl KeyChange {
-    /// Reads a statement, strictly, and verifies both signatures and those under its order.
+    /// Reads a statement of this store, or of whichever it says, strictly, and verifies both signatures
+    /// and those under its order.
     ///
     /// Whose personal keys signed the order is for the caller to compare with what it knows.
     ///
     /// # Errors
     /// [`ErrorKind::UnsupportedFormat`] for a later version, [`ErrorKind::Integrity`] for
     /// anything else that is no statement of this store.
-    pub fn parse(bytes: &[u8], store: StoreId) -> Result<Self> {
+    pub fn parse(bytes: &[u8], store: impl Into<Option<StoreId>>) -> Result<Self> {
         let note = Note::parse(bytes)?;
         let Ok(body) = serde_json::from_str::<KeyChangeBody>(note.text()) else {
             return Err(not_read(note.text()));
         };
         check(&body)?;
+        let store = store.into().unwrap_or(body.store);
         if text(&body) != note.text() || body.store != store {
             return Err(wrong("it is not in the one form, or is of another store"));
         }

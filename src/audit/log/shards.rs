@@ -213,7 +213,7 @@ impl Chain {
 }
 
 impl Inner {
-    async fn shards(&self) -> Result<BTreeSet<u16>> {
+    pub(super) async fn shards(&self) -> Result<BTreeSet<u16>> {
         let wal = self.wal();
         let mut shards = BTreeSet::from([FIRST_SHARD]);
         for prefix in [layout::commits(), layout::segments()] {
@@ -226,7 +226,7 @@ impl Inner {
     }
 
     /// The shards besides the first that have a saved head: those to choose among.
-    async fn saved_heads(&self) -> Result<Vec<u16>> {
+    pub(super) async fn saved_heads(&self) -> Result<Vec<u16>> {
         let wal = self.wal();
         let mut listed = wal.storage.list(Some(&layout::heads()));
         let mut shards = Vec::new();

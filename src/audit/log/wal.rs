@@ -30,7 +30,7 @@ use crate::store::store_error;
 use crate::tlog::checkpoint::SignedCheckpoint;
 
 mod archive;
-mod keys;
+pub(crate) mod keys;
 mod start;
 
 use archive::{Archived, Cache};

@@ -42,6 +42,15 @@ impl Wal {
     }
 }
 
+/// Whether the log of a storage ever changed its key.
+///
+/// # Errors
+/// [`ErrorKind::AuditUnavailable`] if the storage cannot be read.
+pub(crate) async fn was_changed(storage: &dyn ObjectStore, limit: Duration) -> Result<bool> {
+    let path = Object::KeyChange { number: 2 }.path();
+    Ok(request_within(limit, storage.head(&path)).await?.is_some())
+}
+
 /// The statement that brought the key of this number, `None` if there is none.
 ///
 /// # Errors
