@@ -25,6 +25,8 @@ use crate::tlog::note::{Note, NoteError};
 use crate::tlog::{KeyName, PublicKey, Signature, VerifierKey};
 
 mod change;
+#[cfg(test)]
+pub(in crate::audit) mod tests;
 
 pub use change::{KeyChange, KeyChangeBody, KeyChangeFormat};
 

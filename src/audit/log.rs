@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -146,6 +146,8 @@ struct Inner {
     seed: Secret<32>,
     signers: Signers,
     authority: Authority,
+    /// The newest key of the log that was seen in force, by number.
+    key: AtomicU32,
     /// What this writer signs with, endorsed by each key of the log that it needed. Made with the first
     /// commit under that key, so that who only reads is not endorsed.
     pens: Mutex<BTreeMap<u32, Arc<Writer>>>,
@@ -248,6 +250,7 @@ impl Log {
             config,
             signers,
             authority,
+            key: AtomicU32::new(start.head.key()),
             writer,
             seed: random_secret(&*entropy)?,
             pens: Mutex::default(),

@@ -685,6 +685,7 @@ pub(crate) mod tests {
                 Action::EmergencyFold => 45,
                 Action::EmergencyReview => 46,
                 Action::AccessMap => 47,
+                Action::LogKeyRotate => 48,
             };
             assert_eq!(place, expected);
             assert_eq!(serde_json::to_value(action).unwrap(), action.code());

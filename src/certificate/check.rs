@@ -147,10 +147,11 @@ pub(super) fn ends(
 /// Everything but the signature and the form. Gives the proven records.
 pub(super) fn check(
     body: &CertificateBody,
-    log_key: &LogKeys,
+    log_key: impl Into<LogKeys>,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Vec<Proved>> {
+    let log_key = &log_key.into();
     agrees(body)?;
     if let Authority::Order(order) = &body.authority {
         check_order(order, body.store, Some(body.customer))?;

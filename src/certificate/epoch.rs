@@ -230,10 +230,11 @@ pub(crate) async fn sign_epoch_for(
 /// Everything but the signature and the form. Gives the proven records.
 pub(super) fn check(
     body: &EpochPaperBody,
-    log_key: &Authority,
+    log_key: impl Into<Authority>,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Vec<Proved>> {
+    let log_key = &log_key.into();
     use CertificateError::{Contradiction, Missing, OtherRecord};
     let must = |holds: bool, part| if holds { Ok(()) } else { Err(Contradiction(part)) };
     let EpochPaperBody { disabled, scheduled, gone, .. } = body;

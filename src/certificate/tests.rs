@@ -262,7 +262,7 @@ pub(crate) mod testing {
             evidence,
             ..super::epoch::body(epoch)
         };
-        super::super::epoch::check(&body, &secret(9).public().into(), &[], 0).unwrap();
+        super::super::epoch::check(&body, &secret(9).public(), &[], 0).unwrap();
         (Object::EpochEnd { epoch }, super::epoch::note(&body, 9))
     }
 
@@ -284,7 +284,7 @@ pub(crate) mod testing {
         body.caches = Some(Caches { ttl_seconds: 600, over: body.issued });
         body.verification = Verification::required(body.stage).to_vec();
         body.limits = Limit::of(body.stage, Assurance::Attested, &survivors);
-        check::check(&body, &secret(9).public().into(), &[], 0).unwrap();
+        check::check(&body, &secret(9).public(), &[], 0).unwrap();
         check::ends(&body, &papers).unwrap();
         let (text, name) = (body.to_text(), certificate_key_name(body.store));
         let note = Note::new(text.clone(), vec![NamedKey::new(name, secret(9)).sign(&text)]).unwrap();
@@ -305,7 +305,7 @@ pub(crate) mod testing {
         body.run_by = Principal::service("test").unwrap();
         body.scope.keys.truncate(1);
         body.evidence = evidence;
-        check::check(&body, &secret(9).public().into(), &[], 0).unwrap();
+        check::check(&body, &secret(9).public(), &[], 0).unwrap();
         let (text, name) = (body.to_text(), certificate_key_name(store));
         let note = Note::new(text.clone(), vec![NamedKey::new(name, secret(9)).sign(&text)]).unwrap();
         (Object::Certificate { id, stage: CertificateStage::Interim }, note.to_string())
@@ -506,7 +506,7 @@ fn best_effort_is_never_purge() {
     assert_eq!(body.method.category, Category::Clear);
     refused(&body, CertificateError::Contradiction("list of what it does not cover"), |_| {});
     body.limits = Limit::of(CertificateStage::Final, Assurance::BestEffort, &survivors);
-    check::check(&body, &secret(9).public().into(), &[], 0).unwrap();
+    check::check(&body, &secret(9).public(), &[], 0).unwrap();
     refused(&body, CertificateError::Contradiction("category"), |body| {
         body.method.category = Category::Purge
     });

@@ -243,6 +243,7 @@ impl Chain {
 
     fn adopt(&mut self, inner: &Inner, head: Head, mark: Mark) {
         inner.seat().head = head.clone();
+        inner.key.fetch_max(head.key(), Relaxed);
         self.looked = Some(inner.clock.uptime());
         self.head = head;
         self.mark = Some(mark);

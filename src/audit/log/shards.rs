@@ -247,11 +247,11 @@ impl Inner {
             Err(error) if !error.kind().is_retryable() => return Ok(None),
             start => start?,
         };
-        // One without a commit begins under the newest key, whoever was there first.
-        let empty = start.head.next() == 0;
-        let start = match empty {
-            true => Start { head: start.head.under_key(self.authority.newest().0), ..start },
-            false => start,
+        // One without a commit begins under the key that the first shard is under now, whoever is
+        // there first.
+        let start = match start.head.next() {
+            0 => Start { head: start.head.under_key(self.key_of_first().await?), ..start },
+            _ => start,
         };
         if self.signers.of(&self.authority, start.head.key()).is_err() {
             // The change of the log's key has not come here, or this program does not have the new one.
@@ -274,6 +274,17 @@ impl Inner {
             return Ok(None);
         }
         Ok(Some((wal, start, claim)))
+    }
+
+    /// The number of the log's key that the first shard is under. Where no later one is stated than
+    /// was seen in force, that costs one request.
+    async fn key_of_first(&self) -> Result<u32> {
+        let (first, seen) = (self.wal().of_shard(FIRST_SHARD), self.key.load(Relaxed));
+        first.learn().await?;
+        match self.authority.newest().0 > seen {
+            true => Ok(first.newest().await?.head.key()),
+            false => Ok(seen),
+        }
     }
 
     /// Names more shards in the first one. That another writer was first is no error: it

@@ -12,6 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::access::{Access, Principal, Purpose};
+use crate::audit::authority::tests::change;
 use crate::audit::commit::tests::{authority, key, of_later};
 use crate::audit::commit::{Line, Writer, endorsement};
 use crate::audit::head::{Head, SavedHead};
@@ -22,7 +23,7 @@ use crate::audit::segment::Header;
 use crate::audit::signer::LocalSigner;
 use crate::audit::view::{self, Trust};
 use crate::audit::{
-    Action, Event, Fence, Intent, KeyRef, Outcome, OutcomeResult, Record, RingRef, ShardHead, View, ViewShard,
+    Action, Event, Fence, Intent, KeyChanged, KeyRef, Outcome, OutcomeResult, Record, RingRef, ShardHead, View, ViewShard,
 };
 use crate::certificate::{self, Evidence, What};
 use crate::id::{CertificateId, CustomerId, OrderId, RequestId, WriterId};
@@ -88,6 +89,9 @@ struct World {
     nonces: u32,
     requests: u32,
     settled: u64,
+    /// Which key of the log is in force, and those there are.
+    key: u8,
+    authority: Authority,
     /// Whether writers are of a later version, whose lines have members that this one does not
     /// know.
     later: bool,
@@ -103,6 +107,8 @@ impl World {
             nonces: 0,
             requests: 0,
             settled: 0,
+            key: 9,
+            authority: authority().into(),
             later: false,
         };
         let marker = format!(
@@ -115,12 +121,12 @@ impl World {
 
     fn writer(&self, number: u8) -> Writer {
         let id = WriterId::from_bytes([number; 16]);
-        let endorsed = key(9).sign(&endorsement(self.store, id, &key(number).public()));
+        let endorsed = key(self.key).sign(&endorsement(self.store, id, &key(number).public()));
         Writer::new(id, key(number), endorsed)
     }
 
     fn head(&mut self, shard: u16) -> &mut Shard {
-        let begin = Head::empty(self.store, shard, authority());
+        let begin = Head::empty(self.store, shard, &self.authority);
         self.shards.entry(shard).or_insert_with(|| Shard { head: begin, commits: Vec::new() })
     }
 
@@ -162,6 +168,19 @@ impl World {
             [intent(number, whose), outcome(number, whose, OutcomeResult::Ok)]
         });
         self.commit(shard, 2, at, events.collect());
+    }
+
+    /// The log's key is replaced, in every shard.
+    fn change_key(&mut self, at: Timestamp, next: u8) {
+        let (newest, _) = self.authority.newest();
+        let change = change(self.store, newest + 1, [self.key, next], at);
+        let (number, digest) = (newest + 1, change.digest());
+        self.objects.insert(Object::KeyChange { number }.path(), change.to_string().into());
+        self.authority.extend(change).unwrap();
+        self.key = next;
+        for shard in self.shards.keys().copied().collect::<Vec<_>>() {
+            self.commit(shard, 4, at, vec![Event::Key(KeyChanged { number, digest })]);
+        }
     }
 
     /// A ring version that is written and pinned.
@@ -231,7 +250,10 @@ impl World {
             let body = day.iter().map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>().concat();
             let lengths = day.iter().map(|(_, bytes)| bytes.len() as u64).collect();
             let header = Header::over(&commits, &body, lengths).unwrap();
-            let object = header.object(key(9).sign(&header.message()), &body);
+            // By the key that was in force then.
+            let by = self.authority.key(commits.last().unwrap().header().endorser(&self.authority).unwrap());
+            let by = if by == Some(authority()) { 9 } else { self.key };
+            let object = header.object(key(by).sign(&header.message()), &body);
             made.insert(Object::Segment(header.name()).path(), object);
         }
         self.objects.extend(made);
@@ -240,8 +262,10 @@ impl World {
     fn checkpoint(&self, shard: u16) -> SignedCheckpoint {
         let origin = layout::origin(self.store, shard);
         let checkpoint = Checkpoint::new(origin, self.shards[&shard].head.tree()).unwrap();
-        let log = NamedKey::new(layout::key_name(self.store, shard), key(9));
-        let mut signatures = vec![log.sign(&checkpoint.to_string())];
+        // For a while by the key before, too.
+        let keys = if self.key == 9 { vec![9] } else { vec![9, self.key] };
+        let log = |by| NamedKey::new(layout::key_name(self.store, shard), key(by));
+        let mut signatures: Vec<_> = keys.into_iter().map(|by| log(by).sign(&checkpoint.to_string())).collect();
         if shard == FIRST_SHARD {
             // The log over all is what witnesses see.
             signatures.push(witness().cosign(&checkpoint, start()));
@@ -262,6 +286,7 @@ impl World {
 
     fn full_of(world: Self) -> Self {
         let mut world = Self::half_of(world);
+        world.change_key(days(2), 10);
         world.work(0, days(2), 150);
         world.work(1, days(2), 40);
         world.work(2, days(2), 1);
@@ -500,6 +525,7 @@ fn kind(object: &Object) -> u8 {
         Object::Order { .. } => 8,
         Object::Head { .. } => 9,
         Object::EpochEnd { .. } => 10,
+        Object::KeyChange { .. } => 11,
     }
 }
 
@@ -528,6 +554,7 @@ fn next_to(object: &Object) -> Path {
             Object::Certificate { id, stage: if stage == interim { last } else { interim } }.path()
         }
         Object::EpochEnd { epoch } => Object::EpochEnd { epoch: epoch + 1 }.path(),
+        Object::KeyChange { number } => Object::KeyChange { number: number + 1 }.path(),
         Object::Order { .. } => unreachable!("whether an order was altered is not seen here"),
         Object::Head { shard } => Object::Head { shard: shard + 1 }.path(),
     }
@@ -589,7 +616,7 @@ async fn any_change_to_any_object_is_named() {
             attacks.push(("swapped".to_owned(), vec![swapped, path.clone()], objects));
         }
     }
-    assert_eq!(tried.len(), 10, "an object of each kind: {tried:?}");
+    assert_eq!(tried.len(), 11, "an object of each kind: {tried:?}");
     for (what, named, objects) in attacks {
         let report = check(&objects, options()).await;
         for path in &named {

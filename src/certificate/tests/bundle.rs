@@ -203,11 +203,11 @@ fn many_keys_of_many_epochs_are_checked_in_one_pass() {
         })
         .collect();
     // It agrees with itself; the drop of these keys is in no record.
-    let error = check::check(&body, &secret(9).public().into(), &[], 0).unwrap_err();
+    let error = check::check(&body, &secret(9).public(), &[], 0).unwrap_err();
     let source = std::error::Error::source(&error).unwrap().downcast_ref().copied();
     assert_eq!(source, Some(CertificateError::OtherRecord));
     body.epochs.remove(50_000);
-    let error = check::check(&body, &secret(9).public().into(), &[], 0).unwrap_err();
+    let error = check::check(&body, &secret(9).public(), &[], 0).unwrap_err();
     let source = std::error::Error::source(&error).unwrap().downcast_ref().copied();
     assert_eq!(source, Some(CertificateError::Contradiction("list of epochs")));
 }

@@ -51,7 +51,7 @@ fn refused(what: CertificateError, change: impl FnOnce(&mut EpochPaperBody)) {
     assert_eq!(error.to_string(), "the paper of an epoch's end does not verify");
     let source = std::error::Error::source(&error).unwrap();
     assert_eq!(source.downcast_ref::<CertificateError>(), Some(&what), "{}", error.chain());
-    assert!(super::super::epoch::check(&body, &secret(9).public().into(), &[], 0).is_err());
+    assert!(super::super::epoch::check(&body, &secret(9).public(), &[], 0).is_err());
 }
 
 #[tokio::test]
