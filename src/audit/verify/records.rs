@@ -259,6 +259,8 @@ impl<'a> Records<'a> {
         }
         // A smaller tree than before is no fault: of two who look, the first may be
         // the second to say it.
+        // Where it was named first is known only if it had no records then.
+        let key = if tree.size == 0 { key } else { 0 };
         let named = story.named.entry(shard).or_insert(Named { key, grown: None });
         if tree.size > 0 {
             named.grown.get_or_insert(at.leaf);
