@@ -199,12 +199,9 @@ impl Event {
             Self::Intent(intent) => intent.customer,
             Self::Outcome(outcome) => outcome.customer,
             Self::View(view) => Some(view.customer),
-            Self::Alive
-            | Self::Fence(_)
-            | Self::Claim
-            | Self::Release
-            | Self::Shard(_)
-            | Self::Key(_) => None,
+            Self::Alive | Self::Fence(_) | Self::Claim | Self::Release | Self::Shard(_) | Self::Key(_) => {
+                None
+            }
         }
     }
 }

@@ -33,7 +33,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::audit::authority::Authority as LogKeys;
+use crate::audit::authority::{Authority as LogAuthority, LogKeys};
 use crate::audit::layout::certificate_key_name;
 use crate::audit::signer::LogSigner;
 #[cfg(doc)]
@@ -61,11 +61,11 @@ pub use body::*;
 pub use bundle::Bundle;
 pub(crate) use check::check_order;
 pub use check::{Examined, Verified, examine, verify};
+pub(crate) use epoch::sign_epoch_for;
 pub use epoch::{
     EndOnPaper, EndStep, EpochPaper, EpochPaperBody, EpochPaperFormat, LONGEST_WAIT, StepAnswer,
     VerifiedEpoch, sign_epoch, verify_epoch,
 };
-pub(crate) use epoch::sign_epoch_for;
 pub use error::CertificateError;
 pub use evidence::{Evidence, What};
 
@@ -96,9 +96,9 @@ impl Certificate {
     /// # Errors
     /// [`ErrorKind::Integrity`] if it is not one that a key of `log_key` signed, and signed
     /// alone; [`ErrorKind::UnsupportedFormat`] for a later version.
-    pub fn parse(bytes: &[u8], log_key: impl Into<LogKeys>) -> Result<Self> {
+    pub fn parse(bytes: &[u8], log_key: &impl LogKeys) -> Result<Self> {
         let Self { note, body } = Self::unverified(bytes)?;
-        let signed = log_key.into().signed(&note, &certificate_key_name(body.store))?.is_some();
+        let signed = log_key.authority().signed(&note, &certificate_key_name(body.store))?.is_some();
         if !signed || note.signatures().len() != 1 {
             return Err(CertificateError::Signature.into());
         }
@@ -167,7 +167,7 @@ pub(crate) async fn sign_for(
     body: CertificateBody,
     papers: &BTreeMap<u32, EndOnPaper>,
     signer: &dyn LogSigner,
-    log_key: &LogKeys,
+    log_key: &LogAuthority,
 ) -> Result<Certificate> {
     check::check(&body, log_key, &[], 0)?;
     check::ends(&body, papers)?;

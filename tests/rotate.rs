@@ -219,7 +219,8 @@ async fn a_rotation_that_was_stopped_is_run_again_with_the_same_order() {
             // A saved head of later would be of commits that were never there.
             let head = Path::from(folder.replace("wal", "head"));
             let _ = raw.audit.delete(&head).await;
-            if let Some((_, bytes)) = objects(&before.audit).await.into_iter().find(|(path, _)| *path == head) {
+            if let Some((_, bytes)) = objects(&before.audit).await.into_iter().find(|(path, _)| *path == head)
+            {
                 common::write(&raw.audit, &head, bytes).await;
             }
         }
@@ -407,11 +408,13 @@ async fn a_stolen_old_key_signs_neither_a_checkpoint_nor_a_segment_of_what_came_
     let path = Object::Checkpoint { shard: FIRST_SHARD }.path();
     common::write(&fork.audit, &path, stolen.to_string()).await;
     let report = verified(&fork.audit, None, &vault).await;
-    let named =
-        |finding: &strongroom::audit::verify::Finding| finding.path == path.as_ref() && finding.problem.code() == "old-key";
+    let named = |finding: &strongroom::audit::verify::Finding| {
+        finding.path == path.as_ref() && finding.problem.code() == "old-key"
+    };
     assert!(report.findings.iter().any(named), "{:?}", report.findings);
     // The next publishing signs the same tree anew.
-    let again = Strongroom::open(fork.storages(), vault.kms.clone(), with(&vault, next(), None)).await.unwrap();
+    let again =
+        Strongroom::open(fork.storages(), vault.kms.clone(), with(&vault, next(), None)).await.unwrap();
     again.publish_log().await.unwrap();
     checkpoint(&fork.audit).await.verify(&verifier(store, FIRST_SHARD, next().public())).unwrap();
 
@@ -422,9 +425,8 @@ async fn a_stolen_old_key_signs_neither_a_checkpoint_nor_a_segment_of_what_came_
     for (path, bytes) in objects(&fork.audit).await {
         let Some(Object::Segment(_)) = Object::at(&path) else { continue };
         let segment = Segment::decode(&bytes.into(), &authority).unwrap();
-        let after = segment.commits().iter().any(|(commit, _)| {
-            commit.header().endorser(&authority).unwrap() == 2
-        });
+        let after =
+            segment.commits().iter().any(|(commit, _)| commit.header().endorser(&authority).unwrap() == 2);
         let body: Vec<u8> = segment.commits().iter().flat_map(|(_, bytes)| bytes.to_vec()).collect();
         let signature = secret(9).sign(&segment.header().message());
         let stolen = segment.header().object(signature, &body);
@@ -463,7 +465,7 @@ async fn certificates_of_before_and_after_verify_with_the_statement() {
             continue;
         };
         let alone = |key: PublicKey| certificate::verify(&note, &key, &[], 0).is_ok();
-        let signed_by = |key: PublicKey| certificate::Certificate::parse(&note, key).is_ok();
+        let signed_by = |key: PublicKey| certificate::Certificate::parse(&note, &key).is_ok();
         seen.insert(signed_by(next().public()));
         for key in [signer().public(), next().public()] {
             let chain = Authority::from(key);

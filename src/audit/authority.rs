@@ -60,17 +60,30 @@ impl Chain {
     }
 }
 
+/// What a log's signatures are verified with: one key, as that of a log that never had another, or
+/// the chain of them.
+pub trait LogKeys {
+    /// The chain.
+    fn authority(&self) -> Authority;
+}
+
+impl LogKeys for PublicKey {
+    fn authority(&self) -> Authority {
+        (*self).into()
+    }
+}
+
+impl LogKeys for Authority {
+    fn authority(&self) -> Authority {
+        self.clone()
+    }
+}
+
 impl From<PublicKey> for Authority {
     /// The chain of this key alone, as that of a store that never had another.
     fn from(key: PublicKey) -> Self {
         let chain = Chain { first: 1, keys: vec![key], changes: Vec::new() };
         Self(Arc::new(Shared { chain: RwLock::new(chain), endorsed: Mutex::default() }))
-    }
-}
-
-impl From<&PublicKey> for Authority {
-    fn from(key: &PublicKey) -> Self {
-        Self::from(*key)
     }
 }
 

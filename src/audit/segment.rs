@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::authority::Authority;
+use super::authority::{Authority, LogKeys};
 use super::commit::Commit;
 use super::head::Head;
 use super::layout::SegmentName;
@@ -127,12 +127,15 @@ impl Header {
     /// # Errors
     /// [`ErrorKind::UnsupportedFormat`] for a later format,
     /// [`ErrorKind::Integrity`] for anything else that is no header of a segment.
-    pub fn decode(bytes: &[u8], authority: impl Into<Authority>) -> Result<Option<(Self, usize)>> {
-        Ok(Self::signed(bytes, &authority.into())?.map(|(header, length, _)| (header, length)))
+    pub fn decode(bytes: &[u8], authority: &impl LogKeys) -> Result<Option<(Self, usize)>> {
+        Ok(Self::signed(bytes, &authority.authority())?.map(|(header, length, _)| (header, length)))
     }
 
     /// The same, and the number of the key that signed it.
-    pub(in crate::audit) fn signed(bytes: &[u8], authority: &Authority) -> Result<Option<(Self, usize, u32)>> {
+    pub(in crate::audit) fn signed(
+        bytes: &[u8],
+        authority: &Authority,
+    ) -> Result<Option<(Self, usize, u32)>> {
         let mut ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
         let (Some(first), Some(second)) = (ends.next(), ends.next()) else { return Ok(None) };
         let text = &bytes[..first];
@@ -163,8 +166,8 @@ impl Segment {
     ///
     /// # Errors
     /// As [`Header::decode`].
-    pub fn decode(bytes: &Bytes, authority: impl Into<Authority>) -> Result<Self> {
-        let authority = authority.into();
+    pub fn decode(bytes: &Bytes, authority: &impl LogKeys) -> Result<Self> {
+        let authority = authority.authority();
         let (header, length, key) =
             Header::signed(bytes, &authority)?.ok_or_else(|| damaged("it ends before its header does"))?;
         let body = bytes.slice(length..);

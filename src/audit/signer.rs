@@ -85,8 +85,7 @@ impl Signers {
     pub fn known(&self, authority: &Authority) -> Vec<(u32, &Arc<dyn LogSigner>)> {
         let all = [Some(&self.main), self.other.as_ref()].into_iter().flatten();
         let numbered = |signer: &Arc<dyn LogSigner>| authority.number_of(&signer.public());
-        let mut known: Vec<_> =
-            all.filter_map(|signer| Some((numbered(signer)?, signer))).collect();
+        let mut known: Vec<_> = all.filter_map(|signer| Some((numbered(signer)?, signer))).collect();
         known.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
         known.dedup_by_key(|(number, _)| *number);
         known

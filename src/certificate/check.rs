@@ -16,7 +16,7 @@ use super::epoch::{EndOnPaper, verify_epoch};
 use super::error::CertificateError;
 use super::evidence::{Shown, What, show};
 use super::{Certificate, page};
-use crate::audit::authority::Authority as LogKeys;
+use crate::audit::authority::LogKeys;
 use crate::audit::papers::OrderHead;
 use crate::audit::proof::Proved;
 use crate::audit::{KeyRef, RingRef};
@@ -67,11 +67,11 @@ pub struct Examined {
 /// with it; [`ErrorKind::UnsupportedFormat`] for a later version.
 pub fn verify(
     bytes: &[u8],
-    log_key: impl Into<LogKeys>,
+    log_key: &impl LogKeys,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Verified> {
-    let log_key = &log_key.into();
+    let log_key = &log_key.authority();
     if !Bundle::is_one(bytes) {
         return examine(bytes, log_key, witnesses, quorum)?.complete(&BTreeMap::new());
     }
@@ -96,11 +96,11 @@ pub fn verify(
 /// As [`verify`].
 pub fn examine(
     bytes: &[u8],
-    log_key: impl Into<LogKeys>,
+    log_key: &impl LogKeys,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Examined> {
-    let log_key = &log_key.into();
+    let log_key = &log_key.authority();
     let certificate = Certificate::parse(bytes, log_key)?;
     let proven = check(&certificate.body, log_key, witnesses, quorum)?;
     Ok(Examined { body: certificate.body, proven })
@@ -147,11 +147,11 @@ pub(super) fn ends(
 /// Everything but the signature and the form. Gives the proven records.
 pub(super) fn check(
     body: &CertificateBody,
-    log_key: impl Into<LogKeys>,
+    log_key: &impl LogKeys,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Vec<Proved>> {
-    let log_key = &log_key.into();
+    let log_key = &log_key.authority();
     agrees(body)?;
     if let Authority::Order(order) = &body.authority {
         check_order(order, body.store, Some(body.customer))?;
@@ -251,11 +251,7 @@ fn ended(end: &EpochEnd, body: &CertificateBody) -> bool {
 
 /// Checks that an order is signed by the two people, is the one of its id, and is about this
 /// customer or the whole store. Gives its note.
-pub(crate) fn check_order(
-    order: &SignedOrder,
-    store: StoreId,
-    customer: Option<CustomerId>,
-) -> Result<Note> {
+pub(crate) fn check_order(order: &SignedOrder, store: StoreId, customer: Option<CustomerId>) -> Result<Note> {
     let SignedOrder { id, requester, approver, note, .. } = order;
     let note = Note::parse(note.as_bytes())?;
     let different = requester.principal != approver.principal && requester.key != approver.key;

@@ -21,7 +21,7 @@ use super::body::{Assurance, EpochEnd, EpochName, GoneBy};
 use super::error::CertificateError;
 use super::evidence::{Evidence, Shown, What, show};
 use super::text;
-use crate::audit::authority::Authority;
+use crate::audit::authority::{Authority, LogKeys};
 use crate::audit::layout::epoch_end_key_name;
 use crate::audit::proof::Proved;
 use crate::audit::signer::LogSigner;
@@ -29,8 +29,8 @@ use crate::audit::{KeyRef, OutcomeResult, RingRef};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId, StoreId};
 use crate::time::Timestamp;
-use crate::tlog::note::{Note, NoteSignature};
 use crate::tlog::VerifierKey;
+use crate::tlog::note::{Note, NoteSignature};
 
 /// What the texts of all versions of this format begin with.
 const FORMATS: &str = "strongroom/epoch-end/v";
@@ -173,11 +173,11 @@ pub struct VerifiedEpoch {
 pub fn verify_epoch(
     bytes: &[u8],
     store: StoreId,
-    log_key: impl Into<Authority>,
+    log_key: &impl LogKeys,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<VerifiedEpoch> {
-    let log_key = &log_key.into();
+    let log_key = &log_key.authority();
     let verified = || {
         let note = Note::parse(bytes)?;
         let body: EpochPaperBody = text::read(note.text(), FORMATS, &[1])?;
@@ -230,11 +230,11 @@ pub(crate) async fn sign_epoch_for(
 /// Everything but the signature and the form. Gives the proven records.
 pub(super) fn check(
     body: &EpochPaperBody,
-    log_key: impl Into<Authority>,
+    log_key: &impl LogKeys,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Vec<Proved>> {
-    let log_key = &log_key.into();
+    let log_key = &log_key.authority();
     use CertificateError::{Contradiction, Missing, OtherRecord};
     let must = |holds: bool, part| if holds { Ok(()) } else { Err(Contradiction(part)) };
     let EpochPaperBody { disabled, scheduled, gone, .. } = body;

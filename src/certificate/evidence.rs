@@ -13,8 +13,8 @@ use crate::audit::{Action, Event, Intent, Outcome, OutcomeResult};
 use crate::error::Result;
 use crate::id::StoreId;
 use crate::time::Timestamp;
-use crate::tlog::proof::TlogProof;
 use crate::tlog::VerifierKey;
+use crate::tlog::proof::TlogProof;
 
 /// One operation in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

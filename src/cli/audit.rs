@@ -134,11 +134,9 @@ pub(super) async fn run(backend: &Backend, command: Audit) -> Answer {
         },
         Audit::RotateKey(command) => keys::rotate(backend, &command).await,
         // Done without a backend.
-        Audit::Verify(_)
-        | Audit::CheckProof(_)
-        | Audit::CheckView(_)
-        | Audit::Keys(_)
-        | Audit::NewKey(_) => Ok(String::new()),
+        Audit::Verify(_) | Audit::CheckProof(_) | Audit::CheckView(_) | Audit::Keys(_) | Audit::NewKey(_) => {
+            Ok(String::new())
+        }
     }
 }
 

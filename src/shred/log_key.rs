@@ -77,12 +77,8 @@ impl Strongroom {
             room.log.change_key().await?;
             let change = self.state_change(asker, &signed, key).await?;
             let number = change.body().number;
-            let kept = papers::keep(
-                &*room.storages.audit,
-                Object::KeyChange { number },
-                change.to_string(),
-                limit,
-            );
+            let kept =
+                papers::keep(&*room.storages.audit, Object::KeyChange { number }, change.to_string(), limit);
             match kept.await {
                 // Somebody else was first: with the same key, perhaps.
                 Err(error) if error.kind() == ErrorKind::Integrity => {
@@ -126,7 +122,8 @@ impl Strongroom {
         let (newest, old) = keys.newest();
         let signers = room.log_config.signers();
         let next = signers.next(keys).filter(|next| next.public() == key).ok_or_else(|| {
-            let sentence = "the new signing key that the order names is not at hand: give it with --other-log-key";
+            let sentence =
+                "the new signing key that the order names is not at hand: give it with --other-log-key";
             Error::new(ErrorKind::Configuration, sentence)
         })?;
         let number = newest.checked_add(1).ok_or_else(|| denied("the log has had too many keys"))?;

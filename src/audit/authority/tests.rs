@@ -96,7 +96,8 @@ fn a_statement_takes_both_keys_and_an_order_for_the_new_one() {
     let text = second().to_string();
     let lines: Vec<&str> = text.lines().collect();
     let (end, rest) = lines.split_at(lines.len() - 2);
-    for signatures in [vec![rest[0]], vec![rest[1]], vec![rest[1], rest[0]], vec![rest[0], rest[1], rest[1]]] {
+    for signatures in [vec![rest[0]], vec![rest[1]], vec![rest[1], rest[0]], vec![rest[0], rest[1], rest[1]]]
+    {
         let changed: String = end.iter().chain(&signatures).map(|line| format!("{line}\n")).collect();
         assert!(KeyChange::parse(changed.as_bytes(), store()).is_err(), "{}", signatures.len());
     }

@@ -179,8 +179,8 @@ fn signed(line: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::commit::{Commit, endorsement};
     use crate::audit::commit::tests::{authority, begin, chain, key, store, writer};
+    use crate::audit::commit::{Commit, endorsement};
     use crate::id::CustomerId;
 
     /// The head behind some commits, each verified.

@@ -27,6 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::StoreId;
 use crate::merkle::{Frontier, TreeHead};
 use crate::store::store_error;
+use crate::tlog::PublicKey;
 use crate::tlog::checkpoint::SignedCheckpoint;
 
 mod archive;
@@ -495,6 +496,8 @@ pub struct ChainReport {
 /// computed again. Whoever can write to the storage can still have cut commits
 /// off the end: compare the head with one that was kept elsewhere.
 ///
+/// `authority` is the log's first key. Later ones are followed by their statements.
+///
 /// # Errors
 /// [`ErrorKind::Integrity`] or [`ErrorKind::UnsupportedFormat`] with the first
 /// commit that is not in order; [`ErrorKind::AuditUnavailable`] if the storage
@@ -506,7 +509,7 @@ pub async fn verify_chain(
     storage: Arc<dyn ObjectStore>,
     store: StoreId,
     shard: u16,
-    authority: impl Into<Authority>,
+    authority: PublicKey,
 ) -> Result<ChainReport> {
     let wal = Wal::new(storage, store, shard, authority, Duration::from_secs(60));
     let commits = wal.count().await?;
@@ -530,7 +533,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::tlog::PublicKey;
 
     /// A storage that claims to hold the commits below a number, but for a hole.
     #[derive(Debug, Default)]

@@ -116,7 +116,8 @@ impl Publisher {
             return Ok(true);
         }
         let (commit, _) = wal.commit(newest).await?.ok_or_else(|| wal.missing(newest))?;
-        let is_mark = |event: &Event| matches!(event, Event::Alive | Event::Claim | Event::Release | Event::Key(_));
+        let is_mark =
+            |event: &Event| matches!(event, Event::Alive | Event::Claim | Event::Release | Event::Key(_));
         Ok(!commit.records().iter().all(|record| is_mark(&record.event)))
     }
 

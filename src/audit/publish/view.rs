@@ -52,7 +52,8 @@ impl Publisher {
         }
         let log_key = self.authority.newest().1;
         let header = Header::new(self.store, view.customer, log_key, headers).to_line();
-        let checker = Checker::begin(&header[..header.len() - 1], &Trust::new(&self.authority, Vec::new(), 0)?)?;
+        let checker =
+            Checker::begin(&header[..header.len() - 1], &Trust::new(&self.authority, Vec::new(), 0)?)?;
         let export = Export { customer: view.customer, shards, current: None, checker: Some(checker) };
         let records = stream::try_unfold(export, |mut export| async move {
             Ok(export.next().await?.map(|lines| (lines, export)))

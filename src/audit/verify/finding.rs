@@ -193,7 +193,9 @@ pub enum Problem {
     #[error("does not lead from a key of the log to the next")]
     KeyAstray,
     /// A shard is under the key before. While the key is being changed, a note.
-    #[error("the change to this key of the log has not reached shard {0:04x}: finish it with `audit rotate-key`")]
+    #[error(
+        "the change to this key of the log has not reached shard {0:04x}: finish it with `audit rotate-key`"
+    )]
     KeyBehind(u16),
     /// A checkpoint, or the beginning of a shard, under a key that was not in force any longer.
     #[error("is signed by key number {found} of the log, and number {needed} was in force")]

@@ -23,7 +23,8 @@ use crate::audit::segment::Header;
 use crate::audit::signer::LocalSigner;
 use crate::audit::view::{self, Trust};
 use crate::audit::{
-    Action, Event, Fence, Intent, KeyChanged, KeyRef, Outcome, OutcomeResult, Record, RingRef, ShardHead, View, ViewShard,
+    Action, Event, Fence, Intent, KeyChanged, KeyRef, Outcome, OutcomeResult, Record, RingRef, ShardHead,
+    View, ViewShard,
 };
 use crate::certificate::{self, Evidence, What};
 use crate::id::{CertificateId, CustomerId, OrderId, RequestId, WriterId};
@@ -265,7 +266,8 @@ impl World {
         // For a while by the key before, too.
         let keys = if self.key == 9 { vec![9] } else { vec![9, self.key] };
         let log = |by| NamedKey::new(layout::key_name(self.store, shard), key(by));
-        let mut signatures: Vec<_> = keys.into_iter().map(|by| log(by).sign(&checkpoint.to_string())).collect();
+        let mut signatures: Vec<_> =
+            keys.into_iter().map(|by| log(by).sign(&checkpoint.to_string())).collect();
         if shard == FIRST_SHARD {
             // The log over all is what witnesses see.
             signatures.push(witness().cosign(&checkpoint, start()));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
-use super::audit::PublicKeyText;
 use super::OfCustomer;
+use super::audit::PublicKeyText;
 use crate::access::Principal;
 use crate::envelope::BlobName;
 use crate::id::{BlobId, HoldId, KekId, Label, OrderId};

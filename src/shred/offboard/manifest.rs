@@ -18,7 +18,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use crate::audit::authority::Authority;
+use crate::audit::authority::LogKeys;
 use crate::audit::layout::manifest_key_name;
 use crate::audit::signer::LogSigner;
 use crate::envelope::Metadata;
@@ -272,11 +272,11 @@ impl Manifest {
     ///
     /// # Errors
     /// [`ErrorKind::Integrity`] if it is not one that a key of `log_key` signed, and signed alone.
-    pub fn verify(bytes: &[u8], log_key: impl Into<Authority>) -> Result<Self> {
+    pub fn verify(bytes: &[u8], log_key: &impl LogKeys) -> Result<Self> {
         let wrong = || Error::new(ErrorKind::Integrity, "it is not a manifest that the log's key signed");
         let note = Note::parse(bytes)?;
         let body: ManifestBody = serde_json::from_str(note.text()).map_err(|_| wrong())?;
-        let signed = log_key.into().signed(&note, &manifest_key_name(body.store))?.is_some()
+        let signed = log_key.authority().signed(&note, &manifest_key_name(body.store))?.is_some()
             && note.signatures().len() == 1;
         if signed && body.text() == note.text() { Ok(Self { body, note }) } else { Err(wrong()) }
     }
