@@ -331,7 +331,12 @@ impl Publisher {
             current => {
                 let old = current.as_ref().map_or(Frontier::new().head(), Stored::head);
                 tree.continues(&old).await?;
-                self.sign(shard, head, key).await?
+                let mut ours = self.sign(shard, head, key).await?;
+                if let Some(same) = current.as_ref().filter(|current| current.head() == head) {
+                    // Signed before the key changed; what witnesses put under it stays.
+                    add_missing(&mut ours, &same.checkpoint)?;
+                }
+                ours
             }
         };
         let cosigned = self.cosign(&mut checkpoint, current.as_ref(), &tree, witnesses).await;
