@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use self::base::BaseRef;
 use crate::access::{Access, Factor, Origin, Principal, Purpose, RuleId};
 use crate::error::ErrorKind;
 use crate::id::{
@@ -24,11 +25,13 @@ use crate::merkle::{Hash, TreeHead};
 use crate::time::{Day, Timestamp};
 
 pub mod authority;
+pub mod base;
 pub mod chains;
 pub mod commit;
 pub mod emergency;
 pub mod fhir;
 pub mod head;
+pub mod history;
 pub mod layout;
 pub mod log;
 pub mod members;
@@ -189,6 +192,10 @@ pub enum Event {
     View(View),
     /// From this commit on, writers of the shard are endorsed by the log's next key.
     Key(KeyChanged),
+    /// A base of a shard was made, and this is it.
+    Base(BaseRef),
+    /// From here on, the first commits of a shard may be missing: its bases stand for them.
+    Removal(Removal),
 }
 
 impl Event {
@@ -199,9 +206,14 @@ impl Event {
             Self::Intent(intent) => intent.customer,
             Self::Outcome(outcome) => outcome.customer,
             Self::View(view) => Some(view.customer),
-            Self::Alive | Self::Fence(_) | Self::Claim | Self::Release | Self::Shard(_) | Self::Key(_) => {
-                None
-            }
+            Self::Alive
+            | Self::Fence(_)
+            | Self::Claim
+            | Self::Release
+            | Self::Shard(_)
+            | Self::Base(_)
+            | Self::Removal(_)
+            | Self::Key(_) => None,
         }
     }
 }
@@ -230,6 +242,15 @@ pub struct ShardHead {
     pub shard: u16,
     /// Its tree.
     pub tree: TreeHead,
+}
+
+/// Which commits of a shard may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removal {
+    /// The shard.
+    pub shard: u16,
+    /// Those below this number.
+    pub below: u64,
 }
 
 /// How many records of one customer there are.

@@ -18,6 +18,7 @@ use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::access::Access;
+use crate::audit::history::History;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CustomerId, StoreId};
 use crate::merkle::Hash;
@@ -250,16 +251,17 @@ impl Strongroom {
             Some(only) => only.clone(),
             None => self.customer_ids().await?,
         };
+        let history = History::open(&self.log_reader()).await?;
         let mut paths = match ids.len() {
             0 => BTreeMap::new(),
             1 => {
                 let mut all = BTreeMap::new();
                 for id in &ids {
-                    all.insert(*id, Paths::of_customer(&self.log_reader(), *id).await?);
+                    all.insert(*id, Paths::of_customer(&history, *id).await?);
                 }
                 all
             }
-            _ => Paths::by_customer(&self.log_reader()).await?,
+            _ => Paths::by_customer(&history).await?,
         };
         let mut customers = Vec::new();
         for id in ids {

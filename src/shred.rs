@@ -17,6 +17,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::audit::history::History;
 use crate::audit::log::OpenIntent;
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::error::{Error, ErrorKind, Result};
@@ -81,7 +82,13 @@ impl Strongroom {
         if keys.is_empty() {
             return Ok(Paths::default());
         }
-        Paths::under_keys(&self.log_reader(), ring.customer, keys).await
+        let kind = |key: &KekId| {
+            let live = ring.entry(*key).map(|entry| entry.kind);
+            live.or_else(|| ring.dropped(*key).map(|gone| gone.kind))
+        };
+        let shelves = keys.iter().filter_map(|key| Some((*key, paths::shelf_of(*key, kind(key)?)))).collect();
+        let history = History::open(&self.log_reader()).await?;
+        Paths::under_keys(&history, ring.customer, &shelves).await
     }
 
     /// One intent for each key that a step is about: together they say in the log what

@@ -87,7 +87,10 @@ fn two_people_replace_the_key_and_an_auditor_follows() {
     let keys: Vec<Value> = keys.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(keys.len(), 2);
     assert_eq!((&keys[0]["key"], &keys[1]["key"]), (&Value::from(old.clone()), &Value::from(new.clone())));
-    assert_eq!((&keys[1]["order"], &keys[1]["approved_by"]["principal"]), (&order.into(), &"person:b".into()));
+    assert_eq!(
+        (&keys[1]["order"], &keys[1]["approved_by"]["principal"]),
+        (&order.into(), &"person:b".into())
+    );
     assert!(home.line("audit keys").ok().contains("person:a, person:b"));
     let statement = home.line("audit keys --change 2").ok();
     fs::write(home.0.path().join("change"), statement).unwrap();

@@ -13,7 +13,7 @@ use super::authority::Authority;
 use super::chains::{ChainEnd, Chains};
 use super::commit::{Commit, FORMAT, Fault, Header, Line, OwnerChange, Writer};
 use super::layout::FIRST_SHARD;
-use super::{Event, Link};
+use super::{Event, Link, base};
 use crate::error::Result;
 use crate::id::{CustomerId, StoreId, WriterId};
 use crate::merkle::{Frontier, Hash, TreeHead};
@@ -94,6 +94,29 @@ impl Head {
     #[must_use]
     pub fn under_key(self, number: u32) -> Self {
         Self { key: self.key.max(Some(number)), ..self }
+    }
+
+    /// The head that a base has.
+    pub(super) fn of_base(
+        base: &base::Header,
+        frontier: Frontier,
+        chains: Chains,
+        authority: Authority,
+    ) -> Self {
+        Self {
+            store: base.store,
+            shard: base.shard,
+            authority,
+            key: Some(base.key.unwrap_or(1)),
+            next: base.commits,
+            previous: base.previous,
+            frontier,
+            time: base.time,
+            lag: base.lag,
+            settled: base.settled,
+            owner: base.owner,
+            chains: Some(chains),
+        }
     }
 
     /// The same head, with the ends of customers' chains.

@@ -6,6 +6,8 @@
 //! | `store` | the marker | |
 //! | `wal/<shard>/<seq>` | one commit | |
 //! | `segment/<shard>/<first seq>-<last seq>-<from>-<until>` | the commits of a day, one after the other | commits |
+//! | `base/<shard>/<commits>` | a signed base: where the shard stood, and what is needed of what came before | commits |
+//! | `extract/<shard>/<commits>` | the operations that the base of so many commits keeps | commits |
 //! | `head/<shard>` | a signed head of the shard, where programs start | commits |
 //! | `checkpoint`, `tile/…` | the first shard as a tiled log (c2sp.org/tlog-tiles) | commits |
 //! | `shard/<shard>/checkpoint`, `shard/<shard>/tile/…` | the same of every other | commits |
@@ -50,6 +52,20 @@ pub enum Object {
     },
     /// The commits of a day.
     Segment(SegmentName),
+    /// A base of a shard.
+    Base {
+        /// The shard.
+        shard: u16,
+        /// How many commits it is of.
+        commits: u64,
+    },
+    /// What a base keeps of operations.
+    Extract {
+        /// The shard.
+        shard: u16,
+        /// How many commits the base is of.
+        commits: u64,
+    },
     /// A recent head of a shard, from which programs start.
     Head {
         /// The shard.
@@ -184,6 +200,8 @@ impl fmt::Display for Object {
             Self::Marker => f.write_str("store"),
             Self::Commit { shard, seq } => write!(f, "wal/{shard:04x}/{seq:016x}"),
             Self::Segment(name) => name.fmt(f),
+            Self::Base { shard, commits } => write!(f, "base/{shard:04x}/{commits:016x}"),
+            Self::Extract { shard, commits } => write!(f, "extract/{shard:04x}/{commits:016x}"),
             Self::Head { shard } => write!(f, "head/{shard:04x}"),
             Self::Checkpoint { shard } => write!(f, "{}checkpoint", Prefix(*shard)),
             Self::Tile { shard, tile } => write!(f, "{}{tile}", Prefix(*shard)),
@@ -226,9 +244,14 @@ fn read(path: &str) -> Option<Object> {
     let (kind, rest) = path.split_once('/').unwrap_or((path, ""));
     match kind {
         "store" => Some(Object::Marker),
-        "wal" => {
-            let (shard, seq) = rest.split_once('/')?;
-            Some(Object::Commit { shard: shard_of(shard)?, seq: hex(seq)? })
+        "wal" | "base" | "extract" => {
+            let (shard, number) = rest.split_once('/')?;
+            let (shard, number) = (shard_of(shard)?, hex(number)?);
+            Some(match kind {
+                "wal" => Object::Commit { shard, seq: number },
+                "base" => Object::Base { shard, commits: number },
+                _ => Object::Extract { shard, commits: number },
+            })
         }
         "segment" => {
             let (shard, name) = rest.split_once('/')?;
@@ -296,6 +319,24 @@ pub fn segments() -> Path {
 #[must_use]
 pub fn segments_of(shard: u16) -> Path {
     Path::from(format!("segment/{shard:04x}"))
+}
+
+/// The prefix of all bases.
+#[must_use]
+pub fn bases() -> Path {
+    Path::from("base")
+}
+
+/// The prefix of a shard's bases.
+#[must_use]
+pub fn bases_of(shard: u16) -> Path {
+    Path::from(format!("base/{shard:04x}"))
+}
+
+/// The prefix of all extracts.
+#[must_use]
+pub fn extracts() -> Path {
+    Path::from("extract")
 }
 
 /// The prefix of all saved heads.
@@ -440,6 +481,8 @@ mod tests {
                 Object::Segment(name),
                 "segment/0002/0000000000000010-000000000000001f-0000000000000001-00000000000000ff".to_owned(),
             ),
+            (Object::Base { shard: 1, commits: 255 }, "base/0001/00000000000000ff".to_owned()),
+            (Object::Extract { shard: 1, commits: 255 }, "extract/0001/00000000000000ff".to_owned()),
             (Object::Head { shard: 0x1f }, "head/001f".to_owned()),
             (Object::Checkpoint { shard: 0 }, "checkpoint".to_owned()),
             (Object::Checkpoint { shard: 1 }, "shard/0001/checkpoint".to_owned()),

@@ -45,11 +45,14 @@ use crate::tlog::note::{MAX_LEN, NoteSignature};
 use crate::tlog::{KeyName, Signature};
 use crate::witness::client::{Outcome, Witness, cosign_checkpoint};
 
+mod bases;
 mod segments;
 mod tiles;
 mod upkeep;
 mod view;
 
+pub use bases::NewBase;
+pub(super) use bases::earlier;
 pub use tiles::StoredTree;
 use tiles::{TileWriter, Tiles, unwritten};
 pub use upkeep::Removed;

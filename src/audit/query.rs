@@ -18,6 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -247,21 +248,35 @@ fn within(
     window: usize,
 ) -> BoxStream<'static, Result<Operation>> {
     let (reader, filter) = (reader.clone(), Arc::new(filter.clone()));
+    let all = async move {
+        let begin = |shard| InShard::open(&reader, shard, Arc::clone(&filter), after, window);
+        let shards = try_join_all(reader.shards().await?.into_iter().map(begin)).await?;
+        Ok::<_, Error>(merged(shards.into_iter().map(InShard::stream).collect()))
+    };
+    stream::once(all).try_flatten().boxed()
+}
+
+/// The operations of a shard whose intents are in commit `begin` or behind it, and fit.
+pub(super) fn tail(shard: ShardReader, begin: u64, filter: Arc<Filter>) -> Operations {
+    let span = begin..shard.end();
+    InShard::over(shard, span, filter, None, WINDOW).stream()
+}
+
+/// Operations in order.
+pub(super) type Operations = BoxStream<'static, Result<Operation>>;
+
+/// The operations of several shards as those of one.
+pub(super) fn merged(shards: Vec<Operations>) -> Operations {
     let merged = async move {
-        let begin = async |shard| {
-            let mut shard = InShard::open(&reader, shard, Arc::clone(&filter), after, window).await?;
-            Ok::<Option<_>, Error>(shard.next().await?.map(|first| (Cursor::at(&first), (first, shard))))
+        let begin = |mut shard: Operations| async move {
+            Ok::<Option<_>, Error>(shard.try_next().await?.map(|first| (Cursor::at(&first), (first, shard))))
         };
         // The next operation of each shard that has one.
-        let heads: BTreeMap<Cursor, (Operation, InShard)> =
-            try_join_all(reader.shards().await?.into_iter().map(begin))
-                .await?
-                .into_iter()
-                .flatten()
-                .collect();
+        let heads: BTreeMap<Cursor, (Operation, Operations)> =
+            try_join_all(shards.into_iter().map(begin)).await?.into_iter().flatten().collect();
         Ok::<_, Error>(stream::try_unfold(heads, |mut heads| async move {
             let Some((_, (operation, mut shard))) = heads.pop_first() else { return Ok(None) };
-            if let Some(next) = shard.next().await? {
+            if let Some(next) = shard.try_next().await? {
                 heads.insert(Cursor::at(&next), (next, shard));
             }
             Ok(Some((operation, heads)))
@@ -309,10 +324,26 @@ impl InShard {
         let after_time = after.map_or(beginning, |after| after.time);
         let since = filter.from.unwrap_or(beginning).max(after_time);
         let span = shard.span(since, filter.until).await?;
+        Ok(Self::over(shard, span, filter, after, window))
+    }
+
+    /// Over a range of commits.
+    fn over(
+        shard: ShardReader,
+        span: Range<u64>,
+        filter: Arc<Filter>,
+        after: Option<Cursor>,
+        window: usize,
+    ) -> Self {
         let next = span.start;
         let commits = shard.commits(span, filter.customer.map(|customer| BTreeSet::from([customer])));
         let (pairing, waiting) = (Pairing::default(), VecDeque::new());
-        Ok(Self { shard, filter, after, commits, next, pairing, waiting, window })
+        Self { shard, filter, after, commits, next, pairing, waiting, window }
+    }
+
+    fn stream(self) -> Operations {
+        stream::try_unfold(self, |mut shard| async move { Ok(shard.next().await?.map(|next| (next, shard))) })
+            .boxed()
     }
 
     async fn next(&mut self) -> Result<Option<Operation>> {

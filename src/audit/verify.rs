@@ -36,6 +36,7 @@ use crate::time::Timestamp;
 use crate::tlog::checkpoint::SignedCheckpoint;
 use crate::tlog::{PublicKey, VerifierKey};
 
+mod bases;
 mod cuts;
 mod finding;
 mod inventory;
@@ -216,7 +217,8 @@ async fn walk_all(
         let signed_for = claimed.iter().any(|claimed| {
             claimed.head.size > 0 && matches!(claimed.by, Claimant::Head(_) | Claimant::Pinned)
         });
-        let walk = Walk::new(context, shard, objects, claimed);
+        let start = bases::start(context, shard, objects).await?;
+        let walk = Walk::new(context, shard, objects, claimed, start);
         let report = walk.run(&mut story, &listed, signed.get(&shard).copied()).await?;
         if !objects.checkpoint {
             let witnessed = shard == FIRST_SHARD && (options.quorum > 0 || !options.witnesses.is_empty());

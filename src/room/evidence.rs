@@ -35,6 +35,8 @@ pub struct Maintained {
     pub settled: Vec<(u16, Settled)>,
     /// Of each shard, how many segments were made.
     pub segments: Vec<(u16, usize)>,
+    /// Of each shard, how many bases were made.
+    pub bases: Vec<(u16, usize)>,
     /// Of each shard, what was published.
     pub published: Vec<(u16, Published)>,
     /// The worst of what failed, in one shard or another.
@@ -302,7 +304,24 @@ impl Strongroom {
             }
         }
         done.segments.push((shard, publisher.segment_days(shard).await?.len()));
-        log.close().await
+        log.close().await?;
+        done.bases.push((shard, self.make_bases(shard).await?));
+        Ok(())
+    }
+}
+
+impl Strongroom {
+    /// Makes the bases of a shard that are missing behind its segments, and says how many.
+    async fn make_bases(&self, shard: u16) -> Result<usize> {
+        let publisher = &self.0.publisher;
+        let mut made = 0;
+        while let Some(new) = publisher.next_base(shard).await? {
+            // If we stop behind this, the record is of a base that the next run makes.
+            self.0.shard(FIRST_SHARD).await?.record_base(new.reference()).await?;
+            publisher.keep_base(new).await?;
+            made += 1;
+        }
+        Ok(made)
     }
 }
 

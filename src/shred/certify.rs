@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::ends::{Ends, lost};
-use super::paths::{Paths, Scope};
-use super::records::{OfCustomer, Records, Write};
+use super::paths::{Paths, Scope, shelf_of};
+use super::records::{Drops, OfCustomer, Records, Write};
 use crate::audit::layout::{CertificateStage, Object, OrderStage};
 use crate::audit::operation::Operation;
 use crate::audit::{Action, Intent, RingRef, papers};
@@ -93,10 +93,19 @@ pub(super) struct Known<'a> {
 }
 
 /// The drops of a ring that have no certificate.
-pub(super) fn uncertified(ring: &Ring, kept: &Kept) -> BTreeMap<u64, BTreeSet<KekId>> {
-    let has_none = |version: &u64| !kept.contains_key(&certificate_id(ring.store, ring.customer, *version));
-    let drops = drops(ring).into_iter().filter(|(version, _)| has_none(version));
-    drops.map(|(version, keys)| (version, keys.into_iter().map(|gone| gone.id).collect())).collect()
+pub(super) fn uncertified(ring: &Ring, kept: &Kept) -> Drops {
+    let mut uncertified = Drops::default();
+    for (version, keys) in drops(ring) {
+        if kept.contains_key(&certificate_id(ring.store, ring.customer, version)) {
+            continue;
+        }
+        for gone in keys {
+            uncertified.versions.entry(version).or_default().insert(gone.id);
+            uncertified.shelves.insert(gone.id, shelf_of(gone.id, gone.kind));
+            uncertified.since = Some(uncertified.since.map_or(gone.at, |since| since.min(gone.at)));
+        }
+    }
+    uncertified
 }
 
 impl Strongroom {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::paths::{BlobPaths, Certainty, Paths};
 use crate::audit::Action;
+use crate::audit::history::History;
 use crate::error::{ErrorKind, Result};
 use crate::id::{BlobId, KekId};
 use crate::ring::{EntryKind, Ring};
@@ -94,8 +95,9 @@ impl Strongroom {
 
     /// The live keys that one blob is or may be wrapped under.
     pub(super) async fn keys_of(&self, ring: &Ring, blob: BlobId) -> Result<BTreeSet<KekId>> {
-        let paths = Paths::of_blob(&self.log_reader(), ring.customer, blob).await?;
-        let keys = paths.blobs().flat_map(|(_, paths)| paths.keys.keys().copied());
+        let history = History::open(&self.log_reader()).await?;
+        let paths = Paths::of_days(&history, ring.customer, BTreeSet::from([blob.day()])).await?;
+        let keys = paths.blob(blob).into_iter().flat_map(|paths| paths.keys.keys().copied());
         Ok(keys.filter(|key| ring.entry(*key).is_some()).collect())
     }
 }

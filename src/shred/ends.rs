@@ -14,10 +14,11 @@ use std::fmt;
 
 use futures_util::TryStreamExt;
 
+use super::records::earlier;
+use crate::audit::history::{History, Need};
 use crate::audit::layout::Object;
 use crate::audit::operation::Operation;
 use crate::audit::proof::{ProvenOperation, prove_all};
-use crate::audit::query::{Filter, operations};
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult, papers};
 use crate::certificate::{
     self as paper, Assurance, EndOnPaper, EndStep, EpochPaperBody, EpochPaperFormat, Evidence, GoneBy,
@@ -26,7 +27,6 @@ use crate::certificate::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 use crate::register::EpochPhase;
-use crate::retention::clock::STEP;
 use crate::room::Strongroom;
 use crate::room::keyring::epochs::epoch_ref;
 use crate::room::keyring::{Asker, close};
@@ -74,8 +74,19 @@ struct EndOfEpoch {
 }
 
 impl EpochRecords {
+    /// Reads those of the epochs that began at `began` or later.
+    pub(super) async fn read(history: &History, store: CustomerId, began: Timestamp) -> Result<Self> {
+        let mut records = Self::default();
+        // The clock by which the epoch began may be ahead of the one that ended it.
+        let mut found = history.operations(Some(store), &Need::Customer(Some(earlier(began))));
+        while let Some(operation) = found.try_next().await? {
+            records.take(operation);
+        }
+        Ok(records)
+    }
+
     /// Takes an operation in, if it is of an epoch's end.
-    pub(super) fn take(&mut self, operation: Operation) {
+    fn take(&mut self, operation: Operation) {
         let Some(KeyRef::Epoch { epoch, .. }) = operation.intent().key else { return };
         let action = operation.intent().action;
         if !may_have_ended_well(&operation) || !matches!(action, Action::EpochDisable | Action::EpochDelete) {
@@ -141,23 +152,11 @@ impl Strongroom {
         }
         let mut failed = BTreeMap::new();
         let Some(first) = began.values().min() else { return Ok(failed) };
-        // The clock by which the epoch began may be ahead of the one that ended it.
-        let ahead = u64::try_from(STEP.as_micros()).unwrap_or(u64::MAX);
-        let from = Timestamp::from_micros(first.micros().saturating_sub(ahead)).unwrap_or(*first);
         // Proofs are of what is published.
         self.0.log.flush().await?;
         self.publish_log().await?;
-        let filter = Filter {
-            customer: Some(CustomerId::from_bytes(*self.0.store.as_bytes())),
-            from: Some(from),
-            ..Filter::default()
-        };
-        let mut records = EpochRecords::default();
-        let reader = self.log_reader();
-        let mut found = operations(&reader, &filter, None);
-        while let Some(operation) = found.try_next().await? {
-            records.take(operation);
-        }
+        let store = CustomerId::from_bytes(*self.0.store.as_bytes());
+        let records = EpochRecords::read(&History::open(&self.log_reader()).await?, store, *first).await?;
         for epoch in began.into_keys() {
             if let Err(error) = self.keep_epoch_end(asker, epoch, &records).await {
                 failed.insert(epoch, error);

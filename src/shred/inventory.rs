@@ -4,17 +4,19 @@
 //! none of them believes the storage alone: one that leaves a blob out of a listing, or puts a
 //! destroyed key's id into a header, is found out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 
-use super::paths::{Certainty, Paths};
+use super::paths::{BlobPaths, Certainty, Paths, shelf_of};
+use crate::audit::history::History;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, KekId};
 use crate::ring::Ring;
 use crate::room::Customer;
 use crate::room::keyring::Asker;
+use crate::time::Day;
 
 /// How a blob stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +72,11 @@ pub(crate) enum Excuse {
     UnlessItLives,
 }
 
-/// What an [`inventory`] goes by: a customer's ring, and what the log says of its blobs; for
-/// somebody who may see them.
+/// What an [`inventory`] goes by: a customer's ring, and what the log says of its blobs that
+/// live; for somebody who may see them.
 ///
 /// # Errors
-/// As [`Customer::list`], and [`query`](crate::audit::query::query).
+/// As [`Customer::list`], and [`History::operations`].
 ///
 /// # Cancel safety
 /// Nothing is written.
@@ -82,7 +84,9 @@ pub(crate) async fn evidence(customer: &Customer) -> Result<(Arc<Ring>, Paths)> 
     let keyring = &customer.room.0.keyring;
     let ring = keyring.fresh_ring(Asker::of(&customer.access), customer.id).await?;
     keyring.admit(customer.asker(), &ring).await?;
-    let paths = Paths::of_customer(&customer.room.log_reader(), customer.id).await?;
+    let shelves = ring.entries.iter().map(|entry| (entry.id, shelf_of(entry.id, entry.kind))).collect();
+    let history = History::open(&customer.room.log_reader()).await?;
+    let paths = Paths::under_keys(&history, customer.id, &shelves).await?;
     Ok((ring, paths))
 }
 
@@ -99,23 +103,40 @@ pub(crate) async fn inventory(
     let mut found = BTreeMap::new();
     for (blob, of) in paths.blobs() {
         if paths.lives(ring, *blob) {
-            let surest = |only_live: bool| {
-                let counts = |key: &KekId| !only_live || ring.entry(*key).is_some();
-                let sure = of.keys.iter().filter(|(key, _)| counts(key)).map(|(_, sure)| *sure);
-                sure.max().unwrap_or(Certainty::Possible)
-            };
-            let (sealed, wrapped) = (surest(false), surest(true));
-            let withdrawn = ring.is_withdrawn(*blob);
-            let lives = Standing::Lives { sealed, wrapped };
-            found.insert(*blob, if withdrawn { Standing::Withdrawn(sealed) } else { lives });
+            found.insert(*blob, standing(ring, *blob, of));
         }
     }
     let mut listed = customer.list();
+    let mut unknown = BTreeSet::new();
     while let Some(listed) = listed.try_next().await? {
-        let standing = if paths.knows(listed.id) { Standing::Destroyed } else { Standing::Unlogged };
-        found.entry(listed.id).or_insert(standing);
+        match paths.knows(listed.id) {
+            true => drop(found.entry(listed.id).or_insert(Standing::Destroyed)),
+            false => drop(unknown.insert(listed.id)),
+        }
+    }
+    // Few: what lies there and has no key that lives.
+    let days: BTreeSet<Day> = unknown.iter().map(|blob| blob.day()).collect();
+    if !days.is_empty() {
+        let history = History::open(&customer.room.log_reader()).await?;
+        let of_days = Paths::of_days(&history, customer.id, days).await?;
+        let stands = |blob| of_days.blob(blob).map_or(Standing::Unlogged, |of| standing(ring, blob, of));
+        found.extend(unknown.into_iter().map(|blob| (blob, stands(blob))));
     }
     Ok(found)
+}
+
+/// How a blob stands that the log names.
+fn standing(ring: &Ring, blob: BlobId, of: &BlobPaths) -> Standing {
+    let lives = |key: &KekId| ring.entry(*key).is_some();
+    if !of.keys.keys().any(lives) {
+        return Standing::Destroyed;
+    }
+    let surest = |only_live: bool| {
+        let sure = of.keys.iter().filter(|(key, _)| !only_live || lives(key)).map(|(_, sure)| *sure);
+        sure.max().unwrap_or(Certainty::Possible)
+    };
+    let (sealed, wrapped) = (surest(false), surest(true));
+    if ring.is_withdrawn(blob) { Standing::Withdrawn(sealed) } else { Standing::Lives { sealed, wrapped } }
 }
 
 /// Whether a blob that does not open does not have to: every key of it is destroyed by what the

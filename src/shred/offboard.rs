@@ -28,8 +28,8 @@ use futures_util::TryStreamExt;
 
 use super::{ATTEMPTS, Executed};
 use crate::access::Access;
+use crate::audit::history::{History, Need};
 use crate::audit::layout::OrderStage;
-use crate::audit::query::{Filter, operations};
 use crate::audit::{Action, Intent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, HoldId, KekId, KmsKeyId, OrderId};
@@ -289,13 +289,12 @@ impl Strongroom {
 
     /// That the closing is known to every node by now.
     async fn check_settled(&self, customer: CustomerId, order: OrderId, time: &TrustedTime) -> Result<()> {
-        let reader = self.log_reader();
-        let (customer, action) = (Some(customer), Some(Action::OffboardClose));
-        let filter = Filter { customer, action, ..Filter::default() };
-        let mut closings = operations(&reader, &filter, None);
+        let history = History::open(&self.log_reader()).await?;
+        let mut found = history.operations(Some(customer), &Need::Customer(None));
         let mut closed: Option<Timestamp> = None;
-        while let Some(operation) = closings.try_next().await? {
-            if operation.intent().order == Some(order) {
+        while let Some(operation) = found.try_next().await? {
+            let closes = operation.intent().action == Action::OffboardClose;
+            if closes && operation.intent().order == Some(order) {
                 closed = closed.max(Some(operation.intent_entry().time));
             }
         }

@@ -14,15 +14,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
 use sha2::{Digest, Sha256};
 
-use crate::audit::log::LogReader;
+use crate::audit::base::extract::Shelf;
+use crate::audit::history::{History, Need};
 use crate::audit::operation::Operation;
-use crate::audit::query::{Filter, operations};
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::error::Result;
 use crate::id::{BlobId, CustomerId, KekId};
-use crate::ring::Ring;
+use crate::ring::{EntryKind, Ring};
+use crate::time::Day;
 
 /// How sure it is that a wrap is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +52,15 @@ pub struct BlobPaths {
     pub open: bool,
 }
 
+/// Where the operations on the blobs under a key are filed.
+#[must_use]
+pub fn shelf_of(key: KekId, kind: EntryKind) -> Shelf {
+    match kind {
+        EntryKind::Day(day) => Shelf::Day(day),
+        EntryKind::Hold | EntryKind::Name => Shelf::Key(key),
+    }
+}
+
 /// What becomes of the blobs that were wrapped under some keys when these are gone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
@@ -65,27 +76,26 @@ pub struct Scope {
 
 impl Paths {
     /// Reads the paths that the log has of the blobs under `keys`. What is kept in memory
-    /// is those blobs. All of the customer's records are read: the times in them are of
-    /// many clocks, and none says where a key began.
+    /// is those blobs.
     ///
     /// # Errors
-    /// As [`crate::audit::query::query`].
+    /// As [`History::operations`].
     ///
     /// # Cancel safety
     /// Nothing is written.
     pub async fn under_keys(
-        reader: &LogReader,
+        history: &History,
         customer: CustomerId,
-        keys: &BTreeSet<KekId>,
+        keys: &BTreeMap<KekId, Shelf>,
     ) -> Result<Self> {
-        let filter = Filter { customer: Some(customer), ..Filter::default() };
-        let mut under = UnderKeys::new(keys.clone());
-        let mut found = operations(reader, &filter, None);
+        let mut under = UnderKeys::new(keys.keys().copied().collect());
+        let mut found = history.operations(Some(customer), &Need::Shelves(keys.values().copied().collect()));
         while let Some(operation) = found.try_next().await? {
             under.take(&operation);
         }
-        if under.is_incomplete() {
-            let mut again = operations(reader, &filter, None);
+        let late = under.late_shelves();
+        if !late.is_empty() {
+            let mut again = history.operations(Some(customer), &Need::Shelves(late));
             while let Some(operation) = again.try_next().await? {
                 under.take_late(&operation);
             }
@@ -93,27 +103,46 @@ impl Paths {
         Ok(under.finish())
     }
 
-    /// Reads the paths that the log has of all blobs of a customer.
+    /// Reads the paths that the log has of the blobs that were sealed to be kept until one of
+    /// these days.
     ///
     /// # Errors
-    /// As [`crate::audit::query::query`].
+    /// As [`History::operations`].
     ///
     /// # Cancel safety
     /// Nothing is written.
-    pub async fn of_customer(reader: &LogReader, customer: CustomerId) -> Result<Self> {
-        Self::of(reader, Filter { customer: Some(customer), ..Filter::default() }).await
+    pub async fn of_days(history: &History, customer: CustomerId, days: BTreeSet<Day>) -> Result<Self> {
+        let mut paths = Self::default();
+        if !days.is_empty() {
+            let wanted = Need::Shelves(days.into_iter().map(Shelf::Day).collect());
+            paths.read(history.operations(Some(customer), &wanted)).await?;
+        }
+        Ok(paths)
+    }
+
+    /// Reads the paths that the log has of all blobs of a customer.
+    ///
+    /// # Errors
+    /// As [`History::operations`].
+    ///
+    /// # Cancel safety
+    /// Nothing is written.
+    pub async fn of_customer(history: &History, customer: CustomerId) -> Result<Self> {
+        let mut paths = Self::default();
+        paths.read(history.operations(Some(customer), &Need::All)).await?;
+        Ok(paths)
     }
 
     /// Reads the paths that the log has of all blobs of all customers, in one pass. What is
     /// kept in memory is all of them.
     ///
     /// # Errors
-    /// As [`crate::audit::query::query`].
+    /// As [`History::operations`].
     ///
     /// # Cancel safety
     /// Nothing is written.
-    pub async fn by_customer(reader: &LogReader) -> Result<BTreeMap<CustomerId, Self>> {
-        let mut found = operations(reader, &Filter::default(), None);
+    pub async fn by_customer(history: &History) -> Result<BTreeMap<CustomerId, Self>> {
+        let mut found = history.operations(None, &Need::All);
         let mut all: BTreeMap<CustomerId, Self> = BTreeMap::new();
         while let Some(operation) = found.try_next().await? {
             if let Some(customer) = operation.intent().customer {
@@ -123,24 +152,24 @@ impl Paths {
         Ok(all)
     }
 
-    /// Reads the paths that the log has of one blob.
-    ///
-    /// # Errors
-    /// As [`crate::audit::query::query`].
-    ///
-    /// # Cancel safety
-    /// Nothing is written.
-    pub async fn of_blob(reader: &LogReader, customer: CustomerId, blob: BlobId) -> Result<Self> {
-        Self::of(reader, Filter { customer: Some(customer), blob: Some(blob), ..Filter::default() }).await
+    async fn read(&mut self, mut found: BoxStream<'static, Result<Operation>>) -> Result<()> {
+        while let Some(operation) = found.try_next().await? {
+            self.take_operation(&operation);
+        }
+        Ok(())
     }
 
-    async fn of(reader: &LogReader, filter: Filter) -> Result<Self> {
-        let mut found = operations(reader, &filter, None);
-        let mut paths = Self::default();
-        while let Some(operation) = found.try_next().await? {
-            paths.take_operation(&operation);
+    /// Takes in what others have of blobs that are not known here.
+    pub fn add_unknown(&mut self, others: Self) {
+        for (blob, paths) in others.blobs {
+            self.blobs.entry(blob).or_insert(paths);
         }
-        Ok(paths)
+    }
+
+    /// What is known of one blob.
+    #[must_use]
+    pub fn blob(&self, blob: BlobId) -> Option<&BlobPaths> {
+        self.blobs.get(&blob)
     }
 
     fn take_operation(&mut self, operation: &Operation) {
@@ -243,10 +272,6 @@ impl UnderKeys {
         Self { keys, ..Self::default() }
     }
 
-    pub(super) fn keys(&self) -> &BTreeSet<KekId> {
-        &self.keys
-    }
-
     /// Takes the next operation of the customer in.
     pub(super) fn take(&mut self, operation: &Operation) {
         let Some((blob, key)) = wrap_of(operation.intent()) else { return };
@@ -264,9 +289,9 @@ impl UnderKeys {
         self.paths.take_operation(operation);
     }
 
-    /// Whether the operations have to come by once more, for [`UnderKeys::take_late`].
-    pub(super) fn is_incomplete(&self) -> bool {
-        !self.late.is_empty()
+    /// Where the operations are that have to come by once more, for [`UnderKeys::take_late`].
+    pub(super) fn late_shelves(&self) -> BTreeSet<Shelf> {
+        self.late.iter().map(|blob| Shelf::Day(blob.day())).collect()
     }
 
     pub(super) fn take_late(&mut self, operation: &Operation) {

@@ -1,9 +1,8 @@
 //! What the log has of drops that want a certificate, read once for all customers.
 //!
 //! A certificate takes the wrap paths under the keys that were dropped, the tombstones of
-//! these keys, the writing of the ring version, and for a final one the ends of epochs. All
-//! of that is all over the log, whose times are of many clocks: so the whole of it is read,
-//! and once for a sweep rather than once for a certificate.
+//! these keys, the writing of the ring version, and for a final one the ends of epochs. All of
+//! that is filed in the bases of the log, or is in the commits behind them.
 //!
 //! In memory are the paths of the blobs under these keys, and those records.
 
@@ -12,17 +11,36 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::TryStreamExt;
 
 use super::ends::{EpochRecords, ended_well, may_have_ended_well};
-use super::paths::{Paths, UnderKeys};
+use super::paths::Paths;
+use crate::audit::base::extract::Shelf;
+use crate::audit::history::{self, History};
 use crate::audit::log::LogReader;
 use crate::audit::operation::Operation;
-use crate::audit::query::{Filter, operations};
 use crate::audit::{Action, KeyRef, RingRef};
 use crate::error::Result;
 use crate::id::{CustomerId, KekId};
+use crate::retention::clock::STEP;
+use crate::time::Timestamp;
 
-/// The drops that want a certificate: by customer, the ring versions, each with the keys that
-/// it no longer had.
-pub(super) type Wanted = BTreeMap<CustomerId, BTreeMap<u64, BTreeSet<KekId>>>;
+/// The drops that want a certificate, by customer.
+pub(super) type Wanted = BTreeMap<CustomerId, Drops>;
+
+/// The drops of one customer that want a certificate.
+#[derive(Debug, Default)]
+pub(super) struct Drops {
+    /// The ring versions, each with the keys that it no longer had.
+    pub(super) versions: BTreeMap<u64, BTreeSet<KekId>>,
+    /// Where the operations on the blobs under each key are filed.
+    pub(super) shelves: BTreeMap<KekId, Shelf>,
+    /// When the first was dropped.
+    pub(super) since: Option<Timestamp>,
+}
+
+/// A time that no record is before which was made behind `since`: its clock may be behind.
+pub(super) fn earlier(since: Timestamp) -> Timestamp {
+    let ahead = u64::try_from(STEP.as_micros()).unwrap_or(u64::MAX);
+    Timestamp::from_micros(since.micros().saturating_sub(ahead)).unwrap_or(since)
+}
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -55,41 +73,36 @@ pub(super) enum Write<'a> {
 }
 
 impl Records {
-    /// Reads the log, once, or twice where a blob came under one of the keys later.
+    /// Reads what the log has of these drops; and of epochs' ends since a time, if one is given.
     ///
     /// # Errors
-    /// As [`crate::audit::query::query`].
+    /// As [`History::operations`].
     ///
     /// # Cancel safety
     /// Nothing is written.
-    pub(super) async fn read(reader: &LogReader, store: CustomerId, wanted: &Wanted) -> Result<Self> {
-        let keys = |versions: &BTreeMap<u64, BTreeSet<KekId>>| versions.values().flatten().copied().collect();
-        let mut under: BTreeMap<CustomerId, UnderKeys> =
-            wanted.iter().map(|(customer, versions)| (*customer, UnderKeys::new(keys(versions)))).collect();
+    pub(super) async fn read(
+        reader: &LogReader,
+        store: CustomerId,
+        wanted: &Wanted,
+        epochs_since: Option<Timestamp>,
+    ) -> Result<Self> {
+        let history = History::open(reader).await?;
         let mut records = Self::default();
-        // Epochs are in the chain of the store itself.
-        let customer = wanted.is_empty().then_some(store);
-        let mut found = operations(reader, &Filter { customer, ..Filter::default() }, None);
-        while let Some(operation) = found.try_next().await? {
-            let Some(customer) = operation.intent().customer else { continue };
-            if customer == store {
-                records.epochs.take(operation);
-            } else if let (Some(versions), Some(under)) = (wanted.get(&customer), under.get_mut(&customer)) {
-                under.take(&operation);
-                records.customers.entry(customer).or_default().take(versions, under.keys(), operation);
-            }
+        if let Some(since) = epochs_since {
+            records.epochs = EpochRecords::read(&history, store, since).await?;
         }
-        if under.values().any(UnderKeys::is_incomplete) {
-            let mut again = operations(reader, &Filter::default(), None);
-            while let Some(operation) = again.try_next().await? {
-                let under = operation.intent().customer.and_then(|customer| under.get_mut(&customer));
-                if let Some(under) = under {
-                    under.take_late(&operation);
+        for (customer, drops) in wanted {
+            let paths = Paths::under_keys(&history, *customer, &drops.shelves).await?;
+            let mut of_customer = OfCustomer { paths, ..OfCustomer::default() };
+            let of_keys = history::Need::Shelves(drops.shelves.values().copied().collect());
+            let since = history::Need::Customer(drops.since.map(earlier));
+            for wanted in [of_keys, since] {
+                let mut found = history.operations(Some(*customer), &wanted);
+                while let Some(operation) = found.try_next().await? {
+                    of_customer.take(drops, operation);
                 }
             }
-        }
-        for (customer, under) in under {
-            records.customers.entry(customer).or_default().paths = under.finish();
+            records.customers.insert(*customer, of_customer);
         }
         Ok(records)
     }
@@ -100,12 +113,7 @@ impl Records {
 }
 
 impl OfCustomer {
-    fn take(
-        &mut self,
-        versions: &BTreeMap<u64, BTreeSet<KekId>>,
-        keys: &BTreeSet<KekId>,
-        operation: Operation,
-    ) {
+    fn take(&mut self, drops: &Drops, operation: Operation) {
         let intent = operation.intent();
         if !may_have_ended_well(&operation) {
             return;
@@ -115,14 +123,14 @@ impl OfCustomer {
                 Action::ShredDrop,
                 Some(KeyRef::Kek { id, .. } | KeyRef::HoldKey { id } | KeyRef::NameKey { id }),
                 _,
-            ) if keys.contains(id) => {
+            ) if drops.shelves.contains_key(id) => {
                 let id = *id;
                 let is_known = self.tombstones.get(&id).is_some_and(ended_well);
                 if ended_well(&operation) || !is_known {
                     self.tombstones.insert(id, operation);
                 }
             }
-            (Action::RingWrite, _, Some(ring)) if versions.contains_key(&ring.version) => {
+            (Action::RingWrite, _, Some(ring)) if drops.versions.contains_key(&ring.version) => {
                 self.writes.push(operation);
             }
             _ => {}

@@ -24,6 +24,7 @@ use thiserror::Error as ThisError;
 
 use super::ATTEMPTS;
 use super::paths::Paths;
+use crate::audit::history::{History, Need};
 use crate::audit::log::OpenIntent;
 use crate::audit::query::{Filter, operations};
 use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult};
@@ -158,10 +159,9 @@ impl Customer {
         if ring.settings.strict {
             return Err(RekeyRefusal::Strict.into());
         }
-        let reader = self.room.log_reader();
-        let filter = Filter { customer: Some(self.id), ..Filter::default() };
+        let history = History::open(&self.room.log_reader()).await?;
         let (mut paths, mut strict) = (Paths::default(), BTreeSet::<BlobId>::new());
-        let mut found = operations(&reader, &filter, None);
+        let mut found = history.operations(Some(self.id), &Need::All);
         while let Some(operation) = found.try_next().await? {
             let intent = operation.intent();
             if let (Action::KmsGenerateDataKey, Some(KeyRef::Blob { .. })) = (intent.action, &intent.key) {
@@ -239,7 +239,7 @@ impl Customer {
     }
 
     /// Which KMS keys the customer's ring is and was under, and when the former ones were
-    /// last called. The log is read from its beginning.
+    /// last called. The log is read from its beginning, as far as it was not removed.
     ///
     /// # Errors
     /// As [`Customer::info`], and [`query`](crate::audit::query::query).

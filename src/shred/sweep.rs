@@ -103,7 +103,7 @@ impl Strongroom {
         }
         let wanted: Wanted =
             wanting.iter().map(|ring| (ring.customer, certify::uncertified(ring, &kept))).collect();
-        let wanted: Wanted = wanted.into_iter().filter(|(_, drops)| !drops.is_empty()).collect();
+        let wanted: Wanted = wanted.into_iter().filter(|(_, drops)| !drops.versions.is_empty()).collect();
         // Each paper is read and verified once, however many certificates rest on it.
         let epochs: BTreeSet<u32> =
             wanting.iter().flat_map(|ring| certify::epochs_for(ring, &kept, &register)).collect();
@@ -115,7 +115,8 @@ impl Strongroom {
             self.0.log.flush().await?;
             self.publish_log().await?;
             let store = CustomerId::from_bytes(*self.0.store.as_bytes());
-            records = Records::read(&self.log_reader(), store, &wanted).await?;
+            let began = unwritten.iter().filter_map(|epoch| Some(register.epoch_state(*epoch)?.began));
+            records = Records::read(&self.log_reader(), store, &wanted, began.min()).await?;
             for epoch in unwritten {
                 ends.add(epoch, self.keep_epoch_end(asker, epoch, &records.epochs).await);
             }

@@ -43,6 +43,7 @@ use crate::id::{CustomerId, StoreId};
 use crate::merkle::{Hash, TreeHead};
 use crate::time::Timestamp;
 
+mod bases;
 mod segments;
 mod walk;
 
@@ -130,8 +131,7 @@ impl LogReader {
     /// Nothing is written.
     pub async fn shard(&self, shard: u16) -> Result<ShardReader> {
         let segments = self.segments(shard).await?;
-        let storage = Arc::clone(&self.storage);
-        let wal = Wal::new(storage, self.store, shard, &self.authority, self.limit);
+        let wal = self.wal(shard);
         let covered = segments.last().map_or(0, |last| last.last.saturating_add(1));
         let saved = wal.saved().await?.map_or(0, |saved| saved.head.next());
         let end = wal.end_near(covered.max(saved)).await?;
@@ -141,7 +141,31 @@ impl LogReader {
         if some && wal.object_mark(end).await?.is_none() {
             return Err(wal.missing(end));
         }
-        Ok(ShardReader { wal, segments: segments.into(), end, seen: Arc::default() })
+        let begin = self.begin(&wal, &segments).await?;
+        Ok(ShardReader { wal, segments: segments.into(), begin, end, seen: Arc::default() })
+    }
+
+    /// The first commit that there is: another than the first of all only where a base stands
+    /// for those before it.
+    async fn begin(&self, wal: &Wal, segments: &[SegmentName]) -> Result<u64> {
+        let first = segments.first().map_or(0, |segment| segment.first);
+        if first == 0 || wal.object_mark(first - 1).await?.is_some() {
+            return Ok(0);
+        }
+        let base = self.base(wal.shard, first).await?.ok_or_else(|| wal.missing(first - 1))?;
+        let names = |previous: Hash| previous == base.head(&self.authority).previous();
+        let shard = ShardReader {
+            wal: wal.clone(),
+            segments: segments.into(),
+            begin: first,
+            end: first,
+            seen: Arc::default(),
+        };
+        if names(shard.segment_header(&segments[0]).await?.0.previous) {
+            Ok(first)
+        } else {
+            Err(wal.missing(first - 1))
+        }
     }
 
     /// What the names of a shard's segments say, in order.
@@ -174,6 +198,10 @@ impl LogReader {
         let mut entries = try_join_all(self.shards().await?.into_iter().map(of_shard)).await?.concat();
         entries.sort_by_key(|entry| (entry.time, entry.shard, entry.index));
         Ok(entries.split_off(entries.len().saturating_sub(count)))
+    }
+
+    fn wal(&self, shard: u16) -> Wal {
+        Wal::new(Arc::clone(&self.storage), self.store, shard, &self.authority, self.limit)
     }
 
     /// The published tree of a shard with this head, which the caller trusts.
@@ -210,6 +238,8 @@ pub struct ShardReader {
     wal: Wal,
     /// In order, and none over another.
     segments: Arc<[SegmentName]>,
+    /// The first commit that there is.
+    begin: u64,
     end: u64,
     /// What headers have said, for the next search.
     seen: Arc<Mutex<BTreeMap<u64, Seen>>>,
@@ -231,6 +261,18 @@ impl ShardReader {
         self.wal.shard
     }
 
+    /// The number of the first commit that is there: 0, unless the first ones were removed and a
+    /// base stands for them.
+    #[must_use]
+    pub fn begin(&self) -> u64 {
+        self.begin
+    }
+
+    /// The numbers behind each segment, in order.
+    pub(in crate::audit) fn segment_ends(&self) -> impl Iterator<Item = u64> {
+        self.segments.iter().map(|segment| segment.last.saturating_add(1))
+    }
+
     /// How many commits it has.
     #[must_use]
     pub fn end(&self) -> u64 {
@@ -248,7 +290,7 @@ impl ShardReader {
     pub async fn span(&self, since: Timestamp, until: Option<Timestamp>) -> Result<Range<u64>> {
         let start = match self.segments.iter().position(|segment| segment.until >= since) {
             // What stands before a segment and in none is as old as it is.
-            Some(at) => at.checked_sub(1).map_or(0, |before| self.segments[before].last + 1),
+            Some(at) => at.checked_sub(1).map_or(self.begin, |before| self.segments[before].last + 1),
             None => self.first(self.behind()..self.end, |seen| seen.time >= since).await?,
         };
         let end = match until {
@@ -367,7 +409,7 @@ impl ShardReader {
             let (header, _) = self.segment_header(&self.segments[middle]).await?;
             if header.new.size > index { high = middle } else { low = middle + 1 }
         }
-        let start = low.checked_sub(1).map_or(0, |before| self.segments[before].last + 1);
+        let start = low.checked_sub(1).map_or(self.begin, |before| self.segments[before].last + 1);
         let range = match self.segments.get(low) {
             Some(segment) => start..segment.last + 1,
             None => match self.first(start..self.end, |seen| seen.size > index).await? {
@@ -377,6 +419,10 @@ impl ShardReader {
         };
         let mut commits = self.commits(range, None);
         while let Some(commit) = commits.try_next().await? {
+            if commit.header().old.size > index {
+                let sentence = format!("the segment with record {index} of the audit log was removed");
+                return Err(Error::new(ErrorKind::NotFound, sentence));
+            }
             if commit.header().new.size > index {
                 return Ok(entries(commit).find(|entry| entry.index == index));
             }
@@ -388,8 +434,8 @@ impl ShardReader {
     async fn newest(&self, count: usize) -> Result<Vec<Entry>> {
         let mut newest: VecDeque<Entry> = VecDeque::new();
         let (mut end, mut step) = (self.end, 4);
-        while newest.len() < count && end > 0 {
-            let start = end.saturating_sub(step);
+        while newest.len() < count && end > self.begin {
+            let start = end.saturating_sub(step).max(self.begin);
             // A segment is read whole.
             let start = self
                 .segments

@@ -23,10 +23,11 @@ use super::append::{Chain, Trouble};
 use super::queue::Place;
 use super::wal::{Start, Wal, request_within};
 use super::{Inner, Log, LogConfig};
+use crate::audit::base::BaseRef;
 use crate::audit::commit::Line;
 use crate::audit::head::{Head, SavedHead};
 use crate::audit::layout::{self, FIRST_SHARD, Object};
-use crate::audit::{Event, ShardHead, View, ViewShard};
+use crate::audit::{Event, Removal, ShardHead, View, ViewShard};
 use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
@@ -81,11 +82,37 @@ impl Log {
     /// # Panics
     /// In another shard than the first, or in a log that roams.
     pub async fn name_shards(&self, heads: &[ShardHead]) -> Result<()> {
-        assert!(self.stays_in_the_first(), "shards are named in the first");
-        let records = heads.iter().map(|head| {
-            let nonce = self.inner.nonce()?;
-            Ok(self.inner.record(nonce, Event::Shard(*head)))
-        });
+        self.tell(heads.iter().map(|head| Event::Shard(*head))).await
+    }
+
+    /// Records in the first shard what a base is that is about to be stored. When it returns,
+    /// that is durable.
+    ///
+    /// # Errors
+    /// As [`Log::begin`].
+    ///
+    /// # Panics
+    /// In another shard than the first, or in a log that roams.
+    pub async fn record_base(&self, base: BaseRef) -> Result<()> {
+        self.tell([Event::Base(base)].into_iter()).await
+    }
+
+    /// Records in the first shard that the first commits of a shard may be missing from now on.
+    /// When it returns, that is durable.
+    ///
+    /// # Errors
+    /// As [`Log::begin`].
+    ///
+    /// # Panics
+    /// In another shard than the first, or in a log that roams.
+    pub async fn record_removal(&self, removal: Removal) -> Result<()> {
+        self.tell([Event::Removal(removal)].into_iter()).await
+    }
+
+    /// Records what the first shard says of all.
+    async fn tell(&self, events: impl Iterator<Item = Event>) -> Result<()> {
+        assert!(self.stays_in_the_first(), "the first shard has what is said of all");
+        let records = events.map(|event| Ok(self.inner.record(self.inner.nonce()?, event)));
         self.inner.append_at(records.collect::<Result<_>>()?, None).await
     }
 

@@ -135,9 +135,6 @@ pub enum Problem {
     /// A tile or bundle is not that of the records.
     #[error("differs from the records at entry {0} of it")]
     Entry(u64),
-    /// A tile that the tree above it was not made of.
-    #[error("does not lead to the tree that the commits name")]
-    NotOfTree,
     /// A tile or bundle of a tree that the records do not make.
     #[error("goes beyond the {0} records that there are")]
     Beyond(u64),
@@ -176,6 +173,18 @@ pub enum Problem {
     /// A checkpoint that was kept elsewhere is of another log.
     #[error("the log was rewritten: a checkpoint kept elsewhere has another root for the first {0} records")]
     Rewritten(u64),
+    /// A base or an extract that the commits do not make.
+    #[error("is not what the commits make")]
+    NotOfCommits,
+    /// A base of which the first shard says nothing.
+    #[error("is not on record in the first shard")]
+    NotOnRecord,
+    /// The first commits of a shard are missing, and were not removed by the rules.
+    #[error(
+        "is missing, and so are all before commit {0}: no record says that they were removed, or fewer than \
+         two bases stand for them"
+    )]
+    NotRemoved(u64),
     /// A ring pin that no intent in the log stands for.
     #[error("is not what any ring write in the log names")]
     PinUnknown,
@@ -227,11 +236,8 @@ pub enum Problem {
     /// A note: whose key it is was not known from elsewhere.
     #[error("the log's key was taken from here: whoever replaced the whole storage replaced it too")]
     KeyFromStorage,
-    /// A note: commits are gone that are more than six years old.
-    #[error(
-        "begins with commit {0}: those before it are older than six years and gone. The tiles prove their \
-         records; sweeps, restores and certificates of blobs that were sealed then need the records themselves"
-    )]
+    /// A note: the first commits of a shard were removed, which is on record.
+    #[error("was removed, and so were all before commit {0}, which is on record: a base stands for them")]
     AgedOut(u64),
     /// A note: tiles without records to compare them with.
     #[error(
@@ -283,6 +289,14 @@ pub enum RecordProblem {
     /// A view that does not say how many records a customer has.
     #[error("the view is not true of shard {0:04x}")]
     ViewRecords(u16),
+    /// A base that is another.
+    #[error("shard {shard:04x} has another base of {commits} commits")]
+    OtherBase {
+        /// The shard.
+        shard: u16,
+        /// How many commits it is of.
+        commits: u64,
+    },
     /// A ring version in place whose pin is not.
     #[error("the ring write of request {0} ended well, and its version is not pinned")]
     NotPinned(RequestId),
@@ -309,7 +323,6 @@ impl Problem {
             Self::Fenced(_) | Self::FencedOpen(_) => "fenced",
             Self::Length { .. } => "length",
             Self::Entry(_) => "entry",
-            Self::NotOfTree => "not-of-tree",
             Self::Beyond(_) => "beyond",
             Self::Larger { .. } => "larger",
             Self::Root(_) => "root",
@@ -317,6 +330,9 @@ impl Problem {
             Self::PinnedForeign(_) => "pinned-foreign",
             Self::RolledBack { .. } => "rolled-back",
             Self::Rewritten(_) => "rewritten",
+            Self::NotOfCommits => "not-of-commits",
+            Self::NotOnRecord => "not-on-record",
+            Self::NotRemoved(_) => "not-removed",
             Self::PinUnknown => "pin-unknown",
             Self::PaperTree(_) => "paper-tree",
             Self::NotAsNamed(_) => "not-as-named",

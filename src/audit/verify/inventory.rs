@@ -40,6 +40,10 @@ pub(super) struct ShardObjects {
     pub(super) segments: BTreeSet<SegmentName>,
     pub(super) tiles: BTreeSet<TilePath>,
     pub(super) checkpoint: bool,
+    /// Of how many commits there are bases.
+    pub(super) bases: BTreeSet<u64>,
+    /// Of how many commits the bases are whose extracts were listed.
+    pub(super) extracts: BTreeSet<u64>,
 }
 
 impl ShardObjects {
@@ -113,6 +117,12 @@ impl Inventory {
             }
             Some(Object::KeyChange { number }) => {
                 self.keys.insert(number);
+            }
+            Some(Object::Base { shard, commits }) => {
+                self.shards.entry(shard).or_default().bases.insert(commits);
+            }
+            Some(Object::Extract { shard, commits }) => {
+                self.shards.entry(shard).or_default().extracts.insert(commits);
             }
             Some(Object::Commit { .. }) | None => findings.wrong(path, Problem::Stranger),
         }

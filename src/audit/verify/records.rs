@@ -14,6 +14,7 @@ use object_store::path::Path;
 
 use super::Context;
 use super::finding::{Problem, RecordProblem};
+use crate::audit::base::{Base, BaseRef, OpenIntent};
 use crate::audit::commit::{Commit, Header};
 use crate::audit::head::Head;
 use crate::audit::layout::{FIRST_SHARD, Object};
@@ -91,8 +92,12 @@ pub(super) struct Story {
     pub(super) key_since: Option<Timestamp>,
     /// The keys whose statements records named and were looked for.
     pub(super) sought_keys: BTreeSet<u32>,
-    /// Whether commits were missing or damaged anywhere, or have aged out.
+    /// Whether commits were missing or damaged anywhere, or were removed.
     pub(super) gaps: bool,
+    /// What is on record of bases, and since when, by shard and number of commits.
+    pub(super) bases: BTreeMap<(u16, u64), Vec<(At, Timestamp, BaseRef)>>,
+    /// Of each shard, the commits below which number may be missing.
+    pub(super) removed: BTreeMap<u16, u64>,
 }
 
 /// What the first shard has said of another so far.
@@ -140,6 +145,22 @@ impl<'a> Records<'a> {
         }
     }
 
+    /// Begins behind a base.
+    pub(super) fn start(&mut self, story: &mut Story, base: &Base) {
+        let header = base.header();
+        for open in &header.open {
+            story.requests.insert(open.request);
+            let OpenIntent { request, seq, writer, customer } = *open;
+            self.open.insert(request, Open { seq, writer, customer, ring: None });
+            *self.open_in.entry(seq).or_default() += 1;
+        }
+        story.named.extend(header.named.iter().map(|shard| (*shard, Named::default())));
+        // Said before all that is read now.
+        story
+            .named
+            .extend(header.used.iter().map(|shard| (*shard, Named { grown: Some(0), ..Named::default() })));
+    }
+
     /// Commits are missing here: what is open may have been closed in them.
     pub(super) fn gap(&mut self) {
         self.gap = true;
@@ -174,6 +195,18 @@ impl<'a> Records<'a> {
                 Event::Shard(head) => self.shard_head(story, at, *head, key),
                 Event::View(view) => self.view(story, at, record.time, view),
                 Event::Key(_) if self.shard == FIRST_SHARD => story.key_since = Some(header.time),
+                Event::Base(base) => {
+                    if self.is_first(at) {
+                        let said = (at, record.time, *base);
+                        story.bases.entry((base.shard, base.commits)).or_default().push(said);
+                    }
+                }
+                Event::Removal(removal) => {
+                    if self.is_first(at) {
+                        let below = story.removed.entry(removal.shard).or_default();
+                        *below = removal.below.max(*below);
+                    }
+                }
                 Event::Alive | Event::Fence(_) | Event::Claim | Event::Release | Event::Key(_) => {}
             }
         }
@@ -248,10 +281,21 @@ impl<'a> Records<'a> {
         }
     }
 
+    /// Whether it is the first shard that says it; otherwise that is named.
+    fn is_first(&self, at: At) -> bool {
+        if self.shard != FIRST_SHARD {
+            at.wrong(self.context, RecordProblem::OutsideFirstShard);
+        }
+        self.shard == FIRST_SHARD
+    }
+
     fn shard_head(&self, story: &mut Story, at: At, named: ShardHead, key: u32) {
         let ShardHead { shard, tree } = named;
-        if self.shard != FIRST_SHARD || shard == FIRST_SHARD {
+        if shard == FIRST_SHARD {
             at.wrong(self.context, RecordProblem::OutsideFirstShard);
+            return;
+        }
+        if !self.is_first(at) {
             return;
         }
         if tree.size > 0 && !self.gap && !story.named.contains_key(&shard) {
@@ -270,8 +314,7 @@ impl<'a> Records<'a> {
     }
 
     fn view(&self, story: &mut Story, at: At, time: Timestamp, view: &View) {
-        if self.shard != FIRST_SHARD {
-            at.wrong(self.context, RecordProblem::OutsideFirstShard);
+        if !self.is_first(at) {
             return;
         }
         if !self.gap && !lists_all(story, view) {

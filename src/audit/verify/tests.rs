@@ -13,6 +13,8 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::*;
 use crate::access::{Access, Principal, Purpose};
 use crate::audit::authority::tests::change;
+use crate::audit::base::extract::{self, Contents, Earlier, Piece};
+use crate::audit::base::{Base, Draft};
 use crate::audit::commit::tests::{authority, key, of_later};
 use crate::audit::commit::{Line, Writer, endorsement};
 use crate::audit::head::{Head, SavedHead};
@@ -23,8 +25,8 @@ use crate::audit::segment::Header;
 use crate::audit::signer::LocalSigner;
 use crate::audit::view::{self, Trust};
 use crate::audit::{
-    Action, Event, Fence, Intent, KeyChanged, KeyRef, Outcome, OutcomeResult, Record, RingRef, ShardHead,
-    View, ViewShard,
+    Action, Event, Fence, Intent, KeyChanged, KeyRef, Outcome, OutcomeResult, Record, Removal, RingRef,
+    ShardHead, View, ViewShard,
 };
 use crate::certificate::{self, Evidence, What};
 use crate::id::{CertificateId, CustomerId, OrderId, RequestId, WriterId};
@@ -260,6 +262,43 @@ impl World {
         self.objects.extend(made);
     }
 
+    /// The bases behind all days but the last of each shard, and the record of them.
+    fn make_bases(&mut self) {
+        let mut recorded = Vec::new();
+        for (shard, place) in &self.shards {
+            let mut head = Head::empty(self.store, *shard, &self.authority);
+            let mut heads = Vec::new();
+            for (commit, _) in &place.commits {
+                head = head.verify(commit).unwrap();
+                heads.push(head.clone());
+            }
+            let day = |at: usize| place.commits[at].0.header().time.day();
+            let mut before: Option<Base> = None;
+            for end in (1..heads.len()).filter(|end| day(*end) != day(end - 1)) {
+                let begin = before.as_ref().map_or(0, |base| base.header().commits as usize);
+                let mut draft = Draft::new(before.take(), end as u64);
+                for ((commit, _), head) in place.commits.iter().zip(&heads).skip(begin) {
+                    if !draft.is_complete() {
+                        draft.take(commit, head);
+                    }
+                }
+                let earlier = earlier_of(&self.objects, *shard, &draft);
+                let (base, extract) = draft.finish(earlier).unwrap();
+                let commits = base.header().commits;
+                if !extract.is_empty() {
+                    self.objects.insert(Object::Extract { shard: *shard, commits }.path(), extract.into());
+                }
+                let object = base.object(
+                    key(if base.header().key.is_some() { self.key } else { 9 }).sign(&base.message()),
+                );
+                self.objects.insert(Object::Base { shard: *shard, commits }.path(), object);
+                recorded.push(Event::Base(base.reference()));
+                before = Some(base);
+            }
+        }
+        self.commit(0, 2, days(3), recorded);
+    }
+
     fn checkpoint(&self, shard: u16) -> SignedCheckpoint {
         let origin = layout::origin(self.store, shard);
         let checkpoint = Checkpoint::new(origin, self.shards[&shard].head.tree()).unwrap();
@@ -316,6 +355,7 @@ impl World {
         for epoch in EPOCHS {
             world.end_epoch(epoch);
         }
+        world.make_bases();
         world.publish_all();
         world.certify(ring);
         world
@@ -400,6 +440,26 @@ impl World {
         world.publish_all();
         world
     }
+}
+
+/// What earlier extracts have of those to whom something is added.
+fn earlier_of(objects: &Objects, shard: u16, draft: &Draft) -> Earlier {
+    let mut earlier = Earlier::default();
+    let piece = |piece: &Piece| {
+        let extract = &objects[&Object::Extract { shard, commits: piece.base }.path()];
+        extract.slice(piece.at as usize..(piece.at + piece.length) as usize)
+    };
+    let (Some(before), Some((filed, time))) = (draft.before(), draft.filed()) else { return earlier };
+    for (customer, pages) in filed.pages(time) {
+        let Some(old) = before.customer(customer).and_then(|of| of.contents) else { continue };
+        let contents: Contents = extract::decode(&piece(&old)).unwrap();
+        for name in pages {
+            let page = contents.get(&name).map(|page| extract::decode(&piece(page)).unwrap());
+            earlier.pages.extend(page.map(|page| ((customer, name), page)));
+        }
+        earlier.contents.insert(customer, contents);
+    }
+    earlier
 }
 
 async fn storage(objects: &Objects) -> Arc<dyn ObjectStore> {
@@ -536,7 +596,9 @@ fn kind(object: &Object) -> u8 {
         Object::Order { .. } => 8,
         Object::Head { .. } => 9,
         Object::EpochEnd { .. } => 10,
-        Object::KeyChange { .. } => 11,
+        Object::Base { .. } => 11,
+        Object::Extract { .. } => 12,
+        Object::KeyChange { .. } => 13,
     }
 }
 
@@ -568,6 +630,8 @@ fn next_to(object: &Object) -> Path {
         Object::KeyChange { number } => Object::KeyChange { number: number + 1 }.path(),
         Object::Order { .. } => unreachable!("whether an order was altered is not seen here"),
         Object::Head { shard } => Object::Head { shard: shard + 1 }.path(),
+        Object::Base { shard, commits } => Object::Base { shard, commits: commits + 1 }.path(),
+        Object::Extract { shard, commits } => Object::Extract { shard, commits: commits + 1 }.path(),
     }
 }
 
@@ -627,7 +691,7 @@ async fn any_change_to_any_object_is_named() {
             attacks.push(("swapped".to_owned(), vec![swapped, path.clone()], objects));
         }
     }
-    assert_eq!(tried.len(), 11, "an object of each kind: {tried:?}");
+    assert_eq!(tried.len(), 13, "an object of each kind: {tried:?}");
     for (what, named, objects) in attacks {
         let report = check(&objects, options()).await;
         for path in &named {
@@ -752,33 +816,75 @@ async fn commits_age_out_behind_segments_and_no_sooner() {
 }
 
 #[tokio::test]
-async fn bodies_age_out_after_six_years_and_tiles_stand_for_them() {
-    let world = World::full(1);
+async fn the_first_days_may_go_when_two_bases_stand_for_them_and_that_is_on_record() {
+    let mut world = World::full(1);
+    let bases: Vec<u64> = world
+        .objects
+        .keys()
+        .filter_map(|path| match Object::at(path) {
+            Some(Object::Base { shard: 0, commits }) => Some(commits),
+            _ => None,
+        })
+        .collect();
+    let gone = bases[bases.len() - 2];
+    let remove = |objects: &mut Objects| {
+        objects.retain(|path, _| match Object::at(path).unwrap() {
+            Object::Commit { shard: 0, seq } => seq >= gone,
+            Object::Segment(name) => name.shard > 0 || name.first >= gone,
+            _ => true,
+        });
+    };
+    let later = Options { now: days(60), ..options() };
+    let mut early = world.objects.clone();
+    remove(&mut early);
+    assert_named(
+        &check(&early, later.clone()).await,
+        &Object::Commit { shard: 0, seq: 0 }.path(),
+        "unrecorded",
+    );
+
+    let removal = Removal { shard: 0, below: gone };
+    world.commit(0, 2, days(3), vec![Event::Removal(removal)]);
+    world.publish(0);
     let mut objects = world.objects.clone();
-    let first: Path = objects.keys().find(|path| path.as_ref().starts_with("segment/0000/")).unwrap().clone();
-    objects.remove(&first);
-    let gone = world.shards[&0].commits.iter().filter(|(commit, _)| commit.header().time == days(0)).count();
-    for seq in 0..gone as u64 {
-        objects.remove(&Object::Commit { shard: 0, seq }.path());
-    }
-    // By the first commit that is left, which is of the second day.
-    let later = Options { now: days(6 * 366 + 1), ..options() };
+    remove(&mut objects);
     let pinned = Options { pinned: vec![World::half(1).checkpoint(0)], ..later.clone() };
     let report = check(&objects, pinned).await;
     assert_clean(&report);
-    assert!(report.findings.iter().any(|finding| finding.problem == Problem::AgedOut(gone as u64)));
+    assert!(report.findings.iter().any(|finding| finding.problem == Problem::AgedOut(gone)));
     assert_eq!(report.shards[0].tree, world.shards[&0].head.tree());
-    // A tile of what has aged out is still checked, up to the root.
-    let tile = Path::from("tile/0/000");
-    let mut bytes = objects[&tile].to_vec();
-    bytes[3] ^= 1;
-    let mut changed = objects.clone();
-    changed.insert(tile.clone(), bytes.into());
-    assert!(!check(&changed, later).await.is_ok());
-    for now in [days(20), days(6 * 365), days(6 * 366)] {
-        let early = check(&objects, Options { now, ..options() }).await;
-        assert_named(&early, &Object::Commit { shard: 0, seq: 0 }.path(), "too soon gone");
+    // What was kept elsewhere of what is gone is compared with the tiles.
+    let forged = Options { pinned: vec![World::half(2).checkpoint(0)], ..later.clone() };
+    assert!(!check(&objects, forged).await.is_ok());
+    // What stands for it is checked.
+    let stands: Vec<Path> = objects
+        .keys()
+        .filter(|path| match Object::at(path) {
+            Some(Object::Base { shard: 0, commits }) => commits == gone,
+            Some(Object::Extract { shard: 0, commits }) => commits <= gone,
+            _ => false,
+        })
+        .cloned()
+        .collect();
+    assert!(stands.len() > 1, "{stands:?}");
+    for path in stands {
+        let mut changed = objects.clone();
+        changed.remove(&path);
+        assert_named(&check(&changed, later.clone()).await, &path, "removed");
+        for (what, bytes) in changes(&objects[&path]) {
+            let mut changed = objects.clone();
+            changed.insert(path.clone(), bytes);
+            let report = check(&changed, later.clone()).await;
+            // Nobody reads what stands behind the pieces of an extract.
+            let unread = what.starts_with("a line feed") && kind_of(&path) == 12;
+            assert!(unread || !report.is_ok(), "{what} {path}");
+        }
     }
+    // One base more is gone than may be.
+    let last = bases[bases.len() - 1];
+    objects.remove(&Object::Base { shard: 0, commits: last }.path());
+    objects.remove(&Object::Extract { shard: 0, commits: last }.path());
+    assert_named(&check(&objects, later).await, &Object::Commit { shard: 0, seq: 0 }.path(), "one base");
 }
 
 /// A story in commits of the first shard and of shard 1, and what is wrong with

@@ -17,9 +17,9 @@ use super::source::{READ_AHEAD, Read, read};
 use crate::audit::commit::Leaf;
 use crate::audit::layout::Object;
 use crate::error::Result;
-use crate::merkle::{Hash, TreeHead, leaf_hash, root};
-use crate::tlog::TileBuilder;
+use crate::merkle::{Hash, TreeHead, leaf_hash};
 use crate::tlog::tile::{Bundle, Tile, TilePath, WIDTH};
+use crate::tlog::{TileBuilder, TiledTree};
 
 /// The largest entry bundle that is read, in bytes.
 const MAX_BUNDLE: u64 = 256 * (2 + 65535);
@@ -100,14 +100,8 @@ impl<'a> Tree<'a> {
     /// Goes on to `head` with leaves from the stored tiles, because commits are
     /// missing. Gives the roots at those of `sizes`, in rising order, that lie on
     /// the way. If the tiles do not lead to `head`, no tile can be compared any
-    /// more; and if they are all that is left, because the commits have
-    /// `aged_out`, that is wrong.
-    pub(super) async fn fill(
-        &mut self,
-        head: &TreeHead,
-        sizes: &[u64],
-        aged_out: bool,
-    ) -> Result<Vec<(u64, Hash)>> {
+    /// more.
+    pub(super) async fn fill(&mut self, head: &TreeHead, sizes: &[u64]) -> Result<Vec<(u64, Hash)>> {
         let mut roots = Vec::new();
         let Some(begin) = self.builder.as_ref().map(TileBuilder::size) else { return Ok(roots) };
         let mut index = begin / u64::from(WIDTH);
@@ -136,13 +130,52 @@ impl<'a> Tree<'a> {
             index += 1;
         }
         if self.builder.as_ref().map(TileBuilder::head).as_ref() != Some(head) {
-            if aged_out {
-                name_broken(self.context, self.shard, self.objects, head.size).await?;
-            }
             self.give_up(begin);
             roots.clear();
         }
         Ok(roots)
+    }
+
+    /// Begins with a tree whose records were removed. Its tiles stand by themselves: those that
+    /// lead to it are compared with it, and those of its beginning are not read.
+    pub(super) async fn begin_at(&mut self, head: TreeHead) -> Result<()> {
+        let found = self.stored(TileBuilder::needed(head.size)).await?;
+        match TileBuilder::resume(&head, |tile| found.get(tile).map(Vec::as_slice)) {
+            Ok(builder) => self.builder = Some(builder),
+            Err(_) => return Ok(self.give_up(0)),
+        }
+        let entries =
+            stored_entries(self.context, self.shard, self.objects, head.size / u64::from(WIDTH)).await?;
+        let within = usize::try_from(head.size % u64::from(WIDTH)).expect("below the width");
+        self.entries = (0..within).map(|at| entries.get(at).copied()).collect();
+        let covered = |level: Option<u8>, index: u64| {
+            let leaves = u64::from(WIDTH).checked_pow(u32::from(level.unwrap_or(0)) + 1);
+            leaves.and_then(|leaves| leaves.checked_mul(index + 1)).is_some_and(|end| end <= head.size)
+        };
+        self.waiting.retain(|(level, index), _| !covered(*level, *index));
+        Ok(())
+    }
+
+    /// The root of the first `size` leaves of a tree, by its tiles; `None` if they do not show it.
+    pub(super) async fn old_root(&mut self, head: TreeHead, size: u64) -> Result<Option<Hash>> {
+        let tree = TiledTree::new(head);
+        let Ok(needed) = tree.consistency_tiles(size) else { return Ok(None) };
+        let found = self.stored(needed).await?;
+        let shown = tree.prove_consistency(size, |tile| found.get(tile).map(Vec::as_slice));
+        Ok(shown.ok().map(|shown| shown.old.root))
+    }
+
+    /// The hashes of tiles, as far as they are stored.
+    async fn stored(&mut self, tiles: impl IntoIterator<Item = Tile>) -> Result<BTreeMap<Tile, Vec<Hash>>> {
+        let mut found = BTreeMap::new();
+        for tile in tiles {
+            let (context, shard, objects) = (self.context, self.shard, self.objects);
+            let hashes = stored_hashes(context, shard, objects, tile.level(), tile.index()).await?;
+            if let Some(hashes) = hashes.as_ref().and_then(|hashes| hashes.get(..tile.width().into())) {
+                found.insert(tile, hashes.to_vec());
+            }
+        }
+        Ok(found)
     }
 
     /// Whether the tree is this one.
@@ -258,31 +291,6 @@ async fn compare(
         Read::Gone => Problem::Missing("it was listed"),
     };
     context.findings.wrong(&path, problem);
-    Ok(())
-}
-
-/// Names the first tile of leaves below `size` that is missing or that the
-/// tiles above it were not made of.
-async fn name_broken(context: &Context, shard: u16, objects: &ShardObjects, size: u64) -> Result<()> {
-    let mut above: Option<(u64, Vec<Hash>)> = None;
-    for tile in Tile::all(size).take_while(|tile| tile.level() == 0) {
-        let path = Object::Tile { shard, tile: TilePath::Tile(tile) }.path();
-        let Some(hashes) = stored_hashes(context, shard, objects, 0, tile.index()).await? else {
-            context.findings.wrong(&path, Problem::Missing("the commits of its records have aged out"));
-            return Ok(());
-        };
-        let (index, at) = (tile.index() / u64::from(WIDTH), tile.index() % u64::from(WIDTH));
-        if above.as_ref().is_none_or(|(above, _)| *above != index) {
-            let hashes = stored_hashes(context, shard, objects, 1, index).await?;
-            above = Some((index, hashes.unwrap_or_default()));
-        }
-        let at = usize::try_from(at).expect("below the width");
-        let known = above.as_ref().and_then(|(_, hashes)| hashes.get(at));
-        if known.is_none_or(|known| *known != root(&hashes)) {
-            context.findings.wrong(&path, Problem::NotOfTree);
-            return Ok(());
-        }
-    }
     Ok(())
 }
 

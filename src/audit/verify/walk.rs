@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 
+use super::bases::Bases;
 use super::cuts::{Cuts, may_have_gone};
 use super::finding::{Problem, RecordProblem};
 use super::inventory::ShardObjects;
@@ -21,6 +22,7 @@ use super::records::{Claimant, Claimed, Records, Story};
 use super::source::{self, Found, Piece, Placed, Read, commits, pieces};
 use super::tree::{Tree, sizes};
 use super::{Context, Signed, keys};
+use crate::audit::base::Base;
 use crate::audit::chains::{ChainEnd, Chains};
 use crate::audit::commit::{Commit, MAX_LEN};
 use crate::audit::head::Head;
@@ -32,10 +34,6 @@ use crate::time::Timestamp;
 /// How long a commit stays in `wal/` at least, a day for the rule's clock taken
 /// off.
 const COMMITS_KEPT: Duration = Duration::from_secs(34 * 24 * 3600);
-
-/// How long everything else is kept at least: six years (45 CFR 164.316(b)(2)(i)), each as long
-/// as a leap year, so that no commit counts as aged out that went a day early.
-const LOG_KEPT: Duration = Duration::from_secs(6 * 366 * 24 * 3600);
 
 /// How many missing commits in a row are named one by one.
 const NAMED: u64 = 100;
@@ -78,6 +76,7 @@ pub(super) struct Walk<'a> {
     tree: Tree<'a>,
     records: Records<'a>,
     cuts: Cuts<'a>,
+    bases: Bases<'a>,
     /// What was said of the tree, smallest first.
     claimed: VecDeque<Claimed>,
     /// Commits that are there and not good, since the last good one.
@@ -97,9 +96,11 @@ impl<'a> Walk<'a> {
         shard: u16,
         objects: &'a ShardObjects,
         mut claimed: Vec<Claimed>,
+        start: Option<Base>,
     ) -> Self {
         claimed.sort_by_key(|claimed| claimed.head.size);
         Self {
+            bases: Bases::new(context, shard, objects, start),
             context,
             shard,
             objects,
@@ -124,7 +125,10 @@ impl<'a> Walk<'a> {
         listed: &BTreeSet<u16>,
         checkpoint: Option<Signed>,
     ) -> Result<ShardReport> {
-        self.check_claims(&Head::empty(self.context.store, self.shard, &self.context.authority), None);
+        match self.bases.start().cloned() {
+            Some(base) => self.begin_at(story, &base).await?,
+            None => self.check_claims(&self.head.clone(), None),
+        }
         let mut pieces = pieces(self.context, self.shard, self.objects);
         while let Some(piece) = pieces.try_next().await? {
             match piece {
@@ -219,14 +223,13 @@ impl<'a> Walk<'a> {
                 Ok(after) => {
                     // Behind one that goes back to a key before, the later one is in force all the same.
                     let after = after.under_key(self.head.in_force().unwrap_or_default());
-                    let aged_out = match refused {
+                    match refused {
                         Some(Err(error)) => {
                             self.context.findings.wrong(&path, Problem::NotNext(error.chain()));
-                            false
                         }
-                        _ => self.missing(self.head.next()..seq, header.time),
-                    };
-                    self.resume(story, &commit, in_place, aged_out).await?;
+                        _ => self.missing(self.head.next()..seq),
+                    }
+                    self.resume(story, &commit, in_place).await?;
                     after
                 }
                 Err(error) => {
@@ -244,6 +247,7 @@ impl<'a> Walk<'a> {
         self.tree.catch_up().await?;
         self.records.take(story, before.as_ref(), &commit);
         self.cuts.take(header, len).await?;
+        self.bases.take(&commit, &after).await?;
         if self.first.is_none() {
             // A clock may be behind by as much as one may be ahead.
             let views = story.absent.remove(&self.shard).unwrap_or_default();
@@ -268,14 +272,9 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Names the commits that are missing before one of `time`. True if it is age
-    /// that took them.
-    fn missing(&self, gap: Range<u64>, time: Timestamp) -> bool {
+    /// Names the commits that are missing.
+    fn missing(&self, gap: Range<u64>) {
         let findings = &self.context.findings;
-        if gap.start == 0 && self.bad.is_empty() && may_have_gone(time, LOG_KEPT, self.context.now) {
-            findings.note(&self.path(gap.end), Problem::AgedOut(gap.end));
-            return true;
-        }
         let count = gap.end - gap.start;
         let named = gap.start..gap.end.min(gap.start.saturating_add(NAMED));
         let rest = named.end;
@@ -286,18 +285,34 @@ impl<'a> Walk<'a> {
             let more = gap.end - rest - 1;
             findings.wrong(&self.path(rest), Problem::MissingMany { more });
         }
-        false
+    }
+
+    /// Begins behind a base: what came before was removed.
+    async fn begin_at(&mut self, story: &mut Story, base: &Base) -> Result<()> {
+        story.gaps = true;
+        self.head = base.head(&self.context.authority);
+        // Whoever signed for this tree, or a larger one, had that key.
+        self.changed.push((base.header().size - 1, self.head.key()));
+        self.records.start(story, base);
+        self.tree.begin_at(base.tree()).await?;
+        // What is claimed of trees before it follows from the tiles.
+        let size = base.header().size;
+        while let Some(claimed) = self.claimed.pop_front_if(|claimed| claimed.head.size <= size) {
+            let root = match claimed.head.size {
+                at if at == size => Some(base.tree().root),
+                at => self.tree.old_root(base.tree(), at).await?,
+            };
+            // A base does not say which heads there were before it.
+            if root != Some(claimed.head.root) {
+                self.check_claim(&claimed, Some(root.unwrap_or(Hash::ZERO)), None);
+            }
+        }
+        Ok(())
     }
 
     /// Goes on behind what is missing or wrong, with the tree that `commit` says
     /// was there before it.
-    async fn resume(
-        &mut self,
-        story: &mut Story,
-        commit: &Commit,
-        in_place: bool,
-        aged_out: bool,
-    ) -> Result<()> {
+    async fn resume(&mut self, story: &mut Story, commit: &Commit, in_place: bool) -> Result<()> {
         let old = commit.header().old;
         if in_place && self.head.tree() == old {
             // Nothing is missing; the commit contradicts the one before in
@@ -307,12 +322,13 @@ impl<'a> Walk<'a> {
         story.gaps = true;
         self.records.gap();
         self.cuts.gap();
+        self.bases.gap();
         if self.tree.is_at(&old) {
             return Ok(());
         }
         let on_the_way =
             self.claimed.iter().map(|claimed| claimed.head.size).filter(|size| *size <= old.size);
-        let roots = self.tree.fill(&old, &sizes(on_the_way), aged_out).await?;
+        let roots = self.tree.fill(&old, &sizes(on_the_way)).await?;
         while let Some(claimed) = self.claimed.pop_front_if(|claimed| claimed.head.size <= old.size) {
             if let Ok(found) = roots.binary_search_by_key(&claimed.head.size, |(size, _)| *size) {
                 // A tree between commits of which nothing is known but its root.
@@ -428,6 +444,7 @@ impl<'a> Walk<'a> {
             tiles: self.objects.tiles.len(),
         };
         story.gaps |= self.first.is_some_and(|first| first > 0);
+        self.bases.finish(story).await?;
         self.cuts.finish().await?;
         self.tree.finish(checkpoint.map_or(0, |checkpoint| checkpoint.size)).await?;
         Ok(report)

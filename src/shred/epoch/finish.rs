@@ -19,8 +19,8 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 
 use crate::access::Access;
+use crate::audit::history::{History, Need};
 use crate::audit::log::OpenIntent;
-use crate::audit::query::{Filter, operations};
 use crate::audit::{Action, Intent, OutcomeResult};
 use crate::certificate::LONGEST_WAIT;
 use crate::error::{Error, ErrorKind, Result};
@@ -339,19 +339,15 @@ impl Strongroom {
     /// KMS had scheduled its deletion, and nobody looked until it was over. Then the log has
     /// the intent, and the deletion was due 30 days behind it at the latest.
     async fn gone_unnoticed(&self, run: Run<'_>, epoch: &EpochState) -> Result<StepTaken> {
-        let filter = Filter {
-            customer: Some(CustomerId::from_bytes(*self.0.store.as_bytes())),
-            action: Some(Action::EpochDelete),
-            from: Some(epoch.began),
-            ..Filter::default()
-        };
+        let store = CustomerId::from_bytes(*self.0.store.as_bytes());
         let key = Some(epoch_ref(&epoch.kms_key, epoch.number));
-        let reader = self.log_reader();
-        let mut found = operations(&reader, &filter, None);
+        let history = History::open(&self.log_reader()).await?;
+        let mut found = history.operations(Some(store), &Need::Customer(Some(epoch.began)));
         let mut asked = None;
         while let Some(operation) = found.try_next().await? {
             let refused = operation.outcome().is_some_and(|outcome| outcome.result == OutcomeResult::Denied);
-            if operation.intent().key == key && !refused {
+            let deletes = operation.intent().action == Action::EpochDelete;
+            if deletes && operation.intent().key == key && !refused {
                 asked = asked.max(Some(operation.intent_entry().time));
             }
         }

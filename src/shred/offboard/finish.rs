@@ -13,7 +13,7 @@ use futures_util::TryStreamExt;
 
 use super::{closed, not_permitted};
 use crate::access::Access;
-use crate::audit::query::{Filter, operations};
+use crate::audit::history::{History, Need};
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId};
@@ -147,12 +147,12 @@ impl Strongroom {
 
     /// Records once that the KMS says that a key is gone.
     async fn record_gone(&self, asker: Asker<'_>, ring: &Ring, kms_key: &KmsKeyId) -> Result<()> {
-        let reader = self.log_reader();
-        let (customer, action) = (Some(ring.customer), Some(Action::CustomerKeyDelete));
-        let filter = Filter { customer, action, ..Filter::default() };
-        let mut found = operations(&reader, &filter, None);
+        let history = History::open(&self.log_reader()).await?;
+        let mut found = history.operations(Some(ring.customer), &Need::Customer(None));
         while let Some(operation) = found.try_next().await? {
-            let of = matches!(&operation.intent().key, Some(KeyRef::Customer { kms_key: key, .. }) if key == kms_key);
+            let ends = operation.intent().action == Action::CustomerKeyDelete;
+            let of = ends
+                && matches!(&operation.intent().key, Some(KeyRef::Customer { kms_key: key, .. }) if key == kms_key);
             let gone = operation.outcome().map(|outcome| outcome.result) == Some(OutcomeResult::KeyDestroyed);
             if of && gone {
                 return Ok(());

@@ -15,7 +15,7 @@ use super::destination::{Destination, Failed, Stands};
 use super::manifest::{Digest, Format, Line, List, Manifest, ManifestBody, NotReturned};
 use super::{Proof, closed, not_permitted};
 use crate::access::Access;
-use crate::audit::query::{Filter, operations};
+use crate::audit::history::{History, Need};
 use crate::audit::{Action, Intent, ReturnedRef};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CustomerId, OrderId};
@@ -249,17 +249,18 @@ impl Strongroom {
     }
 
     async fn all_paths(&self, customer: CustomerId) -> Result<Paths> {
-        Paths::of_customer(&self.log_reader(), customer).await
+        Paths::of_customer(&History::open(&self.log_reader()).await?, customer).await
     }
 
     async fn recorded_returns(&self, customer: CustomerId) -> Result<Recorded> {
-        let reader = self.log_reader();
-        let (customer, action) = (Some(customer), Some(Action::OffboardReturn));
-        let filter = Filter { customer, action, ..Filter::default() };
-        let mut found = operations(&reader, &filter, None);
+        let history = History::open(&self.log_reader()).await?;
+        let mut found = history.operations(Some(customer), &Need::All);
         let mut recorded = Recorded::default();
         while let Some(operation) = found.try_next().await? {
             let intent = operation.intent();
+            if intent.action != Action::OffboardReturn {
+                continue;
+            }
             let Some(ReturnedRef { sha256 }) = intent.returned.as_deref().copied() else { continue };
             match (intent.blob, intent.order) {
                 (Some(blob), _) => {
