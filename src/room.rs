@@ -25,7 +25,6 @@ use thiserror::Error as ThisError;
 use crate::access::Access;
 use crate::audit::authority::Authority;
 use crate::audit::emergency::EmergencySink;
-use crate::audit::log::wal::keys::was_changed;
 use crate::audit::log::{Log, LogConfig, LogReader};
 use crate::audit::publish::Publisher;
 use crate::audit::signer::{LogSigner, Signers};
@@ -353,13 +352,11 @@ impl Strongroom {
     /// if it is of a later version; [`ErrorKind::Configuration`] if the three
     /// storages do not belong together.
     pub async fn open(storages: Storages, kms: KmsRegistry, options: Options) -> Result<Self> {
-        let (audit, limit) = (&*storages.audit, options.log_deadline);
-        // Most logs have no change of their key, and then this is all that it takes.
-        let (marker, changed) = tokio::join!(read_markers(&storages, limit), was_changed(audit, limit));
-        let marker = marker?;
+        let marker = read_markers(&storages, options.log_deadline).await?;
         let authority = Authority::from(marker.log_key);
-        if changed? {
-            authority.follow(audit, marker.store, limit).await?;
+        // Most logs never changed their key. Otherwise the first signature by a later one tells.
+        if options.log_signer.public() != marker.log_key {
+            authority.follow(&*storages.audit, marker.store, options.log_deadline).await?;
         }
         check_signer(&authority, &options)?;
         check_ttl(&options)?;

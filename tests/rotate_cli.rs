@@ -102,7 +102,7 @@ fn two_people_replace_the_key_and_an_auditor_follows() {
         home.line(&format!("audit checkpoint --key {key}")).ok();
     }
     // A proof that the new key alone signed, for one who has the old key and the statement.
-    home.line("--log-key next.key customer list").ok();
+    home.line("--log-key next.key customer add acme --kms local").ok();
     home.line("--log-key next.key audit maintain").ok();
     let last = home.line("--log-key next.key --json audit query --limit 1").ok();
     let first: Value = serde_json::from_str(last.lines().next().unwrap()).unwrap();

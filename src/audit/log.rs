@@ -55,7 +55,7 @@ mod reader;
 mod rotate;
 mod settle;
 mod shards;
-pub(crate) mod wal;
+pub(super) mod wal;
 
 use append::Chain;
 pub use intent::OpenIntent;

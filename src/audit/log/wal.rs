@@ -31,7 +31,7 @@ use crate::tlog::PublicKey;
 use crate::tlog::checkpoint::SignedCheckpoint;
 
 mod archive;
-pub(crate) mod keys;
+mod keys;
 mod start;
 
 use archive::{Archived, Cache};

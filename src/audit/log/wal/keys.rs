@@ -1,7 +1,7 @@
 //! The statements by which the log's keys follow each other, as they are on the storage.
 //!
 //! Separate from the chain of keys, which is pure. They are read when something is signed by a key
-//! that is not known, and when a store is opened: most logs have none.
+//! that is not known, or when a store is opened with a later key than the marker's: most logs have none.
 
 use std::time::Duration;
 
@@ -42,20 +42,11 @@ impl Wal {
     }
 }
 
-/// Whether the log of a storage ever changed its key.
-///
-/// # Errors
-/// [`ErrorKind::AuditUnavailable`] if the storage cannot be read.
-pub(crate) async fn was_changed(storage: &dyn ObjectStore, limit: Duration) -> Result<bool> {
-    let path = Object::KeyChange { number: 2 }.path();
-    Ok(request_within(limit, storage.head(&path)).await?.is_some())
-}
-
 /// The statement that brought the key of this number, `None` if there is none.
 ///
 /// # Errors
 /// As [`Authority::follow`].
-pub(crate) async fn stated(
+async fn stated(
     storage: &dyn ObjectStore,
     (store, number): (StoreId, u32),
     limit: Duration,
