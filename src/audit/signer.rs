@@ -28,8 +28,8 @@ pub trait LogSigner: Send + Sync + fmt::Debug {
     /// Signs `message`, RFC 8032 s5.1.6.
     ///
     /// # Errors
-    /// [`ErrorKind::KeyUnavailable`](crate::ErrorKind::KeyUnavailable) or
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), by what is wrong with the key.
+    /// [`ErrorKind::KeyUnavailable`] or
+    /// [`ErrorKind::Unavailable`], by what is wrong with the key.
     async fn sign(&self, message: &[u8]) -> Result<Signature>;
 }
 
