@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use self::base::BaseRef;
 use crate::access::{Access, Factor, Origin, Principal, Purpose, RuleId};
 use crate::error::ErrorKind;
 use crate::id::{
@@ -24,6 +23,7 @@ use crate::id::{
 use crate::merkle::{Hash, TreeHead};
 use crate::time::{Day, Timestamp};
 
+pub mod authority;
 pub mod base;
 pub mod chains;
 pub mod commit;
@@ -189,6 +189,8 @@ pub enum Event {
     /// How many records of a customer there are in each shard: the end of a
     /// view that the customer is given.
     View(View),
+    /// From this commit on, writers of the shard are endorsed by the log's next key.
+    Key(KeyChanged),
     /// A base of a shard was made, and this is it.
     Base(BaseRef),
     /// From here on, the commits of a shard before this base may be missing: it stands for them.
@@ -209,7 +211,8 @@ impl Event {
             | Self::Release
             | Self::Shard(_)
             | Self::Base(_)
-            | Self::Removal(_) => None,
+            | Self::Removal(_)
+            | Self::Key(_) => None,
         }
     }
 }
@@ -221,6 +224,15 @@ pub struct Fence {
     pub writer: WriterId,
 }
 
+/// Which key of the log counts from here on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChanged {
+    /// Its number, from 2.
+    pub number: u32,
+    /// SHA-256 of the statement by which it came ([`authority::KeyChange`]).
+    pub digest: Hash,
+}
+
 /// Where another shard stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardHead {
@@ -229,6 +241,21 @@ pub struct ShardHead {
     pub shard: u16,
     /// Its tree.
     pub tree: TreeHead,
+}
+
+/// Where a base stands and what it is, as the record in the first shard has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BaseRef {
+    /// The shard.
+    pub shard: u16,
+    /// How many commits it is of.
+    pub commits: u64,
+    /// The tree of their records.
+    pub tree: TreeHead,
+    /// How many customers there are, and the root of the tree of their lines.
+    pub customers: TreeHead,
+    /// SHA-256 of the header's line, without the line feed.
+    pub digest: Hash,
 }
 
 /// How many records of one customer there are.
@@ -444,6 +471,8 @@ pub enum Action {
     EmergencyReview,
     /// From here on, the daemon maps credentials to principals by another file.
     AccessMap,
+    /// The signing key of the log is replaced by the next.
+    LogKeyRotate,
 }
 
 /// Which key is used.

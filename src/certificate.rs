@@ -33,6 +33,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::audit::authority::{Authority as LogAuthority, LogKeys};
 use crate::audit::layout::certificate_key_name;
 use crate::audit::signer::LogSigner;
 #[cfg(doc)]
@@ -41,7 +42,6 @@ use crate::error::Result;
 use crate::id::{CertificateId, CustomerId, StoreId};
 use crate::ring::certificate_id;
 use crate::tlog::note::{Note, NoteSignature};
-use crate::tlog::{PublicKey, VerifierKey};
 
 mod body;
 mod bundle;
@@ -59,7 +59,9 @@ pub(crate) use tests::testing;
 
 pub use body::*;
 pub use bundle::Bundle;
+pub(crate) use check::check_order;
 pub use check::{Examined, Verified, examine, verify};
+pub(crate) use epoch::sign_epoch_for;
 pub use epoch::{
     EndOnPaper, EndStep, EpochPaper, EpochPaperBody, EpochPaperFormat, LONGEST_WAIT, StepAnswer,
     VerifiedEpoch, sign_epoch, verify_epoch,
@@ -92,12 +94,11 @@ impl Certificate {
     /// says agrees with itself and with its proofs is for [`verify`].
     ///
     /// # Errors
-    /// [`ErrorKind::Integrity`] if it is not one that `log_key` signed, and signed
+    /// [`ErrorKind::Integrity`] if it is not one that a key of `log_key` signed, and signed
     /// alone; [`ErrorKind::UnsupportedFormat`] for a later version.
-    pub fn parse(bytes: &[u8], log_key: &PublicKey) -> Result<Self> {
+    pub fn parse(bytes: &[u8], log_key: &impl LogKeys) -> Result<Self> {
         let Self { note, body } = Self::unverified(bytes)?;
-        let key = VerifierKey::ed25519(certificate_key_name(body.store), *log_key);
-        let signed = note.verified_by(&key)?.is_some();
+        let signed = log_key.authority().signed(&note, &certificate_key_name(body.store))?.is_some();
         if !signed || note.signatures().len() != 1 {
             return Err(CertificateError::Signature.into());
         }
@@ -158,7 +159,17 @@ pub async fn sign(
     papers: &BTreeMap<u32, EndOnPaper>,
     signer: &dyn LogSigner,
 ) -> Result<Certificate> {
-    check::check(&body, &signer.public(), &[], 0)?;
+    sign_for(body, papers, signer, &signer.public().into()).await
+}
+
+/// The same, in a log with these keys.
+pub(crate) async fn sign_for(
+    body: CertificateBody,
+    papers: &BTreeMap<u32, EndOnPaper>,
+    signer: &dyn LogSigner,
+    log_key: &LogAuthority,
+) -> Result<Certificate> {
+    check::check(&body, log_key, &[], 0)?;
     check::ends(&body, papers)?;
     let text = body.to_text();
     // What would not be read back is not signed.

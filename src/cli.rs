@@ -93,7 +93,6 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::audit::signer::LogSigner;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::room::Options;
@@ -146,6 +145,7 @@ use backend::{Backend, Store};
 use exit::Exit;
 use failure::Failure;
 use keys::LocalKeys;
+use log_key::LogSigners;
 use output::Output;
 
 /// Runs the program that was typed.
@@ -346,13 +346,14 @@ async fn dispatch(backend: &Backend, command: Command) -> Answer {
 
 /// As everywhere, but a record may wait half a minute to become durable: a program
 /// that is one of a hundred on one log waits for its turn.
-fn options(config: &Config, signer: Arc<dyn LogSigner>) -> Result<Options, Failure> {
+fn options(config: &Config, (signer, other): LogSigners) -> Result<Options, Failure> {
     let witness = |(url, key): &(WitnessUrl, VerifierKey)| {
         let witness = HttpWitness::new(url, key.clone())?;
         Ok::<_, Error>(Arc::new(witness) as Arc<dyn Witness>)
     };
     let witnesses = config.witnesses.iter().map(witness).collect::<Result<_, _>>()?;
-    Ok(Options { log_deadline: Duration::from_secs(30), witnesses, ..Options::new(signer) })
+    let (log_deadline, other_log_signer) = (Duration::from_secs(30), other);
+    Ok(Options { log_deadline, other_log_signer, witnesses, ..Options::new(signer) })
 }
 
 fn no_store(config: &Config, error: Error) -> Failure {

@@ -12,6 +12,7 @@
 //! | its audit log | `--audit-store` | `STRONGROOM_AUDIT` | `audit/` in the store |
 //! | local KMS keys | `--local-kms` | `STRONGROOM_LOCAL_KMS` | `$XDG_DATA_HOME/strongroom/kms` |
 //! | the log's signing key | `--log-key` | `STRONGROOM_LOG_KEY` | `log.key` beside the local KMS keys |
+//! | the next one, or the one before | `--other-log-key` | `STRONGROOM_OTHER_LOG_KEY` | none |
 //! | witnesses | `--ask-witness` | `STRONGROOM_WITNESSES` | none |
 //! | a daemon in place of the store | `--daemon` | `STRONGROOM_DAEMON` | none |
 //! | the client's certificate for it | `--client-certificate` | `STRONGROOM_CLIENT_CERTIFICATE` | none |
@@ -55,6 +56,8 @@ pub struct Given {
     pub local_kms: Option<PathBuf>,
     /// The signing key of the audit log: a file, or a key of a KMS.
     pub log_key: Option<OsString>,
+    /// While that key is replaced, the next or the one before.
+    pub other_log_key: Option<OsString>,
     /// Witnesses of the audit log, each a URL, a space and a key.
     pub witnesses: Vec<String>,
     /// Who asks.
@@ -86,6 +89,8 @@ pub struct Config {
     pub local_kms: PathBuf,
     /// Where the signing key of the audit log is.
     pub log_key: LogKey,
+    /// Where the next signing key is, or the one before, while it is replaced.
+    pub other_log_key: Option<LogKey>,
     /// Witnesses of the audit log: where they are, and the keys they cosign with.
     pub witnesses: Vec<(WitnessUrl, VerifierKey)>,
     /// Who asks.
@@ -183,6 +188,11 @@ impl Config {
             (None, Some(text)) => LogKey::of(text, true)?,
             (None, None) => LogKey::File(local_kms.join("log.key")),
         };
+        let other_log_key = match (given.other_log_key, env("STRONGROOM_OTHER_LOG_KEY")) {
+            (Some(text), _) => Some(LogKey::of(text, false)?),
+            (None, Some(text)) => Some(LogKey::of(text, true)?),
+            (None, None) => None,
+        };
         let witnesses = match given.witnesses {
             given if !given.is_empty() => given,
             _ => match env("STRONGROOM_WITNESSES").map(OsString::into_string) {
@@ -195,7 +205,7 @@ impl Config {
         let (principal, purpose) =
             who((given.principal, given.purpose), &env, uid, Purpose::SystemAdministration)?;
         let session = session(given.session, &env)?;
-        Ok(Self { urls, local_kms, log_key, witnesses, principal, purpose, session })
+        Ok(Self { urls, local_kms, log_key, other_log_key, witnesses, principal, purpose, session })
     }
 
     /// The daemon to ask in place of a store, and who asks it and why; `None` if none is named.

@@ -150,6 +150,11 @@ pub enum OrderKind {
         /// The time, within [`CLOCK_ORDER`] of when the order was requested.
         at: Timestamp,
     },
+    /// Replaces the signing key of the audit log.
+    RotateLogKey {
+        /// The new public key.
+        key: PublicKey,
+    },
     /// Changes who may sign orders.
     SetPeople {
         /// Who may from now on, by principal.
@@ -175,7 +180,7 @@ impl OrderKind {
     /// Whether it is done to a customer, and not to the store.
     #[must_use]
     pub const fn concerns_customer(&self) -> bool {
-        !matches!(self, Self::SetClock { .. } | Self::SetPeople { .. })
+        !matches!(self, Self::SetClock { .. } | Self::SetPeople { .. } | Self::RotateLogKey { .. })
     }
 
     /// Its lists are not empty, in order and without repetition.

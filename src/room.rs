@@ -23,10 +23,11 @@ use object_store::ObjectStoreExt;
 use thiserror::Error as ThisError;
 
 use crate::access::Access;
+use crate::audit::authority::Authority;
 use crate::audit::emergency::EmergencySink;
 use crate::audit::log::{Log, LogConfig, LogReader};
 use crate::audit::publish::Publisher;
-use crate::audit::signer::LogSigner;
+use crate::audit::signer::{LogSigner, Signers};
 use crate::audit::verify::{self, verify};
 use crate::audit::{Action, Intent};
 use crate::cache::Limits;
@@ -90,6 +91,8 @@ pub struct Options {
     pub key_uses: u64,
     /// The key of the store's audit log.
     pub log_signer: Arc<dyn LogSigner>,
+    /// While the log's key is replaced, the next key or the one before: none.
+    pub other_log_signer: Option<Arc<dyn LogSigner>>,
     /// How long a record may take to become durable before the operation is
     /// refused: 10 seconds.
     pub log_deadline: Duration,
@@ -125,6 +128,7 @@ impl Options {
             key_ttl: Duration::from_secs(300),
             key_uses: 1 << 20,
             log_signer,
+            other_log_signer: None,
             log_deadline: Duration::from_secs(10),
             own_shard: false,
             people: Vec::new(),
@@ -305,11 +309,13 @@ impl Strongroom {
                 Marker { store, log_key: options.log_signer.public() }.write(&*storages.audit).await?
             }
         };
-        check_signer(&marker, &options)?;
+        let authority = Authority::from(marker.log_key);
+        authority.follow(&*storages.audit, marker.store, options.log_deadline).await?;
+        check_signer(&authority, &options)?;
         check_ttl(&options)?;
         let store = marker.store;
         // If we stop here or anywhere below, the next `init` takes up this id.
-        let room = Self::assemble(store, storages, kms, &options, Begins::Yes).await?;
+        let room = Self::assemble((store, authority), storages, kms, &options, Begins::Yes).await?;
         let keyring = &room.0.keyring;
         let intent = Intent::new(room.0.log.request_id()?, access, Action::Init);
         let (open, receipt) = room.0.log.begin(intent).await?;
@@ -349,13 +355,18 @@ impl Strongroom {
     /// storages do not belong together.
     pub async fn open(storages: Storages, kms: KmsRegistry, options: Options) -> Result<Self> {
         let marker = read_markers(&storages, options.log_deadline).await?;
-        check_signer(&marker, &options)?;
+        let authority = Authority::from(marker.log_key);
+        // Most logs never changed their key. Otherwise the first signature by a later one tells.
+        if options.log_signer.public() != marker.log_key {
+            authority.follow(&*storages.audit, marker.store, options.log_deadline).await?;
+        }
+        check_signer(&authority, &options)?;
         check_ttl(&options)?;
-        Self::assemble(marker.store, storages, kms, &options, Begins::No).await
+        Self::assemble((marker.store, authority), storages, kms, &options, Begins::No).await
     }
 
     async fn assemble(
-        store: StoreId,
+        (store, authority): (StoreId, Authority),
         storages: Storages,
         kms: KmsRegistry,
         options: &Options,
@@ -367,6 +378,8 @@ impl Strongroom {
         let config = LogConfig {
             deadline: options.log_deadline,
             emergencies: sink.transpose()?.map(Arc::new),
+            other_signer: options.other_log_signer.clone(),
+            authority: Some(authority.clone()),
             ..LogConfig::new(store, Arc::clone(&options.log_signer))
         };
         let (audit, time, chance) = (Arc::clone(&storages.audit), Arc::clone(&clock), Arc::clone(&entropy));
@@ -394,7 +407,8 @@ impl Strongroom {
         );
         keyring.take_first_epoch(first_epoch);
         let publisher =
-            Publisher::new(Arc::clone(&storages.audit), store, Arc::clone(&config.signer), config.deadline);
+            Publisher::new(Arc::clone(&storages.audit), store, Arc::clone(&config.signer), config.deadline)
+                .with_keys(config.signers(), authority);
         let witnesses = options.witnesses.clone();
         let inner = Arc::new(Inner {
             store,
@@ -434,7 +448,7 @@ impl Strongroom {
     pub fn log_reader(&self) -> LogReader {
         let room = &*self.0;
         let storage = Arc::clone(&room.storages.audit);
-        LogReader::open(storage, room.store, room.log.authority(), room.log_config.deadline)
+        LogReader::open(storage, room.store, room.log.keys(), room.log_config.deadline)
     }
 
     /// Reads the whole audit log, every shard of it, and checks all that there is
@@ -641,10 +655,11 @@ async fn evict(room: Weak<Inner>, ttl: Duration) {
     }
 }
 
-/// That the key we have is the one of the store's log. Another one would make
+/// That a key we have is one of the store's log. Another one would make
 /// commits that nobody believes.
-fn check_signer(marker: &Marker, options: &Options) -> Result<()> {
-    if marker.log_key == options.log_signer.public() {
+fn check_signer(authority: &Authority, options: &Options) -> Result<()> {
+    let signers = Signers::new(Arc::clone(&options.log_signer), options.other_log_signer.clone());
+    if !signers.known(authority).is_empty() {
         return Ok(());
     }
     let message = "the signing key that was given is not the one of this store's audit log";

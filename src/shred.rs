@@ -35,6 +35,7 @@ mod ends;
 pub mod epoch;
 mod holds;
 pub(crate) mod inventory;
+mod log_key;
 #[cfg(test)]
 mod model;
 pub mod offboard;
@@ -48,6 +49,7 @@ mod status;
 mod sweep;
 
 pub use holds::{HoldPlaced, HoldTarget};
+pub use log_key::LogKeyRotated;
 pub use orders::{Executed, OrderState, OrderStatus, VALIDITY};
 pub use plan::{CustomerPlan, KeyPlan, Verdict};
 pub use remains::Remains;

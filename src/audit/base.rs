@@ -24,16 +24,17 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::authority::{Authority, LogKeys};
 use super::chains::{ChainEnd, Chains};
 use super::commit::{Commit, Fault, decode_line, json_line};
 use super::head::Head;
 use super::operation::{Paired, Pairing};
-use super::{Event, ShardHead};
+use super::{BaseRef, Event, ShardHead};
 use crate::error::Result;
 use crate::id::{CustomerId, RequestId, StoreId, WriterId};
 use crate::merkle::{Frontier, Hash, TreeHead, leaf_hash, prove_inclusion, root};
 use crate::time::Timestamp;
-use crate::tlog::{PublicKey, Signature};
+use crate::tlog::Signature;
 
 pub mod extract;
 
@@ -71,6 +72,10 @@ pub struct Header {
     /// As in the last commit.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub owner: Option<WriterId>,
+    /// The number of the log's key that is in force behind the last commit, if it is a later one
+    /// than the first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key: Option<u32>,
     /// The base before, if there is one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub before: Option<Before>,
@@ -163,21 +168,6 @@ struct SignatureLine {
     signature: Signature,
 }
 
-/// Where a base stands and what it is, as the record in the first shard has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BaseRef {
-    /// The shard.
-    pub shard: u16,
-    /// How many commits it is of.
-    pub commits: u64,
-    /// The tree of their records.
-    pub tree: TreeHead,
-    /// How many customers there are, and the root of the tree of their lines.
-    pub customers: TreeHead,
-    /// SHA-256 of the header's line, without the line feed.
-    pub digest: Hash,
-}
-
 /// A base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
@@ -241,10 +231,10 @@ impl Base {
 
     /// The head of the shard as it stood here, with the ends of customers' chains.
     #[must_use]
-    pub fn head(&self, authority: PublicKey) -> Head {
+    pub fn head(&self, authority: &Authority) -> Head {
         let header = &self.header;
         let chains = chains(header.commits, &self.customers).expect("a base agrees with itself");
-        Head::of_base(header, self.frontier(), chains, authority)
+        Head::of_base(header, self.frontier(), chains, authority.clone())
     }
 
     /// The ends of chains that commits of a range list, by customer.
@@ -278,12 +268,13 @@ impl Base {
     ///
     /// # Errors
     /// [`ErrorKind::UnsupportedFormat`](crate::ErrorKind::UnsupportedFormat) for a later format,
-    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) if it is not one that the log's key signed.
-    pub fn decode(bytes: &[u8], authority: &PublicKey) -> Result<Self> {
-        Ok(Self::read(bytes, authority)?)
+    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) if it is not one that the log's key in force there, or a
+    /// later one, signed.
+    pub fn decode(bytes: &[u8], authority: &impl LogKeys) -> Result<Self> {
+        Ok(Self::read(bytes, &authority.authority())?)
     }
 
-    fn read(bytes: &[u8], authority: &PublicKey) -> Result<Self, Fault> {
+    fn read(bytes: &[u8], authority: &Authority) -> Result<Self, Fault> {
         let mut lines = bytes.strip_suffix(b"\n").ok_or(Fault::Truncated)?.split(|byte| *byte == b'\n');
         let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return Err(Fault::Truncated) };
         let again = &mut Vec::new();
@@ -291,9 +282,11 @@ impl Base {
         let SignatureLine { signature } = decode_line(second, again).ok_or(Fault::Line(2))?;
         let holds = |holds: bool, what| if holds { Ok(()) } else { Err(Fault::Header(what)) };
         holds(header.format == FORMAT, "format")?;
-        if !authority.verifies(&message(first), &signature) {
+        let signer = authority.signer_of(&message(first), &signature);
+        if signer.is_none_or(|signer| signer < header.key.unwrap_or(1)) {
             return Err(Fault::Signature);
         }
+        holds(header.key != Some(1), "key")?;
         let frontier = Frontier::from_parts(header.size, header.frontier.clone());
         holds(frontier.is_ok(), "frontier")?;
         holds(0 < header.commits && header.commits <= header.size, "commits")?;
@@ -467,6 +460,7 @@ impl Draft {
             lag: u64::try_from(head.lag().as_micros()).expect("a lag fits 64 bits"),
             settled: head.settled(),
             owner: head.owner(),
+            key: head.in_force().filter(|key| *key > 1),
             before: self.before.map(|base| Before { commits: base.header.commits, digest: base.digest() }),
             open,
             named: self.named.into_iter().collect(),

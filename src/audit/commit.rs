@@ -39,9 +39,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error as ThisError;
 
+use super::authority::Authority;
 use super::chains::ChainEnd;
 use super::members::{self, decode_record};
-use super::{Event, Link, Record};
+use super::{Event, KeyChanged, Link, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, RequestId, StoreId, WriterId};
 use crate::merkle::{Frontier, Hash, TreeHead, leaf_hash};
@@ -111,16 +112,13 @@ impl Header {
         Ok(decode_signed(bytes)?.map(|(header, _)| header))
     }
 
-    /// Checks that the log's key endorsed the writer.
+    /// The number of the log's key that endorsed the writer.
     ///
     /// # Errors
-    /// [`ErrorKind::Integrity`] if it did not.
-    pub fn verify_endorsement(&self, authority: &PublicKey) -> Result<()> {
-        let message = endorsement(self.store, self.writer, &self.key);
-        match authority.verifies(&message, &self.endorsement) {
-            true => Ok(()),
-            false => Err(Fault::Successor("endorsement of its writer").into()),
-        }
+    /// [`ErrorKind::Integrity`] if none did.
+    pub fn endorser(&self, authority: &Authority) -> Result<u32> {
+        let number = authority.endorser((self.store, self.writer), &self.key, &self.endorsement);
+        number.ok_or_else(|| Fault::Successor("endorsement of its writer").into())
     }
 }
 
@@ -232,6 +230,15 @@ impl Commit {
     #[must_use]
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// The change of the log's key with which the commit begins.
+    #[must_use]
+    pub fn key_change(&self) -> Option<KeyChanged> {
+        match self.records.first().map(|record| &record.event) {
+            Some(Event::Key(change)) => Some(*change),
+            _ => None,
+        }
     }
 
     /// The records, taken out.

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::authority::Authority;
 use super::chains::{ChainEnd, Chains};
 use super::commit::{Commit, FORMAT, Fault, Header, Line, OwnerChange, Writer};
 use super::layout::FIRST_SHARD;
-use super::{Link, base};
+use super::{Event, Link, base};
 use crate::error::Result;
 use crate::id::{CustomerId, StoreId, WriterId};
 use crate::merkle::{Frontier, Hash, TreeHead};
 use crate::time::Timestamp;
-use crate::tlog::PublicKey;
 
 mod saved;
 
@@ -28,7 +28,10 @@ pub use saved::{MAX_LEN, SavedHead};
 pub struct Head {
     store: StoreId,
     shard: u16,
-    authority: PublicKey,
+    authority: Authority,
+    /// The number of the log's key that is in force; not known in a shard without a commit, which may
+    /// begin under any.
+    key: Option<u32>,
     next: u64,
     previous: Hash,
     frontier: Frontier,
@@ -38,19 +41,18 @@ pub struct Head {
     owner: Option<WriterId>,
     /// Not known behind a commit that was read by itself.
     chains: Option<Chains>,
-    /// The writer whose endorsement was checked last.
-    endorsed: Option<(WriterId, PublicKey)>,
 }
 
 impl Head {
     /// The head of a shard without a commit, whose writers `authority`, the log's
-    /// key, endorses.
+    /// keys, endorse.
     #[must_use]
-    pub fn empty(store: StoreId, shard: u16, authority: PublicKey) -> Self {
+    pub fn empty(store: StoreId, shard: u16, authority: impl Into<Authority>) -> Self {
         Self {
             store,
             shard,
-            authority,
+            authority: authority.into(),
+            key: None,
             next: 0,
             previous: Hash::ZERO,
             frontier: Frontier::new(),
@@ -59,7 +61,6 @@ impl Head {
             settled: 0,
             owner: None,
             chains: Some(Chains::new()),
-            endorsed: None,
         }
     }
 
@@ -68,14 +69,15 @@ impl Head {
     /// chains are not known ([`Head::with_chains`]).
     ///
     /// # Errors
-    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) if the log's key did not endorse its writer.
-    pub fn after(commit: &Commit, authority: PublicKey) -> Result<Self> {
-        let header = commit.header();
-        header.verify_endorsement(&authority)?;
+    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) if no key of the log endorsed its writer.
+    pub fn after(commit: &Commit, authority: impl Into<Authority>) -> Result<Self> {
+        let (header, authority) = (commit.header(), authority.into());
+        let key = Some(header.endorser(&authority)?);
         Ok(Self {
             store: header.store,
             shard: header.shard,
             authority,
+            key,
             next: header.seq.saturating_add(1),
             previous: commit.hash(),
             frontier: commit.frontier().clone(),
@@ -84,8 +86,14 @@ impl Head {
             settled: header.settled,
             owner: header.owner,
             chains: None,
-            endorsed: Some((header.writer, header.key)),
         })
+    }
+
+    /// The same head, under no earlier key of the log than this: what was read before, or elsewhere,
+    /// was under it.
+    #[must_use]
+    pub fn under_key(self, number: u32) -> Self {
+        Self { key: self.key.max(Some(number)), ..self }
     }
 
     /// The head that a base has.
@@ -93,12 +101,13 @@ impl Head {
         base: &base::Header,
         frontier: Frontier,
         chains: Chains,
-        authority: PublicKey,
+        authority: Authority,
     ) -> Self {
         Self {
             store: base.store,
             shard: base.shard,
             authority,
+            key: Some(base.key.unwrap_or(1)),
             next: base.commits,
             previous: base.previous,
             frontier,
@@ -107,7 +116,6 @@ impl Head {
             settled: base.settled,
             owner: base.owner,
             chains: Some(chains),
-            endorsed: None,
         }
     }
 
@@ -129,10 +137,23 @@ impl Head {
         self.shard
     }
 
-    /// The log's key.
+    /// The log's keys.
     #[must_use]
-    pub fn authority(&self) -> PublicKey {
-        self.authority
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The number of the log's key that is in force, if it is known: not in a shard without a commit.
+    #[must_use]
+    pub fn in_force(&self) -> Option<u32> {
+        self.key
+    }
+
+    /// The number of the log's key that endorses the next writer, unless that changes the key: in a
+    /// shard without a commit, the newest.
+    #[must_use]
+    pub fn key(&self) -> u32 {
+        self.key.unwrap_or_else(|| self.authority.newest().0)
     }
 
     /// The number of the next commit, which is how many there are.
@@ -215,9 +236,7 @@ impl Head {
             commit.records().iter().filter_map(|record| OwnerChange::of(&record.event)),
         );
         same(header.owner == owner && (owner.is_none() || self.shard != FIRST_SHARD), "owner")?;
-        if self.endorsed != Some((header.writer, header.key)) {
-            header.verify_endorsement(&self.authority)?;
-        }
+        let key = self.key_after(commit)?;
         let mut frontier = self.frontier.clone();
         commit.leaves().iter().for_each(|leaf| frontier.push(leaf.hash));
         same(&frontier == commit.frontier(), "new tree head")?;
@@ -235,6 +254,10 @@ impl Head {
             }
         };
         Ok(Self {
+            store: self.store,
+            shard: self.shard,
+            authority: self.authority.clone(),
+            key: Some(key),
             next: self.next + 1,
             previous: commit.hash(),
             frontier,
@@ -243,18 +266,40 @@ impl Head {
             settled: header.settled,
             owner,
             chains,
-            endorsed: Some((header.writer, header.key)),
-            ..*self
         })
     }
 
+    /// The number of the log's key in force behind `commit`: the one that was before, or the
+    /// next, if the commit begins with the change to it. It endorsed the writer of that commit, and
+    /// no other does.
+    fn key_after(&self, commit: &Commit) -> Result<u32> {
+        let changes = commit.records().iter().filter(|record| matches!(record.event, Event::Key(_))).count();
+        let endorser = commit.header().endorser(&self.authority)?;
+        let holds = match commit.key_change() {
+            None => changes == 0 && self.key.is_none_or(|key| key == endorser),
+            Some(change) => {
+                let next = self.key.is_none_or(|key| key.checked_add(1) == Some(change.number));
+                let stated = self.authority.change(change.number) == Some(change.digest);
+                changes == 1 && next && stated && endorser == change.number
+            }
+        };
+        let fault = match changes {
+            0 => "its writer was endorsed by a key of the log that is not in force",
+            _ => "change of the log's key",
+        };
+        if holds { Ok(endorser) } else { Err(Fault::Successor(fault).into()) }
+    }
+
     /// In a shard that has an owner, these write: the owner, a writer that fences it, and
-    /// one that claims the shard while nothing is open in it.
+    /// one that claims the shard while nothing is open in it. And whoever changes the log's key, and
+    /// does nothing else: the shard stays the owner's.
     fn may_write(&self, owner: WriterId, commit: &Commit) -> bool {
         let mut changes = commit.records().iter().map(|record| OwnerChange::of(&record.event));
         let claims = changes.clone().next() == Some(Some(OwnerChange::Claim)) && self.is_settled();
+        let only_key = commit.records().len() == 1 && commit.key_change().is_some();
         commit.header().writer == owner
             || claims
+            || only_key
             || changes.any(|change| change == Some(OwnerChange::Fence(owner)))
     }
 
@@ -321,7 +366,12 @@ impl Head {
         let mut bytes = writer.sign(&header);
         bytes.extend_from_slice(&body);
         let bytes = Bytes::from(bytes);
+        let signed = (self.store, writer.id);
         let head = Self {
+            store: self.store,
+            shard: self.shard,
+            authority: self.authority.clone(),
+            key: self.authority.endorser(signed, &header.key, &header.endorsement).or(self.key),
             next: self.next + 1,
             previous: Hash::of(&bytes),
             frontier,
@@ -330,8 +380,6 @@ impl Head {
             settled: header.settled,
             owner: header.owner,
             chains: Some(chains),
-            endorsed: Some((writer.id, header.key)),
-            ..*self
         };
         (bytes, head)
     }

@@ -15,8 +15,9 @@
 //! | `certificate/<id>/interim`, `…/final` | a certificate of destruction | |
 //! | `order/<id>/request`, `…/approved` | an order, as it was asked for and as it was approved | |
 //! | `epoch/<number>/end` | the paper of an epoch's end | |
+//! | `key/<number>` | the statement by which the log's key of that number came, from 2 | |
 //!
-//! Shards are 4 hexadecimal digits, epochs 8, sequence numbers and times
+//! Shards are 4 hexadecimal digits, epochs and keys 8, sequence numbers and times
 //! (microseconds) 16, so that text order is number order.
 //!
 //! Invariants: each object has one path, and what reads a path back refuses
@@ -107,6 +108,11 @@ pub enum Object {
     EpochEnd {
         /// The number of the epoch.
         epoch: u32,
+    },
+    /// The statement of a change of the log's key.
+    KeyChange {
+        /// The number of the new key.
+        number: u32,
     },
 }
 
@@ -203,6 +209,7 @@ impl fmt::Display for Object {
             Self::Certificate { id, stage } => write!(f, "certificate/{id}/{}", stage.as_str()),
             Self::Order { id, stage } => write!(f, "order/{id}/{}", stage.as_str()),
             Self::EpochEnd { epoch } => write!(f, "epoch/{epoch:08x}/end"),
+            Self::KeyChange { number } => write!(f, "key/{number:08x}"),
         }
     }
 }
@@ -280,6 +287,11 @@ fn read(path: &str) -> Option<Object> {
         "epoch" => {
             let number = rest.strip_suffix("/end")?;
             Some(Object::EpochEnd { epoch: u32::from_str_radix(number, 16).ok()? })
+        }
+        // The first key is the marker's.
+        "key" => {
+            let number = u32::from_str_radix(rest, 16).ok().filter(|number| *number > 1)?;
+            Some(Object::KeyChange { number })
         }
         _ => tiled(FIRST_SHARD, path),
     }
@@ -429,6 +441,12 @@ pub fn epoch_end_key_name(store: StoreId) -> KeyName {
     format!("strongroom/{store}/epoch-end").parse().expect("an id is the name of a key")
 }
 
+/// The name under which the log's keys sign that one follows the other.
+#[must_use]
+pub fn log_key_name(store: StoreId) -> KeyName {
+    format!("strongroom/{store}/log-key").parse().expect("an id is the name of a key")
+}
+
 /// The name under which the log's key signs manifests of what was returned to a customer.
 #[must_use]
 pub fn manifest_key_name(store: StoreId) -> KeyName {
@@ -479,6 +497,7 @@ mod tests {
             (Object::Order { id: order, stage: OrderStage::Request }, format!("order/{order}/request")),
             (Object::Order { id: order, stage: OrderStage::Approved }, format!("order/{order}/approved")),
             (Object::EpochEnd { epoch: 0x21f }, "epoch/0000021f/end".to_owned()),
+            (Object::KeyChange { number: 2 }, "key/00000002".to_owned()),
         ] {
             assert_eq!(object.path().as_ref(), path);
             assert_eq!(Object::at(&Path::from(path)), Some(object));
@@ -518,6 +537,10 @@ mod tests {
             "epoch/0000021F/end",
             "epoch/0000021f/end/x",
             "epoch/0000021f/start",
+            "key/00000001",
+            "key/0000000F",
+            "key/2",
+            "key",
             "segment/0002/0000000000000010-000000000000001f-0000000000000001-ffffffffffffffff",
         ] {
             assert_eq!(Object::at(&Path::from(path)), None, "{path}");

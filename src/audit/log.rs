@@ -17,24 +17,25 @@
 //! and that nothing is deleted; a deletion that we run into is
 //! [`ErrorKind::Integrity`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, StreamExt};
 use object_store::ObjectStore;
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::authority::Authority;
 use super::commit::{Commit, Line, Writer, endorsement};
 use super::emergency::EmergencySink;
 use super::head::Head;
-use super::signer::LogSigner;
+use super::signer::{LogSigner, Signers};
 use super::{Event, Intent, KeyUseReceipt, Outcome, OutcomeResult, Record};
 use crate::entropy::{Entropy, random, random_secret};
 use crate::error::{Error, ErrorKind, Result};
@@ -51,6 +52,7 @@ mod open;
 mod pins;
 mod queue;
 mod reader;
+mod rotate;
 mod settle;
 mod shards;
 pub(super) mod wal;
@@ -73,6 +75,10 @@ pub struct LogConfig {
     pub shard: u16,
     /// The log's key.
     pub signer: Arc<dyn LogSigner>,
+    /// While the log's key is replaced, the key before or the next: none.
+    pub other_signer: Option<Arc<dyn LogSigner>>,
+    /// The log's keys, as far as they are known: that of `signer`, as if it were the first.
+    pub authority: Option<Authority>,
     /// How long a record may take to become durable before its caller is
     /// refused. Half of it is given to one request to the storage.
     pub deadline: Duration,
@@ -102,6 +108,8 @@ impl LogConfig {
             store,
             shard: 0,
             signer,
+            other_signer: None,
+            authority: None,
             deadline: Duration::from_secs(10),
             max_records: 4096,
             max_bytes: 4 << 20,
@@ -110,6 +118,18 @@ impl LogConfig {
             roams: false,
             emergencies: None,
         }
+    }
+
+    /// The signers that the program has.
+    #[must_use]
+    pub fn signers(&self) -> Signers {
+        Signers::new(Arc::clone(&self.signer), self.other_signer.clone())
+    }
+
+    /// The log's keys, as far as they are known.
+    #[must_use]
+    pub fn authority(&self) -> Authority {
+        self.authority.clone().unwrap_or_else(|| self.signer.public().into())
     }
 }
 
@@ -124,8 +144,13 @@ struct Inner {
     writer: WriterId,
     /// What this writer's key is made of.
     seed: Secret<32>,
-    /// Made with the first commit, so that who only reads is not endorsed.
-    pen: OnceCell<Writer>,
+    signers: Signers,
+    authority: Authority,
+    /// The newest key of the log that was seen in force, by number.
+    key: AtomicU32,
+    /// What this writer signs with, endorsed by each key of the log that it needed. Made with the first
+    /// commit under that key, so that who only reads is not endorsed.
+    pens: Mutex<BTreeMap<u32, Arc<Writer>>>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     runtime: Handle,
@@ -203,8 +228,8 @@ impl Log {
             Error::new(ErrorKind::Configuration, "the audit log needs a tokio runtime").with_source(error)
         })?;
         let writer = WriterId::from_bytes(random(&*entropy)?);
-        let (store, shard, authority) = (config.store, config.shard, config.signer.public());
-        let wal = Wal::new(storage, store, shard, authority, config.deadline / 2);
+        let (store, shard, authority) = (config.store, config.shard, config.authority());
+        let wal = Wal::new(storage, store, shard, authority.clone(), config.deadline / 2);
         let start = match timeout(config.deadline, wal.newest()).await {
             Ok(found) => found?,
             Err(elapsed) => {
@@ -212,6 +237,9 @@ impl Log {
                 return Err(Error::new(ErrorKind::AuditUnavailable, sentence).with_source(elapsed));
             }
         };
+        let signers = config.signers();
+        // Better here than with the first record.
+        signers.of(&authority, start.head.key())?;
         // Another program is at work in the shared shard: rather than to race it, we go
         // elsewhere. What it left open when it died is soon old.
         let busy = start.busy && start.head.time().saturating_add(LATELY) > clock.now();
@@ -220,9 +248,12 @@ impl Log {
             opened: clock.uptime(),
             first_time: start.head.time(),
             config,
+            signers,
+            authority,
+            key: AtomicU32::new(start.head.key()),
             writer,
             seed: random_secret(&*entropy)?,
-            pen: OnceCell::new(),
+            pens: Mutex::default(),
             clock,
             entropy,
             runtime,
@@ -249,10 +280,24 @@ impl Log {
         self.inner.nonce()
     }
 
-    /// The log's public key.
+    /// The log's public key: the newest, as far as this handle knows.
     #[must_use]
     pub fn authority(&self) -> PublicKey {
-        self.inner.config.signer.public()
+        self.inner.authority.newest().1
+    }
+
+    /// The log's keys, as far as this handle knows.
+    #[must_use]
+    pub fn keys(&self) -> &Authority {
+        &self.inner.authority
+    }
+
+    /// The signer of the key that is in force in the shard that is written to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] if this program does not have it.
+    pub fn signer(&self) -> Result<&Arc<dyn LogSigner>> {
+        self.inner.signers.of(&self.inner.authority, self.head().key())
     }
 
     /// Under which id this log writes.
@@ -488,18 +533,26 @@ impl Inner {
         Duration::from_millis(self.written.load(Relaxed))
     }
 
-    /// What this log signs its commits with, endorsed the first time.
-    async fn pen(&self) -> Result<&Writer> {
-        let endorsed = || async {
-            let key = SecretKey::from_seed(&self.seed);
-            let message = endorsement(self.config.store, self.writer, &key.public());
-            let signed = timeout(self.config.deadline / 2, self.config.signer.sign(&message));
-            let endorsement = signed.await.map_err(|elapsed| {
-                Error::new(ErrorKind::Unavailable, "the log's key does not answer").with_source(elapsed)
-            })??;
-            Ok(Writer::new(self.writer, key, endorsement))
-        };
-        self.pen.get_or_try_init(endorsed).await
+    fn pens(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<Writer>>> {
+        self.pens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this log signs its commits with under the log's key of this number, endorsed by it
+    /// the first time.
+    async fn pen(&self, number: u32) -> Result<Arc<Writer>> {
+        if let Some(pen) = self.pens().get(&number) {
+            return Ok(Arc::clone(pen));
+        }
+        let signer = self.signers.of(&self.authority, number)?;
+        let key = SecretKey::from_seed(&self.seed);
+        let message = endorsement(self.config.store, self.writer, &key.public());
+        let signed = timeout(self.config.deadline / 2, signer.sign(&message));
+        let endorsement = signed.await.map_err(|elapsed| {
+            Error::new(ErrorKind::Unavailable, "the log's key does not answer").with_source(elapsed)
+        })??;
+        let pen = Arc::new(Writer::new(self.writer, key, endorsement));
+        self.pens().insert(number, Arc::clone(&pen));
+        Ok(pen)
     }
 
     /// Intents as tickets, each small enough for one commit.

@@ -314,7 +314,7 @@ impl From<&Operation> for OperationLine {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 49] = [
         Self::Init,
         Self::CustomerAdd,
         Self::CustomerSet,
@@ -363,6 +363,7 @@ impl Action {
         Self::EmergencyFold,
         Self::EmergencyReview,
         Self::AccessMap,
+        Self::LogKeyRotate,
     ];
 
     /// What the log and the exports call it.
@@ -417,6 +418,7 @@ impl Action {
             Self::EmergencyFold => "emergency-fold",
             Self::EmergencyReview => "emergency-review",
             Self::AccessMap => "access-map",
+            Self::LogKeyRotate => "log-key-rotate",
         }
     }
 }
@@ -683,6 +685,7 @@ pub(crate) mod tests {
                 Action::EmergencyFold => 45,
                 Action::EmergencyReview => 46,
                 Action::AccessMap => 47,
+                Action::LogKeyRotate => 48,
             };
             assert_eq!(place, expected);
             assert_eq!(serde_json::to_value(action).unwrap(), action.code());

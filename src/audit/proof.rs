@@ -18,7 +18,7 @@ use std::num::NonZeroUsize;
 use futures_util::stream::TryStreamExt;
 
 use super::commit::leaf_of_line;
-use super::layout::{Object, verifier};
+use super::layout::Object;
 use super::log::LogReader;
 use super::operation::{Entry, Operation};
 use super::query::{Filter, operations, query};
@@ -200,12 +200,12 @@ pub async fn prove_requests(
 }
 
 async fn prove_in(reader: &LogReader, shard: u16, entries: &[&Entry]) -> Result<Vec<TlogProof>> {
-    let log = verifier(reader.store(), shard, reader.authority());
     let path = Object::Checkpoint { shard }.path();
     let unpublished = || Error::new(ErrorKind::NotFound, UNPUBLISHED);
     let published = reader.get(&path, MAX_LEN as u64).await?.ok_or_else(unpublished)?;
     let checkpoint = SignedCheckpoint::parse(&published)?;
-    let head = *checkpoint.verify(&log)?.head();
+    reader.authority().verify(&checkpoint, (reader.store(), shard))?;
+    let head = *checkpoint.checkpoint().head();
     if entries.iter().any(|entry| entry.index >= head.size) {
         return Err(unpublished());
     }

@@ -31,10 +31,11 @@ use futures_util::stream::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 use tokio::time::timeout;
 
+use super::authority::Authority;
 use super::head::Head;
-use super::layout::{Object, key_name, origin, verifier};
+use super::layout::{Object, key_name, origin};
 use super::log::wal::{Wal, request_within};
-use super::signer::LogSigner;
+use super::signer::{LogSigner, Signers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StoreId;
 use crate::merkle::{Frontier, TreeHead};
@@ -69,7 +70,8 @@ const LOOKS: u32 = 4;
 pub struct Publisher {
     storage: Arc<dyn ObjectStore>,
     store: StoreId,
-    signer: Arc<dyn LogSigner>,
+    signers: Signers,
+    authority: Authority,
     limit: Duration,
     /// What is known of each shard.
     seen: Arc<Mutex<BTreeMap<u16, Seen>>>,
@@ -122,6 +124,8 @@ impl Published {
 struct Stored {
     checkpoint: SignedCheckpoint,
     version: UpdateVersion,
+    /// The newest of the log's keys that signed it.
+    key: u32,
 }
 
 impl Stored {
@@ -147,7 +151,16 @@ impl Publisher {
         signer: Arc<dyn LogSigner>,
         limit: Duration,
     ) -> Self {
-        Self { storage, store, signer, limit, seen: Arc::default() }
+        let authority = signer.public().into();
+        let (signers, seen) = (Signers::new(signer, None), Arc::default());
+        Self { storage, store, signers, authority, limit, seen }
+    }
+
+    /// The same, with these signers in a log of these keys: what is published is signed by each key of the
+    /// log that there is a signer of.
+    #[must_use]
+    pub fn with_keys(self, signers: Signers, authority: impl Into<Authority>) -> Self {
+        Self { signers, authority: authority.into(), ..self }
     }
 
     /// Publishes what a shard has that was not published, if anything, and asks
@@ -185,7 +198,7 @@ impl Publisher {
     /// The newest tree of a shard, on the word of its writer.
     async fn newest(&self, shard: u16) -> Result<TreeHead> {
         let (wal, end) = self.commits(shard).await?;
-        newest(&wal, end).await
+        Ok(newest(&wal, end).await?.0)
     }
 
     /// The checkpoint that is published of a shard, verified with the log's key;
@@ -284,8 +297,7 @@ impl Publisher {
     }
 
     fn wal(&self, shard: u16) -> Wal {
-        let (storage, authority) = (Arc::clone(&self.storage), self.signer.public());
-        Wal::new(storage, self.store, shard, authority, self.limit)
+        Wal::new(Arc::clone(&self.storage), self.store, shard, &self.authority, self.limit)
     }
 
     /// A shard's commits, and how many there are.
@@ -308,7 +320,7 @@ impl Publisher {
         // The checkpoint first: the commits that it is of were there before it.
         let before = self.stored(shard).await?.map_or(Frontier::new().head(), |stored| stored.head());
         let (wal, end) = self.commits(shard).await?;
-        let head = self.grow(&wal, before, end).await?;
+        let (head, key) = self.grow(&wal, before, end).await?;
         // If we stop here, there are tiles that no checkpoint speaks of. Whoever
         // publishes next writes the same.
         let current = self.stored(shard).await?;
@@ -326,11 +338,16 @@ impl Publisher {
                     unsure: false,
                 });
             }
-            Some(current) if current.head() == head => current.checkpoint.clone(),
+            Some(current) if current.head() == head && current.key >= key => current.checkpoint.clone(),
             current => {
                 let old = current.as_ref().map_or(Frontier::new().head(), Stored::head);
                 tree.continues(&old).await?;
-                self.sign(shard, head).await?
+                let mut ours = self.sign(shard, head, key).await?;
+                if let Some(same) = current.as_ref().filter(|current| current.head() == head) {
+                    // Signed before the key changed; what witnesses put under it stays.
+                    add_missing(&mut ours, &same.checkpoint)?;
+                }
+                ours
             }
         };
         let cosigned = self.cosign(&mut checkpoint, current.as_ref(), &tree, witnesses).await;
@@ -344,11 +361,11 @@ impl Publisher {
     }
 
     /// Writes the tiles of all `end` commits, of which `published` is the tree of
-    /// some. Returns the tree of all.
-    async fn grow(&self, wal: &Wal, published: TreeHead, end: u64) -> Result<TreeHead> {
-        let newest = newest(wal, end).await?;
+    /// some. Returns the tree of all, and the number of the key that is in force behind them.
+    async fn grow(&self, wal: &Wal, published: TreeHead, end: u64) -> Result<(TreeHead, u32)> {
+        let (newest, key) = newest(wal, end).await?;
         if newest == published {
-            return Ok(newest);
+            return Ok((newest, key));
         }
         let start = commits_within(wal, published.size, end).await?;
         let tiles = self.tiles(wal.shard);
@@ -373,22 +390,38 @@ impl Publisher {
             head = after;
         }
         let made = writer.finish().await?;
-        if made == head.tree() { Ok(made) } else { Err(rewritten()) }
+        if made == head.tree() { Ok((made, head.key())) } else { Err(rewritten()) }
     }
 
-    async fn sign(&self, shard: u16, head: TreeHead) -> Result<SignedCheckpoint> {
+    /// Signs a head behind which key `key` is in force: with each key of the log that there is a signer of,
+    /// so that whoever knows only the one before can go on while it is at hand.
+    async fn sign(&self, shard: u16, head: TreeHead, key: u32) -> Result<SignedCheckpoint> {
         let checkpoint = Checkpoint::new(origin(self.store, shard), head)?;
-        let signature = self.signed(checkpoint.to_string().as_bytes()).await?;
-        let line = NoteSignature::ed25519(key_name(self.store, shard), self.signer.public(), &signature);
-        Ok(SignedCheckpoint::new(checkpoint, vec![line])?)
+        let (text, name) = (checkpoint.to_string(), key_name(self.store, shard));
+        let mut lines = Vec::new();
+        for signer in self.signers_of(key)? {
+            let signature = self.signed(signer, text.as_bytes()).await?;
+            lines.push(NoteSignature::ed25519(name.clone(), signer.public(), &signature));
+        }
+        Ok(SignedCheckpoint::new(checkpoint, lines)?)
     }
 
-    /// The log's key over `message`, within the limit.
-    async fn signed(&self, message: &[u8]) -> Result<Signature> {
-        let signature = timeout(self.limit, self.signer.sign(message)).await.map_err(|elapsed| {
+    /// All signers whose keys are the log's, newest first: that of key `key` or a later one is among
+    /// them, and is the first.
+    fn signers_of(&self, key: u32) -> Result<Vec<&Arc<dyn LogSigner>>> {
+        let known = self.signers.known(&self.authority);
+        if known.first().is_none_or(|(newest, _)| *newest < key) {
+            self.signers.of(&self.authority, key)?;
+        }
+        Ok(known.into_iter().map(|(_, signer)| signer).collect())
+    }
+
+    /// A key of the log over `message`, within the limit.
+    async fn signed(&self, signer: &Arc<dyn LogSigner>, message: &[u8]) -> Result<Signature> {
+        let signature = timeout(self.limit, signer.sign(message)).await.map_err(|elapsed| {
             Error::new(ErrorKind::Unavailable, "the log's key does not answer").with_source(elapsed)
         })??;
-        if self.signer.public().verifies(message, &signature) {
+        if signer.public().verifies(message, &signature) {
             return Ok(signature);
         }
         Err(Error::new(ErrorKind::KeyUnavailable, "the log's key did not sign what it was given"))
@@ -505,17 +538,25 @@ impl Publisher {
         let too_large = || unusable(crate::tlog::note::NoteError::TooLarge.into());
         let checkpoint =
             SignedCheckpoint::parse(&bytes.ok_or_else(too_large)?).map_err(|error| unusable(error.into()))?;
-        let key = verifier(self.store, shard, self.signer.public());
-        checkpoint.verify(&key).map_err(|error| unusable(error.into()))?;
-        Ok(Some(Stored { checkpoint, version }))
+        let verify = || self.authority.verify(&checkpoint, (self.store, shard));
+        let key = match verify() {
+            Err(_) if self.wal(shard).learn().await? => verify(),
+            key => key,
+        };
+        let key = key.map_err(|error| unusable(error.into()))?;
+        Ok(Some(Stored { checkpoint, version, key }))
     }
 }
 
-/// The tree of the first `end` commits, on the word of the last one's writer.
-async fn newest(wal: &Wal, end: u64) -> Result<TreeHead> {
+/// The tree of the first `end` commits, on the word of the last one's writer, and the number of the
+/// key that endorsed that.
+async fn newest(wal: &Wal, end: u64) -> Result<(TreeHead, u32)> {
     match end.checked_sub(1) {
-        None => Ok(Frontier::new().head()),
-        Some(last) => Ok(wal.header(last).await?.ok_or_else(|| wal.missing(last))?.new),
+        None => Ok((Frontier::new().head(), wal.empty().key())),
+        Some(last) => {
+            let header = wal.header(last).await?.ok_or_else(|| wal.missing(last))?;
+            Ok((header.new, header.endorser(&wal.authority)?))
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::authority::{Authority, LogKeys};
 use super::commit::Commit;
 use super::head::Head;
 use super::layout::SegmentName;
@@ -22,10 +23,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, StoreId};
 use crate::merkle::{Hash, TreeHead};
 use crate::time::{Day, Timestamp};
-use crate::tlog::{PublicKey, Signature};
+use crate::tlog::Signature;
 
 /// What the header of a segment begins with.
 pub const FORMAT: &str = "strongroom-segment-v1";
+
+/// What is wrong with a segment that a key signed which was not in force at its end any longer.
+pub(in crate::audit) const AFTER: &str = "it is signed by a key of the log that was not in force any longer";
 
 /// At how many bytes of commits a segment ends: with the commit that reaches it.
 pub const MAX_BODY: u64 = 32 << 20;
@@ -123,7 +127,15 @@ impl Header {
     /// # Errors
     /// [`ErrorKind::UnsupportedFormat`] for a later format,
     /// [`ErrorKind::Integrity`] for anything else that is no header of a segment.
-    pub fn decode(bytes: &[u8], authority: &PublicKey) -> Result<Option<(Self, usize)>> {
+    pub fn decode(bytes: &[u8], authority: &impl LogKeys) -> Result<Option<(Self, usize)>> {
+        Ok(Self::signed(bytes, &authority.authority())?.map(|(header, length, _)| (header, length)))
+    }
+
+    /// The same, and the number of the key that signed it.
+    pub(in crate::audit) fn signed(
+        bytes: &[u8],
+        authority: &Authority,
+    ) -> Result<Option<(Self, usize, u32)>> {
         let mut ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
         let (Some(first), Some(second)) = (ends.next(), ends.next()) else { return Ok(None) };
         let text = &bytes[..first];
@@ -131,14 +143,13 @@ impl Header {
         let header: Self = strict(text).ok_or_else(|| damaged("its header is not in the one form"))?;
         let SignatureLine { signature } =
             strict(&bytes[first + 1..second]).ok_or_else(|| damaged("its second line is no signature"))?;
-        if !authority.verifies(&message(text), &signature) {
-            return Err(damaged("the log's key did not sign it"));
-        }
+        let key = authority.signer_of(&message(text), &signature);
+        let key = key.ok_or_else(|| damaged("the log's key did not sign it"))?;
         let commits = header.last.checked_sub(header.first).and_then(|more| more.checked_add(1));
         if commits != u64::try_from(header.lengths.len()).ok() {
             return Err(damaged("its header contradicts itself"));
         }
-        Ok(Some((header, second + 1)))
+        Ok(Some((header, second + 1, key)))
     }
 }
 
@@ -155,9 +166,10 @@ impl Segment {
     ///
     /// # Errors
     /// As [`Header::decode`].
-    pub fn decode(bytes: &Bytes, authority: &PublicKey) -> Result<Self> {
-        let (header, length) =
-            Header::decode(bytes, authority)?.ok_or_else(|| damaged("it ends before its header does"))?;
+    pub fn decode(bytes: &Bytes, authority: &impl LogKeys) -> Result<Self> {
+        let authority = authority.authority();
+        let (header, length, key) =
+            Header::signed(bytes, &authority)?.ok_or_else(|| damaged("it ends before its header does"))?;
         let body = bytes.slice(length..);
         let mut commits = Vec::with_capacity(header.lengths.len());
         let mut at = 0usize;
@@ -168,11 +180,14 @@ impl Segment {
             let bytes = body.slice(at..end);
             let commit = Commit::decode(&bytes)?;
             head = Some(match &head {
-                None => Head::after(&commit, *authority)?,
+                None => Head::after(&commit, &authority)?,
                 Some(head) => head.verify(&commit)?,
             });
             commits.push((commit, bytes));
             at = end;
+        }
+        if head.as_ref().is_some_and(|head| head.key() > key) {
+            return Err(damaged(AFTER));
         }
         let decoded: Vec<Commit> = commits.iter().map(|(commit, _)| commit.clone()).collect();
         let again = Header::over(&decoded, &body[..at], header.lengths.clone());

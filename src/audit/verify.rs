@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use object_store::ObjectStore;
 
+use super::authority::Authority;
 use super::commit::Commit;
 use super::layout::{self, FIRST_SHARD, Object};
 use crate::error::Result;
@@ -39,6 +40,7 @@ mod bases;
 mod cuts;
 mod finding;
 mod inventory;
+mod keys;
 mod papers;
 mod pins;
 mod records;
@@ -101,7 +103,7 @@ impl Options {
 pub struct Report {
     /// The store, `None` where nothing said which.
     pub store: Option<StoreId>,
-    /// The key that everything was verified with.
+    /// The newest of the log's keys, which lead to it from the one that was known.
     pub authority: Option<PublicKey>,
     /// What was found of each shard.
     pub shards: Vec<ShardReport>,
@@ -121,11 +123,19 @@ impl Report {
     }
 }
 
+/// A stored checkpoint.
+#[derive(Clone, Copy, Debug)]
+struct Signed {
+    head: TreeHead,
+    /// The newest of the log's keys that signed it.
+    key: u32,
+}
+
 /// What all parts of a verification share.
 struct Context {
     storage: Arc<dyn ObjectStore>,
     store: StoreId,
-    authority: PublicKey,
+    authority: Authority,
     now: Timestamp,
     findings: Findings,
 }
@@ -151,20 +161,23 @@ pub async fn verify(storage: Arc<dyn ObjectStore>, options: Options) -> Result<R
     }
     inventory.add_commits(&*storage, &findings).await?;
     let (store, authority) = identify(&*storage, &inventory, &options, &findings).await?;
-    let (Some(store), Some(authority)) = (store, authority) else {
-        return Ok(report(store, authority, Vec::new(), findings));
+    let (Some(store), Some(authority)) = (store, &authority) else {
+        return Ok(report(store, authority.as_ref(), Vec::new(), findings));
     };
+    keys::note_changes(authority, &options, &findings);
+    let authority = authority.clone();
     let context = Context { storage, store, authority, now: options.now, findings };
     let shards = walk_all(&context, &inventory, checkpoints, &options).await?;
-    Ok(report(Some(store), Some(authority), shards, context.findings))
+    Ok(report(Some(store), Some(&context.authority), shards, context.findings))
 }
 
 fn report(
     store: Option<StoreId>,
-    authority: Option<PublicKey>,
+    authority: Option<&Authority>,
     shards: Vec<ShardReport>,
     findings: Findings,
 ) -> Report {
+    let authority = authority.map(|authority| authority.newest().1);
     let (findings, wrong, notes) = findings.into_parts();
     Report { store, authority, shards, findings, wrong, notes }
 }
@@ -182,9 +195,10 @@ async fn walk_all(
     }
     let mut signed = BTreeMap::new();
     for (shard, found) in checkpoints {
-        if let Some(head) = checkpoint(context, shard, found, options) {
-            claims.entry(shard).or_default().push(Claimed { head, by: Claimant::Checkpoint });
-            signed.insert(shard, head);
+        if let Some(found) = checkpoint(context, shard, found, options) {
+            let by = Claimant::Checkpoint;
+            claims.entry(shard).or_default().push(Claimed { head: found.head, by });
+            signed.insert(shard, found);
         }
     }
     let listed: BTreeSet<u16> = inventory.shards.keys().copied().collect();
@@ -266,10 +280,9 @@ fn pinned(context: &Context, pinned: &[SignedCheckpoint]) -> BTreeMap<u16, Vec<C
     let mut claims: BTreeMap<u16, Vec<Claimed>> = BTreeMap::new();
     for signed in pinned {
         let shard = layout::shard_of(context.store, signed.checkpoint().origin()).unwrap_or(FIRST_SHARD);
-        let key = layout::verifier(context.store, shard, context.authority);
-        match signed.verify(&key) {
-            Ok(checkpoint) => {
-                let claimed = Claimed { head: *checkpoint.head(), by: Claimant::Pinned };
+        match context.authority.verify(signed, (context.store, shard)) {
+            Ok(_) => {
+                let claimed = Claimed { head: *signed.checkpoint().head(), by: Claimant::Pinned };
                 claims.entry(shard).or_default().push(claimed);
             }
             Err(error) => {
@@ -281,8 +294,8 @@ fn pinned(context: &Context, pinned: &[SignedCheckpoint]) -> BTreeMap<u16, Vec<C
     claims
 }
 
-/// The tree of a stored checkpoint, if the log's key signed it.
-fn checkpoint(context: &Context, shard: u16, found: Read, options: &Options) -> Option<TreeHead> {
+/// A stored checkpoint, if one of the log's keys signed it.
+fn checkpoint(context: &Context, shard: u16, found: Read, options: &Options) -> Option<Signed> {
     let path = Object::Checkpoint { shard }.path();
     let unreadable = |sentence: String| context.findings.wrong(&path, Problem::Unreadable(sentence));
     let bytes = match found {
@@ -296,9 +309,15 @@ fn checkpoint(context: &Context, shard: u16, found: Read, options: &Options) -> 
             return None;
         }
     };
-    let key = layout::verifier(context.store, shard, context.authority);
     let signed = SignedCheckpoint::parse(&bytes).map_err(|error| unreadable(error.to_string())).ok()?;
-    let head = *signed.verify(&key).map_err(|error| unreadable(error.to_string())).ok()?.head();
+    let key = context.authority.verify(&signed, (context.store, shard));
+    let key = key.map_err(|error| unreadable(error.to_string())).ok()?;
+    let head = *signed.checkpoint().head();
+    let by_log = |key: &PublicKey| {
+        let key = layout::verifier(context.store, shard, *key);
+        signed.note().verified_by(&key).is_ok_and(|line| line.is_some())
+    };
+    let ours = context.authority.keys().iter().filter(|(_, key)| by_log(key)).count();
     let mut cosigned = 0;
     for witness in &options.witnesses {
         match signed.cosigned_by(witness) {
@@ -309,11 +328,11 @@ fn checkpoint(context: &Context, shard: u16, found: Read, options: &Options) -> 
     if shard == FIRST_SHARD && cosigned < options.quorum {
         context.findings.wrong(&path, Problem::Quorum { found: cosigned, quorum: options.quorum });
     }
-    let unknown = signed.note().signatures().len().saturating_sub(1 + cosigned);
+    let unknown = signed.note().signatures().len().saturating_sub(ours + cosigned);
     if unknown > 0 {
         context.findings.note(&path, Problem::UnknownSignatures(unknown));
     }
-    Some(head)
+    Some(Signed { head, key })
 }
 
 /// Whose log it is: what the verifier knows, else what endorsed commits say, else
@@ -323,7 +342,7 @@ async fn identify(
     inventory: &Inventory,
     options: &Options,
     findings: &Findings,
-) -> Result<(Option<StoreId>, Option<PublicKey>)> {
+) -> Result<(Option<StoreId>, Option<Authority>)> {
     let path = Object::Marker.path();
     let marker = match read(storage, &path, MAX_NOTE).await? {
         Read::Bytes(bytes) => Marker::decode(&bytes).map_err(|error| Problem::unreadable(&error)),
@@ -331,19 +350,23 @@ async fn identify(
         Read::Gone => Err(Problem::Missing("it says whose audit log this is")),
     };
     let marker = marker.map_err(|problem| findings.wrong(&path, problem)).ok();
-    let Some(authority) = options.authority.or(marker.map(|marker| marker.log_key)) else {
+    if options.authority.is_none() && marker.is_none() {
         return Ok((options.store, None));
-    };
+    }
     if options.authority.is_none() {
         findings.note(&path, Problem::KeyFromStorage);
     }
-    if marker.is_some_and(|marker| marker.log_key != authority) {
-        findings.wrong(&path, Problem::OtherKey);
-    }
     let samples = samples(storage, inventory).await?;
+    let said = samples.first().map(|commit| commit.header().store);
+    let named = options.store.or(marker.map(|marker| marker.store)).or(said);
+    let authority = match named {
+        Some(store) => keys::chain(storage, (inventory, store), marker, options, findings).await?,
+        None => options.authority.map(Authority::from),
+    };
+    let Some(authority) = authority else { return Ok((options.store, None)) };
     let mut endorsed: BTreeMap<StoreId, usize> = BTreeMap::new();
     for header in samples.iter().map(Commit::header) {
-        if header.verify_endorsement(&authority).is_ok() {
+        if header.endorser(&authority).is_ok() {
             *endorsed.entry(header.store).or_default() += 1;
         }
     }

@@ -16,13 +16,14 @@ use super::epoch::{EndOnPaper, verify_epoch};
 use super::error::CertificateError;
 use super::evidence::{Shown, What, show};
 use super::{Certificate, page};
+use crate::audit::authority::LogKeys;
 use crate::audit::papers::OrderHead;
 use crate::audit::proof::Proved;
 use crate::audit::{KeyRef, RingRef};
 use crate::error::Result;
-use crate::id::{CertificateId, CustomerId};
+use crate::id::{CertificateId, CustomerId, StoreId};
 use crate::tlog::note::Note;
-use crate::tlog::{KeyName, PublicKey, VerifierKey};
+use crate::tlog::{KeyName, VerifierKey};
 
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -54,7 +55,7 @@ pub struct Examined {
 }
 
 /// Verifies a certificate by itself, or a [`Bundle`] of one with the papers that it names:
-/// the signature of the log's key `log_key`, its form, its order, and each proof in it and
+/// the signature of a log's key, one of `log_key`, its form, its order, and each proof in it and
 /// in the papers, whose checkpoint at least `quorum` of `witnesses` have to have cosigned.
 ///
 /// Whose personal keys signed the order is for the caller to compare with what it knows:
@@ -66,10 +67,11 @@ pub struct Examined {
 /// with it; [`ErrorKind::UnsupportedFormat`] for a later version.
 pub fn verify(
     bytes: &[u8],
-    log_key: &PublicKey,
+    log_key: &impl LogKeys,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Verified> {
+    let log_key = &log_key.authority();
     if !Bundle::is_one(bytes) {
         return examine(bytes, log_key, witnesses, quorum)?.complete(&BTreeMap::new());
     }
@@ -94,10 +96,11 @@ pub fn verify(
 /// As [`verify`].
 pub fn examine(
     bytes: &[u8],
-    log_key: &PublicKey,
+    log_key: &impl LogKeys,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Examined> {
+    let log_key = &log_key.authority();
     let certificate = Certificate::parse(bytes, log_key)?;
     let proven = check(&certificate.body, log_key, witnesses, quorum)?;
     Ok(Examined { body: certificate.body, proven })
@@ -144,13 +147,14 @@ pub(super) fn ends(
 /// Everything but the signature and the form. Gives the proven records.
 pub(super) fn check(
     body: &CertificateBody,
-    log_key: &PublicKey,
+    log_key: &impl LogKeys,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Vec<Proved>> {
+    let log_key = &log_key.authority();
     agrees(body)?;
     if let Authority::Order(order) = &body.authority {
-        check_order(order, body)?;
+        check_order(order, body.store, Some(body.customer))?;
     }
     let show = |evidence| show(evidence, body.store, log_key, witnesses, quorum);
     let shown: Vec<Shown> = body.evidence.iter().map(show).collect::<Result<_>>()?;
@@ -245,14 +249,14 @@ fn ended(end: &EpochEnd, body: &CertificateBody) -> bool {
     seen && body.method.assurance <= most && end.scheduled <= end.gone && end.gone <= body.issued
 }
 
-/// Whether an order is signed by the two people, is the one of its id, and is about this
-/// customer.
-fn check_order(order: &SignedOrder, body: &CertificateBody) -> Result<()> {
+/// Checks that an order is signed by the two people, is the one of its id, and is about this
+/// customer or the whole store. Gives its note.
+pub(crate) fn check_order(order: &SignedOrder, store: StoreId, customer: Option<CustomerId>) -> Result<Note> {
     let SignedOrder { id, requester, approver, note, .. } = order;
     let note = Note::parse(note.as_bytes())?;
     let different = requester.principal != approver.principal && requester.key != approver.key;
     let fits = |head: OrderHead| {
-        (head.id, head.store, head.customer) == (*id, body.store, Some(body.customer))
+        (head.id, head.store, head.customer) == (*id, store, customer)
             && head.requested_by == requester.principal
     };
     if !different || !OrderHead::of(note.text()).is_some_and(fits) || note.signatures().len() != 2 {
@@ -264,7 +268,7 @@ fn check_order(order: &SignedOrder, body: &CertificateBody) -> Result<()> {
             return Err(CertificateError::Order.into());
         }
     }
-    Ok(())
+    Ok(note)
 }
 
 /// Whether the records say what the body says was done, and none is missing.

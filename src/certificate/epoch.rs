@@ -21,6 +21,7 @@ use super::body::{Assurance, EpochEnd, EpochName, GoneBy};
 use super::error::CertificateError;
 use super::evidence::{Evidence, Shown, What, show};
 use super::text;
+use crate::audit::authority::{Authority, LogKeys};
 use crate::audit::layout::epoch_end_key_name;
 use crate::audit::proof::Proved;
 use crate::audit::signer::LogSigner;
@@ -28,8 +29,8 @@ use crate::audit::{KeyRef, OutcomeResult, RingRef};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId, StoreId};
 use crate::time::Timestamp;
+use crate::tlog::VerifierKey;
 use crate::tlog::note::{Note, NoteSignature};
-use crate::tlog::{PublicKey, VerifierKey};
 
 /// What the texts of all versions of this format begin with.
 const FORMATS: &str = "strongroom/epoch-end/v";
@@ -172,15 +173,15 @@ pub struct VerifiedEpoch {
 pub fn verify_epoch(
     bytes: &[u8],
     store: StoreId,
-    log_key: &PublicKey,
+    log_key: &impl LogKeys,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<VerifiedEpoch> {
+    let log_key = &log_key.authority();
     let verified = || {
         let note = Note::parse(bytes)?;
         let body: EpochPaperBody = text::read(note.text(), FORMATS, &[1])?;
-        let key = VerifierKey::ed25519(epoch_end_key_name(store), *log_key);
-        let signed = note.verified_by(&key)?.is_some();
+        let signed = log_key.signed(&note, &epoch_end_key_name(store))?.is_some();
         if body.store != store || !signed || note.signatures().len() != 1 {
             return Err(CertificateError::Signature.into());
         }
@@ -208,7 +209,16 @@ pub(super) fn unverified_end(bytes: &[u8]) -> Result<EpochEnd> {
 /// # Cancel safety
 /// Nothing is written.
 pub async fn sign_epoch(body: EpochPaperBody, signer: &dyn LogSigner) -> Result<EpochPaper> {
-    check(&body, &signer.public(), &[], 0).map_err(of_paper)?;
+    sign_epoch_for(body, signer, &signer.public().into()).await
+}
+
+/// The same, in a log with these keys.
+pub(crate) async fn sign_epoch_for(
+    body: EpochPaperBody,
+    signer: &dyn LogSigner,
+    log_key: &Authority,
+) -> Result<EpochPaper> {
+    check(&body, log_key, &[], 0).map_err(of_paper)?;
     let text = text::write(&body);
     // What would not be read back is not signed.
     text::read::<EpochPaperBody>(&text, FORMATS, &[1]).map_err(of_paper)?;
@@ -220,10 +230,11 @@ pub async fn sign_epoch(body: EpochPaperBody, signer: &dyn LogSigner) -> Result<
 /// Everything but the signature and the form. Gives the proven records.
 pub(super) fn check(
     body: &EpochPaperBody,
-    log_key: &PublicKey,
+    log_key: &impl LogKeys,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Vec<Proved>> {
+    let log_key = &log_key.authority();
     use CertificateError::{Contradiction, Missing, OtherRecord};
     let must = |holds: bool, part| if holds { Ok(()) } else { Err(Contradiction(part)) };
     let EpochPaperBody { disabled, scheduled, gone, .. } = body;

@@ -6,14 +6,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::CertificateError;
-use crate::audit::layout::{shard_of, verifier};
+use crate::audit::authority::Authority;
+use crate::audit::layout::shard_of;
 use crate::audit::proof::{self, Proved, ProvenOperation};
 use crate::audit::{Action, Event, Intent, Outcome, OutcomeResult};
 use crate::error::Result;
 use crate::id::StoreId;
 use crate::time::Timestamp;
+use crate::tlog::VerifierKey;
 use crate::tlog::proof::TlogProof;
-use crate::tlog::{PublicKey, VerifierKey};
 
 /// One operation in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,7 +123,7 @@ pub(super) struct Shown {
 pub(super) fn show(
     evidence: &Evidence,
     store: StoreId,
-    log_key: &PublicKey,
+    log_key: &Authority,
     witnesses: &[VerifierKey],
     quorum: usize,
 ) -> Result<Shown> {
@@ -130,7 +131,8 @@ pub(super) fn show(
         let proof = TlogProof::parse(text.as_bytes())?;
         let origin = proof.checkpoint().checkpoint().origin();
         let shard = shard_of(store, origin).ok_or(CertificateError::OtherLog)?;
-        proof::check(&proof, &verifier(store, shard, *log_key), witnesses, quorum)
+        let key = log_key.verifier(proof.checkpoint(), (store, shard));
+        proof::check(&proof, &key, witnesses, quorum)
     };
     let mut proven = vec![prove(&evidence.intent)?];
     let (intent, at) = match &proven[0].record {

@@ -84,6 +84,10 @@ pub(super) struct Global {
     /// key itself [env: STRONGROOM_LOG_KEY] [default: log.key beside the local KMS keys]
     #[arg(long, global = true, value_name = "FILE|KMS", hide_short_help = true)]
     log_key: Option<OsString>,
+    /// While the audit log's signing key is replaced, the next one, or the one before: programs with both go on
+    /// across the change [env: STRONGROOM_OTHER_LOG_KEY]
+    #[arg(long, global = true, value_name = "FILE|KMS", hide_short_help = true)]
+    other_log_key: Option<OsString>,
     /// A witness that is asked to cosign what is published of the audit log: its URL, a space, and
     /// its public key; can be given more than once [env: STRONGROOM_WITNESSES, separated by ;]
     #[arg(long, global = true, value_name = "URL KEY", hide_short_help = true)]
@@ -169,6 +173,7 @@ impl Global {
             audit: self.audit_store.clone(),
             local_kms: self.local_kms.clone(),
             log_key: self.log_key.clone(),
+            other_log_key: self.other_log_key.clone(),
             witnesses: self.ask_witness.clone(),
             principal: self.principal.clone(),
             purpose: self.purpose,
@@ -188,8 +193,9 @@ impl Global {
 
     /// Whether an option says where a store is, or how it is opened.
     pub(super) fn names_a_store(&self) -> bool {
-        let stores = [&self.store, &self.blobs_store, &self.keys_store, &self.audit_store, &self.log_key];
-        stores.into_iter().any(Option::is_some)
+        let keys = [&self.log_key, &self.other_log_key];
+        let stores = [&self.store, &self.blobs_store, &self.keys_store, &self.audit_store];
+        stores.into_iter().chain(keys).any(Option::is_some)
             || self.local_kms.is_some()
             || self.no_publish
             || !self.ask_witness.is_empty()

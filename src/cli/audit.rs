@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::id::{CustomerId, Label, StoreId};
 
 mod export;
+mod keys;
 mod proof;
 mod query;
 mod verify;
@@ -34,11 +35,18 @@ pub(super) fn needs_no_backend(command: &Audit, output: Output) -> bool {
     match command {
         // People are shown labels.
         Audit::Tail(_) => output.json,
-        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain | Audit::Remove(_) => false,
+        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain | Audit::Remove(_) | Audit::RotateKey(_) => {
+            false
+        }
         Audit::Query(command) => !command.which.has_label(),
         Audit::Export(command) => !command.which.has_label(),
         Audit::Proof(command) => !matches!(command.customer, Some(Whose::Label(_))),
-        Audit::Verify(_) | Audit::Checkpoint(_) | Audit::CheckProof(_) | Audit::CheckView(_) => true,
+        Audit::Verify(_)
+        | Audit::Checkpoint(_)
+        | Audit::CheckProof(_)
+        | Audit::CheckView(_)
+        | Audit::Keys(_)
+        | Audit::NewKey(_) => true,
     }
 }
 
@@ -67,8 +75,12 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
         Audit::CheckView(command) => view::check_file(&command, output),
         Audit::Verify(command) => verify::verify(config, &command, output).await,
         Audit::Checkpoint(command) => verify::checkpoint(config, &command, output).await,
+        Audit::Keys(command) => keys::show(&open(&command.log).await?, &command, output),
+        Audit::NewKey(_) => keys::new_key(config, output).await,
         // In the store.
-        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain | Audit::Remove(_) => Ok(String::new()),
+        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain | Audit::Remove(_) | Audit::RotateKey(_) => {
+            Ok(String::new())
+        }
     }
 }
 
@@ -125,8 +137,11 @@ pub(super) async fn run(backend: &Backend, command: Audit) -> Answer {
             Place::Daemon(daemon) => verify::daemons_checkpoint(daemon, &command).await,
             Place::Store(_) => Ok(String::new()),
         },
+        Audit::RotateKey(command) => keys::rotate(backend, &command).await,
         // Done without a backend.
-        Audit::Verify(_) | Audit::CheckProof(_) | Audit::CheckView(_) => Ok(String::new()),
+        Audit::Verify(_) | Audit::CheckProof(_) | Audit::CheckView(_) | Audit::Keys(_) | Audit::NewKey(_) => {
+            Ok(String::new())
+        }
     }
 }
 
@@ -161,7 +176,7 @@ pub(super) fn no_key(log: &OfLog) -> Result<(), Failure> {
 
 /// The log of an open store.
 pub(super) fn reader(opened: &Store, key: Option<&PublicKeyText>) -> Result<LogReader, Failure> {
-    let (store, authority) = (opened.room.store_id(), opened.room.log().authority());
+    let (store, authority) = (opened.room.store_id(), opened.room.log().keys());
     if let Some(key) = key {
         audit_only::check_name(key, store)?;
         audit_only::check_key(key.public(), authority)?;

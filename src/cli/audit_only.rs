@@ -4,6 +4,9 @@
 //! Separate from the [`Backend`](super::Backend), which takes all of these. An auditor
 //! has read access to one bucket.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ use super::exit::Exit;
 use super::failure::Failure;
 use super::log_key;
 use super::output::Output;
+use crate::audit::authority::{Authority, KeyChange};
 use crate::audit::layout::origin;
 use crate::audit::log::LogReader;
 use crate::config::{Config, LogKey};
@@ -23,6 +27,7 @@ use crate::store::marker::Marker;
 use crate::store::{CreateRoot, StorageRole, StorageUrls, Storages};
 use crate::system::SystemClock;
 use crate::tlog::PublicKey;
+use crate::tlog::note::MAX_LEN;
 
 /// What one request may take: a segment has some 32 MiB.
 pub(super) const LIMIT: Duration = Duration::from_secs(120);
@@ -36,7 +41,7 @@ pub(super) async fn open(
     let storage = storage(config).await?;
     let marker = Marker::read(&*storage).await?;
     let marker = marker.ok_or_else(|| no_log(config, Error::new(ErrorKind::NotFound, "no marker")))?;
-    let authority = authority(config, key, marker, output).await?;
+    let authority = authority(config, key, (marker, &storage), output).await?;
     Ok(LogReader::open(storage, marker.store, authority, LIMIT))
 }
 
@@ -48,26 +53,33 @@ pub(super) async fn storage(config: &Config) -> Result<Arc<dyn ObjectStore>, Fai
     Ok(opened.map_err(|error| no_log(config, error))?.audit)
 }
 
-/// The log's key: as it was given, else that of the configured signing key, else as
-/// the storage itself says.
+/// The log's keys, from the marker's on. The one that was given is among them, or else that of the
+/// configured signing key; without either they are what the storage itself says.
 pub(super) async fn authority(
     config: &Config,
     key: Option<&PublicKeyText>,
-    marker: Marker,
+    (marker, storage): (Marker, &Arc<dyn ObjectStore>),
     output: Output,
-) -> Result<PublicKey, Failure> {
+) -> Result<Authority, Failure> {
+    let authority = Authority::from(marker.log_key);
+    authority.follow(&**storage, marker.store, LIMIT).await?;
     if let Some(key) = key {
         check_name(key, marker.store)?;
     }
     match known_key(config, key).await? {
-        Some(key) => check_key(key, marker.log_key).map(|()| key),
+        Some(key) => {
+            check_key(key, &authority)?;
+            if authority.newest().1 != key {
+                output.note("the log's key was replaced since: `strongroom audit keys` shows when, and by whose order");
+            }
+        }
         None => {
             output.note(
                 "the log's key is taken from its own storage; give it with --key to know whose log it is",
             );
-            Ok(marker.log_key)
         }
     }
+    Ok(authority)
 }
 
 /// The log's key: as it was given, else that of the configured signing key; `None`
@@ -93,9 +105,39 @@ fn no_log(config: &Config, error: Error) -> Failure {
         .hint("name another place with --audit-store or STRONGROOM_AUDIT, or the store with --store")
 }
 
-/// Checks that a key that was given is the log's.
-pub(super) fn check_key(given: PublicKey, logs: PublicKey) -> Result<(), Failure> {
-    if given == logs {
+/// A key that was given, and the keys that these statements lead to from it.
+pub(super) fn chain(key: PublicKey, changes: &[PathBuf]) -> Result<Authority, Failure> {
+    let authority = Authority::from(key);
+    let mut left = Vec::new();
+    for path in changes {
+        let unread = |error| Failure::input("the change of the log's key cannot be read", &error);
+        let mut bytes = Vec::new();
+        // One more than there can be, so that what is longer is seen.
+        let file = File::open(path).map_err(unread)?;
+        file.take(MAX_LEN as u64 + 1).read_to_end(&mut bytes).map_err(unread)?;
+        left.push(KeyChange::parse(&bytes, None)?);
+    }
+    // In whatever order they were given: each that fits may make room for another.
+    while !left.is_empty() {
+        let before = left.len();
+        let mut refused = None;
+        left.retain(|change| match authority.extend(change.clone()) {
+            Ok(()) => false,
+            Err(error) => {
+                refused = Some(error);
+                true
+            }
+        });
+        if let Some(error) = refused.filter(|_| left.len() == before) {
+            return Err(error.into());
+        }
+    }
+    Ok(authority)
+}
+
+/// Checks that a key that was given is one of the log's.
+pub(super) fn check_key(given: PublicKey, logs: &Authority) -> Result<(), Failure> {
+    if logs.number_of(&given).is_some() {
         return Ok(());
     }
     let message = "the audit storage has the log of another key";

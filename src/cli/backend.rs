@@ -72,8 +72,8 @@ impl Store {
         let (room, created) = match create {
             Some(command) => init::init(&config, command, &storages, &keys, output).await?,
             None => {
-                let signer = log_key::load(&config.log_key).await?;
-                let mut options = options(&config, signer)?;
+                let signers = log_key::load_both(&config).await?;
+                let mut options = options(&config, signers)?;
                 if let Command::Emergency(command) = command {
                     options.emergency_directory = emergency::directory(command)?;
                 }

@@ -209,7 +209,7 @@ impl<'a> Papers<'a> {
         let paper = Object::Certificate { id, stage };
         let missing = || Error::new(ErrorKind::NotFound, "there is no such certificate");
         let bytes = papers::read(self.reader, paper).await?.ok_or_else(missing)?;
-        let examined = examine(&bytes, &self.reader.authority(), &[], 0)?;
+        let examined = examine(&bytes, self.reader.authority(), &[], 0)?;
         let body = &examined.body;
         if (body.store, body.certificate, body.stage) != (self.reader.store(), id, stage) {
             let sentence = "a certificate stands in the place of another";
@@ -225,7 +225,7 @@ impl<'a> Papers<'a> {
         let unread: Vec<u32> = names.filter(|epoch| !self.verified.contains_key(epoch)).collect();
         for (epoch, bytes) in papers::epoch_ends(self.reader, unread).await? {
             let (store, authority) = (self.reader.store(), self.reader.authority());
-            self.verified.insert(epoch, verify_epoch(&bytes, store, &authority, &[], 0)?.paper);
+            self.verified.insert(epoch, verify_epoch(&bytes, store, authority, &[], 0)?.paper);
         }
         examined.complete(&self.verified)
     }
@@ -240,7 +240,8 @@ async fn verify_file(config: &Config, command: &VerifyCertificate, output: Outpu
     let key = audit_only::known_key(config, command.key.as_ref()).await?;
     let key = key.ok_or_else(|| Failure::usage("give the public key of the audit log with --key"))?;
     let quorum = command.quorum.unwrap_or(command.witnesses.len());
-    let verified = verify(&bytes, &key, &command.witnesses, quorum).map_err(not_good)?;
+    let keys = audit_only::chain(key, &command.key_changes)?;
+    let verified = verify(&bytes, &keys, &command.witnesses, quorum).map_err(not_good)?;
     if let Some(named @ PublicKeyText::Named(_)) = &command.key {
         audit_only::check_name(named, verified.body.store)?;
     }

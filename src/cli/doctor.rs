@@ -25,8 +25,8 @@ pub(super) async fn run(config: &Config, command: Doctor, output: Output) -> Res
         local_kms: config.local_kms.clone(),
         access: config.access(),
         clock: Arc::new(SystemClock),
-        options: match log_key::load(&config.log_key).await {
-            Ok(signer) => options(config, signer).map_err(|failure| failure.message().to_owned()),
+        options: match log_key::load_both(config).await {
+            Ok(signers) => options(config, signers).map_err(|failure| failure.message().to_owned()),
             Err(failure) => Err(failure.message().to_owned()),
         },
     };

@@ -26,12 +26,12 @@ pub(super) async fn init(
 ) -> Result<(Strongroom, bool), Failure> {
     let (storages, kms) = (storages.clone(), keys.registry());
     let explain = |error| explain(config, error, keys);
-    let signer = match Marker::read(&*storages.keys).await? {
-        Some(_) => log_key::load(&config.log_key).await?,
+    let signers = match Marker::read(&*storages.keys).await? {
+        Some(_) => log_key::load_both(config).await?,
         // If we stop behind this, the next `init` finds the key.
-        None => log_key::load_or_make(&config.log_key).await?,
+        None => (log_key::load_or_make(&config.log_key).await?, None),
     };
-    let options = Options { people: command.people.clone(), ..options(config, signer)? };
+    let options = Options { people: command.people.clone(), ..options(config, signers)? };
     let key = match &command.epoch_kms {
         Some(key) => key.clone(),
         None => match default_key(&config.urls.keys.as_ref().unwrap_or(&config.urls.root).to_string()) {

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::exit::Exit;
 use super::failure::Failure;
 use crate::audit::signer::{LocalSigner, LogSigner};
-use crate::config::LogKey;
+use crate::config::{Config, LogKey};
 use crate::system::SystemEntropy;
 use crate::tlog::{KeyName, NamedKey, SecretKey};
 
@@ -38,6 +38,18 @@ pub(super) async fn load(key: &LogKey) -> Result<Arc<dyn LogSigner>, Failure> {
         #[cfg(not(feature = "aws"))]
         LogKey::Kms(_) => Err(unusable("this program was built without the feature `aws`".to_owned())),
     }
+}
+
+/// The signing key, and the other one while it is replaced.
+pub(super) type LogSigners = (Arc<dyn LogSigner>, Option<Arc<dyn LogSigner>>);
+
+/// The keys of a store that is there.
+pub(super) async fn load_both(config: &Config) -> Result<LogSigners, Failure> {
+    let other = match &config.other_log_key {
+        Some(other) => Some(load(other).await?),
+        None => None,
+    };
+    Ok((load(&config.log_key).await?, other))
 }
 
 /// The key of a store that is about to be made: a new one, if there is no file.

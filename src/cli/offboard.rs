@@ -148,7 +148,8 @@ async fn destination(
     let signer = log_key::load(&LogKey::File(key)).await?;
     let storages =
         Storages::open(&StorageUrls::new(store.clone()), CreateRoot::No, Arc::new(SystemClock)).await?;
-    let opened = Strongroom::open(storages, backend.keys.registry(), options(&backend.config, signer)?).await;
+    let opened =
+        Strongroom::open(storages, backend.keys.registry(), options(&backend.config, (signer, None))?).await;
     let room = opened.map_err(|error| backend.explain(error))?;
     let theirs = room.customer(label, backend.access.clone()).await;
     let theirs: Customer = theirs.map_err(|error| backend.explain(error))?;

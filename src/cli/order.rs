@@ -142,6 +142,7 @@ fn done(output: Output, executed: &Executed) -> String {
         Done::Register { register_version } => {
             format!("{id}  done: version {register_version} of the store's register\n")
         }
+        Done::Approved => format!("{id}  approved: carry it out with `strongroom audit rotate-key {id}`\n"),
     }
 }
 
@@ -252,6 +253,7 @@ async fn wanted(backend: &Backend, what: What) -> Result<Wanted, Failure> {
             Ok((OrderKind::ShortenRetention { period }, Some(customer.id())))
         }
         What::SetClock { at } => Ok((OrderKind::SetClock { at: at.0 }, None)),
+        What::RotateLogKey { new_key } => Ok((OrderKind::RotateLogKey { key: new_key.public() }, None)),
         What::SetPeople(people) => {
             let (mut add, remove) = (people.add, BTreeSet::from_iter(people.remove));
             add.sort_by(|a, b| a.principal().cmp(b.principal()));

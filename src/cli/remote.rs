@@ -88,11 +88,13 @@ fn place_of(command: &Command) -> Where {
         Command::Emergency(_) => Where::Daemon,
         Command::Order(Order::Sign(_))
         | Command::Certificate(args::Certificate::Verify(_))
-        | Command::Audit(Audit::Verify(_) | Audit::CheckProof(_) | Audit::CheckView(_))
+        | Command::Audit(
+            Audit::Verify(_) | Audit::CheckProof(_) | Audit::CheckView(_) | Audit::Keys(_) | Audit::NewKey(_),
+        )
         | Command::Person(Person::Keygen(_))
         | Command::Witness(_)
         | Command::Completions { .. } => Where::Here,
-        Command::Audit(Audit::Remove(_)) => Where::Nowhere,
+        Command::Audit(Audit::Remove(_) | Audit::RotateKey(_)) => Where::Nowhere,
         Command::Order(_) | Command::Audit(_) => Where::Daemon,
         #[cfg(feature = "daemon")]
         Command::Access(_) => Where::Here,

@@ -151,6 +151,7 @@ fn settle(global: &Global, ready: &DaemonConfig) -> Result<Config, Failure> {
     given.keys = text(given.keys, store.keys);
     given.audit = text(given.audit, store.audit);
     given.log_key = text(given.log_key, store.log_key);
+    given.other_log_key = text(given.other_log_key, store.other_log_key);
     given.local_kms = given.local_kms.or(store.local_kms);
     if given.witnesses.is_empty() {
         given.witnesses = store.witnesses;
@@ -171,8 +172,8 @@ async fn serve(
         .await
         .map_err(|error| no_store(&config, error))?;
     let keys = LocalKeys::new(config.local_kms.clone());
-    let signer = log_key::load(&config.log_key).await?;
-    let mut options = options(&config, signer)?;
+    let signers = log_key::load_both(&config).await?;
+    let mut options = options(&config, signers)?;
     options.own_shard = true;
     let believed = ready.config.keys;
     options.key_ttl = believed.cache_seconds.map_or(options.key_ttl, Duration::from_secs);

@@ -70,6 +70,8 @@ pub struct StoreConfig {
     pub local_kms: Option<PathBuf>,
     /// The log's signing key: a file, or a key of a KMS.
     pub log_key: Option<String>,
+    /// While that key is replaced, the next or the one before.
+    pub other_log_key: Option<String>,
     /// Witnesses, each a URL, a space and a key.
     #[serde(default)]
     pub witnesses: Vec<String>,

@@ -34,6 +34,7 @@ pub(crate) enum Done {
     Pended { keys: BTreeSet<KekId>, until: Timestamp, waiting_for: BTreeSet<BlobId> },
     Ring { ring_version: u64 },
     Register { register_version: u64 },
+    Approved,
 }
 
 impl Executed {
@@ -43,6 +44,7 @@ impl Executed {
             shred::Executed::Pended { keys, until, waiting_for } => Done::Pended { keys, until, waiting_for },
             shred::Executed::Ring(ring_version) => Done::Ring { ring_version },
             shred::Executed::Register(register_version) => Done::Register { register_version },
+            shred::Executed::Approved => Done::Approved,
         };
         Self { order, what }
     }

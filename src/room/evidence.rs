@@ -12,11 +12,10 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::{Inner, Strongroom};
-use crate::audit::base::BaseRef;
 use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::{Log, LogConfig, Settled};
 use crate::audit::publish::{Published, Removed};
-use crate::audit::{Event, Intent, OutcomeResult, ShardHead, View};
+use crate::audit::{BaseRef, Event, Intent, OutcomeResult, ShardHead, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 use crate::store::StorageKind;

@@ -10,7 +10,7 @@
 use super::Strongroom;
 use super::keyring::Asker;
 use crate::access::Access;
-use crate::audit::base::BaseRef;
+use crate::audit::BaseRef;
 use crate::audit::layout::{FIRST_SHARD, Object};
 use crate::audit::verify::{self, Options};
 use crate::error::{Error, ErrorKind, Result};

@@ -180,7 +180,7 @@ impl Strongroom {
         stage: CertificateStage,
     ) -> Result<Option<Certificate>> {
         let kept = papers::read(&self.log_reader(), Object::Certificate { id, stage }).await?;
-        kept.map(|bytes| Certificate::parse(&bytes, &self.0.log.authority())).transpose()
+        kept.map(|bytes| Certificate::parse(&bytes, self.0.log.keys())).transpose()
     }
 
     /// A certificate with the papers that it names, all verified: what is given to somebody
@@ -196,7 +196,7 @@ impl Strongroom {
         let epochs: Vec<u32> = certificate.body().named().map(|name| name.epoch).collect();
         let papers = papers::epoch_ends(&self.log_reader(), epochs.iter().copied()).await?;
         let bundle = Bundle::of(certificate.to_note(), &epochs, papers)?;
-        paper::verify(bundle.to_text().as_bytes(), &self.0.log.authority(), &[], 0)?;
+        paper::verify(bundle.to_text().as_bytes(), self.0.log.keys(), &[], 0)?;
         Ok(bundle)
     }
 
@@ -214,7 +214,7 @@ impl Strongroom {
         let (open, receipt) = room.log.begin(intent).await?;
         drop(receipt);
         let kept = async {
-            let certificate = paper::sign(body, ends, &*room.log_config.signer).await?;
+            let certificate = paper::sign_for(body, ends, &**room.log.signer()?, room.log.keys()).await?;
             let object = Object::Certificate { id, stage };
             let limit = room.log_config.deadline;
             match papers::keep(&*room.storages.audit, object, certificate.to_note(), limit).await {
@@ -347,7 +347,7 @@ impl Strongroom {
     }
 
     /// The order as it stands in a certificate.
-    async fn signed_paper(&self, asker: Asker<'_>, id: OrderId) -> Result<SignedPaper> {
+    pub(super) async fn signed_paper(&self, asker: Asker<'_>, id: OrderId) -> Result<SignedPaper> {
         let object = Object::Order { id, stage: OrderStage::Approved };
         let bytes =
             papers::read(&self.log_reader(), object).await?.ok_or_else(|| lost("the approved order"))?;

@@ -182,7 +182,7 @@ impl Strongroom {
         let (open, receipt) = room.log.begin(intent).await?;
         drop(receipt);
         let kept = async {
-            let note = paper::sign_epoch(body, &*room.log_config.signer).await?.to_note();
+            let note = paper::sign_epoch_for(body, &**room.log.signer()?, room.log.keys()).await?.to_note();
             let object = Object::EpochEnd { epoch };
             // If we stop before this, there is no paper, and the next who needs it makes one.
             match papers::keep(&*room.storages.audit, object, note.clone(), room.log_config.deadline).await {
@@ -241,7 +241,7 @@ impl Strongroom {
     }
 
     fn verified_end(&self, epoch: u32, bytes: &[u8]) -> Result<EndOnPaper> {
-        let verified = verify_epoch(bytes, self.0.store, &self.0.log.authority(), &[], 0)?;
+        let verified = verify_epoch(bytes, self.0.store, self.0.log.keys(), &[], 0)?;
         if verified.body.epoch != epoch {
             let sentence = "the paper of an epoch's end stands in the place of another";
             return Err(Error::new(ErrorKind::Integrity, sentence));

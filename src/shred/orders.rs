@@ -86,6 +86,9 @@ pub enum Executed {
     Ring(u64),
     /// A new version of the store's register.
     Register(u64),
+    /// Nothing yet: it is done where the keys are that it takes
+    /// ([`Strongroom::rotate_log_key`]).
+    Approved,
 }
 
 /// The approved orders that are kept.
@@ -367,6 +370,7 @@ impl Strongroom {
                 self.set_people(access, signed).await?;
                 Ok(Executed::Register(self.register(access).await?.version))
             }
+            OrderKind::RotateLogKey { .. } => Ok(Executed::Approved),
             _ => {
                 let time = self.destruction_time(access).await?;
                 self.execute(Asker::of(access), signed, &time).await

@@ -106,7 +106,8 @@ pub fn shelves(intent: &Intent) -> BTreeSet<Shelf> {
         | Action::EmergencyDeclare
         | Action::EmergencyFold
         | Action::EmergencyReview
-        | Action::AccessMap => BTreeSet::new(),
+        | Action::AccessMap
+        | Action::LogKeyRotate => BTreeSet::new(),
     }
 }
 

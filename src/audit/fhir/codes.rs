@@ -219,7 +219,8 @@ pub(super) fn pattern(action: Action) -> Pattern {
         | Action::Rekey
         | Action::EmergencyFold
         | Action::EmergencyReview
-        | Action::AccessMap => configuration("U"),
+        | Action::AccessMap
+        | Action::LogKeyRotate => configuration("U"),
         Action::HoldRelease | Action::OffboardClose => configuration("D"),
         // A grant lets a key be used for as long as there is one.
         Action::EpochCreate | Action::SessionOpen => key_use("C"),

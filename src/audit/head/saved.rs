@@ -16,8 +16,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::Head;
+use crate::audit::authority::Authority;
 use crate::audit::chains::{ChainEnd, Chains};
-use crate::audit::commit::{Fault, Writer, decode_line, endorsement, json_line};
+use crate::audit::commit::{Fault, Writer, decode_line, json_line};
 use crate::error::Result;
 use crate::id::{StoreId, WriterId};
 use crate::merkle::{Frontier, Hash};
@@ -114,12 +115,16 @@ impl SavedHead {
     ///
     /// # Errors
     /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) if it is not one that a writer
-    /// whom `authority`, the log's key, endorsed has signed.
-    pub fn decode(bytes: &[u8], (store, shard): (StoreId, u16), authority: PublicKey) -> Result<Self> {
-        Ok(Self::read(bytes, (store, shard), authority)?)
+    /// whom one of the log's keys endorsed has signed. That one was in force then.
+    pub fn decode(
+        bytes: &[u8],
+        (store, shard): (StoreId, u16),
+        authority: impl Into<Authority>,
+    ) -> Result<Self> {
+        Ok(Self::read(bytes, (store, shard), authority.into())?)
     }
 
-    fn read(bytes: &[u8], (store, shard): (StoreId, u16), authority: PublicKey) -> Result<Self, Fault> {
+    fn read(bytes: &[u8], (store, shard): (StoreId, u16), authority: Authority) -> Result<Self, Fault> {
         let mut lines = bytes.strip_suffix(b"\n").ok_or(Fault::Truncated)?.split(|byte| *byte == b'\n');
         let (Some(first), Some(second), None) = (lines.next(), lines.next(), lines.next()) else {
             return Err(Fault::Trailing);
@@ -129,8 +134,8 @@ impl SavedHead {
         let holds = |holds: bool, what| if holds { Ok(()) } else { Err(Fault::Header(what)) };
         holds(line.format == FORMAT, "format")?;
         holds((line.store, line.shard) == (store, shard), "store or shard")?;
-        let endorsed = endorsement(store, line.writer, &line.key);
-        holds(authority.verifies(&endorsed, &line.endorsement), "endorsement of its writer")?;
+        let key = authority.endorser((store, line.writer), &line.key, &line.endorsement);
+        holds(key.is_some(), "endorsement of its writer")?;
         if !line.key.verifies(&signed(first), &signature) {
             return Err(Fault::Signature);
         }
@@ -152,6 +157,7 @@ impl SavedHead {
             store,
             shard,
             authority,
+            key: key.filter(|_| line.commits > 0),
             next: line.commits,
             previous: line.previous,
             frontier,
@@ -160,7 +166,6 @@ impl SavedHead {
             settled: line.settled,
             owner: line.owner,
             chains,
-            endorsed: None,
         };
         Ok(Self { head, covered: line.covered })
     }
@@ -174,15 +179,14 @@ fn signed(line: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::commit::Commit;
     use crate::audit::commit::tests::{authority, begin, chain, key, store, writer};
+    use crate::audit::commit::{Commit, endorsement};
     use crate::id::CustomerId;
 
     /// The head behind some commits, each verified.
     fn head(counts: &[u8]) -> Head {
         let follow = |head: Head, bytes: &bytes::Bytes| head.verify(&Commit::decode(bytes).unwrap()).unwrap();
-        let head = chain(counts).iter().fold(begin(), follow);
-        Head { endorsed: None, ..head }
+        chain(counts).iter().fold(begin(), follow)
     }
 
     #[test]

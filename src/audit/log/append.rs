@@ -215,7 +215,7 @@ impl Chain {
             // Stored, though the answer was lost or repeated.
             return Ok(self.stored(inner, found.mark));
         }
-        let commit = self.wal.decode(seq, &found.bytes)?;
+        let commit = self.wal.accept(seq, &found.bytes).await?;
         let head = self.wal.follow(&self.head, &commit)?;
         self.adopt(inner, head, found.mark);
         self.note_fence(inner, &commit);
@@ -243,6 +243,7 @@ impl Chain {
 
     fn adopt(&mut self, inner: &Inner, head: Head, mark: Mark) {
         inner.seat().head = head.clone();
+        inner.key.fetch_max(head.key(), Relaxed);
         self.looked = Some(inner.clock.uptime());
         self.head = head;
         self.mark = Some(mark);
@@ -259,16 +260,16 @@ impl Chain {
             false => (SAVE_SHARED, Duration::ZERO),
             true => (SAVE_OWN, SAVE_PAUSE),
         };
-        let due = since >= least && uptime.saturating_sub(self.saved.at) >= pause && inner.pen.initialized();
+        // A saved head is under the key that endorsed whoever saved it.
+        let pen = inner.pens().get(&self.head.key()).cloned();
+        let due = since >= least && uptime.saturating_sub(self.saved.at) >= pause;
         let mut saving = inner.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        if due && saving.as_ref().is_none_or(JoinHandle::is_finished) {
+        if let (true, Some(pen)) = (due && saving.as_ref().is_none_or(JoinHandle::is_finished), pen) {
             (self.saved.commits, self.saved.at) = (self.head.next(), uptime);
             let saved = SavedHead { head: self.head.clone(), covered: self.saved.covered };
-            let (wal, writing) = (self.wal.clone(), Arc::clone(inner));
+            let wal = self.wal.clone();
             *saving = Some(inner.runtime.spawn(async move {
-                if let Some(pen) = writing.pen.get() {
-                    wal.save(&saved, pen).await;
-                }
+                wal.save(&saved, &pen).await;
             }));
         }
     }
@@ -369,7 +370,7 @@ impl Inner {
     }
 
     async fn attempt(&self, chain: &Chain, tickets: Vec<Ticket>) -> Result<Attempt, (Vec<Ticket>, Error)> {
-        let pen = match self.pen().await {
+        let pen = match self.pen(chain.head.key()).await {
             Ok(pen) => pen,
             Err(error) => return Err((tickets, error)),
         };
@@ -384,7 +385,7 @@ impl Inner {
                 places.map(|place| place.settled).max().unwrap_or(0)
             }
         };
-        let (bytes, after) = head.extend(pen, self.clock.now(), lines, settled);
+        let (bytes, after) = head.extend(&pen, self.clock.now(), lines, settled);
         if bytes.len() > MAX_LEN {
             // Nobody could read it: better nothing is written.
             let sentence = "a commit would get longer than one can be";

@@ -52,7 +52,7 @@ impl Log {
     async fn first_shard(&self) -> Result<ShardReader> {
         let (wal, config) = (self.inner.wal(), &self.inner.config);
         let reader =
-            LogReader::open(Arc::clone(&wal.storage), config.store, self.authority(), config.deadline / 2);
+            LogReader::open(Arc::clone(&wal.storage), config.store, self.keys(), config.deadline / 2);
         reader.shard(FIRST_SHARD).await
     }
 }

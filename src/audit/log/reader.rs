@@ -32,6 +32,7 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};
 
 use super::wal::{Mark, Wal, request_within};
+use crate::audit::authority::Authority;
 use crate::audit::commit::{Commit, Header, MAX_LEN};
 use crate::audit::layout::{self, FIRST_SHARD, Object, SegmentName};
 use crate::audit::operation::Entry;
@@ -41,7 +42,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, StoreId};
 use crate::merkle::{Hash, TreeHead};
 use crate::time::Timestamp;
-use crate::tlog::PublicKey;
 
 mod bases;
 mod segments;
@@ -64,21 +64,21 @@ const BACK: u64 = 64;
 pub struct LogReader {
     storage: Arc<dyn ObjectStore>,
     store: StoreId,
-    authority: PublicKey,
+    authority: Authority,
     limit: Duration,
 }
 
 impl LogReader {
-    /// The log of `store` on `storage`, whose key is `authority`. A request may take
+    /// The log of `store` on `storage`, whose keys are `authority`. A request may take
     /// up to `limit`. Nothing is read yet.
     #[must_use]
     pub fn open(
         storage: Arc<dyn ObjectStore>,
         store: StoreId,
-        authority: PublicKey,
+        authority: impl Into<Authority>,
         limit: Duration,
     ) -> Self {
-        Self { storage, store, authority, limit }
+        Self { storage, store, authority: authority.into(), limit }
     }
 
     /// The store whose log it is.
@@ -87,10 +87,10 @@ impl LogReader {
         self.store
     }
 
-    /// The log's key.
+    /// The log's keys.
     #[must_use]
-    pub fn authority(&self) -> PublicKey {
-        self.authority
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// The shards that there are, in order. The first is always one of them.
@@ -153,7 +153,7 @@ impl LogReader {
             return Ok(0);
         }
         let base = self.base(wal.shard, first).await?.ok_or_else(|| wal.missing(first - 1))?;
-        let names = |previous: Hash| previous == base.head(self.authority).previous();
+        let names = |previous: Hash| previous == base.head(&self.authority).previous();
         let shard = ShardReader {
             wal: wal.clone(),
             segments: segments.into(),
@@ -201,7 +201,7 @@ impl LogReader {
     }
 
     fn wal(&self, shard: u16) -> Wal {
-        Wal::new(Arc::clone(&self.storage), self.store, shard, self.authority, self.limit)
+        Wal::new(Arc::clone(&self.storage), self.store, shard, &self.authority, self.limit)
     }
 
     /// The published tree of a shard with this head, which the caller trusts.

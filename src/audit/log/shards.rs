@@ -23,11 +23,10 @@ use super::append::{Chain, Trouble};
 use super::queue::Place;
 use super::wal::{Start, Wal, request_within};
 use super::{Inner, Log, LogConfig};
-use crate::audit::base::BaseRef;
 use crate::audit::commit::Line;
 use crate::audit::head::{Head, SavedHead};
 use crate::audit::layout::{self, FIRST_SHARD, Object};
-use crate::audit::{Event, ShardHead, View, ViewShard};
+use crate::audit::{BaseRef, Event, ShardHead, View, ViewShard};
 use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
@@ -156,7 +155,7 @@ impl Log {
     /// Whether this handle has written anything yet.
     #[must_use]
     pub fn has_written(&self) -> bool {
-        self.inner.pen.initialized()
+        !self.inner.pens().is_empty()
     }
 
     /// How many records a customer has in every shard now.
@@ -250,7 +249,7 @@ impl Chain {
 }
 
 impl Inner {
-    async fn shards(&self) -> Result<BTreeSet<u16>> {
+    pub(super) async fn shards(&self) -> Result<BTreeSet<u16>> {
         let wal = self.wal();
         let mut shards = BTreeSet::from([FIRST_SHARD]);
         for prefix in [layout::commits(), layout::segments()] {
@@ -263,7 +262,7 @@ impl Inner {
     }
 
     /// The shards besides the first that have a saved head: those to choose among.
-    async fn saved_heads(&self) -> Result<Vec<u16>> {
+    pub(super) async fn saved_heads(&self) -> Result<Vec<u16>> {
         let wal = self.wal();
         let mut listed = wal.storage.list(Some(&layout::heads()));
         let mut shards = Vec::new();
@@ -284,6 +283,16 @@ impl Inner {
             Err(error) if !error.kind().is_retryable() => return Ok(None),
             start => start?,
         };
+        // One without a commit begins under the key that the first shard is under now, whoever is
+        // there first.
+        let start = match start.head.next() {
+            0 => Start { head: start.head.under_key(self.key_of_first().await?), ..start },
+            _ => start,
+        };
+        if self.signers.of(&self.authority, start.head.key()).is_err() {
+            // The change of the log's key has not come here, or this program does not have the new one.
+            return Ok(None);
+        }
         let mut claim = vec![self.record(self.nonce()?, Event::Claim)];
         if !start.head.is_settled() {
             let survey = match self.survey(&wal, &start.head).await {
@@ -303,6 +312,17 @@ impl Inner {
         Ok(Some((wal, start, claim)))
     }
 
+    /// The number of the log's key that the first shard is under. Where no later one is stated than
+    /// was seen in force, that costs one request.
+    async fn key_of_first(&self) -> Result<u32> {
+        let (first, seen) = (self.wal().of_shard(FIRST_SHARD), self.key.load(Relaxed));
+        first.learn().await?;
+        match self.authority.newest().0 > seen {
+            true => Ok(first.newest().await?.head.key()),
+            false => Ok(seen),
+        }
+    }
+
     /// Names more shards in the first one. That another writer was first is no error: it
     /// may have done the same.
     async fn name_more(&self, named: &[u16]) -> Result<()> {
@@ -317,7 +337,7 @@ impl Inner {
             Ok(self.record(self.nonce()?, Event::Shard(head)))
         });
         let lines: Vec<Line> = lines.collect::<Result<_>>()?;
-        let pen = self.pen().await?;
+        let pen = &*self.pen(start.head.key()).await?;
         let (bytes, _) = start.head.extend(pen, self.clock.now(), lines.iter(), 0);
         let seq = start.head.next();
         let what = "name shards of the audit log";
@@ -333,7 +353,7 @@ impl Inner {
         // If we stop here, shards are named that nobody finds: the next writer that needs
         // some names them again.
         let save = numbers.iter().map(|shard| async move {
-            let head = Head::empty(self.config.store, *shard, first.authority);
+            let head = Head::empty(self.config.store, *shard, &first.authority);
             first.of_shard(*shard).save(&SavedHead { head, covered: 0 }, pen).await
         });
         if join_all(save.collect::<Vec<_>>()).await.contains(&true) {

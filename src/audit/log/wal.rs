@@ -19,10 +19,11 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::reader::LogReader;
+use crate::audit::authority::Authority;
 use crate::audit::chains::Chains;
 use crate::audit::commit::{Commit, Header, MAX_LEN};
 use crate::audit::head::Head;
-use crate::audit::layout::{Object, commits_of, verifier};
+use crate::audit::layout::{Object, commits_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StoreId;
 use crate::merkle::{Frontier, TreeHead};
@@ -31,6 +32,7 @@ use crate::tlog::PublicKey;
 use crate::tlog::checkpoint::SignedCheckpoint;
 
 mod archive;
+mod keys;
 mod start;
 
 use archive::{Archived, Cache};
@@ -50,8 +52,8 @@ pub(in crate::audit) struct Wal {
     pub(in crate::audit) storage: Arc<dyn ObjectStore>,
     pub(in crate::audit) store: StoreId,
     pub(in crate::audit) shard: u16,
-    /// The log's key.
-    pub(in crate::audit) authority: PublicKey,
+    /// The log's keys.
+    pub(in crate::audit) authority: Authority,
     /// For one request.
     pub(in crate::audit) limit: Duration,
     cache: Arc<Cache>,
@@ -96,10 +98,10 @@ impl Wal {
         storage: Arc<dyn ObjectStore>,
         store: StoreId,
         shard: u16,
-        authority: PublicKey,
+        authority: impl Into<Authority>,
         limit: Duration,
     ) -> Self {
-        Self { storage, store, shard, authority, limit, cache: Arc::default() }
+        Self { storage, store, shard, authority: authority.into(), limit, cache: Arc::default() }
     }
 
     pub(in crate::audit) fn path(&self, seq: u64) -> Path {
@@ -172,14 +174,25 @@ impl Wal {
     /// follows from the one before is for the caller to check.
     pub(in crate::audit) async fn commit(&self, seq: u64) -> Result<Option<(Commit, Mark)>> {
         let Some(stored) = self.read(seq).await? else { return Ok(None) };
-        Ok(Some((self.decode(seq, &stored.bytes)?, stored.mark)))
+        Ok(Some((self.accept(seq, &stored.bytes).await?, stored.mark)))
     }
 
     /// As [`Wal::commit`], for a number that cannot have aged out, because the one
     /// before it was seen a short time ago. That there is none costs one request.
     pub(in crate::audit) async fn new_commit(&self, seq: u64) -> Result<Option<(Commit, Mark)>> {
         let Some(stored) = self.read_object(seq).await? else { return Ok(None) };
-        Ok(Some((self.decode(seq, &stored.bytes)?, stored.mark)))
+        Ok(Some((self.accept(seq, &stored.bytes).await?, stored.mark)))
+    }
+
+    /// The commit that `bytes` are, and before it is held against others: the log's keys up to
+    /// the one that endorsed its writer.
+    pub(in crate::audit) async fn accept(&self, seq: u64, bytes: &[u8]) -> Result<Commit> {
+        let commit = self.decode(seq, bytes)?;
+        let changed = commit.key_change().is_some_and(|change| self.authority.newest().0 < change.number);
+        if changed || commit.header().endorser(&self.authority).is_err() {
+            self.learn().await?;
+        }
+        Ok(commit)
     }
 
     pub(in crate::audit) fn decode(&self, seq: u64, bytes: &[u8]) -> Result<Commit> {
@@ -221,18 +234,18 @@ impl Wal {
             Some((commit, _)) => self.head_after(&commit),
             None => {
                 let base = self.reader().base(self.shard, seq).await?;
-                Ok(base.ok_or_else(|| self.missing(before))?.head(self.authority))
+                Ok(base.ok_or_else(|| self.missing(before))?.head(&self.authority))
             }
         }
     }
 
     fn reader(&self) -> LogReader {
-        LogReader::open(Arc::clone(&self.storage), self.store, self.authority, self.limit)
+        LogReader::open(Arc::clone(&self.storage), self.store, self.authority.clone(), self.limit)
     }
 
     /// Another shard of the same log.
     pub(in crate::audit) fn of_shard(&self, shard: u16) -> Self {
-        Self::new(Arc::clone(&self.storage), self.store, shard, self.authority, self.limit)
+        Self::new(Arc::clone(&self.storage), self.store, shard, &self.authority, self.limit)
     }
 
     /// The tree of the shard's published checkpoint, an empty one if there is none.
@@ -241,18 +254,23 @@ impl Wal {
         let read = async { self.storage.get(&path).await?.bytes().await };
         let Some(bytes) = self.request(read).await? else { return Ok(Frontier::new().head()) };
         let checkpoint = SignedCheckpoint::parse(&bytes)?;
-        let verifier = verifier(self.store, self.shard, self.authority);
-        Ok(*checkpoint.verify(&verifier)?.head())
+        let verify = || self.authority.verify(&checkpoint, (self.store, self.shard));
+        if let Err(error) = verify()
+            && !(self.learn().await? && verify().is_ok())
+        {
+            return Err(error.into());
+        }
+        Ok(*checkpoint.checkpoint().head())
     }
 
     /// The head before there is a commit.
     pub(in crate::audit) fn empty(&self) -> Head {
-        Head::empty(self.store, self.shard, self.authority)
+        Head::empty(self.store, self.shard, &self.authority)
     }
 
     /// The head after `commit`, on the word of its writer.
     pub(in crate::audit) fn head_after(&self, commit: &Commit) -> Result<Head> {
-        Head::after(commit, self.authority).map_err(|error| self.at(commit.header().seq, error))
+        Head::after(commit, &self.authority).map_err(|error| self.at(commit.header().seq, error))
     }
 
     /// The header of commit `seq`, on the word of its writer. Mostly only the
@@ -269,7 +287,10 @@ impl Wal {
         if (header.store, header.shard, header.seq) != (self.store, self.shard, seq) {
             return Err(self.misplaced(seq));
         }
-        header.verify_endorsement(&self.authority).map_err(|error| self.at(seq, error))?;
+        if header.endorser(&self.authority).is_err() {
+            self.learn().await?;
+            header.endorser(&self.authority).map_err(|error| self.at(seq, error))?;
+        }
         Ok(Some(header))
     }
 
@@ -353,7 +374,7 @@ impl Wal {
             let wal = wal.clone();
             async move {
                 let stored = wal.read(seq).await?.ok_or_else(|| wal.missing(seq))?;
-                Ok::<_, Error>((wal.decode(seq, &stored.bytes)?, stored))
+                Ok::<_, Error>((wal.accept(seq, &stored.bytes).await?, stored))
             }
         });
         let wal = self.clone();
@@ -496,6 +517,8 @@ pub struct ChainReport {
 /// follows from the one before, with every record hashed and every root
 /// computed again. Whoever can write to the storage can still have cut commits
 /// off the end: compare the head with one that was kept elsewhere.
+///
+/// `authority` is the log's first key. Later ones are followed by their statements.
 ///
 /// # Errors
 /// [`ErrorKind::Integrity`] or [`ErrorKind::UnsupportedFormat`] with the first

@@ -10,8 +10,9 @@ use futures_util::stream::TryStreamExt;
 use super::Publisher;
 use super::segments::read_limit;
 use super::tiles::unwritten;
+use crate::audit::BaseRef;
 use crate::audit::base::extract::{Earlier, Page, PageName};
-use crate::audit::base::{Base, BaseRef, Draft};
+use crate::audit::base::{Base, Draft};
 use crate::audit::layout::Object;
 use crate::audit::log::{LogReader, ShardReader};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,9 +60,8 @@ impl Publisher {
     /// A base of so many commits, from what is behind the one before. `None` if something in
     /// them is open.
     async fn draft(&self, shard: &ShardReader, before: Option<Base>, end: u64) -> Result<Option<Draft>> {
-        let authority = self.signer.public();
         let wal = self.wal(shard.number());
-        let mut head = before.as_ref().map_or_else(|| wal.empty(), |base| base.head(authority));
+        let mut head = before.as_ref().map_or_else(|| wal.empty(), |base| base.head(&self.authority));
         let mut draft = Draft::new(before, end);
         let mut commits = shard.commits(head.next()..u64::MAX, None);
         while let Some(commit) = commits.try_next().await? {
@@ -92,8 +92,19 @@ impl Publisher {
         }
         // If we stop here, the extract is there and no base names it: whoever comes next
         // makes the same.
-        let signature = self.signed(&base.message()).await?;
-        self.create(Object::Base { shard, commits }, base.object(signature)).await
+        let signer = self.signers_of(base.header().key.unwrap_or(1))?;
+        let signer = signer.first().expect("there is one of that key or a later");
+        let signature = self.signed(signer, &base.message()).await?;
+        match self.create(Object::Base { shard, commits }, base.object(signature)).await {
+            // Signed by another key of the log, perhaps.
+            Err(error) if error.kind() == ErrorKind::Integrity => {
+                match self.reader().base(shard, commits).await? {
+                    Some(found) if found == base => Ok(()),
+                    _ => Err(error),
+                }
+            }
+            created => created,
+        }
     }
 
     async fn create(&self, object: Object, bytes: Bytes) -> Result<()> {
@@ -112,7 +123,7 @@ impl Publisher {
 
     pub(super) fn reader(&self) -> LogReader {
         let limit = read_limit(self.limit);
-        LogReader::open(self.storage.clone(), self.store, self.signer.public(), limit)
+        LogReader::open(self.storage.clone(), self.store, &self.authority, limit)
     }
 }
 

@@ -116,16 +116,21 @@ impl Publisher {
             return Ok(true);
         }
         let (commit, _) = wal.commit(newest).await?.ok_or_else(|| wal.missing(newest))?;
-        let is_mark = |event: &Event| matches!(event, Event::Alive | Event::Claim | Event::Release);
+        let is_mark =
+            |event: &Event| matches!(event, Event::Alive | Event::Claim | Event::Release | Event::Key(_));
         Ok(!commit.records().iter().all(|record| is_mark(&record.event)))
     }
 
     /// Stores a segment, unless it is there, and reads it back.
     async fn keep(&self, part: Part) -> Result<SegmentName> {
         let Part { commits, lengths, body } = part;
+        let last = commits.last().expect("a part has a commit");
+        let key = last.header().endorser(&self.authority)?;
         let header = Header::over(&commits, &body, lengths).expect("a part has a commit");
         drop(commits);
-        let signature = self.signed(&header.message()).await?;
+        let signer = self.signers_of(key)?;
+        let signer = signer.first().expect("there is one of that key or a later");
+        let signature = self.signed(signer, &header.message()).await?;
         let object = header.object(signature, &body);
         drop(body);
         let name = header.name();
@@ -153,7 +158,7 @@ impl Publisher {
         let path = Object::Segment(name).path();
         let found =
             read(&*self.storage, &path, read_limit(self.limit), MAX_OBJECT).await?.ok_or_else(unwritten)?;
-        Ok(Segment::decode(&found, &self.signer.public())?.header().clone())
+        Ok(Segment::decode(&found, &self.authority)?.header().clone())
     }
 }
 

@@ -131,7 +131,7 @@ impl Publisher {
         let path = Object::Segment(name).path();
         let limit = read_limit(self.limit);
         let stored = read(&*self.storage, &path, limit, MAX_OBJECT).await?.ok_or_else(unwritten)?;
-        let segment = Segment::decode(&stored, &self.signer.public())?;
+        let segment = Segment::decode(&stored, &self.authority)?;
         let header = segment.header();
         if header.name() != name || header.store != self.store {
             return Err(differs());

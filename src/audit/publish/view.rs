@@ -14,13 +14,12 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::{Publisher, StoredTree};
-use crate::audit::base::BaseRef;
 use crate::audit::chains::Chains;
 use crate::audit::commit::Commit;
 use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::wal::Wal;
 use crate::audit::view::{Checker, Header, ProvenRecord, ShardHeader, Trust, ViewBase};
-use crate::audit::{Event, Record, View, ViewShard};
+use crate::audit::{BaseRef, Event, Record, View, ViewShard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 
@@ -53,9 +52,10 @@ impl Publisher {
             shards.push_back(shard);
             headers.push(header);
         }
-        let log_key = self.signer.public();
+        let log_key = self.authority.newest().1;
         let header = Header::new(self.store, view.customer, log_key, headers).to_line();
-        let checker = Checker::begin(&header[..header.len() - 1], &Trust::new(log_key, Vec::new(), 0)?)?;
+        let checker =
+            Checker::begin(&header[..header.len() - 1], &Trust::new(&self.authority, Vec::new(), 0)?)?;
         let export = Export { customer: view.customer, shards, current: None, checker: Some(checker) };
         let records = stream::try_unfold(export, |mut export| async move {
             Ok(export.next().await?.map(|lines| (lines, export)))

@@ -14,8 +14,9 @@ use super::finding::{Problem, RecordProblem};
 use super::inventory::ShardObjects;
 use super::records::{Said, Story};
 use super::source::{self, READ_AHEAD, Read, blocking};
+use crate::audit::BaseRef;
 use crate::audit::base::extract::{Contents, Page, PageName, Piece};
-use crate::audit::base::{self, Base, BaseRef, Draft};
+use crate::audit::base::{self, Base, Draft};
 use crate::audit::commit::Commit;
 use crate::audit::head::Head;
 use crate::audit::layout::Object;
@@ -63,7 +64,7 @@ pub(super) async fn start(context: &Context, shard: u16, objects: &ShardObjects)
 /// A stored base. What is wrong with it is named.
 async fn stored(context: &Context, shard: u16, commits: u64) -> Result<Option<Base>> {
     let path = Object::Base { shard, commits }.path();
-    let (store, authority) = (context.store, context.authority);
+    let (store, authority) = (context.store, context.authority.clone());
     let bytes = match source::read(&*context.storage, &path, base::MAX_LEN).await? {
         Read::Bytes(bytes) => bytes,
         Read::TooLarge => {
@@ -111,7 +112,7 @@ impl<'a> Bases<'a> {
                 .wrong(&Object::Extract { shard, commits: *commits }.path(), Problem::NotOfCommits);
         }
         let limit = Duration::from_secs(3600);
-        let reader = LogReader::open(context.storage.clone(), context.store, context.authority, limit);
+        let reader = LogReader::open(context.storage.clone(), context.store, &context.authority, limit);
         let (ahead, made) = (Vec::new(), Vec::new());
         let mut bases = Self {
             context,

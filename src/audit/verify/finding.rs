@@ -10,7 +10,7 @@ use object_store::path::Path;
 use thiserror::Error as ThisError;
 
 use crate::error::Error;
-use crate::id::{CertificateId, RequestId, WriterId};
+use crate::id::{CertificateId, OrderId, RequestId, WriterId};
 use crate::time::Timestamp;
 
 /// How many findings are kept; more are counted.
@@ -198,6 +198,32 @@ pub enum Problem {
     /// The paper of an epoch's end that is not the one which a certificate names.
     #[error("is another paper than certificate {0} names")]
     NotAsNamed(CertificateId),
+    /// A statement that does not lead from a key of the log to the next.
+    #[error("does not lead from a key of the log to the next")]
+    KeyAstray,
+    /// A shard is under the key before. While the key is being changed, a note.
+    #[error(
+        "the change to this key of the log has not reached shard {0:04x}: finish it with `audit rotate-key`"
+    )]
+    KeyBehind(u16),
+    /// A checkpoint, or the beginning of a shard, under a key that was not in force any longer.
+    #[error("is signed by key number {found} of the log, and number {needed} was in force")]
+    OldKey {
+        /// The newest key that signed it.
+        found: u32,
+        /// The one that was in force.
+        needed: u32,
+    },
+    /// A note: the log's key was replaced, after the one that is known from elsewhere.
+    #[error("the log's key was replaced at {time}, by order {order} of {by}: compare who they are")]
+    KeyChanged {
+        /// When the statement was made.
+        time: Timestamp,
+        /// The order.
+        order: OrderId,
+        /// Who signed it, and with which keys.
+        by: String,
+    },
     /// A note: how many records the checkpoint does not cover.
     #[error("covers all but the newest {0} records")]
     Uncovered(u64),
@@ -313,6 +339,10 @@ impl Problem {
             Self::PinUnknown => "pin-unknown",
             Self::PaperTree(_) => "paper-tree",
             Self::NotAsNamed(_) => "not-as-named",
+            Self::KeyAstray => "key-astray",
+            Self::KeyBehind(_) => "key-behind",
+            Self::OldKey { .. } => "old-key",
+            Self::KeyChanged { .. } => "key-changed",
             Self::Uncovered(_) => "uncovered",
             Self::UnknownSignatures(_) => "unknown-signatures",
             Self::NoCheckpoint => "no-checkpoint",

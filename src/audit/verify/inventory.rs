@@ -26,6 +26,8 @@ use crate::tlog::tile::TilePath;
 pub(super) struct Inventory {
     pub(super) shards: BTreeMap<u16, ShardObjects>,
     pub(super) pins: BTreeSet<(CustomerId, u64)>,
+    /// The log's keys of which there is a statement, by number.
+    pub(super) keys: BTreeSet<u32>,
     /// Certificates, orders, the ends of epochs and saved heads.
     pub(super) papers: BTreeSet<Object>,
 }
@@ -112,6 +114,9 @@ impl Inventory {
                 | Object::Head { .. }),
             ) => {
                 self.papers.insert(paper);
+            }
+            Some(Object::KeyChange { number }) => {
+                self.keys.insert(number);
             }
             Some(Object::Base { shard, commits }) => {
                 self.shards.entry(shard).or_default().bases.insert(commits);

@@ -12,6 +12,7 @@ use super::finding::Problem;
 use super::inventory::Inventory;
 use super::records::{Claimant, Claimed};
 use super::source::{READ_AHEAD, Read, blocking, read};
+use crate::audit::authority::Authority;
 use crate::audit::head::{self, SavedHead};
 use crate::audit::layout::{Object, shard_of};
 use crate::audit::papers;
@@ -20,7 +21,6 @@ use crate::certificate::{self, EndOnPaper, Examined};
 use crate::error::Result;
 use crate::id::StoreId;
 use crate::merkle::TreeHead;
-use crate::tlog::PublicKey;
 use crate::tlog::note::MAX_LEN;
 
 /// The trees that a paper's proofs lead to, and of which shard, each once.
@@ -103,7 +103,7 @@ fn compare(context: &Context, paper: Object, examined: Examined, known: &Ends, m
 }
 
 async fn one(context: &Context, paper: Object) -> Result<(Object, Option<Judged>, Trees)> {
-    let (store, authority) = (context.store, context.authority);
+    let (store, authority) = (context.store, context.authority.clone());
     let max = if matches!(paper, Object::Head { .. }) { head::MAX_LEN } else { MAX_LEN };
     let judged = match read(&*context.storage, &paper.path(), max as u64).await? {
         Read::Bytes(bytes) => blocking(move || judge(&paper, &bytes, store, &authority)).await?,
@@ -123,7 +123,7 @@ fn judge(
     paper: &Object,
     bytes: &[u8],
     store: StoreId,
-    authority: &PublicKey,
+    authority: &Authority,
 ) -> Result<(Judged, Trees), Problem> {
     match *paper {
         Object::Certificate { id, stage } => {
@@ -149,7 +149,7 @@ fn judge(
             checked.map(|()| (Judged::Other, Trees::new())).map_err(|error| Problem::unreadable(&error))
         }
         Object::Head { shard } => {
-            let saved = SavedHead::decode(bytes, (store, shard), *authority);
+            let saved = SavedHead::decode(bytes, (store, shard), authority);
             let saved = saved.map_err(|error| Problem::unreadable(&error))?;
             Ok((Judged::Other, vec![(shard, saved.head.tree())]))
         }

@@ -14,11 +14,13 @@ use object_store::path::Path;
 
 use super::Context;
 use super::finding::{Problem, RecordProblem};
-use crate::audit::base::{Base, BaseRef, OpenIntent};
+use crate::audit::base::{Base, OpenIntent};
 use crate::audit::commit::{Commit, Header};
 use crate::audit::head::Head;
 use crate::audit::layout::{FIRST_SHARD, Object};
-use crate::audit::{Action, Event, Intent, Outcome, OutcomeResult, RingRef, ShardHead, View, ViewShard};
+use crate::audit::{
+    Action, BaseRef, Event, Intent, Outcome, OutcomeResult, RingRef, ShardHead, View, ViewShard,
+};
 use crate::id::{CustomerId, RequestId, WriterId};
 use crate::merkle::{Hash, TreeHead};
 use crate::time::Timestamp;
@@ -86,6 +88,12 @@ pub(super) struct Story {
     pub(super) rings: HashMap<(CustomerId, u64), Vec<RingRef>>,
     /// Ring writes that ended well.
     pub(super) written: Vec<(At, RequestId, CustomerId, RingRef)>,
+    /// The log's key under which the first shard is at its end, and since when.
+    pub(super) key: Option<(u32, Timestamp)>,
+    /// The time of the first shard's newest change of the key.
+    pub(super) key_since: Option<Timestamp>,
+    /// The keys whose statements records named and were looked for.
+    pub(super) sought_keys: BTreeSet<u32>,
     /// Whether commits were missing or damaged anywhere, or were removed.
     pub(super) gaps: bool,
     /// What is on record of bases, and since when, by shard and number of commits.
@@ -100,6 +108,8 @@ pub(super) type Said = (At, Timestamp, BaseRef);
 /// What the first shard has said of another so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Named {
+    /// The log's key under which it was named: it begins under no earlier one.
+    pub(super) key: u32,
     /// Which leaf said first that it had any.
     grown: Option<u64>,
 }
@@ -151,7 +161,9 @@ impl<'a> Records<'a> {
         }
         story.named.extend(header.named.iter().map(|shard| (*shard, Named::default())));
         // Said before all that is read now.
-        story.named.extend(header.used.iter().map(|shard| (*shard, Named { grown: Some(0) })));
+        story
+            .named
+            .extend(header.used.iter().map(|shard| (*shard, Named { grown: Some(0), ..Named::default() })));
     }
 
     /// Commits are missing here: what is open may have been closed in them.
@@ -169,6 +181,7 @@ impl<'a> Records<'a> {
             self.recent.push_front(before.clone());
         }
         let path = Object::Commit { shard: self.shard, seq: header.seq }.path();
+        let key = header.endorser(&self.context.authority).unwrap_or_default();
         if self.fenced.contains(&header.writer) {
             self.context.findings.wrong(&path, Problem::Fenced(header.writer));
         }
@@ -184,8 +197,9 @@ impl<'a> Records<'a> {
             match &record.event {
                 Event::Intent(intent) => self.intent(story, at, record.writer, intent),
                 Event::Outcome(outcome) => self.outcome(story, at, record.writer, outcome),
-                Event::Shard(head) => self.shard_head(story, at, *head),
+                Event::Shard(head) => self.shard_head(story, at, *head, key),
                 Event::View(view) => self.view(story, at, record.time, view),
+                Event::Key(_) if self.shard == FIRST_SHARD => story.key_since = Some(header.time),
                 Event::Base(base) => {
                     if self.is_first(at) {
                         let said = (at, record.time, *base);
@@ -197,7 +211,7 @@ impl<'a> Records<'a> {
                         story.removed.push(*base);
                     }
                 }
-                Event::Alive | Event::Fence(_) | Event::Claim | Event::Release => {}
+                Event::Alive | Event::Fence(_) | Event::Claim | Event::Release | Event::Key(_) => {}
             }
         }
         for fenced in fences {
@@ -279,7 +293,7 @@ impl<'a> Records<'a> {
         self.shard == FIRST_SHARD
     }
 
-    fn shard_head(&self, story: &mut Story, at: At, named: ShardHead) {
+    fn shard_head(&self, story: &mut Story, at: At, named: ShardHead, key: u32) {
         let ShardHead { shard, tree } = named;
         if shard == FIRST_SHARD {
             at.wrong(self.context, RecordProblem::OutsideFirstShard);
@@ -293,7 +307,9 @@ impl<'a> Records<'a> {
         }
         // A smaller tree than before is no fault: of two who look, the first may be
         // the second to say it.
-        let named = story.named.entry(shard).or_default();
+        // Where it was named first is known only if it had no records then.
+        let key = if tree.size == 0 { key } else { 0 };
+        let named = story.named.entry(shard).or_insert(Named { key, grown: None });
         if tree.size > 0 {
             named.grown.get_or_insert(at.leaf);
         }

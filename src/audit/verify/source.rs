@@ -14,12 +14,12 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use super::Context;
 use super::finding::Problem;
 use super::inventory::{ShardObjects, failed};
+use crate::audit::authority::Authority;
 use crate::audit::commit::{self, Commit};
 use crate::audit::layout::{Object, SegmentName};
 use crate::audit::segment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StoreId;
-use crate::tlog::PublicKey;
 
 /// Objects that are read ahead.
 pub(super) const READ_AHEAD: usize = 16;
@@ -207,7 +207,7 @@ async fn segment(context: &Context, shard: u16, name: SegmentName) -> Result<Vec
         }
         Read::Bytes(bytes) => bytes,
     };
-    let (store, authority) = (context.store, context.authority);
+    let (store, authority) = (context.store, context.authority.clone());
     let (commits, problems) = blocking(move || taken_apart(&bytes, store, shard, name, &authority)).await?;
     problems.into_iter().for_each(|problem| context.findings.wrong(&path, problem));
     Ok(commits)
@@ -216,8 +216,8 @@ async fn segment(context: &Context, shard: u16, name: SegmentName) -> Result<Vec
 type Parts = (Vec<(Placed, Bytes)>, Vec<Problem>);
 
 /// The commits of a segment that are good, and what is wrong with it.
-fn taken_apart(bytes: &Bytes, store: StoreId, shard: u16, name: SegmentName, key: &PublicKey) -> Parts {
-    let (header, at) = match segment::Header::decode(bytes, key) {
+fn taken_apart(bytes: &Bytes, store: StoreId, shard: u16, name: SegmentName, keys: &Authority) -> Parts {
+    let (header, at, key) = match segment::Header::signed(bytes, keys) {
         Ok(Some(found)) => found,
         Ok(None) => {
             return salvaged(
@@ -257,6 +257,8 @@ fn taken_apart(bytes: &Bytes, store: StoreId, shard: u16, name: SegmentName, key
             problems.push(Problem::Unreadable("something stands behind its last commit".to_owned()));
         } else if again.as_ref() != Some(&header) {
             problems.push(Problem::Unreadable("its header is not that of its commits".to_owned()));
+        } else if good.iter().any(|commit| commit.header().endorser(keys).is_ok_and(|other| other > key)) {
+            problems.push(Problem::Unreadable(segment::AFTER.to_owned()));
         }
     }
     let with_length = |(commit, part): (Commit, Bytes)| {

@@ -12,6 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::access::{Access, Principal, Purpose};
+use crate::audit::authority::tests::change;
 use crate::audit::base::extract::{self, Contents, Earlier, Piece};
 use crate::audit::base::{Base, Draft};
 use crate::audit::commit::tests::{authority, key, of_later};
@@ -24,7 +25,8 @@ use crate::audit::segment::Header;
 use crate::audit::signer::LocalSigner;
 use crate::audit::view::{self, Trust};
 use crate::audit::{
-    Action, Event, Fence, Intent, KeyRef, Outcome, OutcomeResult, Record, RingRef, ShardHead, View, ViewShard,
+    Action, Event, Fence, Intent, KeyChanged, KeyRef, Outcome, OutcomeResult, Record, RingRef, ShardHead,
+    View, ViewShard,
 };
 use crate::certificate::{self, Evidence, What};
 use crate::id::{CertificateId, CustomerId, OrderId, RequestId, WriterId};
@@ -90,6 +92,9 @@ struct World {
     nonces: u32,
     requests: u32,
     settled: u64,
+    /// Which key of the log is in force, and those there are.
+    key: u8,
+    authority: Authority,
     /// Whether writers are of a later version, whose lines have members that this one does not
     /// know.
     later: bool,
@@ -105,6 +110,8 @@ impl World {
             nonces: 0,
             requests: 0,
             settled: 0,
+            key: 9,
+            authority: authority().into(),
             later: false,
         };
         let marker = format!(
@@ -117,12 +124,12 @@ impl World {
 
     fn writer(&self, number: u8) -> Writer {
         let id = WriterId::from_bytes([number; 16]);
-        let endorsed = key(9).sign(&endorsement(self.store, id, &key(number).public()));
+        let endorsed = key(self.key).sign(&endorsement(self.store, id, &key(number).public()));
         Writer::new(id, key(number), endorsed)
     }
 
     fn head(&mut self, shard: u16) -> &mut Shard {
-        let begin = Head::empty(self.store, shard, authority());
+        let begin = Head::empty(self.store, shard, &self.authority);
         self.shards.entry(shard).or_insert_with(|| Shard { head: begin, commits: Vec::new() })
     }
 
@@ -164,6 +171,19 @@ impl World {
             [intent(number, whose), outcome(number, whose, OutcomeResult::Ok)]
         });
         self.commit(shard, 2, at, events.collect());
+    }
+
+    /// The log's key is replaced, in every shard.
+    fn change_key(&mut self, at: Timestamp, next: u8) {
+        let (newest, _) = self.authority.newest();
+        let change = change(self.store, newest + 1, [self.key, next], at);
+        let (number, digest) = (newest + 1, change.digest());
+        self.objects.insert(Object::KeyChange { number }.path(), change.to_string().into());
+        self.authority.extend(change).unwrap();
+        self.key = next;
+        for shard in self.shards.keys().copied().collect::<Vec<_>>() {
+            self.commit(shard, 4, at, vec![Event::Key(KeyChanged { number, digest })]);
+        }
     }
 
     /// A ring version that is written and pinned.
@@ -233,7 +253,10 @@ impl World {
             let body = day.iter().map(|(_, bytes)| bytes.clone()).collect::<Vec<_>>().concat();
             let lengths = day.iter().map(|(_, bytes)| bytes.len() as u64).collect();
             let header = Header::over(&commits, &body, lengths).unwrap();
-            let object = header.object(key(9).sign(&header.message()), &body);
+            // By the key that was in force then.
+            let by = self.authority.key(commits.last().unwrap().header().endorser(&self.authority).unwrap());
+            let by = if by == Some(authority()) { 9 } else { self.key };
+            let object = header.object(key(by).sign(&header.message()), &body);
             made.insert(Object::Segment(header.name()).path(), object);
         }
         self.objects.extend(made);
@@ -243,7 +266,7 @@ impl World {
     fn make_bases(&mut self) {
         let mut recorded = Vec::new();
         for (shard, place) in &self.shards {
-            let mut head = Head::empty(self.store, *shard, authority());
+            let mut head = Head::empty(self.store, *shard, &self.authority);
             let mut heads = Vec::new();
             for (commit, _) in &place.commits {
                 head = head.verify(commit).unwrap();
@@ -265,7 +288,9 @@ impl World {
                 if !extract.is_empty() {
                     self.objects.insert(Object::Extract { shard: *shard, commits }.path(), extract.into());
                 }
-                let object = base.object(key(9).sign(&base.message()));
+                let object = base.object(
+                    key(if base.header().key.is_some() { self.key } else { 9 }).sign(&base.message()),
+                );
                 self.objects.insert(Object::Base { shard: *shard, commits }.path(), object);
                 recorded.push(Event::Base(base.reference()));
                 before = Some(base);
@@ -277,8 +302,11 @@ impl World {
     fn checkpoint(&self, shard: u16) -> SignedCheckpoint {
         let origin = layout::origin(self.store, shard);
         let checkpoint = Checkpoint::new(origin, self.shards[&shard].head.tree()).unwrap();
-        let log = NamedKey::new(layout::key_name(self.store, shard), key(9));
-        let mut signatures = vec![log.sign(&checkpoint.to_string())];
+        // For a while by the key before, too.
+        let keys = if self.key == 9 { vec![9] } else { vec![9, self.key] };
+        let log = |by| NamedKey::new(layout::key_name(self.store, shard), key(by));
+        let mut signatures: Vec<_> =
+            keys.into_iter().map(|by| log(by).sign(&checkpoint.to_string())).collect();
         if shard == FIRST_SHARD {
             // The log over all is what witnesses see.
             signatures.push(witness().cosign(&checkpoint, start()));
@@ -299,6 +327,7 @@ impl World {
 
     fn full_of(world: Self) -> Self {
         let mut world = Self::half_of(world);
+        world.change_key(days(2), 10);
         world.work(0, days(2), 150);
         world.work(1, days(2), 40);
         world.work(2, days(2), 1);
@@ -442,7 +471,12 @@ async fn storage(objects: &Objects) -> Arc<dyn ObjectStore> {
     Arc::new(storage)
 }
 
-/// What an auditor three weeks later knows.
+/// The same of one who has the newest key of a full log.
+fn up_to_date() -> Options {
+    Options { authority: Some(key(10).public()), ..options() }
+}
+
+/// What an auditor three weeks later knows, of the first key.
 fn options() -> Options {
     Options {
         authority: Some(authority()),
@@ -476,7 +510,7 @@ async fn what_was_written_verifies() {
         future
     }
     let world = World::full(1);
-    let report = sent(check(&world.objects, options())).await;
+    let report = sent(check(&world.objects, up_to_date())).await;
     assert_clean(&report);
     assert_eq!((report.wrong, report.notes, report.findings.len()), (0, 0, 0), "{:#?}", report.findings);
     assert_eq!(report.store, Some(world.store));
@@ -489,8 +523,12 @@ async fn what_was_written_verifies() {
     // Without anything known from elsewhere, it says so.
     let report = check(&world.objects, Options::new(days(20))).await;
     assert_clean(&report);
-    let notes: Vec<_> = report.findings.iter().map(|finding| finding.problem.clone()).collect();
-    assert_eq!(notes, [Problem::KeyFromStorage, Problem::UnknownSignatures(1)]);
+    let notes: Vec<_> = report.findings.iter().map(|finding| finding.problem.code()).collect();
+    assert_eq!(notes, ["key-from-storage", "key-changed", "unknown-signatures"]);
+    // Whoever has the key before is told.
+    let report = check(&world.objects, options()).await;
+    let notes: Vec<_> = report.findings.iter().map(|finding| finding.problem.code()).collect();
+    assert_eq!((notes, report.authority), (vec!["key-changed"], Some(key(10).public())));
 }
 
 /// Everything that reads the log reads what a later version has added to, and nobody loses a
@@ -498,7 +536,7 @@ async fn what_was_written_verifies() {
 #[tokio::test]
 async fn a_log_of_a_later_version_verifies_and_is_shown() {
     let world = World::full_of(World { later: true, ..World::empty(1) });
-    let report = check(&world.objects, options()).await;
+    let report = check(&world.objects, up_to_date()).await;
     assert_eq!((report.wrong, report.notes, report.findings.len()), (0, 0, 0), "{:#?}", report.findings);
 
     let storage = storage(&world.objects).await;
@@ -524,7 +562,7 @@ async fn a_log_of_a_later_version_verifies_and_is_shown() {
     let signer = Arc::new(LocalSigner::new(key(9)));
     let publisher = Publisher::new(storage, world.store, signer, limit);
     let file: Vec<Bytes> = publisher.view(&view.unwrap()).await.unwrap().try_collect().await.unwrap();
-    let trust = Trust::new(authority(), vec![witness().cosigner()], 1).unwrap();
+    let trust = Trust::new(&world.authority, vec![witness().cosigner()], 1).unwrap();
     let report = view::check(&*file.concat(), &trust).unwrap();
     assert!(report.is_complete(), "{:?}", report.findings);
     assert!(report.shards.iter().map(|shard| shard.records).sum::<u64>() > 20);
@@ -561,6 +599,7 @@ fn kind(object: &Object) -> u8 {
         Object::EpochEnd { .. } => 10,
         Object::Base { .. } => 11,
         Object::Extract { .. } => 12,
+        Object::KeyChange { .. } => 13,
     }
 }
 
@@ -589,6 +628,7 @@ fn next_to(object: &Object) -> Path {
             Object::Certificate { id, stage: if stage == interim { last } else { interim } }.path()
         }
         Object::EpochEnd { epoch } => Object::EpochEnd { epoch: epoch + 1 }.path(),
+        Object::KeyChange { number } => Object::KeyChange { number: number + 1 }.path(),
         Object::Order { .. } => unreachable!("whether an order was altered is not seen here"),
         Object::Head { shard } => Object::Head { shard: shard + 1 }.path(),
         Object::Base { shard, commits } => Object::Base { shard, commits: commits + 1 }.path(),
@@ -652,14 +692,14 @@ async fn any_change_to_any_object_is_named() {
             attacks.push(("swapped".to_owned(), vec![swapped, path.clone()], objects));
         }
     }
-    assert_eq!(tried.len(), 12, "an object of each kind: {tried:?}");
+    assert_eq!(tried.len(), 13, "an object of each kind: {tried:?}");
     for (what, named, objects) in attacks {
         let report = check(&objects, options()).await;
         for path in &named {
             assert_named(&report, path, &what);
         }
         assert!(
-            report.wrong < 40,
+            report.wrong < 60,
             "{what} {named:?} gives {} findings: {:#?}",
             report.wrong,
             report.findings
@@ -957,6 +997,44 @@ async fn records_that_contradict_each_other_are_named() {
 }
 
 #[tokio::test]
+async fn what_a_stolen_old_key_does_is_named() {
+    let codes = async |world: &World, path: &Path| -> Vec<&'static str> {
+        let report = check(&world.objects, up_to_date()).await;
+        let of_path = report.findings.iter().filter(|finding| finding.path == path.as_ref());
+        of_path.map(|finding| finding.problem.code()).collect()
+    };
+    // A commit behind the change, in the first shard and in another, and each one behind it.
+    for shard in [0, 1] {
+        let mut world = World::full(1);
+        world.key = 9;
+        let seq = world.head(shard).head.next();
+        world.work(shard, days(3), 1);
+        world.work(shard, days(3), 1);
+        for seq in [seq, seq + 1] {
+            let path = Object::Commit { shard, seq }.path();
+            assert_eq!(codes(&world, &path).await, ["not-next"], "{path}");
+        }
+    }
+    // A shard that is named after the change, and begins before it.
+    let mut world = World::full(1);
+    world.open_shard(days(3), 3);
+    world.key = 9;
+    world.work(3, days(3), 1);
+    let path = Object::Commit { shard: 3, seq: 0 }.path();
+    assert_eq!(codes(&world, &path).await, ["old-key"]);
+    let statement = Object::KeyChange { number: 2 }.path();
+    assert_eq!(codes(&world, &statement).await, ["key-behind"]);
+    // One that was named before, and left out.
+    let mut world = World::half(1);
+    world.open_shard(days(1), 3);
+    world.shards.remove(&3);
+    world.change_key(days(2), 10);
+    world.key = 9;
+    world.work(3, days(2), 1);
+    assert_eq!(codes(&world, &statement).await, ["key-behind"]);
+}
+
+#[tokio::test]
 async fn a_certificate_of_records_that_are_gone_is_named() {
     let world = World::full(1);
     let id = CertificateId::derive(world.store, customer(1), 2);
@@ -983,7 +1061,7 @@ async fn a_certificate_and_the_papers_that_it_names_are_held_against_each_other(
     assert_clean(&check(&world.objects, options()).await);
     let paths = EPOCHS.map(|epoch| Object::EpochEnd { epoch }.path());
     let said = async |objects: &Objects| -> Vec<(String, Problem)> {
-        let report = check(objects, options()).await;
+        let report = check(objects, up_to_date()).await;
         report.findings.into_iter().map(|finding| (finding.path, finding.problem)).collect()
     };
     let mut objects = world.objects.clone();

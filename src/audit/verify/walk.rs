@@ -14,7 +14,6 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use object_store::path::Path;
 
-use super::Context;
 use super::bases::Bases;
 use super::cuts::{Cuts, may_have_gone};
 use super::finding::{Problem, RecordProblem};
@@ -22,6 +21,7 @@ use super::inventory::ShardObjects;
 use super::records::{Claimant, Claimed, Records, Story};
 use super::source::{self, Found, Piece, Placed, Read, commits, pieces};
 use super::tree::{Tree, sizes};
+use super::{Context, Signed, keys};
 use crate::audit::base::Base;
 use crate::audit::chains::{ChainEnd, Chains};
 use crate::audit::commit::{Commit, MAX_LEN};
@@ -39,7 +39,7 @@ const COMMITS_KEPT: Duration = Duration::from_secs(34 * 24 * 3600);
 const NAMED: u64 = 100;
 
 /// How far the clocks of writers may be ahead of ours.
-const AHEAD: Duration = Duration::from_secs(600);
+pub(super) const AHEAD: Duration = Duration::from_secs(600);
 
 /// What was found of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub(super) struct Walk<'a> {
     bad: BTreeSet<u64>,
     first: Option<u64>,
     from: Option<Timestamp>,
+    /// Behind how many records the log's key changed, and to which.
+    changed: Vec<(u64, u32)>,
     /// Whether a commit from the future was noted.
     future: bool,
 }
@@ -102,7 +104,7 @@ impl<'a> Walk<'a> {
             context,
             shard,
             objects,
-            head: Head::empty(context.store, shard, context.authority),
+            head: Head::empty(context.store, shard, &context.authority),
             lists: BTreeMap::new(),
             tree: Tree::new(context, shard, objects),
             records: Records::new(context, shard),
@@ -111,6 +113,7 @@ impl<'a> Walk<'a> {
             bad: BTreeSet::new(),
             first: None,
             from: None,
+            changed: Vec::new(),
             future: false,
         }
     }
@@ -120,7 +123,7 @@ impl<'a> Walk<'a> {
         mut self,
         story: &mut Story,
         listed: &BTreeSet<u16>,
-        checkpoint: Option<TreeHead>,
+        checkpoint: Option<Signed>,
     ) -> Result<ShardReport> {
         match self.bases.start().cloned() {
             Some(base) => self.begin_at(story, &base).await?,
@@ -205,6 +208,9 @@ impl<'a> Walk<'a> {
             // Only a segment in a place of its own making leads here.
             return Ok(());
         }
+        if let Some(change) = commit.key_change() {
+            keys::look_for(self.context, story, change.number).await?;
+        }
         let in_place = seq == self.head.next();
         let verified = if in_place { Some(self.head.verify(&commit)) } else { None };
         let mut before = None;
@@ -213,8 +219,10 @@ impl<'a> Walk<'a> {
                 before = Some(self.head.clone());
                 after
             }
-            refused => match Head::after(&commit, self.context.authority) {
+            refused => match Head::after(&commit, &self.context.authority) {
                 Ok(after) => {
+                    // Behind one that goes back to a key before, the later one is in force all the same.
+                    let after = after.under_key(self.head.in_force().unwrap_or_default());
                     match refused {
                         Some(Err(error)) => {
                             self.context.findings.wrong(&path, Problem::NotNext(error.chain()));
@@ -246,6 +254,14 @@ impl<'a> Walk<'a> {
             let late = views.iter().filter(|(_, time)| *time > header.time.saturating_add(AHEAD));
             late.for_each(|(at, _)| at.wrong(self.context, RecordProblem::ViewShards));
             self.first = Some(seq);
+            let named = story.named.get(&self.shard).map(|named| named.key);
+            let found = after.key();
+            if let Some(needed) = named.filter(|named| found < *named && seq == 0) {
+                self.context.findings.wrong(&path, Problem::OldKey { found, needed });
+            }
+        }
+        if let Some(change) = commit.key_change().filter(|change| change.number == after.key()) {
+            self.changed.push((header.old.size, change.number));
         }
         self.from = Some(self.from.map_or(header.first, |from| from.min(header.first)));
         if header.time > self.context.now.saturating_add(AHEAD) && !self.future {
@@ -274,7 +290,9 @@ impl<'a> Walk<'a> {
     /// Begins behind a base: what came before was removed.
     async fn begin_at(&mut self, story: &mut Story, base: &Base) -> Result<()> {
         story.gaps = true;
-        self.head = base.head(self.context.authority);
+        self.head = base.head(&self.context.authority);
+        // Whoever signed for this tree, or a larger one, had that key.
+        self.changed.push((base.header().size - 1, self.head.key()));
         self.records.start(story, base);
         self.tree.begin_at(base.tree()).await?;
         // What is claimed of trees before it follows from the tiles.
@@ -381,7 +399,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    async fn finish(mut self, story: &mut Story, checkpoint: Option<TreeHead>) -> Result<ShardReport> {
+    async fn finish(mut self, story: &mut Story, signed: Option<Signed>) -> Result<ShardReport> {
+        let checkpoint = signed.map(|signed| signed.head);
         let tree = self.head.tree();
         let (records, next) = (tree.size, self.head.next());
         let path = Object::Checkpoint { shard: self.shard }.path();
@@ -406,6 +425,13 @@ impl<'a> Walk<'a> {
         {
             findings.note(&path, Problem::Uncovered(newer));
         }
+        if let Some(Signed { head, key: found }) = signed {
+            let before = self.changed.iter().rev().find(|(size, _)| *size < head.size);
+            if let Some((_, needed)) = before.filter(|(_, needed)| found < *needed) {
+                findings.wrong(&path, Problem::OldKey { found, needed: *needed });
+            }
+        }
+        keys::followed(self.context, story, self.shard, &self.head);
         let report = ShardReport {
             shard: self.shard,
             first: self.first,

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Read};
 
 use super::{Finding, Header, MAX_LINE, ProvenRecord, ShardHeader, ShardReport, ViewBase, ViewReport};
+use crate::audit::authority::Authority;
 use crate::audit::base::OfCustomer;
 use crate::audit::commit::leaf_of_line;
-use crate::audit::layout::{self, FIRST_SHARD};
+use crate::audit::layout::FIRST_SHARD;
 use crate::audit::{Event, Record, View, ViewShard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::merkle::{Hash, TreeHead, verify_consistency, verify_inclusion};
 use crate::time::Timestamp;
 use crate::tlog::checkpoint::SignedCheckpoint;
-use crate::tlog::{KeyName, PublicKey, SignatureType, VerifierKey};
+use crate::tlog::{KeyName, SignatureType, VerifierKey};
 
 /// How many findings are listed at most.
 const MAX_FINDINGS: usize = 100;
@@ -20,19 +21,19 @@ const MAX_FINDINGS: usize = 100;
 /// Whom to believe. Nothing of it may come from the file, nor from who made it.
 #[derive(Clone, Debug)]
 pub struct Trust {
-    log_key: PublicKey,
+    log_key: Authority,
     witnesses: Vec<VerifierKey>,
     quorum: usize,
 }
 
 impl Trust {
-    /// The log's key, and that at least `quorum` of `witnesses` have to have cosigned
+    /// The log's keys, and that at least `quorum` of `witnesses` have to have cosigned
     /// the first shard's checkpoint. A key that is listed twice counts once.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] with a key that is not for cosignatures, or with
     /// fewer witnesses than are called for.
-    pub fn new(log_key: PublicKey, witnesses: Vec<VerifierKey>, quorum: usize) -> Result<Self> {
+    pub fn new(log_key: impl Into<Authority>, witnesses: Vec<VerifierKey>, quorum: usize) -> Result<Self> {
         let invalid = |sentence| Err(Error::new(ErrorKind::InvalidInput, sentence));
         if witnesses.iter().any(|witness| witness.signature_type() != SignatureType::Cosignature) {
             return invalid("a witness's key is not one for cosignatures");
@@ -41,7 +42,7 @@ impl Trust {
         if different.len() < quorum {
             return invalid("there are fewer witnesses than have to cosign");
         }
-        Ok(Self { log_key, witnesses, quorum })
+        Ok(Self { log_key: log_key.into(), witnesses, quorum })
     }
 }
 
@@ -154,7 +155,7 @@ impl Checker {
     pub fn begin(line: &[u8], trust: &Trust) -> Result<Self> {
         let header = Header::decode(line)?;
         let mut findings = Findings::default();
-        if header.log_key != trust.log_key {
+        if trust.log_key.number_of(&header.log_key).is_none() {
             findings.add(Finding::LogKey);
         }
         let mut shards = BTreeMap::new();
@@ -327,7 +328,7 @@ fn removed(header: &Header, given: &ShardHeader, base: &ViewBase, first: Option<
 /// A shard's checkpoint, if the log's key signed it for this shard of this store.
 fn published(header: &Header, given: &ShardHeader, trust: &Trust) -> Option<SignedCheckpoint> {
     let signed = SignedCheckpoint::parse(given.checkpoint.as_bytes()).ok()?;
-    signed.verify(&layout::verifier(header.store, given.shard, trust.log_key)).ok()?;
+    trust.log_key.verify(&signed, (header.store, given.shard)).ok()?;
     Some(signed)
 }
 

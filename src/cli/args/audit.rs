@@ -11,7 +11,7 @@ use data_encoding::HEXLOWER;
 use crate::access::{Principal, Purpose};
 use crate::audit::query::{Cursor, Filter, OutcomeFilter};
 use crate::audit::{Action, OutcomeResult};
-use crate::id::{BlobId, CustomerId, Label, RequestId};
+use crate::id::{BlobId, CustomerId, Label, OrderId, RequestId};
 use crate::time::{Day, Timestamp};
 use crate::tlog::{PublicKey, VerifierKey};
 
@@ -28,6 +28,9 @@ pub(in crate::cli) enum Audit {
     CheckProof(CheckProof),
     View(View),
     CheckView(CheckView),
+    Keys(LogKeys),
+    NewKey(NewLogKey),
+    RotateKey(RotateLogKey),
     /// Publishes what the audit log has that was not published: tiles and signed checkpoints
     ///
     /// Every command that wrote to the log does so at its end, for the log's first shard.
@@ -188,6 +191,9 @@ pub(in crate::cli) struct CheckProof {
     /// The log's public key: name+id+key, or hexadecimal
     #[arg(long, value_name = "KEY")]
     pub(in crate::cli) key: PublicKeyText,
+    /// The statement of a change of that key, as `audit keys --change` prints it; can be given more than once
+    #[arg(long = "key-change", value_name = "FILE")]
+    pub(in crate::cli) key_changes: Vec<PathBuf>,
     /// The public key of a witness; can be given more than once
     #[arg(long = "witness", value_name = "VKEY")]
     pub(in crate::cli) witnesses: Vec<VerifierKey>,
@@ -221,12 +227,46 @@ pub(in crate::cli) struct CheckView {
     /// The log's public key: name+id+key, or hexadecimal
     #[arg(long, value_name = "KEY")]
     pub(in crate::cli) key: PublicKeyText,
+    /// The statement of a change of that key, as `audit keys --change` prints it; can be given more than once
+    #[arg(long = "key-change", value_name = "FILE")]
+    pub(in crate::cli) key_changes: Vec<PathBuf>,
     /// The public key of a witness; can be given more than once
     #[arg(long = "witness", value_name = "VKEY")]
     pub(in crate::cli) witnesses: Vec<VerifierKey>,
     /// How many of the witnesses have to have seen it [default: all]
     #[arg(long, value_name = "N", requires = "witnesses")]
     pub(in crate::cli) quorum: Option<usize>,
+}
+
+/// Shows the keys that the audit log has had, and by whose order each came
+///
+/// With --change, prints the statement of one change, signed by both keys: who has the log's key from
+/// before checks papers of later keys with it (--key-change).
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LogKeys {
+    /// Print the statement that brought the key of this number, from 2
+    #[arg(long, value_name = "NUMBER")]
+    pub(in crate::cli) change: Option<u32>,
+    #[command(flatten)]
+    pub(in crate::cli) log: OfLog,
+}
+
+/// Makes the next signing key of the audit log, if there is none, and prints its public key
+///
+/// The key is at --other-log-key. It signs nothing before two people have ordered it
+/// (`order request rotate-log-key`) and `audit rotate-key` is run.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct NewLogKey {}
+
+/// Replaces the audit log's signing key, by an approved order
+///
+/// It takes both keys: that in force with --log-key and the new one with --other-log-key. If it is
+/// stopped, run it again with the same order. Programs that have both keys go on meanwhile.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RotateLogKey {
+    /// The order that names the new key
+    #[arg(value_name = "ORDER")]
+    pub(in crate::cli) order: OrderId,
 }
 
 /// Whose log it is.

@@ -64,6 +64,9 @@ pub(in crate::cli) struct VerifyCertificate {
     /// The log's public key: name+id+key, or hexadecimal [default: that of --log-key]
     #[arg(long, value_name = "KEY")]
     pub(in crate::cli) key: Option<PublicKeyText>,
+    /// The statement of a change of that key, as `audit keys --change` prints it; can be given more than once
+    #[arg(long = "key-change", value_name = "FILE")]
+    pub(in crate::cli) key_changes: Vec<PathBuf>,
     /// The public key of a witness; can be given more than once
     #[arg(long = "witness", value_name = "VKEY")]
     pub(in crate::cli) witnesses: Vec<VerifierKey>,

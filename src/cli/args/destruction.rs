@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::OfCustomer;
+use super::audit::PublicKeyText;
 use crate::access::Principal;
 use crate::envelope::BlobName;
 use crate::id::{BlobId, HoldId, KekId, Label, OrderId};
@@ -232,6 +233,12 @@ pub(in crate::cli) enum What {
         /// The time it is about now, as in 2026-11-22T02:26:13Z
         #[arg(long, value_name = "TIME")]
         at: Instant,
+    },
+    /// Replaces the audit log's signing key
+    RotateLogKey {
+        /// The new public key, as `audit new-key` prints it: name+id+key, or hexadecimal
+        #[arg(long, value_name = "KEY")]
+        new_key: PublicKeyText,
     },
     SetPeople(SetPeople),
     /// Ends the agreement with a customer: everything is returned, then destroyed

@@ -89,6 +89,13 @@ pub(super) fn check(command: &CheckProof, output: Output) -> Answer {
             VerifierKey::ed25519(origin.as_str().parse().map_err(Error::from)?, *key)
         }
     };
+    // Of the keys that changes lead to, the one that signed.
+    let log = match layout::of_origin(origin) {
+        Some(place) if !command.key_changes.is_empty() && log.name().as_str() == origin.as_str() => {
+            audit_only::chain(*log.public(), &command.key_changes)?.verifier(proof.checkpoint(), place)
+        }
+        _ => log,
+    };
     let quorum = command.quorum.unwrap_or(command.witnesses.len());
     let proved = check_proof(&proof, &log, &command.witnesses, quorum)?;
     let Proved { record, index, origin, tree, cosigned } = &proved;

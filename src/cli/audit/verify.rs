@@ -56,12 +56,13 @@ pub(super) async fn checkpoint(config: &Config, command: &LogCheckpoint, output:
     let storage = audit_only::storage(config).await?;
     let marker = Marker::read(&*storage).await?;
     let marker = marker.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no audit log"))?;
-    let key = audit_only::authority(config, command.log.key.as_ref(), marker, output).await?;
+    let authority =
+        audit_only::authority(config, command.log.key.as_ref(), (marker, &storage), output).await?;
     let failed = |error| store_error(error, "read the checkpoint");
     let stored = storage.get(&Object::Checkpoint { shard: FIRST_SHARD }.path()).await.map_err(failed)?;
     let bytes = stored.bytes().await.map_err(failed)?;
     let signed = SignedCheckpoint::parse(&bytes).map_err(Error::from)?;
-    signed.verify(&layout::verifier(marker.store, FIRST_SHARD, key)).map_err(Error::from)?;
+    authority.verify(&signed, (marker.store, FIRST_SHARD)).map_err(Error::from)?;
     Ok(signed.to_string())
 }
 

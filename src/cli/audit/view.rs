@@ -46,7 +46,8 @@ pub(super) async fn make(backend: &Backend, command: &View) -> Answer {
 
 pub(super) fn check_file(command: &CheckView, output: Output) -> Answer {
     let quorum = command.quorum.unwrap_or(command.witnesses.len());
-    let trust = Trust::new(command.key.public(), command.witnesses.clone(), quorum)?;
+    let keys = audit_only::chain(command.key.public(), &command.key_changes)?;
+    let trust = Trust::new(keys, command.witnesses.clone(), quorum)?;
     let unreadable = |error| Failure::input("the view cannot be read", &error);
     let file = File::open(&command.view).map_err(unreadable)?;
     let report = check(BufReader::new(file), &trust).map_err(hand_on)?;

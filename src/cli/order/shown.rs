@@ -160,6 +160,7 @@ pub(super) fn sentence(what: &OrderKind) -> String {
         OrderKind::ReleaseHold { hold } => format!("release the hold {hold}"),
         OrderKind::ShortenRetention { period } => format!("shorten retention to {period}"),
         OrderKind::SetClock { at } => format!("set the clock to {at}"),
+        OrderKind::RotateLogKey { key } => format!("replace the audit log's signing key by {key}"),
         OrderKind::SetPeople { add, remove } => {
             let added = add.iter().map(|person| format!("add {}", VerifierKey::from(person.clone())));
             let removed = remove.iter().map(|person| format!("remove {person}"));

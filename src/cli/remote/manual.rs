@@ -52,7 +52,7 @@ fn arguments(command: &str) -> String {
         "emergency fold" => "--directory sink".into(),
         "person keygen" => "-o key".into(),
         "audit export" => "--format jsonl -o FILE".into(),
-        "audit proof" => ID.into(),
+        "audit proof" | "audit rotate-key" => ID.into(),
         "audit view" => format!("{acme} -o FILE"),
         "audit check-proof" | "audit check-view" => format!("FILE --key {}", key("log")),
         "person found" => format!("--person {} --person {}", key("person:a"), key("person:b")),

@@ -157,7 +157,7 @@ impl Strongroom {
         let newest = destination.newest_manifest().await?;
         let number = newest.as_ref().map_or(0, |(number, _)| *number).saturating_add(1);
         if let Some((_, bytes)) = newest {
-            let known = Manifest::verify(&bytes, &room.log.authority()).ok().filter(|known| {
+            let known = Manifest::verify(&bytes, room.log.keys()).ok().filter(|known| {
                 known.body().list == reference
                     && known.body().customer == customer
                     && recorded.manifests.contains(&(order, known.digest()))
@@ -179,7 +179,7 @@ impl Strongroom {
             counts: list.counts(),
             list: reference,
         };
-        let manifest = Manifest::sign(body, &*room.log_config.signer).await?;
+        let manifest = Manifest::sign(body, &**room.log.signer()?).await?;
         destination.put_list(list, &reference).await?;
         // If we stop here, nothing says that the list is complete.
         let mut intent = Intent::new(room.log.request_id()?, asker.access, Action::OffboardReturn);
@@ -209,7 +209,7 @@ impl Strongroom {
         let customer = ring.customer;
         let none = || not_permitted("there is no manifest of a return: return the blobs first");
         let (_, bytes) = destination.newest_manifest().await?.ok_or_else(none)?;
-        let manifest = Manifest::verify(&bytes, &self.0.log.authority())?;
+        let manifest = Manifest::verify(&bytes, self.0.log.keys())?;
         let (paths, recorded) = tokio::try_join!(self.all_paths(customer), self.recorded_returns(customer))?;
         let body = manifest.body();
         let own = (body.store, body.customer, body.order, body.return_to)

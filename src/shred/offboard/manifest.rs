@@ -18,6 +18,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use crate::audit::authority::LogKeys;
 use crate::audit::layout::manifest_key_name;
 use crate::audit::signer::LogSigner;
 use crate::envelope::Metadata;
@@ -26,7 +27,6 @@ use crate::id::{BlobId, CustomerId, OrderId, StoreId};
 use crate::order::ReturnTo;
 use crate::time::Timestamp;
 use crate::tlog::note::{Note, NoteSignature};
-use crate::tlog::{PublicKey, VerifierKey};
 
 /// A SHA-256, in JSON lower-case hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -271,13 +271,13 @@ impl Manifest {
     /// Reads a manifest and verifies its signature.
     ///
     /// # Errors
-    /// [`ErrorKind::Integrity`] if it is not one that `log_key` signed, and signed alone.
-    pub fn verify(bytes: &[u8], log_key: &PublicKey) -> Result<Self> {
+    /// [`ErrorKind::Integrity`] if it is not one that a key of `log_key` signed, and signed alone.
+    pub fn verify(bytes: &[u8], log_key: &impl LogKeys) -> Result<Self> {
         let wrong = || Error::new(ErrorKind::Integrity, "it is not a manifest that the log's key signed");
         let note = Note::parse(bytes)?;
         let body: ManifestBody = serde_json::from_str(note.text()).map_err(|_| wrong())?;
-        let key = VerifierKey::ed25519(manifest_key_name(body.store), *log_key);
-        let signed = note.verified_by(&key)?.is_some() && note.signatures().len() == 1;
+        let signed = log_key.authority().signed(&note, &manifest_key_name(body.store))?.is_some()
+            && note.signatures().len() == 1;
         if signed && body.text() == note.text() { Ok(Self { body, note }) } else { Err(wrong()) }
     }
 

@@ -67,7 +67,11 @@ impl LogReader {
     pub async fn base(&self, shard: u16, commits: u64) -> Result<Option<Base>> {
         let found = self.get(&Object::Base { shard, commits }.path(), base::MAX_LEN).await?;
         let Some(bytes) = found else { return Ok(None) };
-        let base = Base::decode(&bytes, &self.authority).map_err(|error| {
+        let decoded = match Base::decode(&bytes, &self.authority) {
+            Err(_) if self.wal(shard).learn().await? => Base::decode(&bytes, &self.authority),
+            decoded => decoded,
+        };
+        let base = decoded.map_err(|error| {
             let sentence =
                 format!("the base of {commits} commits of shard {shard:04x} of the log cannot be used");
             Error::new(error.kind(), sentence).with_source(error)

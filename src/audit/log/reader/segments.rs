@@ -35,13 +35,20 @@ impl ShardReader {
             Some(bytes) => bytes,
             None => self.segment_bytes(name, None).await?.0,
         };
-        let authority = self.wal.authority;
-        // Milliseconds for each megabyte; others use this thread.
-        let decoded = tokio::task::spawn_blocking(move || Segment::decode(&bytes, &authority)).await;
-        let decoded = decoded.map_err(|error| {
-            Error::new(ErrorKind::Unavailable, "a segment of the audit log was not decoded")
-                .with_source(error)
-        })?;
+        let authority = self.wal.authority.clone();
+        let decode = || async {
+            let (bytes, authority) = (bytes.clone(), authority.clone());
+            // Milliseconds for each megabyte; others use this thread.
+            let decoded = tokio::task::spawn_blocking(move || Segment::decode(&bytes, &authority)).await;
+            decoded.map_err(|error| {
+                Error::new(ErrorKind::Unavailable, "a segment of the audit log was not decoded")
+                    .with_source(error)
+            })
+        };
+        let decoded = match decode().await? {
+            Err(_) if self.wal.learn().await? => decode().await?,
+            decoded => decoded,
+        };
         let segment = decoded.map_err(|error| of_segment(name, error))?;
         self.check_place(name, segment.header())?;
         Ok(Some(segment))
@@ -53,7 +60,10 @@ impl ShardReader {
         let mut guess = HEADER_GUESS;
         loop {
             let (bytes, size) = self.segment_bytes(name, Some(guess)).await?;
-            let decoded = Header::decode(&bytes, &self.wal.authority);
+            let decoded = match Header::decode(&bytes, &self.wal.authority) {
+                Err(_) if self.wal.learn().await? => Header::decode(&bytes, &self.wal.authority),
+                decoded => decoded,
+            };
             let whole = bytes.len() as u64 >= size;
             match decoded.map_err(|error| of_segment(name, error))? {
                 Some((header, _)) => {

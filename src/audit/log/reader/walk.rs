@@ -70,7 +70,7 @@ impl Walk {
     async fn enter_segment(&mut self, name: &SegmentName) -> Result<()> {
         let head = self.head.take();
         let Some(segment) = self.shard.segment(name, self.customers.as_ref()).await? else { return Ok(()) };
-        let authority = self.shard.wal.authority;
+        let authority = self.shard.wal.authority.clone();
         let mut commits = Vec::with_capacity(segment.commits().len());
         for (commit, _) in segment.into_commits() {
             if let (Some(head), true) = (&head, commits.is_empty()) {
@@ -81,7 +81,7 @@ impl Walk {
         // That its commits follow from each other was checked when it was decoded.
         let range = self.range.clone();
         let ready = commits.into_iter().filter(move |commit| range.contains(&commit.header().seq));
-        let with_head = move |commit: Commit| Ok((commit.clone(), Head::after(&commit, authority)?));
+        let with_head = move |commit: Commit| Ok((commit.clone(), Head::after(&commit, &authority)?));
         self.ready = Some(stream::iter(ready.map(with_head)).boxed());
         self.unnamed = false;
         Ok(())

@@ -184,7 +184,11 @@ impl Wal {
                 Ok((got.bytes().await?, size))
             };
             let Some((bytes, size)) = self.request(read).await? else { return Ok(None) };
-            if let Some((header, length)) = Header::decode(&bytes, &self.authority)? {
+            let decoded = match Header::decode(&bytes, &self.authority) {
+                Err(_) if self.learn().await? => Header::decode(&bytes, &self.authority),
+                decoded => decoded,
+            };
+            if let Some((header, length)) = decoded? {
                 break (header, length, size);
             }
             if guess >= size {

@@ -85,7 +85,11 @@ impl Wal {
             if got.meta.size > MAX_LEN as u64 { Ok(None) } else { got.bytes().await.map(Some) }
         };
         let Some(Some(bytes)) = request_within(self.limit, read).await? else { return Ok(None) };
-        Ok(SavedHead::decode(&bytes, (self.store, self.shard), self.authority).ok())
+        let decode = || SavedHead::decode(&bytes, (self.store, self.shard), &self.authority).ok();
+        Ok(match decode() {
+            None if self.learn().await? => decode(),
+            saved => saved,
+        })
     }
 
     /// Saves a head for those who start later, and says whether it is there.
