@@ -17,8 +17,11 @@ use destroy::{DAY, Vault, access, opens, seal};
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use strongroom::audit::base::extract::shelves;
+use strongroom::audit::history::{History, Need};
 use strongroom::audit::layout::{CertificateStage, Object};
-use strongroom::audit::verify::{Options, verify};
+use strongroom::audit::query::{Filter, operations};
+use strongroom::audit::verify::{Options, Report, Severity, verify};
 use strongroom::audit::view::{self, Trust};
 use strongroom::id::BlobId;
 use strongroom::restore::{RestoreOptions, Selection};
@@ -37,6 +40,8 @@ struct Years {
     /// What was sealed, and until when it is kept.
     sealed: BTreeMap<BlobId, Day>,
     days: u32,
+    /// Whether old days of the log are removed.
+    removes: bool,
 }
 
 /// What the requests to the audit storage are of.
@@ -51,7 +56,7 @@ impl Years {
     async fn begin(kept: u32) -> Self {
         let vault = Vault::new().await;
         let acme = vault.customer("acme", kept).await;
-        Self { vault, acme, sealed: BTreeMap::new(), days: 0 }
+        Self { vault, acme, sealed: BTreeMap::new(), days: 0, removes: true }
     }
 
     fn today(&self) -> Day {
@@ -91,19 +96,32 @@ impl Years {
             }
             self.sealed.insert(blob, until);
         }
-        for gone in self.vault.room.remove_days(&access(), self.vault.clock.now()).await.unwrap() {
-            let shard = gone.base.shard;
-            for path in &gone.segments {
-                self.vault.raw.audit.delete(&Path::from(path.as_str())).await.unwrap();
-            }
-            for path in self.commits(shard).await {
-                if let Some(Object::Commit { seq, .. }) = Object::at(&path)
-                    && seq < gone.base.commits
-                {
-                    self.vault.raw.audit.delete(&path).await.unwrap();
-                }
+        if self.removes {
+            for path in self.removed().await {
+                self.vault.raw.audit.delete(&path).await.unwrap();
             }
         }
+    }
+
+    /// Has all days removed that may go: what goes then, in the order in which it goes from a
+    /// directory.
+    async fn removed(&self) -> Vec<Path> {
+        let mut paths = Vec::new();
+        for gone in self.vault.room.remove_days(&access(), self.vault.clock.now()).await.unwrap() {
+            let commits = self.commits(gone.base.shard).await.into_iter();
+            paths.extend(commits.filter(|path| match Object::at(path) {
+                Some(Object::Commit { seq, .. }) => seq < gone.base.commits,
+                _ => false,
+            }));
+            paths.extend(gone.segments.iter().map(|path| Path::from(path.as_str())));
+        }
+        paths
+    }
+
+    async fn verify(&self, audit: Storage) -> Report {
+        let mut options = Options::new(self.vault.clock.now());
+        options.authority = Some(self.vault.room.log().authority());
+        verify(audit, options).await.unwrap()
     }
 
     async fn commits(&self, shard: u16) -> Vec<Path> {
@@ -135,9 +153,7 @@ impl Years {
         // Those whose key is in the window are restored too.
         assert!((0..=3).contains(&(restored - self.live().count())), "{restored}");
         costs.restore = asked();
-        let mut options = Options::new(self.vault.clock.now());
-        options.authority = Some(room.log().authority());
-        let report = verify(audit, options).await.unwrap();
+        let report = self.verify(audit).await;
         assert!(report.is_ok(), "{:#?}", report.findings);
         costs.verify = asked();
         room.close().await.unwrap();
@@ -213,6 +229,74 @@ async fn years_pass_and_the_first_days_of_the_log_go() {
     let costs = years(200, 2).await;
     assert_same("sweep", costs[0].sweep, costs[1].sweep, &costs);
     assert_same("restore", costs[0].restore, costs[1].restore, &costs);
+}
+
+/// Whoever asks the bases gets what the log has, and each operation once.
+#[tokio::test]
+async fn bases_keep_what_the_log_has() {
+    let mut run = Years { removes: false, ..Years::begin(20).await };
+    run.run(2 * MONTH).await;
+    let reader = run.vault.room.log_reader();
+    let all: Vec<_> = operations(&reader, &Filter::default(), None).try_collect().await.unwrap();
+    let kept = all.into_iter().filter(|operation| !shelves(operation.intent()).is_empty());
+    let mut kept: Vec<_> = kept.collect();
+    let history = History::open(&reader).await.unwrap();
+    let mut found: Vec<_> = history.operations(None, &Need::All).try_collect().await.unwrap();
+    for operations in [&mut kept, &mut found] {
+        operations.sort_by_key(|operation| operation.intent().request);
+    }
+    assert!(kept.len() > 100, "{}", kept.len());
+    assert_eq!(found, kept);
+    // By shelves, one by one.
+    let mut filed = BTreeMap::<_, usize>::new();
+    for operation in &kept {
+        let customer = operation.intent().customer;
+        shelves(operation.intent())
+            .into_iter()
+            .for_each(|shelf| *filed.entry((customer, shelf)).or_default() += 1);
+    }
+    for ((customer, shelf), count) in filed {
+        let need = Need::Shelves([shelf].into());
+        let found: Vec<_> = history.operations(customer, &need).try_collect().await.unwrap();
+        assert_eq!(found.len(), count, "{customer:?} {shelf:?}");
+    }
+}
+
+/// Wherever a removal stops, what is left is whole; and a base that was recorded and not stored is
+/// made again, the same.
+#[tokio::test]
+async fn wherever_a_removal_stops_the_log_is_whole() {
+    let mut run = Years { removes: false, ..Years::begin(20).await };
+    run.run(12).await;
+    let last = |objects: Vec<(Path, Vec<u8>)>| {
+        let of = |prefix| objects.iter().rfind(|(path, _)| path.as_ref().starts_with(prefix)).cloned();
+        [of("base/0000/").unwrap(), of("extract/0000/").unwrap()]
+    };
+    let newest = last(common::objects(&run.vault.raw.audit).await);
+    let base = Object::at(&newest[0].0);
+    for (path, _) in &newest {
+        let object = Object::at(path);
+        let is_newest = matches!((object, base), (Some(Object::Extract { commits, .. }), Some(Object::Base { commits: of, .. })) if commits == of);
+        if object == base || is_newest {
+            run.vault.raw.audit.delete(path).await.unwrap();
+        }
+    }
+    run.vault.room.maintain_log().await.unwrap();
+    assert_eq!(last(common::objects(&run.vault.raw.audit).await), newest);
+
+    let gone = run.removed().await;
+    assert!(gone.len() > 10, "{gone:?}");
+    for path in gone {
+        run.vault.raw.audit.delete(&path).await.unwrap();
+        let left: Storage = run.vault.raw.audit.clone();
+        // Commits went early, by the times in them.
+        let report = run.verify(left).await;
+        let early = |path: &str| path.starts_with("wal/");
+        let wrong = report.findings.iter().filter(|finding| finding.severity == Severity::Wrong);
+        assert!(wrong.into_iter().all(|finding| early(&finding.path)), "{path}: {:#?}", report.findings);
+    }
+    let report = run.verify(run.vault.raw.audit.clone()).await;
+    assert!(report.is_ok(), "{:#?}", report.findings);
 }
 
 /// Twelve years under `P10Y`. From the tenth on as much is destroyed as is sealed.

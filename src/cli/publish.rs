@@ -49,9 +49,10 @@ pub(super) async fn maintain(backend: &Backend) -> Answer {
                     format!("removed: {commits} commits that segments hold, {tiles} partial tiles\n")
                 }
             };
+            let made = if bases == 0 { String::new() } else { format!("bases made: {bases}\n") };
             format!(
                 "dead writers: {fenced}, with {unknown} operations closed as unknown; days kept: {segments} \
-                 segments, {bases} bases\n{removed}{report}"
+                 segments\n{made}{removed}{report}"
             )
         }
     })
