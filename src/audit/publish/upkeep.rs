@@ -106,8 +106,12 @@ impl Publisher {
         let commits = self.listed(&layout::commits_of(shard)).await?.into_iter();
         let mut left: BTreeSet<u64> = commits.filter_map(|(object, _)| commit_of(&object)).collect();
         let Some(newest) = left.last().copied() else { return Ok(0) };
-        // The first segments may have been removed.
-        let (mut removed, mut next) = (0, segments.keys().next().copied().unwrap_or(0));
+        // Where the first segments were removed, a base stands for them.
+        let begin = segments.keys().next().copied().unwrap_or(0);
+        if begin > 0 && !self.reader().has_base(shard, begin).await? {
+            return Ok(0);
+        }
+        let (mut removed, mut next) = (0, begin);
         for (name, meta) in segments.into_values() {
             // A day later than the last commit, its own day is over too.
             let over = name.until.saturating_add(Duration::from_secs(DAY));
