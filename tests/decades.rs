@@ -44,7 +44,7 @@ struct Years {
     removes: bool,
 }
 
-/// What the requests to the audit storage are of.
+/// How many objects of the audit storage each reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Costs {
     sweep: u64,
@@ -130,7 +130,7 @@ impl Years {
         listed.into_iter().map(|meta| meta.location).collect()
     }
 
-    /// What another node asks of the audit storage for the daily work.
+    /// What another node reads of the audit storage for the daily work.
     async fn costs(&self) -> Costs {
         let raw: Storage = self.vault.raw.audit.clone();
         let counting = Counting::over(&raw);
@@ -143,8 +143,8 @@ impl Years {
             let folders = counting.folders();
             // Certificates and the ends of epochs are as many as there were.
             let papers: u64 = ["certificate", "epoch"].iter().filter_map(|of| folders.get(*of)).sum();
-            let counts = counting.take();
-            counts.objects + counts.heads - papers
+            // Where the log ends is searched for by existence checks, more or fewer.
+            counting.take().objects - papers
         };
         counting.take();
         drop(room.sweep(&access()).await.unwrap());
@@ -245,7 +245,7 @@ async fn bases_keep_what_the_log_has() {
     for operations in [&mut kept, &mut found] {
         operations.sort_by_key(|operation| operation.intent().request);
     }
-    assert!(kept.len() > 100, "{}", kept.len());
+    assert!(kept.len() > 30, "{}", kept.len());
     assert_eq!(found, kept);
     // By shelves, one by one.
     let mut filed = BTreeMap::<_, usize>::new();
