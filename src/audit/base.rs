@@ -37,6 +37,8 @@ use crate::time::Timestamp;
 use crate::tlog::Signature;
 
 pub mod extract;
+#[cfg(test)]
+mod tests;
 
 use extract::{Earlier, Filed, Piece, shelves};
 
