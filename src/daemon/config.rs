@@ -196,7 +196,7 @@ pub enum LogLevel {
 pub struct TasksConfig {
     /// How often what is due is destroyed, in seconds. 0: never, as something else sees to it.
     pub sweep_seconds: Option<u64>,
-    /// How often the log is published, in seconds: 60 unless it is said. 0: never, as something
+    /// How old a checkpoint may get, in seconds: 60 unless it is said. 0: never published, as something
     /// else sees to it.
     pub publish_seconds: Option<u64>,
     /// How often the log is maintained, in seconds. 0: never.

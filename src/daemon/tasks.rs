@@ -84,7 +84,8 @@ pub fn begin(
     let every = &config.tasks;
     again(&mut tasks, &hand, every.sweep(), sweep);
     again(&mut tasks, &hand, every.sessions(), end_sessions);
-    again(&mut tasks, &hand, every.publish(), publish);
+    // Twice in the time, so that a checkpoint is no older than that although publishing takes a while.
+    again(&mut tasks, &hand, every.publish().map(|every| every / 2), publish);
     again(&mut tasks, &hand, every.publish(), look_whether_late);
     again(&mut tasks, &hand, every.maintain(), maintain);
     let epoch = config.alarms.epoch();
