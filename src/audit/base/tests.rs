@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::extract::{Contents, Page, PageName, Part, Shelf, decode, decode_operations};
 use super::*;
-use crate::access::{Access, Principal, Purpose};
+use crate::access::{Access, Origin, Principal, Purpose};
 use crate::audit::commit::Line;
 use crate::audit::commit::tests::{at, authority, begin, key, line_of, writer};
 use crate::audit::{Action, Intent, KeyRef, Outcome, OutcomeResult, RingRef};
@@ -22,6 +22,7 @@ fn request(number: u8) -> RequestId {
 
 fn intent(number: u8, action: Action) -> Intent {
     let access = Access::new(Principal::service("test").unwrap(), Purpose::Operations);
+    let access = access.from_origin(Origin::Process(1));
     Intent { customer: Some(customer()), ..Intent::new(request(number), &access, action) }
 }
 
@@ -185,6 +186,6 @@ fn bases_and_extracts_are_written_as_they_were() {
     assert_eq!(json!(digests), json!([FIRST, EXTRACT, SECOND]));
 }
 
-const FIRST: &str = "f4c8b4ace4ea0cd810bf905c0f6aead3b58acd1941aa101e466a1d405efcb6e3";
-const EXTRACT: &str = "0cc0e22d93c57ef22c023687b2f6d2575d46fb29a777d81cd3a480a5a15adfca";
-const SECOND: &str = "f77cf735a9cf0e652b32892d97e003e33bab985df639aad67a98f0e22a263e94";
+const FIRST: &str = "817370747c5a8de04e5b1812b7f0afe70fe414c20fdc46912ca6a675ed4c73e5";
+const EXTRACT: &str = "712a41065a3337586be63c3a6edfd1f3f864d3dfa050b44f77eebb30deeecc58";
+const SECOND: &str = "42f93b17eff37f92a4a7f5f2d5870a72699bc922bcf4dc70d97400d7991fee9f";
