@@ -88,9 +88,20 @@ impl Paths {
         customer: CustomerId,
         keys: &BTreeMap<KekId, Shelf>,
     ) -> Result<Self> {
+        Self::under_keys_and(history, customer, keys, |_| {}).await
+    }
+
+    /// The same, and shows what is filed with them to somebody else too.
+    pub(super) async fn under_keys_and(
+        history: &History,
+        customer: CustomerId,
+        keys: &BTreeMap<KekId, Shelf>,
+        mut show: impl FnMut(&Operation),
+    ) -> Result<Self> {
         let mut under = UnderKeys::new(keys.keys().copied().collect());
         let mut found = history.operations(Some(customer), &Need::Shelves(keys.values().copied().collect()));
         while let Some(operation) = found.try_next().await? {
+            show(&operation);
             under.take(&operation);
         }
         let late = under.late_shelves();

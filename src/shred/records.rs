@@ -13,7 +13,7 @@ use futures_util::TryStreamExt;
 use super::ends::{EpochRecords, ended_well, may_have_ended_well};
 use super::paths::Paths;
 use crate::audit::base::extract::Shelf;
-use crate::audit::history::{self, History};
+use crate::audit::history::{History, Need};
 use crate::audit::log::LogReader;
 use crate::audit::operation::Operation;
 use crate::audit::{Action, KeyRef, RingRef};
@@ -92,15 +92,13 @@ impl Records {
             records.epochs = EpochRecords::read(&history, store, since).await?;
         }
         for (customer, drops) in wanted {
-            let paths = Paths::under_keys(&history, *customer, &drops.shelves).await?;
-            let mut of_customer = OfCustomer { paths, ..OfCustomer::default() };
-            let of_keys = history::Need::Shelves(drops.shelves.values().copied().collect());
-            let since = history::Need::Customer(drops.since.map(earlier));
-            for wanted in [of_keys, since] {
-                let mut found = history.operations(Some(*customer), &wanted);
-                while let Some(operation) = found.try_next().await? {
-                    of_customer.take(drops, operation);
-                }
+            let mut of_customer = OfCustomer::default();
+            let show = |operation: &Operation| of_customer.take(drops, operation);
+            let paths = Paths::under_keys_and(&history, *customer, &drops.shelves, show).await?;
+            of_customer.paths = paths;
+            let mut found = history.operations(Some(*customer), &Need::Customer(drops.since.map(earlier)));
+            while let Some(operation) = found.try_next().await? {
+                of_customer.take(drops, &operation);
             }
             records.customers.insert(*customer, of_customer);
         }
@@ -113,9 +111,9 @@ impl Records {
 }
 
 impl OfCustomer {
-    fn take(&mut self, drops: &Drops, operation: Operation) {
+    fn take(&mut self, drops: &Drops, operation: &Operation) {
         let intent = operation.intent();
-        if !may_have_ended_well(&operation) {
+        if !may_have_ended_well(operation) {
             return;
         }
         match (intent.action, &intent.key, intent.ring) {
@@ -126,12 +124,12 @@ impl OfCustomer {
             ) if drops.shelves.contains_key(id) => {
                 let id = *id;
                 let is_known = self.tombstones.get(&id).is_some_and(ended_well);
-                if ended_well(&operation) || !is_known {
-                    self.tombstones.insert(id, operation);
+                if ended_well(operation) || !is_known {
+                    self.tombstones.insert(id, operation.clone());
                 }
             }
             (Action::RingWrite, _, Some(ring)) if drops.versions.contains_key(&ring.version) => {
-                self.writes.push(operation);
+                self.writes.push(operation.clone());
             }
             _ => {}
         }
