@@ -4,9 +4,7 @@
 //! Separate from the reader, because it is a question to the store's own log, in its
 //! first shard, whichever shard this handle writes to.
 
-use std::sync::Arc;
-
-use super::{Log, LogReader, ShardReader};
+use super::{Log, ShardReader};
 use crate::audit::layout::FIRST_SHARD;
 use crate::error::Result;
 use crate::retention::clock::{STEP, bridge};
@@ -50,9 +48,6 @@ impl Log {
     }
 
     async fn first_shard(&self) -> Result<ShardReader> {
-        let (wal, config) = (self.inner.wal(), &self.inner.config);
-        let reader =
-            LogReader::open(Arc::clone(&wal.storage), config.store, self.keys(), config.deadline / 2);
-        reader.shard(FIRST_SHARD).await
+        self.inner.wal().reader().shard(FIRST_SHARD).await
     }
 }

@@ -239,7 +239,8 @@ impl Wal {
         }
     }
 
-    fn reader(&self) -> LogReader {
+    /// The same log, for those who only read.
+    pub(in crate::audit) fn reader(&self) -> LogReader {
         LogReader::open(Arc::clone(&self.storage), self.store, self.authority.clone(), self.limit)
     }
 
