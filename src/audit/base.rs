@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::authority::{Authority, LogKeys};
 use super::chains::{ChainEnd, Chains};
-use super::commit::{Commit, Fault, decode_line, json_line};
+use super::commit::{Commit, Fault, SignatureLine, decode_line, json_line};
 use super::head::Head;
 use super::operation::{Paired, Pairing};
 use super::{BaseRef, Event, ShardHead};
@@ -164,12 +164,6 @@ impl OfCustomer {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SignatureLine {
-    signature: Signature,
-}
-
 /// A base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
@@ -269,7 +263,6 @@ impl Base {
     /// Reads a base, strictly.
     ///
     /// # Errors
-    /// [`ErrorKind::UnsupportedFormat`](crate::ErrorKind::UnsupportedFormat) for a later format,
     /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) if it is not one that the log's key in force there, or a
     /// later one, signed.
     pub fn decode(bytes: &[u8], authority: &impl LogKeys) -> Result<Self> {

@@ -164,11 +164,11 @@ fn signed(line: &[u8]) -> Vec<u8> {
     [b"strongroom-commit-v1 header\n".as_slice(), line].concat()
 }
 
-/// The second line of a commit.
+/// The second line of a commit, and of whatever else begins with a signed line.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SignatureLine {
-    signature: Signature,
+pub(super) struct SignatureLine {
+    pub(super) signature: Signature,
 }
 
 /// One commit, decoded, and in agreement with itself.

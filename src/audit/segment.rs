@@ -16,7 +16,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::authority::{Authority, LogKeys};
-use super::commit::Commit;
+use super::commit::{Commit, SignatureLine};
 use super::head::Head;
 use super::layout::SegmentName;
 use crate::error::{Error, ErrorKind, Result};
@@ -214,13 +214,6 @@ impl Segment {
     pub fn into_commits(self) -> Vec<(Commit, Bytes)> {
         self.commits
     }
-}
-
-/// The second line of a segment.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SignatureLine {
-    signature: Signature,
 }
 
 fn message(line: &[u8]) -> Vec<u8> {

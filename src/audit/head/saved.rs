@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::Head;
 use crate::audit::authority::Authority;
 use crate::audit::chains::{ChainEnd, Chains};
-use crate::audit::commit::{Fault, Writer, decode_line, json_line};
+use crate::audit::commit::{Fault, SignatureLine, Writer, decode_line, json_line};
 use crate::error::Result;
 use crate::id::{StoreId, WriterId};
 use crate::merkle::{Frontier, Hash};
@@ -71,12 +71,6 @@ struct Line {
     /// What the commits list that together list the ends of all chains.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     chains: Option<Vec<Vec<ChainEnd>>>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SignatureLine {
-    signature: Signature,
 }
 
 impl SavedHead {
