@@ -137,6 +137,7 @@ mod sessions;
 mod shred;
 mod signal;
 mod sink;
+mod turns;
 mod verify;
 mod witness;
 
@@ -212,12 +213,14 @@ fn run(cli: Cli, output: Output) -> Result<(), Failure> {
         return ended(runtime, done);
     }
     let uid = rustix::process::getuid().as_raw();
-    let config = Config::resolve(cli.global.given(), |name| std::env::var_os(name), uid)?;
+    let env = |name: &str| std::env::var_os(name);
+    let config = Config::resolve(cli.global.given(), env, uid)?;
     if let Command::Person(args::Person::Keygen(command)) = &cli.command {
         return person::keygen(&config, command, output);
     }
     let runtime = runtime()?;
-    let done = runtime.block_on(execute(cli.command, config, output, !cli.global.no_publish));
+    let turn = turns::wait(env, uid);
+    let done = runtime.block_on(execute(cli.command, config, output, !cli.global.no_publish, turn));
     ended(runtime, done)
 }
 
@@ -241,7 +244,13 @@ fn runtime() -> Result<Runtime, Failure> {
     built.map_err(|error| Failure::new(Exit::Internal, "internal", format!("failed to start: {error}")))
 }
 
-async fn execute(command: Command, config: Config, output: Output, publish: bool) -> Result<(), Failure> {
+async fn execute(
+    command: Command,
+    config: Config,
+    output: Output,
+    publish: bool,
+    turn: impl Future<Output = ()>,
+) -> Result<(), Failure> {
     let mut signals = signal::Signals::listen()?;
     if let Command::Doctor(command) = command {
         return tokio::select! {
@@ -266,8 +275,12 @@ async fn execute(command: Command, config: Config, output: Output, publish: bool
         }
         command => command,
     };
+    let opened = async {
+        turn.await;
+        Backend::open(&command, config, output).await
+    };
     let backend = tokio::select! {
-        backend = Backend::open(&command, config, output) => backend?,
+        backend = opened => backend?,
         failure = signals.received() => return Err(failure),
     };
     let putting = matches!(command, Command::Put(_));
