@@ -43,6 +43,7 @@ pub mod segment;
 pub mod signer;
 pub mod verify;
 pub mod view;
+pub mod voucher;
 
 /// Proof that an intent to use a key is durable in the log.
 ///
@@ -433,6 +434,8 @@ pub enum Action {
     RegisterWrite,
     /// An epoch begins.
     EpochCreate,
+    /// The record of an epoch is written.
+    EpochWrite,
     /// The KMS key of an epoch is disabled.
     EpochDisable,
     /// The KMS key of an epoch is enabled again, because a ring was left behind.

@@ -50,6 +50,26 @@ pub struct Register {
     pub epochs: Vec<EpochState>,
 }
 
+/// An epoch as it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEpoch {
+    /// Its number.
+    pub number: u32,
+    /// Its KMS key.
+    pub kms_key: KmsKeyId,
+    /// Its record; none for epochs from before registers had it.
+    pub record: Option<OnRecord>,
+}
+
+/// What a register has of an epoch's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnRecord {
+    /// SHA-256 of the record.
+    pub hash: [u8; 32],
+    /// The check value of the directory key in it.
+    pub directory: [u8; 8],
+}
+
 /// One epoch of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EpochState {
@@ -61,6 +81,8 @@ pub struct EpochState {
     pub began: Timestamp,
     /// Where it stands.
     pub state: EpochPhase,
+    /// Its record; none for epochs from before registers had it.
+    pub record: Option<OnRecord>,
 }
 
 /// Where an epoch stands.
@@ -117,10 +139,8 @@ pub enum RegisterChange {
     },
     /// Begins the next epoch.
     BeginEpoch {
-        /// One more than the newest.
-        number: u32,
-        /// Its KMS key.
-        kms_key: KmsKeyId,
+        /// The epoch. Its number is one more than the newest.
+        epoch: NewEpoch,
         /// When.
         at: Timestamp,
     },
@@ -234,13 +254,13 @@ impl Register {
     /// [`RegisterRefusal::People`].
     pub fn first(
         store: StoreId,
-        (epoch, kms_key): (u32, KmsKeyId),
+        epoch: NewEpoch,
         people: &[NewPerson],
         now: Timestamp,
     ) -> Result<Self, RegisterRefusal> {
         let people = People::found(people, now)?;
-        let epochs = vec![EpochState { number: epoch, kms_key, began: now, state: EpochPhase::Current }];
         let (used_orders, clock) = (Vec::new(), AcceptedTime::first(now));
+        let (epoch, epochs) = (epoch.number, vec![epoch.begun(now)]);
         Ok(Self { store, version: 1, epoch, people, used_orders, clock, epochs })
     }
 
@@ -262,7 +282,7 @@ impl Register {
                 next.clock = AcceptedTime::ordered(&order, log_mark)?;
                 next.use_order(&order)?;
             }
-            RegisterChange::BeginEpoch { number, kms_key, at } => next.begin_epoch(number, kms_key, at)?,
+            RegisterChange::BeginEpoch { epoch, at } => next.begin_epoch(epoch, at)?,
             RegisterChange::RetireEpoch { number, at } => next.retire_epoch(number, at)?,
             RegisterChange::DisableEpoch { number, at } => next.step_epoch(number, |state| {
                 matches!(state, EpochPhase::Retired { .. }).then_some(EpochPhase::Disabled { at })
@@ -401,11 +421,11 @@ impl Register {
         }
     }
 
-    fn begin_epoch(&mut self, number: u32, kms_key: KmsKeyId, at: Timestamp) -> Result<(), RegisterRefusal> {
-        if self.newest_epoch().number.checked_add(1) != Some(number) {
+    fn begin_epoch(&mut self, epoch: NewEpoch, at: Timestamp) -> Result<(), RegisterRefusal> {
+        if self.newest_epoch().number.checked_add(1) != Some(epoch.number) {
             return Err(RegisterRefusal::EpochState);
         }
-        self.epochs.push(EpochState { number, kms_key, began: at, state: EpochPhase::Current });
+        self.epochs.push(epoch.begun(at));
         Ok(())
     }
 
@@ -430,11 +450,19 @@ impl Register {
     }
 }
 
+impl NewEpoch {
+    fn begun(self, at: Timestamp) -> EpochState {
+        let Self { number, kms_key, record } = self;
+        EpochState { number, kms_key, began: at, state: EpochPhase::Current, record }
+    }
+}
+
 impl EpochState {
     /// Whether `next` could have become of it.
     fn precedes(&self, next: Option<&Self>) -> bool {
         let Some(next) = next else { return false };
-        let same = (self.number, &self.kms_key, self.began) == (next.number, &next.kms_key, next.began);
+        let same = (self.number, &self.kms_key, self.began, self.record)
+            == (next.number, &next.kms_key, next.began, next.record);
         same && match (self.state, next.state) {
             (EpochPhase::Current, _) => true,
             (_, EpochPhase::Current) => false,

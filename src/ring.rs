@@ -606,6 +606,12 @@ impl DirectoryKey {
         Self(bytes)
     }
 
+    /// By which it is told from another, without saying anything of it.
+    #[must_use]
+    pub fn check_value(&self) -> [u8; 8] {
+        schedule::check_value(&self.0)
+    }
+
     /// The tag of a label.
     #[must_use]
     pub fn label_tag(&self, label: &Label) -> [u8; 32] {

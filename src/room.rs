@@ -446,9 +446,7 @@ impl Strongroom {
     /// The audit log to be read, every shard of it.
     #[must_use]
     pub fn log_reader(&self) -> LogReader {
-        let room = &*self.0;
-        let storage = Arc::clone(&room.storages.audit);
-        LogReader::open(storage, room.store, room.log.keys(), room.log_config.deadline)
+        self.0.log.reader()
     }
 
     /// Reads the whole audit log, every shard of it, and checks all that there is

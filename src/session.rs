@@ -237,7 +237,7 @@ impl PaperKind {
         }
     }
 
-    const fn id(self) -> u8 {
+    pub(crate) const fn id(self) -> u8 {
         match self {
             Self::Request => 1,
             Self::Open => 2,

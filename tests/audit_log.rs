@@ -20,6 +20,7 @@ use object_store::{
 };
 use strongroom::access::{Access, Principal, Purpose};
 use strongroom::audit::log::{Log, LogConfig, OpenIntent, verify_chain};
+use strongroom::audit::voucher::Versioned;
 use strongroom::audit::{Action, Event, Intent, KeyUseReceipt, OutcomeResult, Record, RingRef};
 use strongroom::id::{CustomerId, RequestId, StoreId};
 use strongroom::system::{SystemClock, SystemEntropy};
@@ -744,33 +745,54 @@ async fn the_greatest_pin_wins_and_no_pin_changes() {
     let log = open_with(&storage, Duration::from_secs(2)).await.unwrap();
     let (acme, other) = (CustomerId::from_bytes([1; 16]), CustomerId::from_bytes([2; 16]));
     let ring = |version, byte| RingRef { version, hash: [byte; 32] };
-    assert_eq!(log.ring_pin(acme).await.unwrap(), None);
+    let request = || log.request_id().unwrap();
+    let vouch = async |customer, version| log.vouch(Versioned::Ring(customer), version, request()).await;
+    let pinned = async |customer| {
+        let pin = log.newest_pin(Versioned::Ring(customer)).await?;
+        Ok::<_, strongroom::Error>(pin.map(|pin| (pin.version, pin.vouched.is_some())))
+    };
+    assert_eq!(pinned(acme).await.unwrap(), None);
     for (number, fault) in (1..).zip(Fault::ALL) {
         faulty.puts.store(0, SeqCst);
         faulty.plan(1, fault);
-        log.pin_ring(acme, ring(number * 9, 1)).await.unwrap();
-        log.pin_ring(acme, ring(number * 9, 1)).await.unwrap();
-        assert_eq!(log.ring_pin(acme).await.unwrap(), Some(ring(number * 9, 1)));
+        let vouched = vouch(acme, ring(number * 9, 1)).await.unwrap();
+        assert_eq!(
+            log.voucher(Versioned::Ring(acme), vouched.version()).await.unwrap().as_ref(),
+            Some(&vouched)
+        );
+        faulty.puts.store(0, SeqCst);
+        faulty.plan(1, fault);
+        log.pin(&vouched).await.unwrap();
+        log.pin(&vouched).await.unwrap();
+        assert_eq!(pinned(acme).await.unwrap(), Some((ring(number * 9, 1), true)));
     }
-    log.pin_ring(acme, ring(1, 7)).await.unwrap();
-    assert_eq!(log.ring_pin(acme).await.unwrap(), Some(ring(45, 1)));
-    assert_eq!(log.pin_ring(acme, ring(45, 2)).await.unwrap_err().kind(), ErrorKind::Integrity);
-    assert_eq!(log.ring_pin(other).await.unwrap(), None);
+    log.pin(&vouch(acme, ring(1, 7)).await.unwrap()).await.unwrap();
+    assert_eq!(pinned(acme).await.unwrap(), Some((ring(45, 1), true)));
+    let another = vouch(acme, ring(45, 2)).await.unwrap();
+    assert_eq!(log.pin(&another).await.unwrap_err().kind(), ErrorKind::Integrity);
+    assert_eq!(pinned(other).await.unwrap(), None);
+    assert_eq!(log.voucher(Versioned::Ring(other), ring(45, 2)).await.unwrap(), None);
+    assert_eq!(log.voucher(Versioned::Register, ring(45, 2)).await.unwrap(), None);
 
+    let vouched = vouch(other, ring(1, 1)).await.unwrap();
     faulty.always(Some(Fault::Hangs));
-    let hung = timeout(LONG, log.pin_ring(other, ring(1, 1))).await.unwrap();
+    let hung = timeout(LONG, log.pin(&vouched)).await.unwrap();
+    assert_eq!(hung.unwrap_err().kind(), ErrorKind::AuditUnavailable);
+    let hung = timeout(LONG, vouch(other, ring(2, 1))).await.unwrap();
     assert_eq!(hung.unwrap_err().kind(), ErrorKind::AuditUnavailable);
     faulty.always(None);
 
+    // No byte of a pin can be changed: its version is signed for.
     let path = Path::from(format!("pin/{acme}/000000000000002d"));
     let good = storage.get(&path).await.unwrap().bytes().await.unwrap();
     for at in 0..good.len() {
         let mut bad = good.to_vec();
         bad[at] ^= 0x10;
         storage.put(&path, bad.into()).await.unwrap();
-        // A changed digit of the hash is another hash, which no ring will have.
-        if let Ok(pin) = log.ring_pin(acme).await {
-            assert_ne!(pin, Some(ring(45, 1)));
-        }
+        assert_eq!(pinned(acme).await.unwrap_err().kind(), ErrorKind::Integrity, "byte {at}");
     }
+    // One from before there were vouchers says nothing by itself.
+    let first = good.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    storage.put(&path, good.slice(..first).into()).await.unwrap();
+    assert_eq!(pinned(acme).await.unwrap(), Some((ring(45, 1), false)));
 }

@@ -14,6 +14,7 @@ use strongroom::access::{Access, Principal, Purpose};
 use strongroom::audit::log::{Log, LogConfig};
 use strongroom::audit::publish::Publisher;
 use strongroom::audit::verify::{Options, Report, Severity, verify};
+use strongroom::audit::voucher::Versioned;
 use strongroom::audit::{Action, Intent, OutcomeResult, RingRef};
 use strongroom::id::{CustomerId, StoreId};
 use strongroom::store::marker::Marker;
@@ -90,7 +91,8 @@ async fn what_the_log_writes_and_the_publisher_publishes_verifies() {
     let mut intent = Intent::new(shared.request_id().unwrap(), &access, Action::RingWrite);
     (intent.customer, intent.ring) = (Some(customer), Some(ring));
     let (open, _receipt) = shared.begin(intent).await.unwrap();
-    shared.pin_ring(customer, ring).await.unwrap();
+    let vouched = shared.vouch(Versioned::Ring(customer), ring, open.request()).await.unwrap();
+    shared.pin(&vouched).await.unwrap();
     open.finish(OutcomeResult::Ok, None).await.unwrap();
     let old = (publish(&storage, 0).await, copy(&storage).await);
 

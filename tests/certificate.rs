@@ -22,6 +22,7 @@ use strongroom::audit::log::{Log, LogReader};
 use strongroom::audit::papers;
 use strongroom::audit::proof::{ProvenOperation, prove_all, prove_requests};
 use strongroom::audit::publish::Publisher;
+use strongroom::audit::voucher::Versioned;
 use strongroom::audit::{Action, Intent, KeyRef, OutcomeResult, RingRef};
 use strongroom::certificate::{
     Assurance, Authority, Blobs, Bundle, Caches, Certificate, CertificateBody, CertifiedEpoch, CheckValue,
@@ -76,7 +77,8 @@ impl World {
         // No key is used: the receipt goes unused.
         let (open, _) = self.log.begin(intent).await.unwrap();
         if let (Action::RingWrite, Some(customer), Some(ring)) = (action, customer, ring) {
-            self.log.pin_ring(customer, ring).await.unwrap();
+            let vouched = self.log.vouch(Versioned::Ring(customer), ring, open.request()).await.unwrap();
+            self.log.pin(&vouched).await.unwrap();
         }
         open.finish(OutcomeResult::Ok, None).await.unwrap();
     }

@@ -11,7 +11,8 @@
 //! | `head/<shard>` | a signed head of the shard, where programs start | commits |
 //! | `checkpoint`, `tile/…` | the first shard as a tiled log (c2sp.org/tlog-tiles) | commits |
 //! | `shard/<shard>/checkpoint`, `shard/<shard>/tile/…` | the same of every other | commits |
-//! | `pin/<customer>/<version>` | the hash of a ring version | commits |
+//! | `voucher/<what>/<version>/<hash>/<key>` | that a version with this hash is about to be written | commits |
+//! | `pin/<customer>/<version>` | the hash of a ring version that was written | commits |
 //! | `certificate/<id>/interim`, `…/final` | a certificate of destruction | |
 //! | `order/<id>/request`, `…/approved` | an order, as it was asked for and as it was approved | |
 //! | `epoch/<number>/end` | the paper of an epoch's end | |
@@ -25,9 +26,11 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
+use super::voucher::Versioned;
 use crate::id::{CertificateId, CustomerId, OrderId, StoreId};
 use crate::time::Timestamp;
 use crate::tlog::checkpoint::Origin;
@@ -82,6 +85,17 @@ pub enum Object {
         shard: u16,
         /// Which one.
         tile: TilePath,
+    },
+    /// That a writer is about to write a version.
+    Voucher {
+        /// Of what: a customer, `register` or `epoch`.
+        of: Versioned,
+        /// The version.
+        version: u64,
+        /// SHA-256 of it, 64 hexadecimal digits.
+        hash: [u8; 32],
+        /// The number of the log's key that endorsed the writer.
+        key: u32,
     },
     /// A ring version.
     Pin {
@@ -205,6 +219,9 @@ impl fmt::Display for Object {
             Self::Head { shard } => write!(f, "head/{shard:04x}"),
             Self::Checkpoint { shard } => write!(f, "{}checkpoint", Prefix(*shard)),
             Self::Tile { shard, tile } => write!(f, "{}{tile}", Prefix(*shard)),
+            Self::Voucher { of, version, hash, key } => {
+                write!(f, "voucher/{of}/{version:016x}/{}/{key:08x}", HEXLOWER.encode(hash))
+            }
             Self::Pin { customer, version } => write!(f, "pin/{customer}/{version:016x}"),
             Self::Certificate { id, stage } => write!(f, "certificate/{id}/{}", stage.as_str()),
             Self::Order { id, stage } => write!(f, "order/{id}/{}", stage.as_str()),
@@ -269,6 +286,14 @@ fn read(path: &str) -> Option<Object> {
         "shard" => {
             let (shard, rest) = rest.split_once('/')?;
             tiled(shard_of(shard).filter(|shard| *shard != FIRST_SHARD)?, rest)
+        }
+        "voucher" => {
+            let mut parts = rest.split('/');
+            let of = Versioned::of_path(parts.next()?)?;
+            let version = hex(parts.next()?)?;
+            let hash = HEXLOWER.decode(parts.next()?.as_bytes()).ok()?.try_into().ok()?;
+            let key = u32::from_str_radix(parts.next()?, 16).ok()?;
+            parts.next().is_none().then_some(Object::Voucher { of, version, hash, key })
         }
         "pin" => {
             let (customer, version) = rest.split_once('/')?;
@@ -355,6 +380,12 @@ pub fn tiles_of(shard: u16) -> Path {
 #[must_use]
 pub fn segments_from(shard: u16, seq: u64) -> Path {
     Path::from(format!("segment/{shard:04x}/{seq:016x}"))
+}
+
+/// The prefix of all vouchers.
+#[must_use]
+pub fn vouchers() -> Path {
+    Path::from("voucher")
 }
 
 /// The prefix of all pins.

@@ -59,6 +59,8 @@ pub(super) mod wal;
 
 use append::Chain;
 pub use intent::OpenIntent;
+pub use pins::Pin;
+pub(super) use pins::pinned;
 use queue::{Begun, Queue, Reply, Seed, Ticket, begin_refused, finish_delayed};
 pub use reader::{LogReader, ShardReader, entries};
 pub use settle::Settled;
@@ -284,6 +286,13 @@ impl Log {
     #[must_use]
     pub fn authority(&self) -> PublicKey {
         self.inner.authority.newest().1
+    }
+
+    /// The same log to be read, every shard of it.
+    #[must_use]
+    pub fn reader(&self) -> LogReader {
+        let inner = &self.inner;
+        LogReader::open(inner.wal().storage, inner.config.store, &inner.authority, inner.config.deadline)
     }
 
     /// The log's keys, as far as this handle knows.

@@ -314,7 +314,7 @@ impl From<&Operation> for OperationLine {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 50] = [
         Self::Init,
         Self::CustomerAdd,
         Self::CustomerSet,
@@ -364,6 +364,7 @@ impl Action {
         Self::EmergencyReview,
         Self::AccessMap,
         Self::LogKeyRotate,
+        Self::EpochWrite,
     ];
 
     /// What the log and the exports call it.
@@ -400,6 +401,7 @@ impl Action {
             Self::ClockSet => "clock-set",
             Self::RegisterWrite => "register-write",
             Self::EpochCreate => "epoch-create",
+            Self::EpochWrite => "epoch-write",
             Self::EpochDisable => "epoch-disable",
             Self::EpochEnable => "epoch-enable",
             Self::EpochDelete => "epoch-delete",
@@ -686,6 +688,7 @@ pub(crate) mod tests {
                 Action::EmergencyReview => 46,
                 Action::AccessMap => 47,
                 Action::LogKeyRotate => 48,
+                Action::EpochWrite => 49,
             };
             assert_eq!(place, expected);
             assert_eq!(serde_json::to_value(action).unwrap(), action.code());

@@ -13,10 +13,12 @@ use crate::schedule::{self, SALT_LEN, SINGLE_USE_NONCE, Salt};
 use crate::suite::{AeadKey, OpenError, Suite, TAG_LEN};
 use crate::time::Timestamp;
 
-use super::{EpochPhase, EpochState, Register};
+use super::{EpochPhase, EpochState, OnRecord, Register};
 
 const MAGIC: &[u8; 8] = b"SRM-REGI";
 const VERSION: u8 = 1;
+/// In the number of an epoch's state: what the register has of its record follows.
+const ON_RECORD: u8 = 0x10;
 const PREFIX_LEN: usize = 10 + 16 + 8 + 4 + SALT_LEN;
 
 /// A stored register that is not sealed open yet.
@@ -117,7 +119,12 @@ impl Encode for EpochState {
     fn encode(&self, out: &mut Writer) {
         out.u32(self.number).bytes(self.kms_key.as_str().as_bytes());
         self.began.encode(out);
-        self.state.encode(out);
+        let (which, at, due) = self.state.parts();
+        let which = if self.record.is_some() { which | ON_RECORD } else { which };
+        out.u8(which).u64(at.micros()).u64(due.micros());
+        if let Some(OnRecord { hash, directory }) = &self.record {
+            out.raw(hash).raw(directory);
+        }
     }
 }
 
@@ -126,35 +133,41 @@ impl Decode for EpochState {
         let number = from.u32()?;
         let kms_key = from.string("KMS key", KmsKeyId::MAX_LEN)?;
         let kms_key = kms_key.parse().map_err(|_| DecodeError::Invalid("KMS key"))?;
-        Ok(Self { number, kms_key, began: Timestamp::decode(from)?, state: EpochPhase::decode(from)? })
-    }
-}
-
-impl Encode for EpochPhase {
-    /// A byte that says which, and two times, zero where it has fewer.
-    fn encode(&self, out: &mut Writer) {
-        let (which, at, due) = match *self {
-            Self::Current => (1, 0, 0),
-            Self::Retired { at } => (2, at.micros(), 0),
-            Self::Disabled { at } => (3, at.micros(), 0),
-            Self::PendingDeletion { scheduled_at, due } => (4, scheduled_at.micros(), due.micros()),
-            Self::Gone { seen_at } => (5, seen_at.micros(), 0),
-        };
-        out.u8(which).u64(at).u64(due);
-    }
-}
-
-impl Decode for EpochPhase {
-    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let began = Timestamp::decode(from)?;
         let which = from.u8()?;
         let (at, due) = (Timestamp::decode(from)?, Timestamp::decode(from)?);
-        match (which, at.micros(), due.micros()) {
-            (1, 0, 0) => Ok(Self::Current),
-            (2, _, 0) => Ok(Self::Retired { at }),
-            (3, _, 0) => Ok(Self::Disabled { at }),
-            (4, _, _) => Ok(Self::PendingDeletion { scheduled_at: at, due }),
-            (5, _, 0) => Ok(Self::Gone { seen_at: at }),
-            _ => Err(DecodeError::Invalid("state")),
+        let state = EpochPhase::of(which & !ON_RECORD, at, due).ok_or(DecodeError::Invalid("state"))?;
+        let record = match which & ON_RECORD {
+            0 => None,
+            _ => Some(OnRecord { hash: from.array()?, directory: from.array()? }),
+        };
+        Ok(Self { number, kms_key, began, state, record })
+    }
+}
+
+impl EpochPhase {
+    /// A number that says which, and two times, zero where it has fewer.
+    fn parts(self) -> (u8, Timestamp, Timestamp) {
+        let none = Timestamp::from_micros(0).expect("zero is a time");
+        match self {
+            Self::Current => (1, none, none),
+            Self::Retired { at } => (2, at, none),
+            Self::Disabled { at } => (3, at, none),
+            Self::PendingDeletion { scheduled_at, due } => (4, scheduled_at, due),
+            Self::Gone { seen_at } => (5, seen_at, none),
         }
+    }
+
+    fn of(which: u8, at: Timestamp, due: Timestamp) -> Option<Self> {
+        let found = match which {
+            1 => Self::Current,
+            2 => Self::Retired { at },
+            3 => Self::Disabled { at },
+            4 => Self::PendingDeletion { scheduled_at: at, due },
+            5 => Self::Gone { seen_at: at },
+            _ => return None,
+        };
+        // Nothing stands where it has fewer.
+        (found.parts() == (which, at, due)).then_some(found)
     }
 }

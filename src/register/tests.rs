@@ -21,9 +21,14 @@ fn kms_key(number: u32) -> KmsKeyId {
     format!("local:e{number}").parse().unwrap()
 }
 
+fn epoch(number: u32) -> NewEpoch {
+    let record = OnRecord { hash: [number as u8; 32], directory: [7; 8] };
+    NewEpoch { number, kms_key: kms_key(number), record: Some(record) }
+}
+
 /// Of a store without people.
 fn empty() -> Register {
-    Register::first(STORE, (1, kms_key(1)), &[], hour(-10)).unwrap()
+    Register::first(STORE, epoch(1), &[], hour(-10)).unwrap()
 }
 
 /// With a, b and c.
@@ -41,7 +46,7 @@ fn people_order(id: u8, seed: u8) -> ApprovedOrder {
 }
 
 fn begin(number: u32) -> RegisterChange {
-    RegisterChange::BeginEpoch { number, kms_key: kms_key(number), at: hour(1) }
+    RegisterChange::BeginEpoch { epoch: epoch(number), at: hour(1) }
 }
 
 /// A time that follows from the one which was accepted.
@@ -92,7 +97,7 @@ fn people_are_founded_once_and_wait() {
     let ahead = empty().apply(later(&empty(), 10)).unwrap().apply(found(&[1, 2])).unwrap();
     assert!(ahead.people.iter().all(|person| person.since == hour(week + 10)));
 
-    let new = Register::first(STORE, (1, kms_key(1)), &[new_person("person:a", 1)], noon());
+    let new = Register::first(STORE, epoch(1), &[new_person("person:a", 1)], noon());
     assert_eq!(new, Err(PeopleRefusal::TooFew.into()));
 }
 

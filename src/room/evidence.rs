@@ -15,7 +15,8 @@ use super::{Inner, Strongroom};
 use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::{Log, LogConfig, Settled};
 use crate::audit::publish::{Published, Removed};
-use crate::audit::{BaseRef, Event, Intent, OutcomeResult, ShardHead, View};
+use crate::audit::voucher::Versioned;
+use crate::audit::{BaseRef, Event, OutcomeResult, ShardHead, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 use crate::store::StorageKind;
@@ -184,17 +185,19 @@ impl Strongroom {
             while let Some(commit) = commits.try_next().await? {
                 for record in commit.into_records() {
                     match record.event {
-                        Event::Intent(Intent {
-                            request, customer: Some(customer), ring: Some(ring), ..
-                        }) => {
-                            written.insert(request, (customer, ring));
+                        Event::Intent(intent) => {
+                            if let (Some(of), Some(version)) = (Versioned::written_by(&intent), intent.ring) {
+                                written.insert(intent.request, (of, version));
+                            }
                         }
                         Event::Outcome(outcome) => {
                             let ended = written.remove(&outcome.request);
-                            if let Some((customer, ring)) =
-                                ended.filter(|_| outcome.result == OutcomeResult::Ok)
+                            if let Some((of, version)) = ended.filter(|_| outcome.result == OutcomeResult::Ok)
                             {
-                                log.pin_ring(customer, ring).await?;
+                                let vouched = log.vouch(of, version, outcome.request).await?;
+                                if of != Versioned::Epoch {
+                                    log.pin(&vouched).await?;
+                                }
                             }
                         }
                         _ => {}

@@ -2,7 +2,7 @@
 //! winner at a time.
 //!
 //! The order of every key use is here: intent durable, receipt, KMS, outcome.
-//! A ring change is: intent (with version and hash) durable, ring created if
+//! A ring change is: intent (with version and hash) durable, voucher, ring created if
 //! absent, pinned in the log, outcome. What a crash between any two of these
 //! means is said at each.
 //!
@@ -21,7 +21,8 @@ use sha2::{Digest, Sha256};
 
 use super::KeyChoice;
 use crate::access::Access;
-use crate::audit::log::{Log, OpenIntent};
+use crate::audit::log::{Log, OpenIntent, Pin};
+use crate::audit::voucher::Versioned;
 use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult, RingRef};
 use crate::cache::{Cached, Limits};
 use crate::codec::DecodeError;
@@ -42,12 +43,14 @@ use crate::store::{layout, store_error};
 use crate::suite::Suite;
 use crate::time::{Clock, Day};
 
+mod acceptance;
 mod emergency;
 pub(crate) mod epochs;
 mod own;
 mod register;
 pub(crate) mod sessions;
 
+use emergency::Known;
 use epochs::Epoch;
 
 /// How many days' keys are minted in one ring version.
@@ -120,6 +123,7 @@ pub(crate) struct Keyring {
     epochs: Mutex<HashMap<u32, Arc<Cached<Epoch>>>>,
     customers: Mutex<HashMap<CustomerId, Arc<CustomerKeys>>>,
     register: register::Known,
+    acceptance: acceptance::Acceptance,
 }
 
 /// What this node holds of one customer.
@@ -134,7 +138,14 @@ struct CustomerKeys {
     /// Serialises this node's own changes, so that they need not race.
     change: tokio::sync::Mutex<()>,
     /// The newest version that this node ever saw: nothing older is used.
-    newest: Mutex<Option<Arc<Ring>>>,
+    newest: Mutex<Option<Seen>>,
+}
+
+/// A version that was read or written, and its hash.
+#[derive(Debug)]
+struct Seen {
+    ring: Arc<Ring>,
+    version: RingRef,
 }
 
 impl Keyring {
@@ -161,6 +172,7 @@ impl Keyring {
             epochs: Mutex::default(),
             customers: Mutex::default(),
             register: register::Known::default(),
+            acceptance: acceptance::Acceptance::default(),
         }
     }
 
@@ -206,7 +218,7 @@ impl Keyring {
         let mut customers: BTreeSet<CustomerId> = listed.common_prefixes.iter().filter_map(read).collect();
         customers.extend(self.log.pinned().await?);
         // The register is pinned under the store's own id.
-        customers.remove(&CustomerId::from_bytes(*self.store.as_bytes()));
+        customers.remove(&self.stores_own());
         Ok(customers)
     }
 
@@ -228,7 +240,7 @@ impl Keyring {
         // What this node wrote while it read makes what it read old, and no
         // rollback. Its own version is there for the next look.
         while read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Integrity)
-            && keys.newest_version() > known
+            && keys.newest_version() != known
         {
             known = keys.newest_version();
             read = self.read_ring(asker, customer, keys).await;
@@ -258,58 +270,79 @@ impl Keyring {
     }
 
     async fn read_ring(&self, asker: Asker<'_>, customer: CustomerId, keys: &CustomerKeys) -> Result<Ring> {
-        let version = |path: &Path| layout::read_ring(path).map(|(_, version)| version);
-        let find = || async move {
-            let found = newest(&*self.storage, layout::rings_of(customer), version).await?;
-            // Read at once: mostly it is the one that is pinned.
-            let Some(version) = found else { return Ok(None) };
-            let failed = |error| store_error(error, "read a ring");
-            let stored = self.storage.get(&layout::ring(customer, version)).await.map_err(failed)?;
-            Ok::<_, Error>(Some((version, stored.bytes().await.map_err(failed)?)))
-        };
-        let (found, pin) = tokio::join!(find(), self.pin(asker, customer, keys));
-        let (mut newest, pin) = (found?, pin?);
-        // In an emergency, what this node has seen stands for what the log does not say.
-        let (is_unread, pin) = (pin.is_none(), pin.flatten());
+        let of = Versioned::Ring(customer);
         let rolled_back = || {
             Error::new(
                 ErrorKind::Integrity,
                 format!("the ring of customer {customer} is older than the log says"),
             )
         };
-        if pin.is_some_and(|pin| newest.as_ref().is_none_or(|(version, _)| *version < pin.version)) {
-            // Pinned after we listed, perhaps. A version is there before it is
-            // pinned, so that a list made from now on must have it.
-            newest = find().await?;
-        }
-        let Some((version, bytes)) = newest else {
-            return Err(match pin {
-                None if !is_unread => {
-                    Error::new(ErrorKind::NotFound, format!("there is no customer {customer}"))
-                }
-                _ => rolled_back(),
-            });
+        let read = |version| async move {
+            let failed = |error| store_error(error, "read a ring");
+            let stored = self.storage.get(&layout::ring(customer, version)).await.map_err(failed)?;
+            let bytes = stored.bytes().await.map_err(failed)?;
+            let hash = Sha256::digest(&bytes).into();
+            Ok::<_, Error>((RingRef { version, hash }, bytes))
         };
-        // Each version is pinned before the next is written: a log that does not know of
-        // the version before this one has lost more than that.
-        let is_behind = |pin: &Option<RingRef>| pin.map_or(0, |pin| pin.version).saturating_add(1) < version;
-        // Pinned after we looked, perhaps.
-        let pinned = if !is_unread && is_behind(&pin) { self.log.ring_pin(customer).await? } else { pin };
-        if !is_unread && is_behind(&pinned) {
-            let message = format!("the log is older than the ring of customer {customer}");
-            return Err(Error::new(ErrorKind::Integrity, message));
-        }
-        let found = RingRef { version, hash: Sha256::digest(&bytes).into() };
-        match pin {
-            Some(pin) if pin.version > version => return Err(rolled_back()),
-            Some(pin) if pin.version == version && pin.hash != found.hash => {
-                let message = format!("the ring of customer {customer} is not the one that the log names");
-                return Err(Error::new(ErrorKind::Integrity, message));
+        let version = |path: &Path| layout::read_ring(path).map(|(_, version)| version);
+        let find = || async move {
+            // Read at once: mostly it is the one that is pinned.
+            match newest(&*self.storage, layout::rings_of(customer), version).await? {
+                Some(version) => read(version).await.map(Some),
+                None => Ok(None),
             }
-            _ => {}
-        }
+        };
+        let (found, pin) = tokio::join!(find(), self.pin(asker, customer, keys));
+        let (found, bytes, vouched) = match pin? {
+            Known::Seen(seen) => {
+                // An emergency: what this node has seen stands for what the log cannot say.
+                let (found, bytes) = read(seen.version).await?;
+                if found != seen {
+                    return Err(rolled_back());
+                }
+                (found, bytes, None)
+            }
+            Known::Pinned(pin) => {
+                let mut newest = found?;
+                let least = pin.as_ref().map(|pin| pin.version.version);
+                if least > newest.as_ref().map(|(found, _)| found.version) {
+                    // Pinned after we listed, perhaps. A version is there before it is
+                    // pinned, so that a list made from now on must have it.
+                    newest = find().await?;
+                }
+                let Some((found, bytes)) = newest else {
+                    return Err(match pin {
+                        None => Error::new(ErrorKind::NotFound, format!("there is no customer {customer}")),
+                        Some(_) => rolled_back(),
+                    });
+                };
+                // Each version is pinned before the next is written: a log that does not know of
+                // the version before this one has lost more than that.
+                let is_behind = |pin: &Option<Pin>| {
+                    pin.as_ref().map_or(0, |pin| pin.version.version).saturating_add(1) < found.version
+                };
+                // Pinned after we looked, perhaps.
+                let pin = if is_behind(&pin) { self.log.newest_pin(of).await? } else { pin };
+                if is_behind(&pin) {
+                    let message = format!("the log is older than the ring of customer {customer}");
+                    return Err(Error::new(ErrorKind::Integrity, message));
+                }
+                let is_pinned = pin.as_ref().is_some_and(|pin| pin.version.version >= found.version);
+                match &pin {
+                    Some(pin) if pin.version.version > found.version => return Err(rolled_back()),
+                    Some(pin) if is_pinned && pin.version != found => {
+                        let message =
+                            format!("the ring of customer {customer} is not the one that the log names");
+                        return Err(Error::new(ErrorKind::Integrity, message));
+                    }
+                    _ => {}
+                }
+                let vouched = self.accept(of, found, pin).await?;
+                (found, bytes, (!is_pinned).then_some(vouched))
+            }
+        };
         let sealed = SealedRing::parse(&bytes).map_err(|error| unreadable(error, "ring"))?;
-        if (sealed.store, sealed.customer, sealed.version) != (self.store, customer, version) {
+        if (sealed.store, sealed.customer, sealed.version) != (self.store, customer, found.version) {
             let message = format!("the ring of customer {customer} belongs to another customer or version");
             return Err(Error::new(ErrorKind::Integrity, message));
         }
@@ -317,11 +350,11 @@ impl Keyring {
         let ring = sealed.open(&epoch.data_key).map_err(|_| {
             Error::new(ErrorKind::Integrity, format!("the ring of customer {customer} does not verify"))
         })?;
-        if !is_unread && pin.is_none_or(|pin| pin.version < version) {
+        if let Some(vouched) = vouched {
             // Its writer stopped before it pinned it. Now the log knows it.
-            self.pin_found(asker, customer, found).await?;
+            self.pin_found(asker, &vouched).await?;
         }
-        keys.accept(Arc::new(ring.clone()))?;
+        keys.accept(Arc::new(ring.clone()), found)?;
         Ok(ring)
     }
 
@@ -579,8 +612,12 @@ impl Keyring {
         // The receipt is for the sealing above, which came first because the
         // intent names its hash. Nothing of it has left this process yet.
         drop(receipt);
-        // If we stop here, the log has an intent for a version that does not
-        // exist, which binds nobody.
+        // If we stop here or after the voucher, the log has an intent for a version that does
+        // not exist, which binds nobody.
+        let vouched = match self.log.vouch(Versioned::Ring(ring.customer), reference, open.request()).await {
+            Ok(vouched) => vouched,
+            Err(error) => return close(open, Err(error)).await,
+        };
         let path = layout::ring(ring.customer, ring.version);
         match create(&*self.storage, &path, bytes.into(), "write a ring").await {
             Ok(Created::Ours) => {}
@@ -591,12 +628,12 @@ impl Keyring {
             Err(error) => return close(open, Err(error)).await,
         }
         // If we stop here, the version stands and whoever reads it next pins it.
-        self.log.pin_ring(ring.customer, reference).await?;
+        self.log.pin(&vouched).await?;
         // If we stop here, the log has an intent without outcome; the ring is
         // complete and pinned.
         open.finish(OutcomeResult::Ok, None).await?;
         let keys = self.customer(ring.customer);
-        keys.accept(Arc::clone(&ring))?;
+        keys.accept(Arc::clone(&ring), reference)?;
         keys.ring.put(Arc::clone(&ring), &*self.clock, self.limits).await;
         Ok(Some(ring))
     }
@@ -664,18 +701,18 @@ impl Keyring {
 }
 
 impl CustomerKeys {
-    fn newest_version(&self) -> Option<u64> {
-        lock(&self.newest).as_ref().map(|ring| ring.version)
+    fn newest_version(&self) -> Option<RingRef> {
+        lock(&self.newest).as_ref().map(|seen| seen.version)
     }
 
     /// Takes note of a version that was read or written.
-    fn accept(&self, ring: Arc<Ring>) -> Result<()> {
+    fn accept(&self, ring: Arc<Ring>, version: RingRef) -> Result<()> {
         // It stays for as long as the program runs, and so must not hold what opens keys
         // that are dropped meanwhile. That the bytes are those that the log names was
         // checked before.
         let ring = Arc::new(ring.bare());
         let mut newest = lock(&self.newest);
-        if let Some(known) = newest.as_ref() {
+        if let Some(Seen { ring: known, .. }) = newest.as_ref() {
             let same = known.version == ring.version;
             if (same && **known != *ring) || (!same && known.check_successor(&ring).is_err()) {
                 let message =
@@ -683,7 +720,7 @@ impl CustomerKeys {
                 return Err(Error::new(ErrorKind::Integrity, message));
             }
         }
-        *newest = Some(ring);
+        *newest = Some(Seen { ring, version });
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ use super::paths::{Paths, Scope, shelf_of};
 use super::records::{Drops, OfCustomer, Records, Write};
 use crate::audit::layout::{CertificateStage, Object, OrderStage};
 use crate::audit::operation::Operation;
+use crate::audit::voucher::Versioned;
 use crate::audit::{Action, Intent, RingRef, papers};
 use crate::certificate::{
     self as paper, Assurance, Authority, Blobs, Bundle, Caches, Certificate, CertificateBody, CertifiedEpoch,
@@ -353,8 +354,8 @@ impl Strongroom {
             papers::read(&self.log_reader(), object).await?.ok_or_else(|| lost("the approved order"))?;
         let signed = SignedOrder::parse(&bytes)?;
         let register = self.0.keyring.register(asker).await?;
-        let store = CustomerId::from_bytes(*self.0.store.as_bytes());
-        let pinned = self.0.log.ring_pin(store).await?.ok_or_else(|| lost("the pin of the register"))?;
+        let pinned = self.0.log.newest_pin(Versioned::Register).await?;
+        let pinned = pinned.ok_or_else(|| lost("the pin of the register"))?.version;
         let signer = |principal: &crate::access::Principal| {
             let person = register.people.get(principal).ok_or_else(|| lost("a person of the order"))?;
             Ok::<_, Error>(Signer { principal: principal.clone(), key: person.key })

@@ -19,6 +19,7 @@ use crate::audit::history::{History, Need};
 use crate::audit::layout::Object;
 use crate::audit::operation::Operation;
 use crate::audit::proof::{ProvenOperation, prove_all};
+use crate::audit::voucher::Versioned;
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult, papers};
 use crate::certificate::{
     self as paper, Assurance, EndOnPaper, EndStep, EpochPaperBody, EpochPaperFormat, Evidence, GoneBy,
@@ -210,8 +211,8 @@ impl Strongroom {
         let register = room.keyring.register(asker).await?;
         let epoch = register.epoch_state(number).ok_or_else(|| lost("an epoch"))?;
         let EpochPhase::Gone { seen_at } = epoch.state else { return Err(lost("the end of an epoch")) };
-        let store = CustomerId::from_bytes(*room.store.as_bytes());
-        let pinned = room.log.ring_pin(store).await?.ok_or_else(|| lost("the pin of the register"))?;
+        let pinned = room.log.newest_pin(Versioned::Register).await?;
+        let pinned = pinned.ok_or_else(|| lost("the pin of the register"))?.version;
         let [disable, delete] = records.of(number).ok_or_else(|| lost("the end of an epoch"))?;
         let step = |operation: &Operation| {
             let outcome = operation.outcome().and_then(|outcome| StepAnswer::of(outcome.result));

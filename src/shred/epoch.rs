@@ -68,7 +68,7 @@ mod tests {
     use crate::access::Access;
     use crate::id::StoreId;
     use crate::kms::DestroyerRegistry;
-    use crate::register::RegisterChange;
+    use crate::register::{NewEpoch, RegisterChange};
     use crate::room::{KeyChoice, Strongroom};
 
     /// A service runs the first two on a runtime of several threads.
@@ -88,10 +88,19 @@ mod tests {
     fn epochs_are_destroyed_when_every_one_of_them_is() {
         let at = |micros| Timestamp::from_micros(micros).unwrap();
         let key = |number: u32| format!("local:{number}").parse::<KmsKeyId>().unwrap();
-        let mut register = Register::first(StoreId::from_bytes([1; 16]), (1, key(1)), &[], at(1)).unwrap();
+        let mut register = Register::first(
+            StoreId::from_bytes([1; 16]),
+            NewEpoch { number: 1, kms_key: key(1), record: None },
+            &[],
+            at(1),
+        )
+        .unwrap();
         let step = |register: &mut Register, change| *register = register.apply(change).unwrap();
         for number in 2..=4 {
-            step(&mut register, RegisterChange::BeginEpoch { number, kms_key: key(number), at: at(2) });
+            step(&mut register, {
+                let epoch = NewEpoch { number, kms_key: key(number), record: None };
+                RegisterChange::BeginEpoch { epoch, at: at(2) }
+            });
             step(&mut register, RegisterChange::Reissue { epoch: number });
             step(&mut register, RegisterChange::RetireEpoch { number: number - 1, at: at(3) });
         }

@@ -89,7 +89,7 @@ pub enum KmsCall {
 /// The local provider, counted.
 #[derive(Debug)]
 pub struct TestKms {
-    inner: InsecureLocalKms,
+    pub inner: InsecureLocalKms,
     calls: Mutex<BTreeMap<(KmsCall, KmsKeyId), Vec<RequestId>>>,
     down: AtomicBool,
     hangs: AtomicBool,

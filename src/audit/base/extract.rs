@@ -66,6 +66,8 @@ pub fn shelves(intent: &Intent) -> BTreeSet<Shelf> {
         Action::OffboardReturn => BTreeSet::from([of_blob.unwrap_or(Shelf::Customer)]),
         Action::ShredDrop => of_key.into_iter().collect(),
         Action::RingWrite
+        | Action::RegisterWrite
+        | Action::EpochWrite
         | Action::EpochDisable
         | Action::EpochDelete
         | Action::OffboardClose
@@ -92,7 +94,6 @@ pub fn shelves(intent: &Intent) -> BTreeSet<Shelf> {
         | Action::OrderApprove
         | Action::PeopleSet
         | Action::ClockSet
-        | Action::RegisterWrite
         | Action::EpochCreate
         | Action::EpochEnable
         | Action::Rekey

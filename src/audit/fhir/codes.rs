@@ -216,6 +216,7 @@ pub(super) fn pattern(action: Action) -> Pattern {
         | Action::PeopleSet
         | Action::ClockSet
         | Action::RegisterWrite
+        | Action::EpochWrite
         | Action::Rekey
         | Action::EmergencyFold
         | Action::EmergencyReview

@@ -191,6 +191,12 @@ pub enum Problem {
     /// A ring pin whose text is none.
     #[error("is no ring pin")]
     PinUnreadable,
+    /// A voucher that no intent in the log stands for.
+    #[error("is for what no write in the log names")]
+    VoucherUnknown,
+    /// A voucher that no endorsed writer signed for what its path says.
+    #[error("is not signed for this by a writer whom the log's key endorsed")]
+    VoucherForeign,
     /// A certificate whose proofs lead to a tree that the log never had: the log
     /// was rolled back or rewritten since, or the certificate is of another.
     #[error("leads to a tree of {0} records, which this log does not have")]
@@ -247,8 +253,8 @@ pub enum Problem {
     /// A note: pins whose intents may be in commits that are missing.
     #[error("could not be compared with the log, because commits are missing or damaged")]
     Unchecked,
-    /// A note: pins of ring versions that were written in days which were removed.
-    #[error("{0} pins are of days that were removed")]
+    /// A note: pins and vouchers of versions that were written in days which were removed.
+    #[error("{0} pins and vouchers are of days that were removed")]
     PinsUnchecked(usize),
     /// A note: the clocks of writer and verifier differ.
     #[error("is dated {0}, which is in the future")]
@@ -303,6 +309,9 @@ pub enum RecordProblem {
     /// A ring version in place whose pin is not.
     #[error("the ring write of request {0} ended well, and its version is not pinned")]
     NotPinned(RequestId),
+    /// The record of an epoch in place that nobody vouched for.
+    #[error("the epoch's record of request {0} was written, and its voucher is missing")]
+    NotVouched(RequestId),
 }
 
 impl Problem {
@@ -337,6 +346,8 @@ impl Problem {
             Self::NotOnRecord => "not-on-record",
             Self::NotRemoved(_) => "not-removed",
             Self::PinUnknown => "pin-unknown",
+            Self::VoucherUnknown => "voucher-unknown",
+            Self::VoucherForeign => "voucher-foreign",
             Self::PaperTree(_) => "paper-tree",
             Self::NotAsNamed(_) => "not-as-named",
             Self::KeyAstray => "key-astray",

@@ -16,6 +16,7 @@ use object_store::path::Path;
 
 use super::finding::{Findings, Problem};
 use crate::audit::layout::{self, Object, SegmentName};
+use crate::audit::voucher::Versioned;
 use crate::error::{Error, Result};
 use crate::id::CustomerId;
 use crate::store::store_error;
@@ -26,6 +27,8 @@ use crate::tlog::tile::TilePath;
 pub(super) struct Inventory {
     pub(super) shards: BTreeMap<u16, ShardObjects>,
     pub(super) pins: BTreeSet<(CustomerId, u64)>,
+    /// Vouchers, each by what it is for and the number of the log's key.
+    pub(super) vouchers: BTreeSet<(Versioned, u64, [u8; 32], u32)>,
     /// The log's keys of which there is a statement, by number.
     pub(super) keys: BTreeSet<u32>,
     /// Certificates, orders, the ends of epochs and saved heads.
@@ -106,6 +109,9 @@ impl Inventory {
             }
             Some(Object::Pin { customer, version }) => {
                 self.pins.insert((customer, version));
+            }
+            Some(Object::Voucher { of, version, hash, key }) => {
+                self.vouchers.insert((of, version, hash, key));
             }
             Some(
                 paper @ (Object::Certificate { .. }

@@ -18,9 +18,8 @@ use crate::audit::base::{Base, OpenIntent};
 use crate::audit::commit::{Commit, Header};
 use crate::audit::head::Head;
 use crate::audit::layout::{FIRST_SHARD, Object};
-use crate::audit::{
-    Action, BaseRef, Event, Intent, Outcome, OutcomeResult, RingRef, ShardHead, View, ViewShard,
-};
+use crate::audit::voucher::Versioned;
+use crate::audit::{BaseRef, Event, Intent, Outcome, OutcomeResult, RingRef, ShardHead, View, ViewShard};
 use crate::id::{CustomerId, RequestId, WriterId};
 use crate::merkle::{Hash, TreeHead};
 use crate::time::Timestamp;
@@ -84,10 +83,10 @@ pub(super) struct Story {
     /// Views that do not list a shard that was named, with their times: it must
     /// have had no records then.
     pub(super) absent: BTreeMap<u16, Vec<(At, Timestamp)>>,
-    /// The ring versions in intents.
-    pub(super) rings: HashMap<(CustomerId, u64), Vec<RingRef>>,
-    /// Ring writes that ended well.
-    pub(super) written: Vec<(At, RequestId, CustomerId, RingRef)>,
+    /// The versions on the keys storage that intents name.
+    pub(super) versions: HashMap<(Versioned, u64), Vec<RingRef>>,
+    /// Their writes that ended well.
+    pub(super) written: Vec<(At, RequestId, Versioned, RingRef)>,
     /// The log's key under which the first shard is at its end, and since when.
     pub(super) key: Option<(u32, Timestamp)>,
     /// The time of the first shard's newest change of the key.
@@ -114,13 +113,21 @@ pub(super) struct Named {
     grown: Option<u64>,
 }
 
+impl Story {
+    /// Whether there is an intent of this request.
+    pub(super) fn was_begun(&self, request: RequestId) -> bool {
+        self.requests.contains(&request)
+    }
+}
+
 /// An intent without an outcome so far.
 #[derive(Debug)]
 struct Open {
     seq: u64,
     writer: WriterId,
     customer: Option<CustomerId>,
-    ring: Option<RingRef>,
+    /// The version that it writes.
+    wrote: Option<(Versioned, RingRef)>,
 }
 
 /// The records of one shard, up to where the walk has come.
@@ -156,7 +163,7 @@ impl<'a> Records<'a> {
         for open in &header.open {
             story.requests.insert(open.request);
             let OpenIntent { request, seq, writer, customer } = *open;
-            self.open.insert(request, Open { seq, writer, customer, ring: None });
+            self.open.insert(request, Open { seq, writer, customer, wrote: None });
             *self.open_in.entry(seq).or_default() += 1;
         }
         story.named.extend(header.named.iter().map(|shard| (*shard, Named::default())));
@@ -248,11 +255,12 @@ impl<'a> Records<'a> {
             at.wrong(self.context, RecordProblem::SecondIntent(request));
             return;
         }
-        let ring = intent.ring.filter(|_| matches!(intent.action, Action::RingWrite | Action::RegisterWrite));
-        if let (Some(customer), Some(ring)) = (intent.customer, ring) {
-            story.rings.entry((customer, ring.version)).or_default().push(ring);
+        let of = Versioned::written_by(intent);
+        if let (Some(of), Some(version)) = (of, intent.ring) {
+            story.versions.entry((of, version.version)).or_default().push(version);
         }
-        self.open.insert(request, Open { seq: at.seq, writer, customer: intent.customer, ring });
+        let wrote = of.zip(intent.ring);
+        self.open.insert(request, Open { seq: at.seq, writer, customer: intent.customer, wrote });
         *self.open_in.entry(at.seq).or_default() += 1;
     }
 
@@ -280,8 +288,8 @@ impl<'a> Records<'a> {
         if open.writer != writer && !self.fenced.contains(&open.writer) {
             at.wrong(self.context, RecordProblem::OtherWriter(request));
         }
-        if let (Some(customer), Some(ring), OutcomeResult::Ok) = (open.customer, open.ring, outcome.result) {
-            story.written.push((at, request, customer, ring));
+        if let (Some((of, version)), OutcomeResult::Ok) = (open.wrote, outcome.result) {
+            story.written.push((at, request, of, version));
         }
     }
 

@@ -24,6 +24,7 @@ use crate::audit::publish::Publisher;
 use crate::audit::segment::Header;
 use crate::audit::signer::LocalSigner;
 use crate::audit::view::{self, Trust};
+use crate::audit::voucher::{Versioned, Vouched};
 use crate::audit::{
     Action, Event, Fence, Intent, KeyChanged, KeyRef, Outcome, OutcomeResult, Record, RingRef, ShardHead,
     View, ViewShard,
@@ -102,7 +103,8 @@ struct World {
 
 impl World {
     fn empty(store: u8) -> Self {
-        let store = StoreId::from_bytes([store; 16]);
+        // Nobody's id as a customer.
+        let store = StoreId::from_bytes([0x50 + store; 16]);
         let mut world = Self {
             store,
             shards: BTreeMap::new(),
@@ -194,7 +196,12 @@ impl World {
         let Event::Intent(begun) = intent(number, Some(whose)) else { unreachable!("it is an intent") };
         let begun = Event::Intent(Intent { action: Action::RingWrite, ring: Some(ring), ..begun });
         self.commit(0, 2, at, vec![begun]);
+        let (of, key) = (Versioned::Ring(whose), self.authority.newest().0);
+        let vouched = Vouched::sign(self.store, (of, ring), request(number), (key, &self.writer(2)));
+        let lines = Bytes::copy_from_slice(vouched.lines());
+        self.objects.insert(Object::Voucher { of, version, hash: ring.hash, key }.path(), lines.clone());
         let body = serde_json::to_string(&ring).unwrap() + "\n";
+        let body = [body.as_bytes(), &lines].concat();
         self.objects.insert(Object::Pin { customer: whose, version }.path(), body.into());
         self.commit(0, 2, at, vec![outcome(number, Some(whose), OutcomeResult::Ok)]);
         ring
@@ -600,6 +607,7 @@ fn kind(object: &Object) -> u8 {
         Object::Base { .. } => 11,
         Object::Extract { .. } => 12,
         Object::KeyChange { .. } => 13,
+        Object::Voucher { .. } => 14,
     }
 }
 
@@ -623,6 +631,9 @@ fn next_to(object: &Object) -> Path {
             Object::Tile { shard, tile: TilePath::Bundle(bundle) }.path()
         }
         Object::Pin { customer, version } => Object::Pin { customer, version: version + 1 }.path(),
+        Object::Voucher { of, version, hash, key } => {
+            Object::Voucher { of, version: version + 1, hash, key }.path()
+        }
         Object::Certificate { id, stage } => {
             let [interim, last] = layout::CertificateStage::ALL;
             Object::Certificate { id, stage: if stage == interim { last } else { interim } }.path()
@@ -692,7 +703,7 @@ async fn any_change_to_any_object_is_named() {
             attacks.push(("swapped".to_owned(), vec![swapped, path.clone()], objects));
         }
     }
-    assert_eq!(tried.len(), 13, "an object of each kind: {tried:?}");
+    assert_eq!(tried.len(), 14, "an object of each kind: {tried:?}");
     for (what, named, objects) in attacks {
         let report = check(&objects, options()).await;
         for path in &named {

@@ -1,9 +1,11 @@
 //! Epochs: the record of each, and the data key in it.
 //!
 //! An epoch's record is made once, create-if-absent, and never changed; where an epoch
-//! stands is said by the store's register. Who may corrupt it: whoever writes to the
-//! keys storage could put a record of their own there. Rotation takes up none that was
-//! made without the directory key, which the epoch before has under its seal.
+//! stands is said by the store's register, which has the record's hash, its KMS key and a check
+//! value of the directory key too. Who may corrupt it: whoever writes to the keys storage could put a
+//! record of their own there. It is refused before its KMS key is asked, because nobody
+//! [vouched](super::acceptance) for it; and rotation takes up none that was made without the directory
+//! key, which the epoch before has under its seal.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,14 +15,17 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use sha2::{Digest, Sha256};
 
-use super::{Asker, Keyring, lock, newest, settle, unreadable};
-use crate::audit::{Action, KeyRef};
+use super::{Asker, Keyring, close, lock, newest, settle, unreadable};
+use crate::audit::voucher::Versioned;
+use crate::audit::{Action, KeyRef, OutcomeResult, RingRef};
 use crate::codec::{Decode, Encode};
 use crate::entropy::{random, random_secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId};
 use crate::kms::{DataKey, EncryptionContext, KmsErrorKind};
+use crate::register::{NewEpoch, OnRecord, Register};
 use crate::ring::DirectoryKey;
 use crate::ring::sealed::{EpochRecord, SealedRing};
 use crate::store::create::{Created, create};
@@ -35,11 +40,26 @@ pub(crate) struct Epoch {
     pub(crate) kms_key: KmsKeyId,
     pub(crate) data_key: DataKey,
     pub(crate) directory: DirectoryKey,
+    /// SHA-256 of its record.
+    record: [u8; 32],
+}
+
+impl Epoch {
+    /// What the register has of it.
+    pub(crate) fn on_record(&self) -> NewEpoch {
+        let record = OnRecord { hash: self.record, directory: self.directory.check_value() };
+        NewEpoch { number: self.number, kms_key: self.kms_key.clone(), record: Some(record) }
+    }
 }
 
 /// Whether an epoch could not be opened because its KMS key has ended, or is about to.
 pub(super) fn is_closed(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::KeyUnavailable | ErrorKind::KeyDestroyed)
+}
+
+/// Whether what lies there as an epoch's record is not the store's, or is gone.
+fn is_foreign(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Integrity | ErrorKind::NotFound)
 }
 
 impl Keyring {
@@ -71,11 +91,25 @@ impl Keyring {
             random(&*self.entropy)?,
         );
         let bytes = record.to_bytes();
-        // If we stop before this write there is no such epoch, and whoever comes next
-        // makes it with another data key. After it, they find this one.
-        let path = layout::epoch(number);
-        let created = create(&*self.storage, &path, bytes.into(), "write the epoch record").await?;
-        Ok(created == Created::Ours)
+        let version = RingRef { version: u64::from(number), hash: Sha256::digest(&bytes).into() };
+        let intent = self.epoch_write(asker, version)?;
+        let (open, receipt) = self.log.begin(intent).await?;
+        // No key is used from here on.
+        drop(receipt);
+        let created = async {
+            // If we stop before the write there is no such epoch, and whoever comes next
+            // makes it with another data key. After it, they find this one.
+            self.log.vouch(Versioned::Epoch, version, open.request()).await?;
+            create(&*self.storage, &layout::epoch(number), bytes.into(), "write the epoch record").await
+        };
+        match created.await {
+            Ok(Created::Ours) => close(open, Ok(true)).await,
+            Ok(Created::Another) => {
+                open.finish(OutcomeResult::Conflict, None).await?;
+                Ok(false)
+            }
+            Err(error) => close(open, Err(error)).await,
+        }
     }
 
     /// The newest epoch, with its keys.
@@ -83,8 +117,9 @@ impl Keyring {
         let newest = || self.newest_epoch.get(&*self.clock, self.limits, self.find_newest_epoch());
         let known = newest().await?;
         match self.epoch(asker, *known).await {
-            // It was closed since it was found to be the newest, and is that no longer.
-            Err(error) if is_closed(&error) => {
+            // It was closed since it was found to be the newest, and is that no longer; or it was
+            // planted there, and somebody has removed it.
+            Err(error) if is_closed(&error) || is_foreign(&error) => {
                 self.newest_epoch.clear().await;
                 let found = newest().await?;
                 if found == known { Err(error) } else { self.epoch(asker, *found).await }
@@ -171,6 +206,9 @@ impl Keyring {
                 "the epoch record belongs to another store or epoch",
             ));
         }
+        // Before the KMS key is asked that stands in it.
+        let found = RingRef { version: u64::from(number), hash: Sha256::digest(&bytes).into() };
+        self.accept_epoch(asker, found, number, &record.kms_key).await?;
         let reference = epoch_ref(&record.kms_key, number);
         let provider = self.kms.get(&record.kms_key)?;
         let (open, receipt) = self.begin(asker, Action::KmsDecrypt, None, reference).await?;
@@ -186,7 +224,33 @@ impl Keyring {
         });
         let data_key = settle(open, data_key)?;
         let directory = record.open(&data_key).map_err(|_| Error::new(ErrorKind::Integrity, altered))?;
-        Ok(Epoch { number, kms_key: record.kms_key, data_key, directory })
+        let epoch = Epoch { number, kms_key: record.kms_key, data_key, directory, record: found.hash };
+        if let Some(register) = self.seen_register() {
+            self.check_epoch(&register, &epoch)?;
+        }
+        Ok(epoch)
+    }
+
+    /// Refuses an epoch that is not the one which the register has under its number. One that the
+    /// register does not have is the next, which a rotation has just made.
+    pub(super) fn check_epoch(&self, register: &Register, epoch: &Epoch) -> Result<()> {
+        let number = epoch.number;
+        let wrong = |what: &str| {
+            let message = format!("the record of epoch {number} {what}");
+            Err(Error::new(ErrorKind::Integrity, message))
+        };
+        let Some(state) = register.epoch_state(number) else {
+            // A register that was read long ago does not have the newest.
+            return Ok(());
+        };
+        let on_record = epoch.on_record();
+        if state.kms_key != on_record.kms_key {
+            return wrong("names another KMS key than the register");
+        }
+        if state.record.is_some() && state.record != on_record.record {
+            return wrong("is not the one that the register names");
+        }
+        Ok(())
     }
 
     /// The epoch that stands in front of a customer's newest ring, which is not opened:

@@ -1,7 +1,7 @@
 //! The store's register: read, checked against the log, and changed by one winner at
 //! a time; and the trusted time, which it remembers.
 //!
-//! As with a ring: intent (with version and hash) durable, object created if absent,
+//! As with a ring: intent (with version and hash) durable, voucher, object created if absent,
 //! pinned in the log, outcome. It is pinned under the store's own id, taken as a
 //! customer's. It is read when it is needed and never cached: nothing that is done
 //! often asks for it.
@@ -13,16 +13,14 @@ use object_store::ObjectStoreExt;
 use sha2::{Digest, Sha256};
 
 use super::{Asker, Keyring, MAX_ATTEMPTS, lock, newest, unreadable};
+use crate::audit::voucher::Versioned;
 use crate::audit::{Action, Intent, OutcomeResult, RingRef};
-use crate::codec::Decode;
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::CustomerId;
 use crate::order::NewPerson;
 use crate::register::sealed::SealedRegister;
 use crate::register::{Register, RegisterChange};
 use crate::retention::clock::{ClockDoubt, Clocks, TrustedTime, trust};
-use crate::ring::sealed::EpochRecord;
 use crate::room::keyring::close;
 use crate::store::create::{Created, create};
 use crate::store::{layout, store_error};
@@ -53,23 +51,19 @@ impl Keyring {
             read = self.read_register(asker).await;
         }
         match read {
-            Err(error) => Err(self.refuse(asker, Some(self.pinned_as()), error).await),
+            Err(error) => Err(self.refuse(asker, Some(self.stores_own()), error).await),
             register => register,
         }
     }
 
-    /// Under which id the log pins the register: nobody else has the store's.
-    fn pinned_as(&self) -> CustomerId {
-        CustomerId::from_bytes(*self.store.as_bytes())
-    }
-
     async fn read_register(&self, asker: Asker<'_>) -> Result<Arc<Register>> {
         let find = || newest(&*self.storage, layout::registers(), layout::read_register);
-        let (found, pin) = tokio::join!(find(), self.log.ring_pin(self.pinned_as()));
+        let (found, pin) = tokio::join!(find(), self.log.newest_pin(Versioned::Register));
         let (mut newest, pin) = (found?, pin?);
         let wrong = |message| Error::new(ErrorKind::Integrity, message);
         let rolled_back = || wrong("the store's register is older than the log says");
-        if pin.is_some_and(|pin| newest < Some(pin.version)) {
+        let pinned = pin.as_ref().map(|pin| pin.version);
+        if pinned.is_some_and(|pinned| newest < Some(pinned.version)) {
             // Pinned after we listed, perhaps. A version is there before it is
             // pinned, so that a list made from now on must have it.
             newest = find().await?;
@@ -88,13 +82,14 @@ impl Keyring {
         let stored = self.storage.get(&layout::register(version)).await.map_err(failed)?;
         let bytes = stored.bytes().await.map_err(failed)?;
         let found = RingRef { version, hash: Sha256::digest(&bytes).into() };
-        match pin {
-            Some(pin) if pin.version > version => return Err(rolled_back()),
-            Some(pin) if pin.version == version && pin.hash != found.hash => {
+        match pinned {
+            Some(pinned) if pinned.version > version => return Err(rolled_back()),
+            Some(pinned) if pinned.version == version && pinned.hash != found.hash => {
                 return Err(wrong("the store's register is not the one that the log names"));
             }
             _ => {}
         }
+        let vouched = self.accept(Versioned::Register, found, pin).await?;
         let sealed = SealedRegister::parse(&bytes).map_err(|error| unreadable(error, "register"))?;
         if (sealed.store, sealed.version) != (self.store, version) {
             return Err(wrong("the store's register belongs to another store or version"));
@@ -106,12 +101,19 @@ impl Keyring {
         })?;
         let register = sealed.open(&epoch.data_key);
         let register = Arc::new(register.map_err(|_| wrong("the store's register does not verify"))?);
-        if pin.is_none_or(|pin| pin.version < version) {
+        self.check_epoch(&register, &epoch)?;
+        self.check_accepted(&register)?;
+        if pinned.is_none_or(|pinned| pinned.version < version) {
             // Its writer stopped before it pinned it. Now the log knows it.
-            self.log.pin_ring(self.pinned_as(), found).await?;
+            self.log.pin(&vouched).await?;
         }
         self.register.accept(&register)?;
         Ok(register)
+    }
+
+    /// The newest version that this node has seen, if it has seen one.
+    pub(super) fn seen_register(&self) -> Option<Arc<Register>> {
+        self.register.newest()
     }
 
     /// Changes the register until `plan` wants no more of it, and returns the version
@@ -148,14 +150,12 @@ impl Keyring {
     /// makes it a store. One that a crashed or simultaneous `init` wrote stands, if
     /// it has the same people.
     pub(crate) async fn create_first_register(&self, asker: Asker<'_>, people: &[NewPerson]) -> Result<()> {
-        let failed = |error| store_error(error, "read the epoch record");
-        let stored = self.storage.get(&layout::epoch(1)).await.map_err(failed)?;
-        let bytes = stored.bytes().await.map_err(failed)?;
-        let record = EpochRecord::from_bytes(&bytes).map_err(|error| unreadable(error, "epoch record"))?;
+        // Of an epoch that a crashed or simultaneous `init` made, it is accepted here.
+        let epoch = self.epoch(asker, 1).await?;
         let found = newest(&*self.storage, layout::registers(), layout::read_register).await?;
         if found.is_none() {
             let now = self.clock.now();
-            let first = Register::first(self.store, (record.epoch, record.kms_key), people, now)?;
+            let first = Register::first(self.store, epoch.on_record(), people, now)?;
             // If we stop before this is written, the next `init` writes one.
             if self.write_register(asker, Arc::new(first)).await?.is_some() {
                 return Ok(());
@@ -184,13 +184,17 @@ impl Keyring {
         let reference = RingRef { version: register.version, hash: Sha256::digest(&bytes).into() };
         let mut intent = Intent::new(self.log.request_id()?, asker.access, Action::RegisterWrite);
         intent.cause = asker.cause;
-        intent.customer = Some(self.pinned_as());
+        intent.customer = Some(self.stores_own());
         intent.ring = Some(reference);
         let (open, receipt) = self.log.begin(intent).await?;
         // The receipt is for the sealing above, as with a ring.
         drop(receipt);
-        // If we stop here, the log has an intent for a version that does not exist,
-        // which binds nobody.
+        // If we stop here or after the voucher, the log has an intent for a version that does
+        // not exist, which binds nobody.
+        let vouched = match self.log.vouch(Versioned::Register, reference, open.request()).await {
+            Ok(vouched) => vouched,
+            Err(error) => return close(open, Err(error)).await,
+        };
         let path = layout::register(register.version);
         match create(&*self.storage, &path, bytes.into(), "write the store's register").await {
             Ok(Created::Ours) => {}
@@ -201,7 +205,7 @@ impl Keyring {
             Err(error) => return close(open, Err(error)).await,
         }
         // If we stop here, the version stands and whoever reads it next pins it.
-        self.log.pin_ring(self.pinned_as(), reference).await?;
+        self.log.pin(&vouched).await?;
         // If we stop here, the log has an intent without outcome; the version is
         // complete and pinned.
         open.finish(OutcomeResult::Ok, None).await?;
@@ -269,6 +273,10 @@ impl Keyring {
 }
 
 impl Known {
+    fn newest(&self) -> Option<Arc<Register>> {
+        lock(&self.newest).clone()
+    }
+
     fn newest_version(&self) -> Option<u64> {
         lock(&self.newest).as_ref().map(|register| register.version)
     }

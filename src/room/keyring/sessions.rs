@@ -19,9 +19,11 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use object_store::{ObjectStoreExt, PutMode, PutPayload};
+use sha2::{Digest, Sha256};
 
 use super::{Asker, CustomerKeys, Keyring, close, epochs, lock, unreadable};
-use crate::audit::{Action, Intent, KeyRef};
+use crate::audit::voucher::Versioned;
+use crate::audit::{Action, Intent, KeyRef, RingRef};
 use crate::cache::{Cached, Limits};
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
@@ -157,7 +159,7 @@ impl Keyring {
     pub(crate) fn is_known_as_held(&self, customer: CustomerId) -> bool {
         let keys = self.customer(customer);
         let newest = lock(&keys.newest);
-        newest.as_ref().is_some_and(|ring| ring.settings.tenancy == Tenancy::Held)
+        newest.as_ref().is_some_and(|seen| seen.ring.settings.tenancy == Tenancy::Held)
     }
 
     /// Writes a use down, if the last that was is old. A use that is not written down makes
@@ -238,7 +240,9 @@ impl Keyring {
         let stored = self.storage.get(&layout::session_paper(customer, session, kind)).await;
         let bytes = stored.map_err(failed)?.bytes().await.map_err(failed)?;
         let owner = Owner { store: self.store, customer, session };
+        let found = RingRef { version: u64::from(kind.id()), hash: Sha256::digest(&bytes).into() };
         let read = async {
+            self.accept_paper((customer, session), found).await?;
             let sealed = SealedPaper::parse(&bytes, owner, kind)
                 .map_err(|error| unreadable(error, "paper of a session"))?;
             let epoch = self.epoch(asker, sealed.epoch).await?;
@@ -264,6 +268,13 @@ impl Keyring {
         let epoch = self.current_epoch(asker).await?;
         let owner = Owner { store: self.store, customer, session };
         let bytes = paper.seal(owner, (epoch.number, &epoch.data_key), random(&*self.entropy)?);
+        let version = RingRef { version: u64::from(paper.kind().id()), hash: Sha256::digest(&bytes).into() };
+        let request = match asker.cause {
+            Some(request) => request,
+            None => self.log.request_id()?,
+        };
+        // If we stop here, it is vouched for and does not exist, which binds nobody.
+        self.log.vouch(Versioned::Session(customer, session), version, request).await?;
         let path = layout::session_paper(customer, session, paper.kind());
         let created = create(&*self.storage, &path, bytes.into(), "write a session's paper").await?;
         Ok(created == Created::Ours)

@@ -152,9 +152,8 @@ impl Strongroom {
         }
         let begin = |register: &Register| {
             let at = self.0.clock.now();
-            let kms_key = epoch.kms_key.clone();
             let new = register.epoch_state(number).is_none();
-            Ok(new.then_some(RegisterChange::BeginEpoch { number, kms_key, at }))
+            Ok(new.then(|| RegisterChange::BeginEpoch { epoch: epoch.on_record(), at }))
         };
         keyring.change_register(asker, begin).await?;
         // If we stop here, the epoch has begun: new customers go under it, and the next

@@ -147,7 +147,13 @@ mod tests {
     #[test]
     fn what_nobody_asked_for_is_looked_at() {
         let at = Timestamp::from_micros(1).unwrap();
-        let epoch = |state| EpochState { number: 1, kms_key: "local:a".parse().unwrap(), began: at, state };
+        let epoch = |state| EpochState {
+            number: 1,
+            kms_key: "local:a".parse().unwrap(),
+            began: at,
+            state,
+            record: None,
+        };
         let states = [KeyState::Enabled, KeyState::Disabled, KeyState::PendingDeletion(None)];
         let says = states.map(KmsSays::State).into_iter().chain([KmsSays::Gone]);
         let says: Vec<_> = says.chain([KmsSays::State(KeyState::Unavailable)]).collect();
