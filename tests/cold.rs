@@ -1,8 +1,8 @@
 //! What a program that has just started asks of the storages and the KMS: a constant number
 //! of requests, few of them in a row, whatever the store's history.
 //!
-//! Each request takes a second of simulated time, so that the time a command takes is the
-//! number of requests that wait for each other.
+//! Each request takes the same simulated time, as long as one to a distant S3, so that the time a
+//! command takes tells the number of requests that wait for each other.
 
 #[path = "common/faults.rs"]
 mod faults;
@@ -25,6 +25,9 @@ use world::{World, access, add, label, pattern};
 
 /// How many customers the history is of.
 const CUSTOMERS: u8 = 50;
+
+/// How long a request takes.
+const LATENCY: Duration = Duration::from_millis(100);
 
 /// What one command cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +64,7 @@ impl Counted {
     /// A program from its start to its end.
     async fn cost<T>(&self, command: impl AsyncFnOnce(&Strongroom) -> T) -> (T, Cost) {
         self.counting.iter().for_each(FaultStore::reset_counts);
-        self.counting.iter().for_each(|store| store.set_latency(Duration::from_secs(1)));
+        self.counting.iter().for_each(|store| store.set_latency(LATENCY));
         self.world.kms.forget();
         let begun = Instant::now();
         let options = self.world.options();
@@ -69,7 +72,7 @@ impl Counted {
         let done = command(&room).await;
         room.close().await.unwrap();
         let calls = self.world.kms.total() as u64;
-        let in_a_row = begun.elapsed().as_secs() + calls;
+        let in_a_row = (begun.elapsed().as_millis() / LATENCY.as_millis()) as u64 + calls;
         // What is saved in the background counts as well.
         tokio::time::sleep(Duration::from_secs(30)).await;
         let requests = self.counting.iter().map(FaultStore::requests).sum::<u64>() + calls;

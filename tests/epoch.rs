@@ -119,12 +119,19 @@ impl Place {
     /// Puts a ring of a new customer there that a node wrote which knew nothing of any
     /// rotation since `then`.
     async fn late_customer(&self, then: [Arc<dyn ObjectStore>; 3]) -> CustomerId {
-        let keys = Arc::clone(&then[1]);
+        let (keys, audit) = (Arc::clone(&then[1]), Arc::clone(&then[2]));
         let late = self.restored(then).await;
         let id = add(&late, "late").await.unwrap().info().await.unwrap().id;
         let path = Path::from(format!("ring/{id}/{:016x}", 1));
         let ring = keys.get(&path).await.unwrap().bytes().await.unwrap();
         self.world.keys.inner().put(&path, ring.into()).await.unwrap();
+        // It had vouched for the ring, as every writer does.
+        let folder = Path::from(format!("voucher/{id}"));
+        let vouchers: Vec<_> = audit.list(Some(&folder)).try_collect().await.unwrap();
+        for meta in vouchers {
+            let lines = audit.get(&meta.location).await.unwrap().bytes().await.unwrap();
+            self.world.audit.inner().put(&meta.location, lines.into()).await.unwrap();
+        }
         id
     }
 

@@ -505,7 +505,9 @@ async fn pins_of_the_register_that_were_lost_are_made_again() {
         let mut found = Vec::new();
         for object in listed {
             let bytes = audit.get(&object.location).await.unwrap().bytes().await.unwrap();
-            found.push((object.location, bytes));
+            // Who vouches for it is another writer the second time.
+            let line = bytes.split(|byte| *byte == b'\n').next().unwrap().to_vec();
+            found.push((object.location, line));
         }
         found
     };

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use strongroom::ErrorKind;
 use strongroom::access::{Access, Principal, Purpose};
 use strongroom::audit::{Action, Intent, KeyUseReceipt, OutcomeResult};
@@ -369,6 +371,28 @@ async fn a_session_opens_and_its_end_closes_at_the_kms_too() {
     assert_eq!(listed.len(), 2);
     assert!(states.contains(&SessionState::Open) && states.contains(&SessionState::Over(EndReason::Asked)));
     assert!(listed.contains(&second));
+}
+
+/// Whoever has the epoch's data key could make a paper that opens: nobody vouched for it.
+#[tokio::test]
+async fn a_session_whose_paper_nobody_vouched_for_opens_nothing() {
+    let world = World::new().await;
+    let blob = seal(&acme(&world.room, reader()).await, "x").await;
+    let session = world.session().await;
+    let within = reader().within(session.id);
+    assert_eq!(open(&acme(&world.node().await, within.clone()).await, blob).await.unwrap(), b"x");
+    let customer = acme(&world.room, reader()).await.id();
+    let folder = Path::from(format!("voucher/{customer}-{}", session.id));
+    let vouchers: Vec<Path> =
+        world.raw.audit.list(Some(&folder)).map_ok(|meta| meta.location).try_collect().await.unwrap();
+    assert_eq!(vouchers.len(), 1, "the paper that opens it");
+    for path in vouchers {
+        world.raw.audit.delete(&path).await.unwrap();
+    }
+    let head = world.room.log().head().next();
+    let node = world.node().await;
+    assert_eq!(open(&acme(&node, within).await, blob).await, Err(ErrorKind::Integrity));
+    assert!(!outcomes(&node, head, Action::KeysRead).await.is_empty(), "it is on record");
 }
 
 /// What a node believes is one thing, and what the KMS does another.

@@ -294,7 +294,7 @@ fn created_once(role: StorageRole, place: &Place) -> Vec<String> {
         StorageRole::Blobs => Vec::new(),
         StorageRole::Keys => vec![place.objects("*")],
         StorageRole::Audit => {
-            let below = ["wal/*", "pin/*", "certificate/*", "order/*", "epoch/*", "store"];
+            let below = ["wal/*", "voucher/*", "pin/*", "certificate/*", "order/*", "epoch/*", "store"];
             below.map(|below| place.objects(below)).into()
         }
     }
@@ -482,6 +482,17 @@ mod tests {
         assert_eq!(ends["aws:ResourceTag/strongroom:store"], json!(StoreId::from_bytes([1; 16])));
         let opens = &destroyer["Statement"][1]["Condition"]["StringEquals"];
         assert_eq!(opens["kms:EncryptionContext:strongroom:use"], "epoch", "no customer's");
+        for (role, which) in [("role-destroyer", "DestroyerOpensEpochs"), ("role-node", "NodeUsesEpochKeys")]
+        {
+            // A planted record names a key of somebody else's.
+            let policy = named(&three_buckets(), role);
+            let statements = policy["Statement"].as_array().unwrap();
+            let opens = statements.iter().find(|statement| statement["Sid"] == which).unwrap();
+            assert_eq!(opens["Resource"], "arn:aws:kms:*:123456789012:key/*");
+            let equals = &opens["Condition"]["StringEquals"];
+            assert_eq!(equals["aws:ResourceTag/strongroom:use"], "epoch");
+            assert_eq!(equals["aws:ResourceTag/strongroom:store"], json!(StoreId::from_bytes([1; 16])));
+        }
         assert!(!destroyer.to_string().contains("my-blobs"));
         let statements = destroyer["Statement"].as_array().unwrap();
         let writes = statements.iter().find(|statement| statement["Action"] == "s3:PutObject").unwrap();
@@ -489,6 +500,7 @@ mod tests {
             "my-keys/p/register/*",
             "my-audit/wal/*",
             "my-audit/head/*",
+            "my-audit/voucher/*",
             "my-audit/pin/*",
             "my-audit/tile/*",
             "my-audit/checkpoint",

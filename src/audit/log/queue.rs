@@ -6,8 +6,10 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::append::{Running, commit_queued};
 use super::{Inner, OpenIntent};
@@ -16,6 +18,10 @@ use crate::audit::commit::Line;
 use crate::audit::head::Head;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KekId, RequestId};
+
+/// For how long an outcome that nobody waits for waits for the next record, to be in one commit with
+/// it: a cold program has several, and each commit is two requests.
+const LINGER: Duration = Duration::from_millis(500);
 
 pub(super) type Begun = (OpenIntent, KeyUseReceipt);
 
@@ -86,6 +92,14 @@ impl Ticket {
         {
             let message = "another writer was first";
             drop(to.send(Err(Error::new(ErrorKind::Conflict, message))));
+        }
+    }
+
+    /// Whether somebody needs to know that it is durable.
+    fn is_waited_for(&self) -> bool {
+        match &self.reply {
+            Reply::Begin { to, .. } => to.is_some(),
+            Reply::Finish { to } => to.is_some(),
         }
     }
 
@@ -191,6 +205,8 @@ pub(super) struct Queue {
     pub(super) records: usize,
     /// Whether a committer runs, or is about to.
     pub(super) running: bool,
+    /// Whether one is to run soon for what nobody waits for.
+    lingers: bool,
     /// Whether no more intents are taken.
     pub(super) closed: bool,
     /// Why the last attempt failed, until one succeeds.
@@ -274,8 +290,25 @@ impl Inner {
             return ticket.end(&cause);
         }
         queue.records += ticket.lines.len();
+        let is_waited_for = ticket.is_waited_for();
         queue.tickets.push_back(ticket);
-        self.start(queue);
+        if is_waited_for {
+            return self.start(queue);
+        }
+        if !queue.running && !std::mem::replace(&mut queue.lingers, true) {
+            drop(queue);
+            let inner = Arc::clone(self);
+            // If the program ends in between, it closes the log, which writes it; if it dies, the
+            // operation has no outcome, as if it had died a moment before.
+            self.runtime.spawn(async move {
+                sleep(LINGER).await;
+                let mut queue = inner.queue();
+                queue.lingers = false;
+                if !queue.tickets.is_empty() {
+                    inner.start(queue);
+                }
+            });
+        }
     }
 
     /// Runs the committer, unless it runs.

@@ -83,7 +83,10 @@ pub(super) fn key_documents(deployment: &Deployment) -> Vec<Document> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyUse {
+    /// Of one epoch, in its key's policy.
     Epoch,
+    /// Of any epoch, in a role: of this account, and tagged for it.
+    AnyEpoch,
     /// Of one customer, in its key's policy.
     Customer,
     /// Of any customer, in a node's role.
@@ -93,7 +96,7 @@ pub(super) enum KeyUse {
 /// The statements that let a node use keys, one for each context. `DescribeKey` carries
 /// none.
 pub(super) fn node_uses(deployment: &Deployment, key_use: KeyUse, resource: &str) -> Vec<Value> {
-    let keys = if key_use == KeyUse::Epoch { "Epoch" } else { "Customer" };
+    let keys = if matches!(key_use, KeyUse::Epoch | KeyUse::AnyEpoch) { "Epoch" } else { "Customer" };
     let uses = |what: &str, context| {
         json!({
             "Sid": format!("NodeUses{keys}Keys{what}"),
@@ -111,6 +114,7 @@ pub(super) fn node_uses(deployment: &Deployment, key_use: KeyUse, resource: &str
     });
     match key_use {
         KeyUse::Epoch => vec![uses("", epoch_context()), looks],
+        KeyUse::AnyEpoch => vec![of_epochs(deployment, uses("", epoch_context())), looks],
         KeyUse::Customer | KeyUse::AnyCustomer => {
             vec![uses("ForRings", ring_context()), uses("ForStrictBlobs", blob_context()), looks]
         }
@@ -142,6 +146,17 @@ fn grants() -> Value {
             "ForAllValues:StringEquals": { "kms:GrantOperations": ["Decrypt"] },
         },
     })
+}
+
+/// The same for keys that are tagged as those of this store's epochs: a record that somebody planted
+/// can name whatever key it likes.
+pub(super) fn of_epochs(deployment: &Deployment, mut statement: Value) -> Value {
+    let equals = &mut statement["Condition"]["StringEquals"];
+    equals["aws:ResourceTag/strongroom:use"] = json!("epoch");
+    if let Some(store) = deployment.store {
+        equals["aws:ResourceTag/strongroom:store"] = json!(store);
+    }
+    statement
 }
 
 /// The statement that lets the destroyer open the outer seal of rings, to see

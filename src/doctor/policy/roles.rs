@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::keys::{KeyUse, destroyer_opens, key_end, node_uses, own_keys, signs};
+use super::keys::{KeyUse, destroyer_opens, key_end, node_uses, of_epochs, own_keys, signs};
 use super::{Deployment, Document, Place};
 use crate::store::StorageRole;
 
@@ -104,7 +104,7 @@ fn node(deployment: &Deployment) -> Vec<Value> {
     ];
     // Customers' keys may be in accounts of their own, whose policies let us in.
     let any_key = "arn:aws:kms:*:*:key/*";
-    statements.extend(node_uses(deployment, KeyUse::Epoch, any_key));
+    statements.extend(node_uses(deployment, KeyUse::AnyEpoch, &own_keys(deployment, true)));
     statements.extend(node_uses(deployment, KeyUse::AnyCustomer, any_key));
     statements.extend(signs(deployment, "Node", true));
     statements.push(json!({
@@ -129,12 +129,12 @@ fn node(deployment: &Deployment) -> Vec<Value> {
 /// the register, into the log, and on the paper of its end.
 fn destroyer(deployment: &Deployment) -> Vec<Value> {
     let [_, keys, audit] = StorageRole::ALL.map(|role| deployment.place(role));
-    let written = ["wal/*", "head/*", "pin/*", "tile/*", "checkpoint", "shard/*", "epoch/*"];
+    let written = ["wal/*", "head/*", "voucher/*", "pin/*", "tile/*", "checkpoint", "shard/*", "epoch/*"];
     let written = written.map(|below| audit.objects(below));
     let written = [&[keys.objects("register/*")], &written[..]].concat();
     vec![
         key_end(deployment, true),
-        destroyer_opens(deployment, &own_keys(deployment, true)),
+        of_epochs(deployment, destroyer_opens(deployment, &own_keys(deployment, true))),
         json!({
             "Sid": "DestroyerReads",
             "Effect": "Allow",
