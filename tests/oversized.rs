@@ -138,7 +138,7 @@ async fn no_object_of_a_store_ends_the_program() {
     let acme = room.customer(&label(), access()).await.unwrap();
     let once = SealOptions::new().once("key".parse().unwrap());
     let blob = acme.seal(pattern(10_000), once).await.unwrap().id;
-    room.publish().await.unwrap();
+    room.publish_log().await.unwrap();
     room.close().await.unwrap();
     drop((room, acme));
 
@@ -159,10 +159,10 @@ async fn no_object_of_a_store_ends_the_program() {
             let room = Strongroom::open(on_directory(&root).await, kms(), options).await?;
             let acme = room.customer(&label(), access()).await?;
             acme.open(blob).await?.bytes(1 << 20).await?;
-            acme.seal(pattern(10), SealOptions::new().once("key".parse().unwrap())).await?;
+            acme.seal(pattern(10_000), SealOptions::new().once("key".parse().unwrap())).await?;
             let report = room.verify_log().await?;
-            room.publish().await?;
-            strongroom::Result::Ok(report)
+            room.publish_log().await?;
+            Ok::<_, strongroom::Error>(report)
         };
         let done = tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
         if let Err(error) = &done {

@@ -206,9 +206,10 @@ impl State {
 
     /// The changes below a directory, which count as written.
     fn written(&mut self, directory: &Path) -> Vec<PathBuf> {
-        let (written, left) =
-            std::mem::take(&mut self.changed).into_iter().partition(|path| path.parent() == Some(directory));
-        self.changed = left;
+        let of_directory = |path: &PathBuf| path.parent() == Some(directory);
+        let (written, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.changed).into_iter().partition(of_directory);
+        self.changed = left.into_iter().collect();
         written
     }
 }
