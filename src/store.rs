@@ -99,6 +99,7 @@ pub struct Storages {
     /// The audit log.
     pub audit: Arc<dyn ObjectStore>,
     kind: StorageKind,
+    keys_kind: StorageKind,
     audit_kind: StorageKind,
     directories: Vec<PathBuf>,
     under_blobs: Beneath,
@@ -125,6 +126,7 @@ impl Storages {
         let audit = opener.own_or_under(urls.audit.as_ref(), &urls.root, &mut root, "audit").await?;
         Ok(Self {
             kind: blobs.kind,
+            keys_kind: keys.kind,
             audit_kind: audit.kind,
             directories: opener.directories,
             #[cfg(feature = "aws")]
@@ -175,6 +177,7 @@ impl Storages {
             keys,
             audit,
             kind: StorageKind::Cloud,
+            keys_kind: StorageKind::Cloud,
             audit_kind: StorageKind::Cloud,
             directories: Vec::new(),
             under_blobs: Beneath::default(),
@@ -188,7 +191,7 @@ impl Storages {
     pub fn memory() -> Self {
         let new = || Arc::new(InMemory::new()) as Arc<dyn ObjectStore>;
         let kind = StorageKind::Memory;
-        Self { kind, audit_kind: kind, ..Self::from_parts(new(), new(), new()) }
+        Self { kind, keys_kind: kind, audit_kind: kind, ..Self::from_parts(new(), new(), new()) }
     }
 
     /// What the blobs are kept on.

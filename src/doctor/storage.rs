@@ -75,7 +75,7 @@ async fn tried(role: StorageRole, probe: &Probe, clock: &dyn Clock) -> Option<Ch
     let subject = Subject::Storage(role);
     // What is wrong with the marker is told by who looks whose the storages are.
     Marker::read(&**probe.storage()).await.ok()??;
-    Some(match try_out(role, &**probe.storage(), clock.now().day()).await {
+    Some(match try_out(role, &**probe.storage(), probe.kind(), clock.now().day()).await {
         Ok(None) => {
             Check::ok(subject, "create-if-absent, read-after-write, list-after-write and ranges were tried")
         }

@@ -322,7 +322,13 @@ pub fn probe(day: Day, slot: u8) -> Path {
 #[must_use]
 pub fn probes_of(day: Day) -> Path {
     let month = day.date().map_or((9999, 12), |date| (date.year(), date.month()));
-    Path::from_iter(["probe", &format!("{:04}-{:02}", month.0, month.1)])
+    probes().join(format!("{:04}-{:02}", month.0, month.1))
+}
+
+/// The prefix of all that a storage was tried with.
+#[must_use]
+pub fn probes() -> Path {
+    Path::from_iter(["probe"])
 }
 
 /// The slot of the object at `path`, if a storage was tried with it.

@@ -10,7 +10,8 @@
 //! | first part of the path | what | bytes at most |
 //! |---|---|---|
 //! | `blob` | a blob, which is read in ranges or as it streams | 4,000 GiB |
-//! | `wrap`, `once`, `session`, `label` | a wrap, a claim, a paper of a session, a label | 64 KiB |
+//! | `wrap` | a wrap | 128 KiB |
+//! | `once`, `session`, `label`, `returned` | a claim, a paper of a session, a label, a line about a returned blob | 64 KiB |
 //! | `name`, `clock`, `pin`, `store`, `probe` | a name, the clock's object, a pin, the marker, what a storage is tried with | 4 KiB |
 //! | `ring` | a ring | 128 MiB |
 //! | `register` | a register | 64 MiB |
@@ -20,7 +21,8 @@
 //! | `head` | a saved head | 256 KiB |
 //! | `tile`, `shard` | a tile, an entry bundle | 16.1 MiB |
 //! | `list` | a list of returned blobs | 1 GiB |
-//! | anything else: `epoch`, `key`, `order`, `certificate`, `checkpoint`, … | a record or a signed note | 1 MiB |
+//! | `epoch`, `key`, `order`, `certificate`, `checkpoint`, `manifest`, `meta` | a record or a signed note | 1 MiB |
+//! | anything else | nothing of ours | 64 MiB |
 //!
 //! What is not on a storage has limits of its own where it is read: files of keys, tokens and
 //! certificates, requests and answers. The manual's chapter of the format has all of them.
@@ -69,14 +71,14 @@ const TABLE: &[(&str, Limit)] = &[
     ("store", Limit { kind: "marker of a store", bytes: 4 * KIB }),
     ("tile", Limit { kind: "tile of the audit log", bytes: TILE }),
     ("wal", Limit { kind: "commit of the audit log", bytes: 64 * MIB }),
-    ("wrap", Limit { kind: "wrap of a blob's key", bytes: 64 * KIB }),
+    ("wrap", Limit { kind: "wrap of a blob's key", bytes: 128 * KIB }),
 ];
 
 /// An entry bundle: 256 entries, each with its length.
 const TILE: u64 = 256 * (2 + 65_535);
 
-/// What is not in the table is a small record.
-const OTHER: Limit = Limit { kind: "object", bytes: MIB };
+/// What is not in the table is nothing of ours.
+const OTHER: Limit = Limit { kind: "object", bytes: 64 * MIB };
 
 /// The limit of the object at `path`.
 #[must_use]

@@ -17,7 +17,8 @@
 //! [`layout::probe`]: an object of 49 bytes for each trial, [`SLOTS`] a month at most, since nodes may
 //! delete nothing. When the month's are there, their creation has to be refused, and the rest is
 //! tried on what stands there: a cache is then not found out before the month ends. A trial costs
-//! 6 requests, and 4 when the month's objects are there; the audit storage one more.
+//! 6 requests, and 4 when the month's objects are there; the audit storage one more. A directory has
+//! no cache in front of it, and one object is enough.
 //!
 //! Trust: a storage that means to deceive passes, and misbehaves afterwards.
 
@@ -33,7 +34,7 @@ use object_store::{
 };
 
 use super::fault::is_conflict;
-use super::{StorageRole, Storages, layout, store_error};
+use super::{StorageKind, StorageRole, Storages, layout, store_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Clock, Day};
 
@@ -148,9 +149,13 @@ impl Storages {
     /// Small objects may have been stored.
     pub async fn try_out(&self, clock: &dyn Clock) -> Result<()> {
         let day = clock.now().day();
-        let storages = [&self.blobs, &self.keys, &self.audit].into_iter().zip(StorageRole::ALL);
-        let trials = storages.map(|(storage, role)| async move {
-            match try_out(role, &**storage, day).await {
+        let storages = [
+            (&self.blobs, self.kind, StorageRole::Blobs),
+            (&self.keys, self.keys_kind, StorageRole::Keys),
+            (&self.audit, self.audit_kind, StorageRole::Audit),
+        ];
+        let trials = storages.map(|(storage, kind, role)| async move {
+            match try_out(role, &**storage, kind, day).await {
                 Ok(None) => Ok(()),
                 Ok(Some(lack)) => Err(lack.into()),
                 Err(error) => {
@@ -163,15 +168,25 @@ impl Storages {
     }
 }
 
-/// Tries one storage, on a day; `None` where all is well.
+/// Tries one storage of this kind, on a day; `None` where all is well.
 ///
 /// # Errors
 /// Those of [`store_error`]: then nothing is known.
 ///
 /// # Cancel safety
 /// Small objects may have been stored.
-pub async fn try_out(role: StorageRole, storage: &dyn ObjectStore, day: Day) -> Result<Option<Lack>> {
-    let trial = Trial { role, storage, day };
+pub async fn try_out(
+    role: StorageRole,
+    storage: &dyn ObjectStore,
+    kind: StorageKind,
+    day: Day,
+) -> Result<Option<Lack>> {
+    // What a directory was tried with before, in whatever month.
+    let known = match kind {
+        StorageKind::Local => layout::probes(),
+        StorageKind::Memory | StorageKind::Cloud => layout::probes_of(day),
+    };
+    let trial = Trial { role, storage, kind, day, known };
     match trial.run().await {
         Ok(()) => Ok(None),
         Err(Stop::Lack(promise)) => Ok(Some(Lack { role, promise })),
@@ -182,7 +197,10 @@ pub async fn try_out(role: StorageRole, storage: &dyn ObjectStore, day: Day) -> 
 struct Trial<'a> {
     role: StorageRole,
     storage: &'a dyn ObjectStore,
+    kind: StorageKind,
     day: Day,
+    /// Where the objects of former trials lie that count.
+    known: Path,
 }
 
 /// How a trial ends that does not go well.
@@ -200,41 +218,38 @@ impl From<StoreError> for Stop {
 impl Trial<'_> {
     async fn run(&self) -> Result<(), Stop> {
         let listed = self.listed().await?;
-        let slot = match (0..SLOTS).find(|slot| !listed.contains(slot)) {
-            Some(free) => {
-                self.race(free).await?;
+        let free = (0..SLOTS).map(|slot| layout::probe(self.day, slot)).find(|path| !listed.contains(path));
+        let path = match (free, listed.last()) {
+            (Some(free), last) if last.is_none() || self.kind != StorageKind::Local => {
+                self.race(&free).await?;
                 if !self.listed().await?.contains(&free) {
                     return Err(Stop::Lack(Promise::ListAfterWrite));
                 }
                 free
             }
-            None => {
-                let last = SLOTS - 1;
+            (_, Some(last)) => {
                 self.refused(last).await?;
                 self.read(last, &[]).await?;
-                last
+                last.clone()
             }
+            (_, None) => unreachable!("without any, one is free"),
         };
         match self.role {
-            StorageRole::Audit => self.replace(slot).await,
+            StorageRole::Audit => self.replace(&path).await,
             StorageRole::Blobs | StorageRole::Keys => Ok(()),
         }
     }
 
-    fn path(&self, slot: u8) -> Path {
-        layout::probe(self.day, slot)
-    }
-
-    async fn listed(&self) -> Result<BTreeSet<u8>, Stop> {
-        let objects = self.storage.list(Some(&layout::probes_of(self.day)));
-        let slots = objects.map_ok(|object| layout::read_probe(&object.location));
-        Ok(slots.try_filter_map(|slot| std::future::ready(Ok(slot))).try_collect().await?)
+    async fn listed(&self) -> Result<BTreeSet<Path>, Stop> {
+        let objects = self.storage.list(Some(&self.known)).map_ok(|object| object.location);
+        let ours = objects.try_filter(|path| std::future::ready(layout::read_probe(path).is_some()));
+        Ok(ours.try_collect().await?)
     }
 
     /// Two writers create one object.
-    async fn race(&self, slot: u8) -> Result<(), Stop> {
+    async fn race(&self, path: &Path) -> Result<(), Stop> {
         let bodies = [body(), body()];
-        let (one, other) = tokio::join!(self.create(slot, &bodies[0]), self.create(slot, &bodies[1]));
+        let (one, other) = tokio::join!(self.create(path, &bodies[0]), self.create(path, &bodies[1]));
         // If we stop here, the object is there, and the next trial takes another.
         let (won, lost): (Vec<_>, Vec<_>) =
             [one, other].into_iter().zip(bodies).partition(|(put, _)| put.is_ok());
@@ -243,36 +258,35 @@ impl Trial<'_> {
         }
         // Without an answer, it may have been stored; what is read shows which.
         let stands: Vec<Bytes> = won.into_iter().map(|(_, body)| body).collect();
-        let read = self.read(slot, &stands).await;
+        let read = self.read(path, &stands).await;
         let (refusals, mut failures): (Vec<_>, Vec<_>) =
             lost.into_iter().filter_map(|(put, _)| put.err()).partition(is_refusal);
         match (read, failures.pop()) {
             // Nothing is there, and nobody said that something is.
             (Err(Stop::Lack(Promise::ReadAfterWrite)), Some(error)) if stands.is_empty() => Err(error.into()),
             (Err(stop), _) => Err(stop),
-            (Ok(()), _) if stands.is_empty() || refusals.is_empty() => self.refused(slot).await,
+            (Ok(()), _) if stands.is_empty() || refusals.is_empty() => self.refused(path).await,
             (Ok(()), _) => Ok(()),
         }
     }
 
     /// One more creation, which must not succeed.
-    async fn refused(&self, slot: u8) -> Result<(), Stop> {
-        match self.create(slot, &body()).await {
+    async fn refused(&self, path: &Path) -> Result<(), Stop> {
+        match self.create(path, &body()).await {
             Ok(_) => Err(Stop::Lack(Promise::CreateIfAbsent)),
             Err(error) if is_refusal(&error) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    async fn create(&self, slot: u8, body: &Bytes) -> Result<PutResult, StoreError> {
-        self.storage.put_opts(&self.path(slot), body.clone().into(), PutMode::Create.into()).await
+    async fn create(&self, path: &Path, body: &Bytes) -> Result<PutResult, StoreError> {
+        self.storage.put_opts(path, body.clone().into(), PutMode::Create.into()).await
     }
 
     /// Reads a part of what stands there: of one of `bodies`, or of anything where they are none.
-    async fn read(&self, slot: u8, bodies: &[Bytes]) -> Result<(), Stop> {
-        let path = self.path(slot);
+    async fn read(&self, path: &Path, bodies: &[Bytes]) -> Result<(), Stop> {
         let options = GetOptions::new().with_range(Some(GetRange::Bounded(RANGE)));
-        let part = async { self.storage.get_opts(&path, options).await?.bytes().await }.await;
+        let part = async { self.storage.get_opts(path, options).await?.bytes().await }.await;
         let rest = |whole: &Bytes| whole.get(FRONT.len()..).map(<[u8]>::to_vec).unwrap_or_default();
         match part {
             Ok(part) if bodies.is_empty() && is_rest(&part) => Ok(()),
@@ -282,7 +296,7 @@ impl Trial<'_> {
             Ok(_) => Err(Stop::Lack(Promise::Ranges)),
             Err(StoreError::NotFound { .. }) => Err(Stop::Lack(Promise::ReadAfterWrite)),
             // Whether it is the part that cannot be had.
-            Err(error) => match async { self.storage.get(&path).await?.bytes().await }.await {
+            Err(error) => match async { self.storage.get(path).await?.bytes().await }.await {
                 Ok(_) => Err(Stop::Lack(Promise::Ranges)),
                 Err(StoreError::NotFound { .. }) => Err(Stop::Lack(Promise::ReadAfterWrite)),
                 Err(_) => Err(error.into()),
@@ -291,14 +305,13 @@ impl Trial<'_> {
     }
 
     /// A replacement of something else, which must not succeed.
-    async fn replace(&self, slot: u8) -> Result<(), Stop> {
+    async fn replace(&self, path: &Path) -> Result<(), Stop> {
         // A tag and a generation that no object of ours has.
         let another = UpdateVersion {
             e_tag: Some("\"00000000000000000000000000000000\"".to_owned()),
             version: Some("1".to_owned()),
         };
-        let replaced =
-            self.storage.put_opts(&self.path(slot), body().into(), PutMode::Update(another).into()).await;
+        let replaced = self.storage.put_opts(path, body().into(), PutMode::Update(another).into()).await;
         match replaced {
             Ok(_) => Err(Stop::Lack(Promise::ConditionalReplacement)),
             // Who does not know it says so: checkpoints are then replaced without.
