@@ -29,8 +29,11 @@ const SHORT: usize = 10_000;
 /// More than a part.
 const LONG: usize = 9 << 20;
 
+/// What happens to a call: by the number that is failed, its own number, and what it is.
+type Choose = fn(u64, u64, Call) -> Option<Fault>;
+
 /// How the disk fails, from the `k`-th call on.
-const FAILURES: [(&str, fn(u64, u64, Call) -> Option<Fault>); 7] = [
+const FAILURES: [(&str, Choose); 7] = [
     ("fails once", |k, at, _| (at == k).then_some(Fault::Fails)),
     ("fails once, behind the effect", |k, at, _| (at == k).then_some(Fault::FailsAfter)),
     ("is full once", |k, at, _| (at == k).then_some(Fault::Full)),
@@ -135,12 +138,7 @@ impl Work {
 
 /// Does the work on a disk that fails so, and again when the disk is well, and cuts the power behind
 /// the first or the second. Returns how many calls it took.
-async fn run(
-    template: &Template,
-    work: Work,
-    failure: Option<(&str, u64, fn(u64, u64, Call) -> Option<Fault>)>,
-    again: bool,
-) -> u64 {
+async fn run(template: &Template, work: Work, failure: Option<(&str, u64, Choose)>, again: bool) -> u64 {
     let what = format!("{work:?}, {:?}, again {again}", failure.map(|(name, k, _)| (name, k)));
     let scratch = tempfile::tempdir().unwrap();
     let (root, after) = (scratch.path().join("store"), scratch.path().join("after"));

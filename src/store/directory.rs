@@ -31,7 +31,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
@@ -41,19 +41,20 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use futures_util::{FutureExt, StreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
-    UploadPart,
 };
 
 pub use self::disk::{Disk, SystemDisk};
+use self::upload::Upload;
 
 mod disk;
+mod upload;
 
 /// What errors of a directory bear as the name of their storage.
 pub(super) const NAME: &str = "directory";
@@ -61,7 +62,8 @@ pub(super) const NAME: &str = "directory";
 /// How often an object is renewed that cannot be forced to the disk.
 const RENEWALS: u32 = 3;
 
-/// How large an object is at most that is renewed, in bytes: all that a log or a ring builds on.
+/// How large an object is at most that is renewed, in bytes: commits and rings are smaller, and a
+/// larger blob is a failure.
 const RENEWED: u64 = 64 << 20;
 
 /// How often, and how long in between, its writer is given time to end what it is about: 0.1 s.
@@ -166,8 +168,7 @@ impl ObjectStore for Directory {
         let path = self.file(location)?;
         let begin = move |writer: &Writer| writer.stage(&path).map(|(staged, file)| (path, staged, file));
         let (path, staged, file) = self.blocking(begin).await.map_err(failed)?;
-        let parts = Arc::new(Mutex::new(Some(Parts { staged, file })));
-        Ok(Box::new(Upload { directory: self.clone(), path, parts, offset: 0 }))
+        Ok(Box::new(Upload::new(self.clone(), path, staged, file)))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -200,7 +201,11 @@ impl ObjectStore for Directory {
             async move {
                 let location = location?;
                 let path = directory.file(&location)?;
-                directory.blocking(move |writer| Ok(writer.unmark(&path))).await.map_err(failed)?;
+                let unmark = move |writer: &Writer| {
+                    writer.unmark(&path);
+                    Ok(())
+                };
+                directory.blocking(unmark).await.map_err(failed)?;
                 Ok(location)
             }
         });
@@ -560,66 +565,6 @@ impl Drop for Staged {
     }
 }
 
-/// A blob that is being written.
-struct Upload {
-    directory: Directory,
-    path: PathBuf,
-    parts: Arc<Mutex<Option<Parts>>>,
-    offset: u64,
-}
-
-struct Parts {
-    staged: Staged,
-    file: File,
-}
-
-impl fmt::Debug for Upload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upload").finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl MultipartUpload for Upload {
-    fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        let at = self.offset;
-        self.offset += u64::try_from(data.content_length()).expect("a length fits in 64 bits");
-        let (directory, parts) = (self.directory.clone(), Arc::clone(&self.parts));
-        async move {
-            let write = move |writer: &Writer| {
-                let mut parts = lock(&parts);
-                let Parts { file, .. } = parts.as_mut().ok_or_else(ended)?;
-                file.seek(SeekFrom::Start(at))?;
-                data.iter().try_for_each(|piece| writer.write(file, piece))
-            };
-            directory.blocking(write).await.map_err(failed)
-        }
-        .boxed()
-    }
-
-    async fn complete(&mut self) -> Result<PutResult> {
-        let (path, parts) = (self.path.clone(), Arc::clone(&self.parts));
-        let finish = move |writer: &Writer| {
-            let Parts { staged, file } = lock(&parts).take().ok_or_else(ended)?;
-            let large = file.metadata()?.len() > RENEWED;
-            if large {
-                // Whoever looks for it meanwhile is not told that it is there.
-                lock(&writer.uncertain).insert(path.clone());
-            }
-            let published = writer.publish(staged, &file, &path, false)?;
-            lock(&writer.uncertain).remove(&path);
-            Ok(published)
-        };
-        self.directory.blocking(finish).await.map(result_of).map_err(failed)
-    }
-
-    async fn abort(&mut self) -> Result<()> {
-        let parts = Arc::clone(&self.parts);
-        let give_up = move |_: &Writer| Ok(drop(lock(&parts).take().ok_or_else(ended)?));
-        self.directory.blocking(give_up).await.map_err(failed)
-    }
-}
-
 /// `<name>#<number>`.
 fn second_name(path: &FilePath, number: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -633,10 +578,6 @@ fn parent(path: &FilePath) -> io::Result<&FilePath> {
 
 fn same_file(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-fn ended() -> io::Error {
-    io::Error::other("the upload has ended")
 }
 
 fn failed(error: io::Error) -> Error {
