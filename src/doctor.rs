@@ -9,8 +9,9 @@
 //! each part is looked at by itself, and what fails is a finding.
 //!
 //! Invariants: no check changes anything, but for the log, which gets the records
-//! of the rings that were read, as always, and a local key whose day of deletion
-//! has come, which goes when anyone looks at it. A check that could not be made is
+//! of the rings that were read, as always, a local key whose day of deletion
+//! has come, which goes when anyone looks at it, and the small objects with which a store's
+//! storages are [tried](crate::store::trial). A check that could not be made is
 //! [`State::Unknown`] and never [`State::Ok`]. Findings hold paths, names of buckets,
 //! prefixes of their rules, ids and labels, and no names or content of blobs.
 

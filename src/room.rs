@@ -286,10 +286,12 @@ impl Strongroom {
     /// Makes a new store on empty storages, and opens it. Where there is one
     /// already, opens that; `true` says that it was made.
     ///
-    /// Running it again after a crash, or twice at once, ends with one store.
+    /// Running it again after a crash, or twice at once, ends with one store. First the storages are
+    /// [tried](crate::store::trial).
     ///
     /// # Errors
-    /// By [`ErrorKind`]; nothing that exists is changed.
+    /// By [`ErrorKind`]; nothing that exists is changed. [`ErrorKind::Configuration`] names a storage
+    /// that lacks what a store is built on.
     pub async fn init(
         storages: Storages,
         kms: KmsRegistry,
@@ -299,6 +301,8 @@ impl Strongroom {
     ) -> Result<(Self, bool)> {
         // Before anything is made.
         People::found(&options.people, options.clock.now())?;
+        storages.try_out(&*options.clock).await?;
+        // If we stop here, a few small objects are there that belong to no store.
         if Marker::read(&*storages.keys).await?.is_some() {
             return Ok((Self::open(storages, kms, options).await?, false));
         }

@@ -6,7 +6,7 @@
 //! is in [`layout`], how a long blob gets there in [`upload`].
 //!
 //! # Contract of every storage
-//! * **Only create-if-absent is relied on** (`PutMode::Create`): of any number of
+//! * **Only create-if-absent is relied on** (`PutMode::Create`), and it is [tried](trial): of any number of
 //!   writers to one path one wins. A storage answers the others, and sometimes the winner,
 //!   that the object exists; `store::create` reads it back and says whether it is ours. A
 //!   conflict with a write in the act (S3's 409) is neither: it is tried again.
@@ -21,17 +21,23 @@
 //!   has no answer after about the 99th percentile of recent ones (50 ms to 1.5 s; 1 s before any
 //!   are known; 4 s more for the largest writes), three times at most, and for one request in ten
 //!   at most. So one hung request does not cost its caller the deadline.
-//! * **Doubt**: after an error of a write it may take effect, also later.
+//! * **Size**: what is read is no larger than its kind ([`limits`]), whatever the storage holds.
+//! * **Doubt**: after an error of a write it may take effect, also later. What is then found there is
+//!   on record: a directory forces it to the disk before it shows it ([`directory`]).
 //!
 //! Trust: the storage of blobs may do anything to them; those of keys and audit
 //! are trusted to let one creator win and to delete nothing. Nothing here is
 //! secret, and nothing that is read is authentic yet.
 
+#[cfg(any(feature = "aws", feature = "gcp", feature = "azure"))]
+pub mod answers;
 mod bounded;
 pub(crate) mod create;
+pub mod directory;
 mod fault;
 mod hedge;
 pub mod layout;
+pub mod limits;
 pub mod marker;
 mod page;
 pub mod probe;
@@ -39,6 +45,7 @@ pub mod purge;
 #[cfg(feature = "aws")]
 pub mod s3;
 mod staging;
+pub mod trial;
 pub mod upload;
 mod url;
 
@@ -46,17 +53,18 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use self::bounded::Bounded;
+use self::directory::Directory;
 use self::fault::unusable;
 use self::url::{Cloud, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Clock, Timestamp};
 
+pub(crate) use self::fault::{is_of_file_system, is_too_large};
 pub use self::fault::{store_error, within};
 pub use self::staging::{ABANDONED_AFTER, Swept, sweep_staging};
 pub use self::url::{StorageRole, StorageUrl, StorageUrls};
@@ -91,6 +99,7 @@ pub struct Storages {
     /// The audit log.
     pub audit: Arc<dyn ObjectStore>,
     kind: StorageKind,
+    keys_kind: StorageKind,
     audit_kind: StorageKind,
     directories: Vec<PathBuf>,
     under_blobs: Beneath,
@@ -117,6 +126,7 @@ impl Storages {
         let audit = opener.own_or_under(urls.audit.as_ref(), &urls.root, &mut root, "audit").await?;
         Ok(Self {
             kind: blobs.kind,
+            keys_kind: keys.kind,
             audit_kind: audit.kind,
             directories: opener.directories,
             #[cfg(feature = "aws")]
@@ -133,6 +143,9 @@ impl Storages {
     /// Storages that the caller opened, under our deadlines. They count as
     /// [`StorageKind::Cloud`], which suits every kind, but get no second requests: see
     /// [`Storages::from_cloud_parts`].
+    ///
+    /// For a directory give a [`Directory`](directory::Directory): another local storage shows what
+    /// is not on the disk yet.
     #[must_use]
     pub fn from_parts(
         blobs: Arc<dyn ObjectStore>,
@@ -144,7 +157,8 @@ impl Storages {
 
     /// As [`Storages::from_parts`], for object storages over a network, where one request of many
     /// hangs: what can be repeated is sent a second time when it has no answer after the usual
-    /// time, as with storages that [`Storages::open`] opened.
+    /// time, as with storages that [`Storages::open`] opened. For limits of their answers, build them
+    /// with the connector in `answers`.
     #[must_use]
     pub fn from_cloud_parts(
         blobs: Arc<dyn ObjectStore>,
@@ -163,6 +177,7 @@ impl Storages {
             keys,
             audit,
             kind: StorageKind::Cloud,
+            keys_kind: StorageKind::Cloud,
             audit_kind: StorageKind::Cloud,
             directories: Vec::new(),
             under_blobs: Beneath::default(),
@@ -176,7 +191,7 @@ impl Storages {
     pub fn memory() -> Self {
         let new = || Arc::new(InMemory::new()) as Arc<dyn ObjectStore>;
         let kind = StorageKind::Memory;
-        Self { kind, audit_kind: kind, ..Self::from_parts(new(), new(), new()) }
+        Self { kind, keys_kind: kind, audit_kind: kind, ..Self::from_parts(new(), new(), new()) }
     }
 
     /// What the blobs are kept on.
@@ -400,6 +415,7 @@ fn gcs(bucket: &str) -> Result<Opened> {
     let store = object_store::gcp::GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(bucket)
         .with_client_options(bounded::client())
+        .with_http_connector(answers::Limiting { objects: false })
         .with_retry(bounded::retry())
         .build()
         .map_err(|error| store_error(error, "configure Google Cloud Storage"))?;
@@ -418,6 +434,7 @@ fn azure(container: &str) -> Result<Opened> {
     let store = object_store::azure::MicrosoftAzureBuilder::from_env()
         .with_container_name(container)
         .with_client_options(bounded::client())
+        .with_http_connector(answers::Limiting { objects: false })
         .with_retry(bounded::retry())
         .build()
         .map_err(|error| store_error(error, "configure Azure Blob Storage"))?;
@@ -442,7 +459,7 @@ fn without(scheme: &str, feature: &str) -> Error {
     ))
 }
 
-fn open_directory(path: &Path, create: CreateRoot) -> Result<LocalFileSystem> {
+fn open_directory(path: &Path, create: CreateRoot) -> Result<Directory> {
     if create == CreateRoot::Yes {
         create_directory(path).map_err(|error| directory_error(path, error))?;
     }
@@ -450,22 +467,27 @@ fn open_directory(path: &Path, create: CreateRoot) -> Result<LocalFileSystem> {
     if !meta.is_dir() {
         return Err(unusable(format!("{} is not a directory", path.display())));
     }
-    let store = LocalFileSystem::new_with_prefix(path)
-        .map_err(|error| store_error(error, "open the store's directory"))?;
-    Ok(store.with_fsync(true))
+    Directory::open(path).map_err(|error| store_error(error, "open the store's directory"))
 }
 
-/// The directory and those above it, forced to the disk.
+/// The directory and those above it, each forced to the disk before the next.
 fn create_directory(path: &Path) -> std::io::Result<()> {
     let missing: Vec<_> = path.ancestors().take_while(|dir| !dir.exists()).collect();
     let mut builder = std::fs::DirBuilder::new();
-    #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(path)?;
-    // If we stop here, a power failure may undo it, and `init` makes it again.
-    #[cfg(unix)]
-    for parent in missing.iter().filter_map(|dir| dir.parent()) {
-        std::fs::File::open(parent)?.sync_all()?;
+    for directory in missing.into_iter().rev().filter(|dir| !dir.as_os_str().is_empty()) {
+        match builder.create(directory) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+            Err(error) => return Err(error),
+        }
+        // If we stop here, a power failure may undo it, and `init` makes it again.
+        let above = directory.parent().filter(|above| !above.as_os_str().is_empty());
+        let forced = std::fs::File::open(above.unwrap_or(Path::new("."))).and_then(|above| above.sync_all());
+        forced.inspect_err(|_| {
+            // So that the next `init` makes it again: to force what is there already proves nothing.
+            let _ = std::fs::remove_dir(directory);
+        })?;
     }
     Ok(())
 }

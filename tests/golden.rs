@@ -261,6 +261,8 @@ async fn the_golden_store_is_what_we_write_today() {
     let rest = |files: &BTreeMap<String, Vec<u8>>| {
         let mut files = files.clone();
         files.retain(|name, _| !name.starts_with(WAL) && !name.starts_with("audit/head/"));
+        // What the storages were tried with is different each time, and nobody reads it.
+        files.retain(|name, _| !name.contains("/probe/"));
         files
     };
     let (made, kept_rest) = (rest(&made.files), rest(&kept));

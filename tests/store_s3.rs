@@ -26,7 +26,8 @@ use strongroom::store::upload::{BlobWriter, PartPlan, is_in_doubt};
 use strongroom::store::{Storages, store_error};
 
 use common::{TestClock, access, local_kms, options, pattern};
-use stub::{BUCKET, Fault, S3, Seen};
+use strongroom::store::trial::SLOTS;
+use stub::{BUCKET, Fault, Lax, S3, Seen};
 
 /// Longer than anything takes that works, on any machine.
 const LONG: Duration = Duration::from_secs(120);
@@ -198,12 +199,7 @@ async fn seal_in_the_end(
 /// What a run of the program left: its code, what it printed, and what it said.
 type Ran = (i32, String, String);
 
-async fn strongroom(
-    home: &std::path::Path,
-    s3: &S3,
-    args: &'static [&'static str],
-    input: &'static str,
-) -> Ran {
+async fn strongroom(home: &std::path::Path, s3: &S3, args: &[&str], input: &'static str) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
     command
         .env_clear()
@@ -215,6 +211,7 @@ async fn strongroom(
         .env("STRONGROOM_STORE", format!("s3://{BUCKET}/store"))
         .env("STRONGROOM_LOCAL_KMS", home.join("kms"))
         .args(args)
+        .current_dir(home)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -264,4 +261,122 @@ async fn the_command_line_retries_conflicts_and_says_what_may_be_stored() {
     assert_eq!(blobs(), 3, "the same blob");
     let said = s3.keys().iter().any(|key| key.contains("/blobs/blob/") && key.contains(id.trim()));
     assert!(said, "{id}");
+}
+
+/// Servers that are not ones to build on, and what they lack.
+const LAX: [(Lax, &str); 7] = [
+    (Lax::NoneMatch, "create-if-absent"),
+    (Lax::Racy, "create-if-absent"),
+    (Lax::Match, "conditional replacement"),
+    (Lax::Range, "ranges"),
+    (Lax::WrongRange, "ranges"),
+    (Lax::Read, "read-after-write"),
+    (Lax::List, "list-after-write"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lax_server_is_refused_by_name_by_init_doctor_and_the_daemon() {
+    for (lax, lacks) in LAX {
+        // Only the audit storage replaces anything under a condition.
+        let roles: &[&str] = if lax == Lax::Match { &["audit"] } else { &["blobs", "keys", "audit"] };
+        for role in roles {
+            let said = format!("the storage of {role} lacks {lacks}");
+            let s3 = S3::start().await;
+            let home = tempfile::tempdir().unwrap();
+            let run = |args, input| strongroom(home.path(), &s3, args, input);
+            let begins = format!("store/{role}/");
+            let misbehave =
+                move |seen: &Seen| match seen.key.starts_with(&begins) || seen.prefix.starts_with(&begins) {
+                    true => Fault::Lax(lax),
+                    false => Fault::None,
+                };
+            s3.fail(misbehave.clone());
+            let (code, _, err) = run(&["init", "-q", "--epoch-kms", "local"], "").await;
+            assert_eq!(code, 78, "{lax:?} {role}: {err}");
+            assert!(err.contains(&said), "{lax:?} {role}: {err}");
+            assert!(
+                !s3.keys().iter().any(|key| key.ends_with("/store")),
+                "there is no store: {:?}",
+                s3.keys()
+            );
+
+            // A store that was made while the server was good.
+            s3.heal();
+            let (code, _, err) = run(&["init", "-q", "--epoch-kms", "local"], "").await;
+            assert_eq!(code, 0, "{lax:?} {role}: {err}");
+            let (_, out, _) = run(&["doctor"], "").await;
+            assert!(
+                !out.contains("lacks") && out.contains("list-after-write and ranges were tried"),
+                "{out}"
+            );
+            s3.freeze();
+            s3.fail(misbehave);
+            let (code, out, _) = run(&["doctor"], "").await;
+            assert_eq!(code, 78, "{lax:?} {role}: {out}");
+            assert!(out.contains(&said), "{lax:?} {role}: {out}");
+            let config = home.path().join("daemon.toml");
+            std::fs::write(home.path().join("principals.toml"), "").unwrap();
+            let socket = format!(
+                "principals = \"{0}/principals.toml\"\n[listen]\nunix = \"{0}/s\"\n",
+                home.path().display()
+            );
+            std::fs::write(&config, socket).unwrap();
+            let (code, _, err) = run(&["serve", "--config", "daemon.toml"], "").await;
+            assert_eq!(code, 78, "{lax:?} {role}: {err}");
+            assert!(err.contains(&said), "{lax:?} {role}: {err}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trials_leave_few_objects_and_are_made_without_more_of_them() {
+    let s3 = S3::start().await;
+    let storages = storages(&s3);
+    let clock = TestClock::at("2026-11-22T02:26:13.000000Z");
+    let probes = || s3.keys().iter().filter(|key| key.contains("/probe/")).count();
+    for number in 1..=20 {
+        let before = s3.requests();
+        storages.try_out(&*clock).await.unwrap();
+        assert_eq!(probes(), 3 * number.min(usize::from(SLOTS)));
+        assert!(s3.requests() - before <= 3 * 6 + 1, "{}", s3.requests() - before);
+    }
+    let before = s3.requests();
+    storages.try_out(&*clock).await.unwrap();
+    assert!(s3.requests() - before <= 3 * 4 + 1, "{}", s3.requests() - before);
+    // What cannot be tried anew is tried on what stands there.
+    for (lax, lacks) in
+        [(Lax::NoneMatch, "create-if-absent"), (Lax::Range, "ranges"), (Lax::WrongRange, "ranges")]
+    {
+        s3.fail(move |_| Fault::Lax(lax));
+        let error = storages.try_out(&*clock).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains(lacks), "{error}");
+        s3.heal();
+    }
+    clock.pass(Duration::from_hours(24 * 31));
+    storages.try_out(&*clock).await.unwrap();
+    assert_eq!(probes(), 3 * (usize::from(SLOTS) + 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trial_is_not_misled_by_trouble_on_the_wire() {
+    let s3 = S3::start().await;
+    let clock = TestClock::at("2026-11-22T02:26:13.000000Z");
+    for fault in
+        [Fault::Conflict, Fault::ConflictAfter, Fault::Double, Fault::LoseAnswer, Fault::Busy, Fault::Hang]
+    {
+        s3.fail(move |seen| if seen.is_write() && seen.times == 1 { fault } else { Fault::None });
+        let tried = tokio::time::timeout(LONG, storages(&s3).try_out(&*clock)).await.unwrap();
+        tried.unwrap_or_else(|error| panic!("{fault:?}: {error:?}"));
+    }
+    // Many at once are no lax server.
+    s3.heal();
+    let all = (0..12).map(|_| storages(&s3)).collect::<Vec<_>>();
+    let tried = futures_util::future::join_all(all.iter().map(|storages| storages.try_out(&*clock))).await;
+    tried.into_iter().for_each(|tried| tried.unwrap());
+    // A storage that does not answer lacks nothing that can be named.
+    s3.fail(|_| Fault::Busy);
+    let error = storages(&s3).try_out(&*clock).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("could not be tried"), "{error}");
 }

@@ -17,6 +17,7 @@
 //! | `order/<id>/request`, `…/approved` | an order, as it was asked for and as it was approved | |
 //! | `epoch/<number>/end` | the paper of an epoch's end | |
 //! | `key/<number>` | the statement by which the log's key of that number came, from 2 | |
+//! | `probe/<month>/<slot>` | what the storage was [tried](crate::store::trial) with: nothing of the log's | |
 //!
 //! Shards are 4 hexadecimal digits, epochs and keys 8, sequence numbers and times
 //! (microseconds) 16, so that text order is number order.

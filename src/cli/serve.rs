@@ -6,7 +6,6 @@
 //! finished or cut when its time is over, the log is closed.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +42,7 @@ use crate::daemon::tasks::{self, Punctual};
 use crate::daemon::telemetry::Telemetry;
 use crate::daemon::tls::ReloadingTls;
 use crate::daemon::unread::pass_over;
+use crate::durable;
 use crate::room::Strongroom;
 use crate::store::{CreateRoot, Storages};
 use crate::system::{SystemClock, SystemEntropy};
@@ -130,12 +130,7 @@ fn unusable(path: &Path, error: ConfigError) -> Failure {
 }
 
 fn text(path: &Path) -> Result<String, Failure> {
-    let read = || -> io::Result<String> {
-        if fs::metadata(path)?.len() > MAX_LEN {
-            return Err(io::Error::other("it is too long"));
-        }
-        fs::read_to_string(path)
-    };
+    let read = || String::from_utf8(durable::read(path, MAX_LEN)?).map_err(io::Error::other);
     read().map_err(|error| {
         let message = format!("{} cannot be read: {error}", path.display());
         Failure::new(Exit::Configuration, "configuration", message)
@@ -171,6 +166,7 @@ async fn serve(
     let storages = Storages::open(&config.urls, CreateRoot::No, Arc::new(SystemClock))
         .await
         .map_err(|error| no_store(&config, error))?;
+    storages.try_out(&SystemClock).await?;
     let keys = LocalKeys::new(config.local_kms.clone());
     let signers = log_key::load_both(&config).await?;
     let mut options = options(&config, signers)?;

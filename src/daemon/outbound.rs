@@ -17,6 +17,7 @@ use reqwest::{Certificate, Client};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
+use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest file of CAs that is read, in bytes.
@@ -98,8 +99,7 @@ pub(super) fn bearer(path: &Path, whom: Whom) -> Result<HeaderValue> {
 
 fn certificates(path: &Path, whom: Whom) -> Result<Vec<Certificate>> {
     let unreadable = |error| unfit(format!("the CAs of {whom} cannot be read")).with_source(error);
-    let mut pem = Vec::new();
-    File::open(path).map_err(unreadable)?.take(MAX_CA_LEN).read_to_end(&mut pem).map_err(unreadable)?;
+    let pem = durable::read(path, MAX_CA_LEN).map_err(unreadable)?;
     let found = Certificate::from_pem_bundle(&pem).ok().filter(|found| !found.is_empty());
     found.ok_or_else(|| unfit(format!("the CAs of {whom} are not certificates in PEM")))
 }

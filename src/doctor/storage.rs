@@ -2,7 +2,9 @@
 
 use super::{Check, LOOKED_AT, State, Subject, advice, bucket, directory, failed};
 use crate::error::{Error, Result};
+use crate::store::marker::Marker;
 use crate::store::probe::Probe;
+use crate::store::trial::try_out;
 use crate::store::{StorageRole, StorageUrls};
 use crate::time::Clock;
 
@@ -37,6 +39,7 @@ pub(super) async fn examine(
         }
     }
     checks.extend(missing(subject, probe).await);
+    checks.extend(tried(role, probe, clock).await);
     match ahead_of_server(role, probe, clock).await {
         Some(check) => checks.push(check),
         None if role == StorageRole::Audit => checks.push(ahead_of_objects(probe, clock).await),
@@ -64,6 +67,24 @@ async fn missing(subject: Subject, probe: &Probe) -> Option<Check> {
         )),
         Err(error) => Some(failed(subject, &error)),
     }
+}
+
+/// Whether it keeps what a store is built on. Only where there is a store: elsewhere nothing is
+/// written, and `init` tries it.
+async fn tried(role: StorageRole, probe: &Probe, clock: &dyn Clock) -> Option<Check> {
+    let subject = Subject::Storage(role);
+    // What is wrong with the marker is told by who looks whose the storages are.
+    Marker::read(&**probe.storage()).await.ok()??;
+    Some(match try_out(role, &**probe.storage(), probe.kind(), clock.now().day()).await {
+        Ok(None) => {
+            Check::ok(subject, "create-if-absent, read-after-write, list-after-write and ranges were tried")
+        }
+        Ok(Some(lack)) => Check::problem(subject, lack.to_string(), lack.promise.advice()),
+        Err(error) => {
+            let what = format!("what the storage keeps could not be tried: {}", error.chain());
+            Check::unknown(subject, what, "run this as a node, which may write to `probe/`")
+        }
+    })
 }
 
 /// By the storage's own clock, where it tells it.

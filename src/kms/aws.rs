@@ -63,6 +63,7 @@ use crate::kms::{
 use crate::secret::Secret;
 use crate::time::Timestamp;
 
+mod answers;
 mod arn;
 mod failure;
 mod gone;
@@ -71,6 +72,7 @@ mod signer;
 
 pub use signer::AwsLogSigner;
 
+use answers::LimitAnswers;
 use arn::{Arn, name, place_of};
 use failure::failed;
 
@@ -229,6 +231,7 @@ impl AwsKms {
         let client = clients.entry(region.to_owned()).or_insert_with(|| {
             let config = aws_sdk_kms::config::Builder::from(config)
                 .region(Region::new(region.to_owned()))
+                .interceptor(LimitAnswers)
                 .retry_config(self.inner.options.retries())
                 .timeout_config(self.inner.options.timeouts());
             Client::from_conf(config.build())
@@ -637,6 +640,19 @@ mod tests {
     }
 
     const AMPLE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn an_answer_without_an_end_is_not_collected() {
+        let server = Server::start(|_, _| {
+            let Answer::Say(status, body) = data_key(ARN, &[7; 32]) else { unreachable!("it says") };
+            Answer::Say(status, body.replacen('{', &format!("{{\"More\":\"{}\",", "x".repeat(2 << 20)), 1))
+        });
+        let error = generate(&server.kms(AMPLE)).await.map(drop).unwrap_err();
+        assert!(
+            matches!(error.kind(), KmsErrorKind::Unavailable | KmsErrorKind::Authentication),
+            "{error:?}"
+        );
+    }
 
     /// CloudTrail has the same id: with it a record and an event are joined.
     #[tokio::test]

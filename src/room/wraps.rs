@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, HoldId, KekId, KmsKeyId, RequestId};
 use crate::kms::{EncryptionContext, WrappedDataKey};
 use crate::ring::{Entry, EntryKind, OpenKey, Ring, certificate_id};
-use crate::store::{layout, store_error};
+use crate::store::{is_too_large, layout, store_error};
 use crate::time::Day;
 
 mod add;
@@ -301,7 +301,12 @@ async fn read_wrap(storage: &dyn ObjectStore, path: &Path) -> Result<Option<Wrap
     if found.meta.size > u64::try_from(Wrap::MAX_LEN).expect("a few KiB") {
         return Ok(None);
     }
-    Ok(Wrap::from_bytes(&found.bytes().await.map_err(failed)?).ok())
+    match found.bytes().await {
+        Ok(bytes) => Ok(Wrap::from_bytes(&bytes).ok()),
+        // More came than was announced.
+        Err(error) if is_too_large(&error) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// Every path to the blob was dropped: the error names the certificate of the one

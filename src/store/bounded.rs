@@ -1,9 +1,11 @@
-//! A deadline for every call to a storage, and another attempt where one may help.
+//! A deadline for every call to a storage, a limit for every answer, and another attempt where one
+//! may help.
 //!
 //! Separate so that it holds for every kind of storage, a hanging network file
 //! system included. A deadline grows with the bytes that are sent, because one
 //! part of a large blob rightly takes longer than a header; a body that is read
-//! has a deadline for each piece.
+//! has a deadline for each piece. What is read is no larger than its kind ([`limits`]), whatever the
+//! storage holds, says and sends.
 //!
 //! Two more things happen within the deadline. A create-if-absent write that met another one in
 //! the act is tried again ([`is_conflict`]). And on cloud storages a request that can be repeated
@@ -37,13 +39,14 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
-    UploadPart,
+    CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+    Result, UploadPart,
 };
 
-use super::fault::{conflicted, is_conflict, silence};
+use super::fault::{conflicted, is_conflict, silence, too_large, too_large_to_write};
 use super::hedge::{Class, Hedge};
+use super::limits::{self, Limit};
 
 /// For a call that moves next to nothing, and for each piece of a body.
 pub(super) const CALL: Duration = Duration::from_secs(20);
@@ -143,7 +146,8 @@ pub(super) fn jitter((first, most): (Duration, Duration), number: u32) -> Durati
     window.mul_f64(f64::from(random) / f64::from(u16::MAX))
 }
 
-/// Whether an object is this one. `found` is read to its end only if it has the same length.
+/// Whether an object is this one. `found` is read to its end only if it has the same length. (What
+/// we write is smaller than the limit of its kind.)
 pub(super) async fn is_same(found: GetResult, payload: &PutPayload) -> Result<bool> {
     if usize::try_from(found.meta.size) != Ok(payload.content_length()) {
         return Ok(false);
@@ -187,6 +191,23 @@ fn each<T: Send + 'static>(
     .boxed()
 }
 
+/// The same body, up to what was announced of it. A server can announce one length and send another.
+fn no_more_than(
+    announced: u64,
+    limit: Limit,
+    body: BoxStream<'static, Result<Bytes>>,
+) -> BoxStream<'static, Result<Bytes>> {
+    let mut left = Some(announced);
+    body.map(move |piece| {
+        let piece = piece?;
+        let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        left = left.and_then(|left| left.checked_sub(length));
+        // Once more has come, all that comes is an error.
+        left.map(|_| piece).ok_or_else(|| too_large(limit))
+    })
+    .boxed()
+}
+
 /// The answer to a read together with the first piece of the body, so that what hangs in between
 /// hangs before the answer.
 async fn with_first_piece(mut result: GetResult) -> Result<GetResult> {
@@ -209,6 +230,11 @@ impl fmt::Display for Bounded {
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for Bounded {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let limit = limits::of(location);
+        if u64::try_from(payload.content_length()).is_ok_and(|bytes| bytes > limit.bytes) {
+            // Nobody could read it.
+            return Err(too_large_to_write(limit));
+        }
         let class = class_of(&opts.mode, &payload);
         let put = || {
             let (payload, opts) = (payload.clone(), opts.clone());
@@ -261,18 +287,29 @@ impl ObjectStore for Bounded {
         };
         let get = async { self.hedged(Some(Class::Read), get).await.0 };
         let mut result = within(CALL, get).await?;
-        result.payload = GetResultPayload::Stream(match result.payload {
-            GetResultPayload::File(file, _) => each(pieces(file, result.range.clone()), CALL),
-            GetResultPayload::Stream(body) => each(body, CALL),
+        let announced = result.range.end.saturating_sub(result.range.start);
+        let limit = limits::of(location);
+        result.payload = GetResultPayload::Stream(if announced > limit.bytes {
+            // Said with the first piece: who only asks for the size, or has a sentence of its own for
+            // an object that is too large, does not read on.
+            stream::once(async move { Err(too_large(limit)) }).fuse().boxed()
+        } else {
+            match result.payload {
+                GetResultPayload::File(file, _) => each(pieces(file, result.range.clone()), CALL),
+                GetResultPayload::Stream(body) => each(no_more_than(announced, limit, body), CALL),
+            }
         });
         Ok(result)
     }
 
+    /// One after the other, each within its limit and its deadlines.
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let bytes = ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum::<u64>();
-        let deadline = CALL + Duration::from_secs(bytes / BYTES_PER_SECOND);
-        let get = || self.store.get_ranges(location, ranges);
-        within(deadline, async { self.hedged(Some(Class::Read), get).await.0 }).await
+        let mut found = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let options = GetOptions::new().with_range(Some(GetRange::Bounded(range.clone())));
+            found.push(self.get_opts(location, options).await?.bytes().await?);
+        }
+        Ok(found)
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {

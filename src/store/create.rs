@@ -6,7 +6,8 @@
 //! back, so that no caller guesses.
 //!
 //! Invariant: `Ours` and `Another` are what the storage shows. After an error nothing is known:
-//! **the write may still take effect**, later than the caller looks.
+//! **the write may still take effect**, later than the caller looks. What a cloud storage shows is
+//! durable; a [directory](super::directory) forces to the disk what it shows, or does not show it.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use super::bounded::{is_same, jitter, sending, within};
-use super::fault::{contradiction, is_conflict, store_error};
+use super::fault::{contradiction, is_conflict, is_of_file_system, store_error};
 use crate::error::Result;
 
 /// How often a storage is asked that says "taken" and shows nothing, and how long to wait in
@@ -63,6 +64,9 @@ pub(crate) async fn create_within(
         let put = storage.put_opts(path, payload.clone(), PutMode::Create.into());
         // If we stop here, it is stored or not. The caller's comment says what that means.
         let Err(error) = within(limit, put).await else { return Ok(Created::Ours) };
+        if is_of_file_system(&error) {
+            return Err(store_error(error, what));
+        }
         let read_back = async { is_same(storage.get(path).await?, &payload).await };
         match within(limit, read_back).await {
             Ok(true) => return Ok(Created::Ours),

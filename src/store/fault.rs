@@ -11,6 +11,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use super::limits::Limit;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The error of a failed call to a storage. `what` completes "failed to …" and
@@ -20,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// |---|---|
 /// | no such object, or fewer bytes than the range begins at | [`ErrorKind::NotFound`] |
 /// | create-if-absent found one | [`ErrorKind::AlreadyExists`] |
+/// | more bytes than an object of its kind has ([`limits`](super::limits)) | [`ErrorKind::Integrity`] |
 /// | no such bucket, credentials or permissions refused, read-only disk | [`ErrorKind::Configuration`] |
 /// | another write in the act (S3's 409), full disk, throttling, no answer, anything else | [`ErrorKind::Unavailable`] |
 ///
@@ -90,6 +92,28 @@ pub(super) fn silence(deadline: Duration) -> object_store::Error {
     object_store::Error::Generic { store: "storage", source: Box::new(Silence(deadline)) }
 }
 
+/// An object of this kind, or what is sent of it, that is larger than it can be.
+pub(super) fn too_large(limit: Limit) -> object_store::Error {
+    object_store::Error::Generic { store: "storage", source: Box::new(TooLarge { limit, ours: false }) }
+}
+
+/// As [`too_large`], of what we were about to write.
+pub(super) fn too_large_to_write(limit: Limit) -> object_store::Error {
+    object_store::Error::Generic { store: "storage", source: Box::new(TooLarge { limit, ours: true }) }
+}
+
+/// Whether an object was not read because it is larger than its kind.
+pub(crate) fn is_too_large(error: &object_store::Error) -> bool {
+    cause_of::<TooLarge>(error).is_some()
+}
+
+/// Whether a file system said this. Then no answer was lost on its way, and what is visible
+/// nevertheless need not be on the disk. (A store's own directories need no such care: what is read
+/// there is on the disk.)
+pub(crate) fn is_of_file_system(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::Generic { store: "LocalFileSystem", .. })
+}
+
 /// A configuration of a storage that cannot be used.
 pub(super) fn unusable(sentence: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Configuration, sentence)
@@ -126,6 +150,22 @@ impl fmt::Display for Silence {
 }
 
 impl StdError for Silence {}
+
+#[derive(Debug)]
+struct TooLarge {
+    limit: Limit,
+    ours: bool,
+}
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Limit { kind, bytes } = self.limit;
+        write!(f, "too large for the kind \"{kind}\", which has {bytes} bytes at most")?;
+        f.write_str(if self.ours { ": it was not written" } else { ": the storage has or sends more" })
+    }
+}
+
+impl StdError for TooLarge {}
 
 #[derive(Debug)]
 struct Conflicted;
@@ -172,6 +212,10 @@ fn classify(error: &object_store::Error) -> (ErrorKind, Cause) {
         && let Some((kind, sentence)) = by_io(io.kind())
     {
         return (kind, Cause::new(format!("{sentence} ({})", plain(io))));
+    }
+    if let Some(large) = cause_of::<TooLarge>(error) {
+        let kind = if large.ours { ErrorKind::InvalidInput } else { ErrorKind::Integrity };
+        return (kind, Cause::new(large.to_string()));
     }
     if let Some(silence) = cause_of::<Silence>(error) {
         return (ErrorKind::Unavailable, Cause::new(silence.to_string()));

@@ -13,10 +13,11 @@
 //! | keys | `session/<customer>/<session>/<paper>` | one paper of a session: `request`, `open`, `end` |
 //! | keys | `session/<customer>/<session>/use/<time>` | that a session was used |
 //! | keys | `label/<tag>` | which customer a label stands for |
-//! | keys | `store` | the marker of a store |
+//! | all | `store` | the marker of a store |
+//! | all | `probe/<month>/<slot>` | what a storage was [tried](super::trial) with |
 //!
-//! Ids and tags are lower-case base32, days are ISO dates, versions and times
-//! are 16 hexadecimal digits and epochs 8, so that text order is number order.
+//! Ids and tags are lower-case base32, days and months are ISO dates, versions and times
+//! are 16 hexadecimal digits, epochs 8 and slots 1, so that text order is number order.
 //!
 //! Invariants: a path is made of opaque ids, tags of keyed hashes, days and
 //! numbers, never of user text. Each object has one path, and what reads a path
@@ -311,6 +312,34 @@ pub fn store() -> Path {
     Path::from_iter(["store"])
 }
 
+/// Where a storage is tried in the month of `day`.
+#[must_use]
+pub fn probe(day: Day, slot: u8) -> Path {
+    probes_of(day).join(format!("{slot:x}"))
+}
+
+/// The prefix of what a storage was tried with in the month of `day`.
+#[must_use]
+pub fn probes_of(day: Day) -> Path {
+    let month = day.date().map_or((9999, 12), |date| (date.year(), date.month()));
+    probes().join(format!("{:04}-{:02}", month.0, month.1))
+}
+
+/// The prefix of all that a storage was tried with.
+#[must_use]
+pub fn probes() -> Path {
+    Path::from_iter(["probe"])
+}
+
+/// The slot of the object at `path`, if a storage was tried with it.
+#[must_use]
+pub fn read_probe(path: &Path) -> Option<u8> {
+    let ["probe", month, slot] = parts(path)? else { return None };
+    let day: Day = format!("{month}-01").parse().ok()?;
+    let slot = u8::from_str_radix(slot, 16).ok()?;
+    (probe(day, slot) == *path).then_some(slot)
+}
+
 /// The parts of a path that has exactly `N` of them.
 fn parts<const N: usize>(path: &Path) -> Option<[&str; N]> {
     path.as_ref().split('/').collect::<Vec<_>>().try_into().ok()
@@ -369,6 +398,16 @@ mod tests {
         assert_eq!(read_epoch(&epoch(255)), Some(255));
         assert_eq!(read_label(&label(&[7; 32])), Some([7; 32]));
         assert_eq!(store().as_ref(), "store");
+
+        let day = id(9).day();
+        assert_eq!(probe(day, 15).as_ref(), "probe/2028-05/f");
+        assert_eq!(read_probe(&probe(day, 15)), Some(15));
+        assert!(probe(day, 0).prefix_matches(&probes_of("2028-05-01".parse().unwrap())));
+        for path in
+            ["probe/2028-05", "probe/2028-5/1", "probe/2028-13/1", "probe/2028-05/F", "probe/2028-05/01"]
+        {
+            assert_eq!(read_probe(&Path::from(path)), None, "{path}");
+        }
     }
 
     #[test]

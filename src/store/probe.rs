@@ -18,7 +18,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::bounded::Bounded;
-use super::{CreateRoot, Opener, StorageRole, StorageUrl, StorageUrls, store_error};
+use super::{CreateRoot, Opener, StorageKind, StorageRole, StorageUrl, StorageUrls, store_error};
 use crate::error::{ErrorKind, Result};
 use crate::time::{Clock, Timestamp};
 
@@ -109,6 +109,7 @@ pub struct LifecycleRule {
 /// One storage of a store, opened to be asked.
 pub struct Probe {
     url: StorageUrl,
+    kind: StorageKind,
     storage: Arc<dyn ObjectStore>,
     #[cfg(feature = "aws")]
     bucket: Option<Arc<object_store::aws::AmazonS3>>,
@@ -127,6 +128,7 @@ impl Probe {
             let url = urls.of(role);
             let opened = opener.open(&url).await.map(|opened| Self {
                 url,
+                kind: opened.kind,
                 storage: Arc::new(Bounded::new(opened.store, false)),
                 #[cfg(feature = "aws")]
                 bucket: opened.beneath.bucket,
@@ -140,6 +142,12 @@ impl Probe {
     #[must_use]
     pub fn url(&self) -> &StorageUrl {
         &self.url
+    }
+
+    /// What it is kept on.
+    #[must_use]
+    pub fn kind(&self) -> StorageKind {
+        self.kind
     }
 
     /// Its objects.

@@ -56,9 +56,9 @@ use object_store::aws::{
 };
 use tokio::sync::Mutex;
 
-use super::bounded;
 use super::fault::{NoCredentials, store_error, unusable, within};
 use super::probe::Reply;
+use super::{answers, bounded};
 use crate::error::Result;
 use crate::time::{Clock, Timestamp};
 
@@ -119,6 +119,7 @@ impl Aws {
             // pass over every byte.
             .with_unsigned_payload(!plain_http)
             .with_client_options(bounded::client().with_allow_http(plain_http))
+            .with_http_connector(answers::Limiting { objects: false })
             .with_retry(bounded::retry());
         builder = match endpoint {
             Some(url) => builder

@@ -20,6 +20,7 @@ use thiserror::Error as ThisError;
 use tokio::task::JoinSet;
 
 use super::create::{Created, create};
+use super::fault::is_of_file_system;
 use super::{StorageKind, store_error};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -203,7 +204,7 @@ impl BlobWriter {
         let (store, path, size) = (&*self.store, &self.path, self.written);
         if let Err(error) = upload.complete_or(is_visible_soon(store, path, size)).await {
             // The answer may have been lost on its way.
-            if !is_visible(store, path, size).await {
+            if is_of_file_system(&error) || !is_visible(store, path, size).await {
                 let _ = upload.abort().await;
                 self.upload = None;
                 return Err(in_doubt(store_error(error, "finish a blob")));

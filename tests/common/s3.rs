@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -30,6 +30,8 @@ pub struct Seen {
     pub method: Method,
     /// The key, empty for a list.
     pub key: String,
+    /// What a list is of.
+    pub prefix: String,
     /// How many requests of this method there were for this key, this one included.
     pub times: u64,
 }
@@ -60,6 +62,27 @@ pub enum Fault {
     LoseAnswer,
     /// It takes effect, and then again; the second answer is given.
     Double,
+    /// A server that is not one to build on.
+    Lax(Lax),
+}
+
+/// What a server does not keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lax {
+    /// `If-None-Match` is ignored.
+    NoneMatch,
+    /// `If-None-Match` is looked at when a request arrives, and not when its object is stored.
+    Racy,
+    /// `If-Match` is ignored.
+    Match,
+    /// `Range` is ignored: 200 and the whole object.
+    Range,
+    /// `Range` is answered with 206, its own header, and the first bytes of the object.
+    WrongRange,
+    /// Objects are read as they were when the server was frozen.
+    Read,
+    /// Objects are listed as they were when the server was frozen.
+    List,
 }
 
 type Choose = dyn Fn(&Seen) -> Fault + Send + Sync;
@@ -67,6 +90,7 @@ type Choose = dyn Fn(&Seen) -> Fault + Send + Sync;
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Bytes>,
+    frozen: BTreeMap<String, Bytes>,
     seen: BTreeMap<(Method, String), u64>,
     statuses: BTreeMap<u16, u64>,
 }
@@ -107,6 +131,12 @@ impl S3 {
         self.fail(|_| Fault::None);
     }
 
+    /// What stale answers show from now on.
+    pub fn freeze(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.frozen = state.objects.clone();
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -144,11 +174,15 @@ impl S3 {
             *times += 1;
             *times
         };
-        let seen = Seen { number, method, key: key.to_owned(), times };
+        let query = parts.uri.query().unwrap_or("").split('&');
+        let prefix =
+            query.filter_map(|pair| pair.strip_prefix("prefix=")).map(percent).next().unwrap_or_default();
+        let seen = Seen { number, method, key: key.to_owned(), prefix, times };
         let choose = Arc::clone(&self.choose.lock().unwrap());
         let fault = choose(&seen);
         let work = || self.work(&parts, key, &body);
         let response = match fault {
+            Fault::Lax(lax) => self.lax(lax, parts.clone(), key, &body).await,
             Fault::None => work(),
             Fault::Conflict => error(409, "ConditionalRequestConflict"),
             Fault::ConflictAfter => {
@@ -175,9 +209,56 @@ impl S3 {
         Ok(response)
     }
 
+    async fn lax(
+        &self,
+        lax: Lax,
+        mut parts: hyper::http::request::Parts,
+        key: &str,
+        body: &Bytes,
+    ) -> Response<Full<Bytes>> {
+        let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+        match lax {
+            Lax::NoneMatch => drop(parts.headers.remove("if-none-match")),
+            Lax::Match => drop(parts.headers.remove("if-match")),
+            Lax::Range => drop(parts.headers.remove("range")),
+            Lax::Racy if parts.headers.contains_key("if-none-match") => {
+                let exists = self.state.lock().unwrap().objects.contains_key(key);
+                if !exists {
+                    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                    parts.headers.remove("if-none-match");
+                }
+            }
+            Lax::WrongRange if is_read && parts.headers.contains_key("range") => {
+                let mut response = self.work(&parts, key, body);
+                let whole = self.state.lock().unwrap().objects.get(key).cloned().unwrap_or_default();
+                let length = response.body().size_hint().exact().unwrap_or(0) as usize;
+                if response.status() == 206 {
+                    *response.body_mut() = Full::new(whole.slice(..length));
+                }
+                return response;
+            }
+            Lax::Read | Lax::List if is_read && key.is_empty() == (lax == Lax::List) => {
+                let mut frozen = self.state.lock().unwrap().frozen.clone();
+                return work_on(&mut frozen, &parts, key, body);
+            }
+            Lax::Racy | Lax::WrongRange | Lax::Read | Lax::List => {}
+        }
+        self.work(&parts, key, body)
+    }
+
     fn work(&self, parts: &hyper::http::request::Parts, key: &str, body: &Bytes) -> Response<Full<Bytes>> {
+        work_on(&mut self.state.lock().unwrap().objects, parts, key, body)
+    }
+}
+
+fn work_on(
+    objects: &mut BTreeMap<String, Bytes>,
+    parts: &hyper::http::request::Parts,
+    key: &str,
+    body: &Bytes,
+) -> Response<Full<Bytes>> {
+    {
         let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-        let objects = &mut self.state.lock().unwrap().objects;
         if key.is_empty() && parts.method == Method::GET {
             return list(objects, parts.uri.query().unwrap_or(""));
         }

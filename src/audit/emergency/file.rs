@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use super::lines::{Decoded, End, Entry, decode, encode};
+use crate::durable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::EmergencyId;
 use crate::merkle::Hash;
@@ -76,6 +77,9 @@ pub(super) fn rename_folded(directory: &Path, id: EmergencyId) -> Result<()> {
     })
 }
 
+/// The longest file that is written to, in bytes: some 200,000 operations.
+const MAX_LEN: u64 = 128 << 20;
+
 /// One emergency's file. It is written at its end only.
 #[derive(Debug)]
 pub(super) struct SinkFile {
@@ -128,6 +132,11 @@ impl SinkFile {
             self.closed = true;
             return Err(Error::new(ErrorKind::AuditUnavailable, "the emergency's file was removed"));
         }
+        if self.file.metadata().map_err(unwritable)?.len() > MAX_LEN {
+            self.closed = true;
+            let message = "the emergency's file is full: declare another emergency";
+            return Err(Error::new(ErrorKind::AuditUnavailable, message));
+        }
         let (mut bytes, mut sum) = (Vec::new(), self.sum);
         if let Some(torn) = self.torn {
             let (line, behind) = encode(&[Entry::Resumed { torn }], sum);
@@ -147,7 +156,8 @@ impl SinkFile {
 
     /// Reads it from its beginning.
     pub(super) fn read(&self) -> Result<Decoded> {
-        Ok(decode(&fs::read(&self.path).map_err(unreadable)?))
+        // What is written at once behind the longest that is written to.
+        Ok(decode(&durable::read(&self.path, 2 * MAX_LEN).map_err(unreadable)?))
     }
 
     /// Lets nothing more be written.

@@ -45,7 +45,7 @@ use crate::audit::{Event, Record};
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::merkle::Hash;
-use crate::store::store_error;
+use crate::store::{is_of_file_system, store_error};
 
 /// Commits of others that are read one by one before the end is searched for.
 const FEW: u32 = 8;
@@ -189,6 +189,7 @@ impl Chain {
         // answered: another writer finds it by its number, or puts its own.
         let before = before?;
         self.mark = before;
+        let refused = matches!(&put, Ok(Err(error)) if is_of_file_system(error));
         let trouble = match put {
             Ok(Ok(result)) => {
                 let size = u64::try_from(attempt.bytes.len()).expect("a length fits 64 bits");
@@ -205,6 +206,9 @@ impl Chain {
                     .with_source(elapsed),
             },
         };
+        if refused {
+            return Err(trouble);
+        }
         let found = match self.wal.read(seq).await {
             Ok(Some(found)) => found,
             Err(error) if !error.kind().is_retryable() => return Err(error.into()),

@@ -27,7 +27,7 @@ use crate::audit::layout::{Object, commits_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StoreId;
 use crate::merkle::{Frontier, TreeHead};
-use crate::store::store_error;
+use crate::store::{is_too_large, store_error};
 use crate::tlog::PublicKey;
 use crate::tlog::checkpoint::SignedCheckpoint;
 
@@ -497,6 +497,8 @@ pub(in crate::audit) async fn request_within<T>(
     match tokio::time::timeout(limit, request).await {
         Ok(Ok(value)) => Ok(Some(value)),
         Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
+        // It answers, and what it has is none of ours: to ask again is of no use.
+        Ok(Err(error)) if is_too_large(&error) => Err(store_error(error, "read the audit log")),
         Ok(Err(error)) => Err(failed().with_source(store_error(error, "reach the audit storage"))),
         Err(elapsed) => Err(failed().with_source(elapsed)),
     }

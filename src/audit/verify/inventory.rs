@@ -19,6 +19,7 @@ use crate::audit::layout::{self, Object, SegmentName};
 use crate::audit::voucher::Versioned;
 use crate::error::{Error, Result};
 use crate::id::CustomerId;
+use crate::store::layout::read_probe;
 use crate::store::store_error;
 use crate::tlog::tile::TilePath;
 
@@ -130,6 +131,8 @@ impl Inventory {
             Some(Object::Extract { shard, commits }) => {
                 self.shards.entry(shard).or_default().extracts.insert(commits);
             }
+            // What the storage was tried with is nothing of the log's.
+            None if read_probe(path).is_some() => {}
             Some(Object::Commit { .. }) | None => findings.wrong(path, Problem::Stranger),
         }
     }

@@ -1,7 +1,5 @@
 //! `audit verify` and `audit checkpoint`.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use object_store::ObjectStoreExt;
@@ -16,6 +14,7 @@ use crate::audit::layout::{self, FIRST_SHARD, Object};
 use crate::audit::verify::{self, Options, Report, ShardReport};
 use crate::client::Client;
 use crate::config::Config;
+use crate::durable;
 use crate::error::{Error, ErrorKind};
 use crate::id::StoreId;
 use crate::store::marker::Marker;
@@ -84,8 +83,7 @@ fn store_of(key: &PublicKeyText) -> Option<StoreId> {
 
 fn pinned(path: &Path) -> Result<SignedCheckpoint, Failure> {
     let failed = |error: std::io::Error| Failure::input("a checkpoint cannot be read", &error);
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_LEN).read_to_end(&mut bytes)).map_err(failed)?;
+    let bytes = durable::read(path, MAX_LEN).map_err(failed)?;
     SignedCheckpoint::parse(&bytes).map_err(|error| {
         Failure::new(Exit::Usage, "usage", format!("a file given with --checkpoint is none: {error}"))
     })

@@ -134,9 +134,8 @@ impl KeyDirectory {
         let _lock = directory.lock()?;
         let stored = directory.settle(id, now)?;
         let state = next(stored.state)?;
-        if state != stored.state {
-            directory.put(id, &StoredKey { state, ..stored })?;
-        }
+        // Also if it is there already: whoever made the change may have failed to force it to the disk.
+        directory.put(id, &StoredKey { state, ..stored })?;
         Ok(state)
     }
 

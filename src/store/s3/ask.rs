@@ -11,13 +11,13 @@
 use std::time::Duration;
 
 use object_store::aws::AmazonS3;
-use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, ReqwestConnector};
+use object_store::client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody};
 use object_store::path::Path;
 use object_store::signer::{Method, SignedUrlOptions, Signer};
 
-use super::super::bounded;
 use super::super::fault::{store_error, unusable, within};
 use super::super::probe::{LifecycleRule, LockTerm, ObjectLock, Reply, Versioning};
+use super::super::{answers, bounded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Clock, Timestamp};
 
@@ -132,8 +132,8 @@ impl<'a> Line<'a> {
             .await
             .map_err(|error| store_error(error, what))?;
         let options = bounded::client().with_allow_http(url.scheme() == "http");
-        let client =
-            ReqwestConnector::default().connect(&options).map_err(|error| store_error(error, what))?;
+        let limiting = answers::Limiting { objects: true };
+        let client = limiting.connect(&options).map_err(|error| store_error(error, what))?;
         Ok(Self { bucket, client })
     }
 
