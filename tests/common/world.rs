@@ -325,6 +325,7 @@ pub async fn add(room: &Strongroom, name: &str) -> strongroom::Result<Customer> 
 
 /// Every record there is, oldest first.
 pub async fn records(room: &Strongroom) -> Vec<Record> {
+    room.log().flush().await.expect("what nobody waits for can be written");
     let entries = room.log_reader().newest(usize::MAX).await.expect("the log can be read");
     entries.into_iter().map(|entry| entry.record).collect()
 }

@@ -97,7 +97,10 @@ impl OpenIntent {
         match self.take_backing() {
             Some(Backing::Log(seed)) => {
                 let lines = vec![self.inner.outcome(seed, result, bytes, self.answer.id())];
-                self.inner.queue_finish(Ticket::new(lines, Reply::Finish { to: None }));
+                // A step that went wrong is told at once.
+                let lingers = result == OutcomeResult::Ok;
+                let ticket = Ticket::new(lines, Reply::Finish { to: None });
+                self.inner.queue_finish(Ticket { lingers, ..ticket });
             }
             Some(Backing::Sink(mut used)) => {
                 used.answered(self.answer.id());

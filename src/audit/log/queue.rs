@@ -33,6 +33,8 @@ pub(super) struct Ticket {
     pub(super) reply: Reply,
     /// What makes it right only in one place.
     pub(super) place: Option<Place>,
+    /// Whether it may wait for the next record.
+    pub(super) lingers: bool,
 }
 
 /// For records that follow from all commits before them, and from no others.
@@ -64,7 +66,7 @@ impl Place {
 
 impl Ticket {
     pub(super) fn new(lines: Vec<Line>, reply: Reply) -> Self {
-        Self { lines, reply, place: None }
+        Self { lines, reply, place: None, lingers: false }
     }
 }
 
@@ -92,14 +94,6 @@ impl Ticket {
         {
             let message = "another writer was first";
             drop(to.send(Err(Error::new(ErrorKind::Conflict, message))));
-        }
-    }
-
-    /// Whether somebody needs to know that it is durable.
-    fn is_waited_for(&self) -> bool {
-        match &self.reply {
-            Reply::Begin { to, .. } => to.is_some(),
-            Reply::Finish { to } => to.is_some(),
         }
     }
 
@@ -290,9 +284,9 @@ impl Inner {
             return ticket.end(&cause);
         }
         queue.records += ticket.lines.len();
-        let is_waited_for = ticket.is_waited_for();
+        let lingers = ticket.lingers;
         queue.tickets.push_back(ticket);
-        if is_waited_for {
+        if !lingers {
             return self.start(queue);
         }
         if !queue.running && !std::mem::replace(&mut queue.lingers, true) {
