@@ -186,6 +186,6 @@ impl CertificateBody {
     }
 
     fn from_text(text: &str) -> Result<Self> {
-        text::read(text, FORMATS, &[1, 2])
+        text::read(text, FORMATS, &[1, 2, 3])
     }
 }

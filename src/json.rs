@@ -323,6 +323,7 @@ pub(crate) fn order(status: &OrderStatus) -> Value {
     json!({
         "order": order.id,
         "state": order_state(status.state),
+        "progress": progress(status.state),
         "what": order.what,
         "customer": order.customer,
         "ring": order.ring,
@@ -333,16 +334,32 @@ pub(crate) fn order(status: &OrderStatus) -> Value {
     })
 }
 
-pub(crate) fn read_order_state(text: &str) -> Option<OrderState> {
-    let all = [OrderState::Requested, OrderState::Approved, OrderState::Done, OrderState::Expired];
-    all.into_iter().find(|state| order_state(*state) == text)
+/// The state that a daemon told. One from before there was `progress` says less.
+pub(crate) fn read_order_state(state: &str, progress: Option<&str>) -> Option<OrderState> {
+    let says = |known: &OrderState| match progress {
+        Some(text) => self::progress(*known) == text,
+        None => order_state(*known) == state,
+    };
+    OrderState::ALL.into_iter().rfind(says)
 }
 
-pub(crate) fn order_state(state: OrderState) -> &'static str {
+/// How far an order has come, in short: `done` since it was taken up, for as long as it stands.
+fn order_state(state: OrderState) -> &'static str {
+    match state {
+        OrderState::UnderWay | OrderState::Done => "done",
+        other => progress(other),
+    }
+}
+
+/// How far an order has come.
+pub(crate) fn progress(state: OrderState) -> &'static str {
     match state {
         OrderState::Requested => "requested",
         OrderState::Approved => "approved",
-        OrderState::Done => "done",
+        OrderState::UnderWay => "under-way",
+        OrderState::Suspended => "suspended",
+        OrderState::Done => "carried-out",
+        OrderState::Cancelled => "cancelled",
         OrderState::Expired => "expired",
     }
 }

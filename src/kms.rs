@@ -427,25 +427,26 @@ impl<P: ?Sized> Default for Providers<P> {
     }
 }
 
-/// What a KMS can promise about a key it says is gone, from the least to the most.
+/// What a provider's answer shows about the end of a key, from the least to the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DestructionAssurance {
-    /// Nothing that this program knows of.
+    /// Nothing that this program knows how to read.
     NotProvable,
-    /// The bytes were unlinked; the medium may still hold them (local files).
-    BestEffort,
-    /// The service attests that no copy remains (AWS KMS, an HSM).
-    Attested,
+    /// The file of the key was overwritten and unlinked. The medium may still hold its bytes.
+    FilesRemoved,
+    /// The provider had scheduled the deletion, and reports the key gone after that date. It
+    /// shows nothing else: that no copy remains is the provider's word in its documentation.
+    ReportedGone,
 }
 
-/// What each provider can promise. The maker and the checker of a certificate both go by
-/// this table, and a provider cannot speak for itself: a new one is a row here.
+/// What the answer of each provider shows. The maker and the checker of a certificate both go
+/// by this table, and a provider cannot speak for itself: a new one is a row here.
 const ASSURANCES: [(&str, DestructionAssurance); 2] =
-    [("aws-kms", DestructionAssurance::Attested), ("local", DestructionAssurance::BestEffort)];
+    [("aws-kms", DestructionAssurance::ReportedGone), ("local", DestructionAssurance::FilesRemoved)];
 
 impl DestructionAssurance {
-    /// What the provider of this key can promise about its end. A provider without a row
-    /// in the table can promise nothing.
+    /// What the provider of this key shows about its end. A provider without a row in the
+    /// table shows nothing.
     #[must_use]
     pub fn of(key: &KmsKeyId) -> Self {
         let row = ASSURANCES.into_iter().find(|(provider, _)| *provider == key.provider());

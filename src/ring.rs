@@ -18,7 +18,9 @@
 //!   people, and stays in the list;
 //! * from `Pending` on a key wraps nothing new, and it is dropped when its window is
 //!   over and no sooner;
-//! * a policy and an order that was used stay in their lists.
+//! * a policy and an order that was used stay in their lists;
+//! * what an order that destroys owns is its own until it is carried out or taken back,
+//!   whatever else is taken back or held.
 //!
 //! Who may corrupt it: the keys storage could withhold the newest version; the
 //! audit log pins version and hash, and an older ring is refused.
@@ -43,6 +45,7 @@ use crate::time::{Day, Timestamp};
 
 mod body;
 mod change;
+mod claim;
 mod due;
 mod hold;
 pub mod sealed;
@@ -50,6 +53,7 @@ mod tombstone;
 mod usage;
 
 pub use change::{Change, RingRefusal};
+pub use claim::{Claim, ClaimState};
 pub use due::Due;
 pub use hold::{Hold, HoldScope, HoldState};
 pub use tombstone::certificate_id;
@@ -82,11 +86,22 @@ pub struct Ring {
     /// Every legal hold there was, sorted by id.
     pub holds: Vec<Hold>,
     /// Blobs that were withdrawn by an order, sorted: they are not opened, though a
-    /// key of theirs may live for a while. Taking its keys back out of the window gives a
-    /// blob back.
+    /// key of theirs may live for a while. Taking back the last order on a blob gives it
+    /// back.
     pub withdrawn: Vec<BlobId>,
     /// Orders that were used on this ring, sorted: none is used twice.
     pub orders: Vec<OrderId>,
+    /// What the orders that destroy own, sorted by order. One that was taken back has none.
+    pub claims: Vec<Claim>,
+    /// Optional parts that a later version of this program wrote, as they were.
+    pub(crate) later: Vec<LaterPart>,
+}
+
+/// A part of a ring's body that this version does not know, and that may be ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LaterPart {
+    pub(crate) tag: u8,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// What a customer chose.
@@ -287,6 +302,8 @@ impl Ring {
             holds: Vec::new(),
             withdrawn: Vec::new(),
             orders: Vec::new(),
+            claims: Vec::new(),
+            later: Vec::new(),
         }
     }
 
@@ -321,7 +338,7 @@ impl Ring {
         if next.epoch < self.epoch {
             return Err(RingRefusal::EpochReturned);
         }
-        // What was dropped, held, ordered or withdrawn stays so; a policy too.
+        // What was dropped, held or ordered stays so; a policy too.
         let dropped = |gone: &Dropped| next.dropped(gone.id) == Some(gone);
         let held = |hold: &Hold| next.hold(hold.id).is_some_and(|later| hold.may_become(later));
         if !self.dropped.iter().all(dropped)
@@ -339,6 +356,9 @@ impl Ring {
         };
         if !next.policies.starts_with(&self.policies) || !self.entries.iter().all(known) {
             return Err(RingRefusal::Inconsistent);
+        }
+        if !self.claims_precede(next) {
+            return Err(RingRefusal::Returned);
         }
         Ok(())
     }
@@ -478,8 +498,9 @@ impl Ring {
         }
         // The name key goes last, with the whole customer.
         let pends = |entry: &Entry| entry.kind != EntryKind::Name || self.closed.is_some();
-        let state =
-            |entry: &Entry| entry.state == EntryState::Active || pends(entry) && !self.keeps_active(entry);
+        // By an order a key may be in the window and held: the order is suspended.
+        let may_pend = |entry: &Entry| entry.order().is_some() || !self.keeps_active(entry);
+        let state = |entry: &Entry| entry.state == EntryState::Active || pends(entry) && may_pend(entry);
         let gone = |dropped: &Dropped| dropped.version <= self.version && dropped.born <= dropped.last;
         if !self.entries.iter().all(|entry| state(entry) && entry.born <= self.epoch)
             || !self.dropped.iter().all(|dropped| gone(dropped) && dropped.last <= self.epoch)
@@ -503,6 +524,10 @@ impl Ring {
             .chain(self.entries.iter().filter_map(Entry::order));
         if !named.into_iter().all(used) {
             return Err(DecodeError::Invalid("orders"));
+        }
+        strictly_ascending(&self.claims, "claims", |claim| claim.order)?;
+        if !self.claims_are_consistent() {
+            return Err(DecodeError::Invalid("claims"));
         }
         Ok(())
     }

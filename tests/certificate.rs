@@ -27,8 +27,9 @@ use strongroom::audit::{Action, Intent, KeyRef, OutcomeResult, RingRef};
 use strongroom::certificate::{
     Assurance, Authority, Blobs, Bundle, Caches, Certificate, CertificateBody, CertifiedEpoch, CheckValue,
     Ciphertext, ClockReading, ClockSource, DroppedKey, EndOnPaper, EndStep, EpochPaperBody, EpochPaperFormat,
-    Evidence, Format, GoneBy, KeyKind, Limit, Method, Policy, RingTransition, Scope, SignedOrder, Signer,
-    StepAnswer, SurvivorClass, Survivors, TimeEvidence, Verification, sign, sign_epoch, verify, verify_epoch,
+    Evidence, Format, GoneBy, KeyKind, Limit, Method, Missing, Policy, RingTransition, Scope, SignedOrder,
+    Signer, StepAnswer, SurvivorClass, Survivors, TimeEvidence, Verification, sign, sign_epoch, verify,
+    verify_epoch,
 };
 use strongroom::id::{BlobId, CertificateId, CustomerId, KekId, KmsKeyId, OrderId, RequestId};
 use strongroom::secret::Secret;
@@ -212,11 +213,11 @@ fn paper(epoch: u32, proven: &[ProvenOperation]) -> EpochPaperBody {
         EndStep { at, answer: StepAnswer::Ok }
     };
     EpochPaperBody {
-        format: EpochPaperFormat::V1,
+        format: EpochPaperFormat::V2,
         store: STORE,
         epoch,
         kms_key: epoch_key(epoch),
-        assurance: Assurance::Attested,
+        assurance: Assurance::ReportedGone,
         issued: gone(),
         register: RingRef { version: 31, hash: [0xef; 32] },
         disabled: step(Action::EpochDisable),
@@ -239,7 +240,7 @@ fn body(
     };
     let dropped = time("2026-11-08T03:04:00.000000Z");
     CertificateBody {
-        format: Format::V2,
+        format: Format::V3,
         stage,
         certificate: CertificateId::derive(STORE, ACME, RING.version),
         store: STORE,
@@ -248,7 +249,7 @@ fn body(
         method: Method {
             // As this program's, whose number changes.
             tool_version: serde_json::from_str("\"1.2.3\"").unwrap(),
-            ..Method::new(stage, Assurance::Attested)
+            ..Method::new(stage, Assurance::ReportedGone)
         },
         scope: Scope {
             keys: vec![DroppedKey {
@@ -278,7 +279,8 @@ fn body(
         epochs: papers.values().map(|paper| CertifiedEpoch::Named(paper.name())).collect(),
         caches: last.then_some(Caches { ttl_seconds: 600, over: gone() }),
         verification: Verification::required(stage).to_vec(),
-        limits: Limit::of(stage, Assurance::Attested, &survivors),
+        limits: Limit::of(stage, Assurance::ReportedGone, &survivors),
+        missing: Missing::ALL.to_vec(),
         ciphertext: last.then_some(Ciphertext { objects: 101, versions: None }),
         evidence: proven
             .iter()

@@ -198,14 +198,16 @@ fn copy_files(from: &std::path::Path, to: &std::path::Path) {
 }
 
 #[tokio::test]
-async fn local_keys_are_cleared_and_the_final_certificate_claims_no_more() {
+async fn the_end_of_local_keys_reaches_no_category_and_the_final_certificate_claims_none() {
     let story = to_the_end(Vault::new().await).await;
     let verified = story.verified().await;
     let method = &verified.body.method;
-    assert_eq!((method.category, method.assurance), (Category::Clear, Assurance::BestEffort));
+    assert_eq!((method.category, method.assurance), (Category::None, Assurance::FilesRemoved));
     assert_eq!(verified.epochs[0].seen, GoneBy::FileRemoved);
-    assert!(!verified.page.contains("Purge, by"), "{}", verified.page);
-    assert!(verified.page.contains("Clear, by cryptographic erase"), "{}", verified.page);
+    for word in ["Purge", "Clear", "vouch"] {
+        assert!(!verified.page.contains(word), "{}", verified.page);
+    }
+    assert!(verified.page.contains("none: the keys are removed"), "{}", verified.page);
 
     let error = refused(&story.acme, story.gone).await;
     assert_eq!((error.kind(), error.certificate()), (ErrorKind::KeyDestroyed, Some(story.certificate)));
@@ -216,14 +218,18 @@ async fn local_keys_are_cleared_and_the_final_certificate_claims_no_more() {
 }
 
 #[tokio::test]
-async fn keys_whose_end_the_kms_vouches_for_are_purged() {
+async fn keys_whose_end_the_kms_reports_are_purged_as_far_as_it_reports() {
     let vault = Vault::over(BEGIN, |local| Arc::new(Vouching(local))).await;
     let story = to_the_end(vault).await;
     let verified = story.verified().await;
     let method = &verified.body.method;
-    assert_eq!((method.category, method.assurance), (Category::Purge, Assurance::Attested));
+    assert_eq!((method.category, method.assurance), (Category::Purge, Assurance::ReportedGone));
     assert_eq!(verified.epochs[0].seen, GoneBy::KmsReportsGone);
-    assert!(verified.page.contains("Purge, by cryptographic erase"), "{}", verified.page);
+    assert!(
+        verified.page.contains("Purge technique, completed as far as the KMS reports"),
+        "{}",
+        verified.page
+    );
 
     // What it claims cannot be changed.
     let authority = story.vault.room.log().authority();

@@ -4,7 +4,8 @@
 //!
 //! Three nodes take random steps, each with a clock of its own that may be wrong; a step
 //! may end with the end of its process, at any write. The oracle knows until when each
-//! blob was promised and which holds are on it. Whoever is owed opens, on a node that
+//! blob was promised and which holds and orders are on it. No order is undone but by taking
+//! back what it leads, and none has a certificate without a scope. Whoever is owed opens, on a node that
 //! knows nothing; no hold is lost; nothing is dropped early; and what is final is in no
 //! ring that still opens. In the end doubt is taken away, time passes, and all that may
 //! die has died.
@@ -29,6 +30,7 @@ use common::{TestClock, objects, write};
 use destroy::{DAY, Vault, access, key, person};
 use faults::FaultStore;
 use object_store::path::Path;
+use strongroom::certificate::Authority;
 use strongroom::id::{BlobId, CustomerId, HoldId, KekId};
 use strongroom::order::OrderKind;
 use strongroom::register::EpochPhase;
@@ -36,7 +38,7 @@ use strongroom::retention::Window;
 use strongroom::ring::{EntryKind, EntryState, Hold, Ring};
 use strongroom::room::{Customer, KeyChoice, NewCustomer, SealOptions, Strongroom};
 use strongroom::shred::epoch::FinishOptions;
-use strongroom::shred::{Executed, HoldTarget, VALIDITY};
+use strongroom::shred::{Executed, HoldTarget, OrderState, VALIDITY};
 use strongroom::store::Storages;
 use strongroom::time::{Clock, Day, Timestamp};
 use strongroom::{ErrorKind, Result};
@@ -426,6 +428,31 @@ impl World {
         }
         if thorough {
             self.check_rings().await;
+            self.check_orders(&self.vault.node().await).await;
+        }
+    }
+
+    /// How far each order on a single blob has come, by the store, and what becomes of its blob.
+    async fn check_orders(&self, judge: &Strongroom) {
+        let acme = self.vault.of(judge, "acme").await;
+        for status in judge.orders(&access()).await.unwrap() {
+            let OrderKind::DestroyBlob { blob } = status.signed.order().what else { continue };
+            let allowed: &[ErrorKind] = match status.state {
+                OrderState::UnderWay | OrderState::Suspended => {
+                    &[ErrorKind::Denied, ErrorKind::KeyDestroyed, ErrorKind::NotFound]
+                }
+                OrderState::Done => &[ErrorKind::KeyDestroyed, ErrorKind::NotFound],
+                _ => continue,
+            };
+            let mut opened = acme.open(blob).await.map(drop);
+            for _ in 0..5 {
+                // A machine that is busy misses a deadline.
+                if opened.as_ref().is_err_and(|error| error.kind().is_retryable()) {
+                    opened = acme.open(blob).await.map(drop);
+                }
+            }
+            let refused = opened.as_ref().is_err_and(|error| allowed.contains(&error.kind()));
+            assert!(refused, "{}: {blob}: {:?}, {opened:?}", self.what, status.state);
         }
     }
 
@@ -515,7 +542,15 @@ impl World {
         }
         let loot = attacker::Attacker::at(&self.vault.raw, &self.vault.local).await.blobs().await;
         assert!(loot.is_empty(), "{}: {} blobs are recovered", self.what, loot.len());
-        aftermath::certificates(&self.vault, &self.vault.raw, &self.vault.room).await;
+        let bodies = aftermath::certificates(&self.vault, &self.vault.raw, &self.vault.room).await;
+        for body in bodies.values().filter(|body| matches!(body.authority, Authority::Order(_))) {
+            let blobs = body.scope.blobs.certain + body.scope.blobs.uncertain;
+            assert!(blobs > 0, "{}: a certificate of an order without a scope", self.what);
+        }
+        let open = [OrderState::UnderWay, OrderState::Suspended];
+        let orders = self.vault.room.orders(&access()).await.unwrap();
+        let left = orders.iter().filter(|order| open.contains(&order.state));
+        assert_eq!(left.count(), 0, "{}: an order is not carried out", self.what);
         self.vault.room.maintain_log().await.unwrap();
         aftermath::verify(&self.vault.room).await;
     }

@@ -260,6 +260,52 @@ async fn destroying_one_blob_by_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn destroying_a_blob_beside_one_whose_order_is_under_way() {
+    let (vault, [one, two]) = scene(30, 0).await;
+    let acme = vault.of(&vault.room, "acme").await;
+    vault.order(OrderKind::DestroyBlob { blob: one }, Some(&acme)).await;
+    vault.room.log().flush().await.unwrap();
+    let what = OrderKind::DestroyBlob { blob: two };
+    let act = async |node: &Strongroom| order(node, acme.id(), what.clone()).await;
+    let writes = stop_at_every_write(&vault, act, async |left| {
+        let mut orders = left.next.orders(&access()).await.unwrap();
+        for requested in orders.iter().filter(|order| order.state == OrderState::Requested) {
+            left.next.approve_order(&access(), requested.signed.order().id, &key("b")).await.unwrap();
+        }
+        let ordered = orders.len() == 2;
+        assert!(ordered || !left.done);
+        left.days(4).await;
+        assert!(!alive(&left.acme().await, one, "one").await, "{}", left.what);
+        assert_eq!(alive(&left.acme().await, two, "two").await, !ordered, "{}", left.what);
+        orders = left.next.orders(&access()).await.unwrap();
+        assert!(orders.iter().all(|order| order.state == OrderState::Done), "{}", left.what);
+        // Each has a certificate of its own, of its one blob.
+        let bodies = aftermath::certificates(left.vault, &left.raw, &left.next).await;
+        assert!(bodies.values().all(|body| body.scope.blobs.certain == 1), "{}", left.what);
+        assert_eq!(bodies.len(), orders.len(), "{}", left.what);
+    });
+    assert!(writes.await >= 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn taking_one_of_two_orders_back() {
+    let (vault, [one, two]) = scene(30, 0).await;
+    let acme = vault.of(&vault.room, "acme").await;
+    let keys = destroy::keys_of(&vault.order(OrderKind::DestroyBlob { blob: one }, Some(&acme)).await);
+    vault.order(OrderKind::DestroyBlob { blob: two }, Some(&acme)).await;
+    vault.room.log().flush().await.unwrap();
+    let act = async |node: &Strongroom| node.cancel_shred(&access(), acme.id(), &keys).await.map(drop);
+    let writes = stop_at_every_write(&vault, act, async |left| {
+        let back = left.newest_ring().await.claims.len() == 1;
+        assert!(back || !left.done);
+        left.days(4).await;
+        assert_eq!(alive(&left.acme().await, one, "one").await, back, "{}", left.what);
+        assert!(!alive(&left.acme().await, two, "two").await, "{}", left.what);
+    });
+    assert!(writes.await >= 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropping_one_blob_whose_neighbours_are_not_safe_yet() {
     let (vault, [one, two]) = scene(30, 0).await;
     let acme = vault.of(&vault.room, "acme").await;

@@ -1,8 +1,10 @@
 //! What a certificate says, as types without room for free text.
 //!
 //! Lists are in ascending order and hold nothing twice; what is not there is left out.
-//! Two formats are read: v1, in which a final certificate tells and proves the end of each
-//! epoch itself, and v2, in which it names a paper for each. What is made is v2.
+//! Three formats are read. In v1 a final certificate tells and proves the end of each epoch
+//! itself, and in v2 it names a paper for each. Both claim more than is known: `clear` for key
+//! files, and that a KMS attests an end which it reports. What is made is v3, which claims
+//! neither, and names what NIST SP 800-88r2 s4.6 asks for and a certificate does not have.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -67,6 +69,10 @@ pub struct CertificateBody {
     pub verification: Vec<Verification>,
     /// What it does not cover.
     pub limits: Vec<Limit>,
+    /// What SP 800-88r2 s4.6 lists and this certificate does not have. Formats v1 and v2 were
+    /// silent about it.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub missing: Vec<Missing>,
     /// In a final certificate, how much ciphertext was deleted before it was made, if any
     /// was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -88,10 +94,14 @@ pub enum Format {
     /// The first: its epochs are [`CertifiedEpoch::InFull`].
     #[serde(rename = "strongroom/certificate/v1")]
     V1,
-    /// The one that is made: its epochs are [`CertifiedEpoch::Named`].
-    #[default]
+    /// The second: its epochs are [`CertifiedEpoch::Named`].
     #[serde(rename = "strongroom/certificate/v2")]
     V2,
+    /// The one that is made: it names what is missing, and claims no category that the end of
+    /// the keys does not reach.
+    #[default]
+    #[serde(rename = "strongroom/certificate/v3")]
+    V3,
 }
 
 /// How data were destroyed, NIST SP 800-88r2 s3.1 and its sample certificate.
@@ -102,7 +112,7 @@ pub struct Method {
     pub category: Category,
     /// The technique.
     pub technique: Technique,
-    /// What the KMS of the epochs can promise.
+    /// What the KMS of the epochs shows.
     pub assurance: Assurance,
     /// The tool.
     pub tool: Tool,
@@ -131,9 +141,13 @@ impl Method {
 pub enum Category {
     /// None yet: the keys are out of use, and the epochs' keys are not destroyed.
     Pending,
-    /// Clear.
+    /// None: the keys are removed, and what they lay on is not sanitized.
+    None,
+    /// Clear, in a certificate of format v1 or v2 over key files: it is not reached by
+    /// removing them.
     Clear,
-    /// Purge.
+    /// Purge, as far as the tool goes: the technique was completed, and the KMS reports the
+    /// keys gone. That somebody accepts it is validation, which is not the tool's.
     Purge,
     /// None that can be shown: a KMS key was of a provider that this program knows nothing
     /// of.
@@ -141,13 +155,14 @@ pub enum Category {
 }
 
 impl Category {
-    /// The category that a certificate may claim. Without a KMS that attests the end of
-    /// its keys, never "Purge".
+    /// The category that a certificate may claim. Without a KMS that reports the end of its
+    /// keys, never "Purge".
     #[must_use]
     pub const fn of(stage: CertificateStage, assurance: Assurance) -> Self {
         match (stage, assurance) {
             (CertificateStage::Interim, _) => Self::Pending,
-            (CertificateStage::Final, Assurance::Attested) => Self::Purge,
+            (CertificateStage::Final, Assurance::ReportedGone | Assurance::Attested) => Self::Purge,
+            (CertificateStage::Final, Assurance::FilesRemoved) => Self::None,
             (CertificateStage::Final, Assurance::BestEffort) => Self::Clear,
             (CertificateStage::Final, Assurance::NotProvable) => Self::NotProvable,
         }
@@ -162,16 +177,19 @@ pub enum Technique {
     CryptographicErase,
 }
 
-/// What the KMS of the epochs can promise of a key that it destroyed, from the least to the
-/// most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// What the KMS of the epochs shows about a key that it destroyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Assurance {
     /// Nothing that this program knows of.
     NotProvable,
     /// That its file was removed; the medium may still hold the bytes.
+    FilesRemoved,
+    /// That the KMS reports it gone, after the date of deletion that it had named.
+    ReportedGone,
+    /// What formats v1 and v2 said for [`Assurance::FilesRemoved`].
     BestEffort,
-    /// That no copy remains.
+    /// What formats v1 and v2 said for [`Assurance::ReportedGone`].
     Attested,
 }
 
@@ -181,8 +199,28 @@ impl Assurance {
     pub fn of(key: &KmsKeyId) -> Self {
         match DestructionAssurance::of(key) {
             DestructionAssurance::NotProvable => Self::NotProvable,
-            DestructionAssurance::BestEffort => Self::BestEffort,
-            DestructionAssurance::Attested => Self::Attested,
+            DestructionAssurance::FilesRemoved => Self::FilesRemoved,
+            DestructionAssurance::ReportedGone => Self::ReportedGone,
+        }
+    }
+
+    /// What it claims of a provider.
+    #[must_use]
+    pub const fn proves(self) -> DestructionAssurance {
+        match self {
+            Self::NotProvable => DestructionAssurance::NotProvable,
+            Self::FilesRemoved | Self::BestEffort => DestructionAssurance::FilesRemoved,
+            Self::ReportedGone | Self::Attested => DestructionAssurance::ReportedGone,
+        }
+    }
+
+    /// Whether it is a word of the first formats of certificates and papers, and of no later
+    /// one, or the other way round.
+    pub(super) const fn is_word(self, first: bool) -> bool {
+        match self {
+            Self::NotProvable => true,
+            Self::FilesRemoved | Self::ReportedGone => !first,
+            Self::BestEffort | Self::Attested => first,
         }
     }
 }

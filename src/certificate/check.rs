@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::body::{
     Assurance, Authority, Blobs, Category, CertificateBody, CertificateStage, CertifiedEpoch, DroppedKey,
-    EpochEnd, Format, GoneBy, KeyKind, Limit, SignedOrder, Signer, Verification,
+    EpochEnd, Format, GoneBy, KeyKind, Limit, Missing, SignedOrder, Signer, Verification,
 };
 use super::bundle::Bundle;
 use super::epoch::{EndOnPaper, verify_epoch};
@@ -22,6 +22,7 @@ use crate::audit::proof::Proved;
 use crate::audit::{KeyRef, RingRef};
 use crate::error::Result;
 use crate::id::{CertificateId, CustomerId, StoreId};
+use crate::kms::DestructionAssurance;
 use crate::tlog::note::Note;
 use crate::tlog::{KeyName, VerifierKey};
 
@@ -172,8 +173,9 @@ fn agrees(body: &CertificateBody) -> Result<(), CertificateError> {
     must(body.certificate == id, "id")?;
     must(ring.previous > 0 && ring.previous.checked_add(1) == Some(ring.version), "ring version")?;
     must(method.category == Category::of(*stage, method.assurance), "category")?;
-    // The first format had no word for it.
+    // The first format had no word for it; the last has words of its own for all else.
     must(*format != Format::V1 || method.assurance != Assurance::NotProvable, "category")?;
+    must(method.assurance.is_word(*format != Format::V3), "category")?;
 
     must(!scope.keys.is_empty() && scope.keys.is_sorted_by(|a, b| a.id < b.id), "list of keys")?;
     let routine = matches!(body.authority, Authority::Routine);
@@ -200,6 +202,8 @@ fn agrees(body: &CertificateBody) -> Result<(), CertificateError> {
     must(required.iter().all(|one| verified.contains(one)), "list of what was verified")?;
     let limits = Limit::of(*stage, method.assurance, survivors);
     must(body.limits == limits, "list of what it does not cover")?;
+    let missing: &[Missing] = if *format == Format::V3 { &Missing::ALL } else { &[] };
+    must(body.missing == missing, "list of what is missing in it")?;
 
     match stage {
         CertificateStage::Interim => {
@@ -241,12 +245,12 @@ fn covers(keys: &[DroppedKey], epochs: &[u32]) -> bool {
 
 /// Whether an epoch ended as the certificate claims.
 fn ended(end: &EpochEnd, body: &CertificateBody) -> bool {
-    let most = Assurance::of(&end.kms_key);
+    let most = DestructionAssurance::of(&end.kms_key);
     let seen = match end.seen {
-        GoneBy::FileRemoved => most == Assurance::BestEffort,
+        GoneBy::FileRemoved => most == DestructionAssurance::FilesRemoved,
         GoneBy::KmsReportsGone => true,
     };
-    seen && body.method.assurance <= most && end.scheduled <= end.gone && end.gone <= body.issued
+    seen && body.method.assurance.proves() <= most && end.scheduled <= end.gone && end.gone <= body.issued
 }
 
 /// Checks that an order is signed by the two people, is the one of its id, and is about this
@@ -318,7 +322,7 @@ fn fits(body: &CertificateBody, Shown { what, intent, at, .. }: &Shown) -> bool 
     let signed = |who: fn(&SignedOrder) -> &Signer| {
         order.is_some_and(|order| intent.order == Some(order.id) && intent.principal == who(order).principal)
     };
-    // In the second format, the records of epochs are in their papers and nowhere else.
+    // From the second format on, the records of epochs are in their papers and nowhere else.
     let of_epoch = |time: fn(&EpochEnd) -> _| {
         let is = |epoch: &EpochEnd| names_epoch(intent.key.as_ref(), epoch) && time(epoch) == *at;
         // What concerns the store is in the chain of its own id.

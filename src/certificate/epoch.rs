@@ -28,12 +28,16 @@ use crate::audit::signer::LogSigner;
 use crate::audit::{KeyRef, OutcomeResult, RingRef};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId, StoreId};
+use crate::kms::DestructionAssurance;
 use crate::time::Timestamp;
 use crate::tlog::VerifierKey;
 use crate::tlog::note::{Note, NoteSignature};
 
 /// What the texts of all versions of this format begin with.
 const FORMATS: &str = "strongroom/epoch-end/v";
+
+/// The versions of it that are read.
+const FORMATS_READ: &[u32] = &[1, 2];
 
 /// The longest that a KMS may wait between the request to delete a key and its deletion:
 /// 30 days.
@@ -51,7 +55,7 @@ pub struct EpochPaperBody {
     pub epoch: u32,
     /// Its KMS key, which begins with the provider.
     pub kms_key: KmsKeyId,
-    /// What the provider can promise.
+    /// What the provider shows.
     pub assurance: Assurance,
     /// When this paper was made.
     pub issued: Timestamp,
@@ -73,10 +77,13 @@ pub struct EpochPaperBody {
 /// The format of the paper.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EpochPaperFormat {
-    /// The first.
-    #[default]
+    /// The first, which says `attested` of what a KMS reports.
     #[serde(rename = "strongroom/epoch-end/v1")]
     V1,
+    /// The one that is made.
+    #[default]
+    #[serde(rename = "strongroom/epoch-end/v2")]
+    V2,
 }
 
 /// One step towards the end of a KMS key.
@@ -180,7 +187,7 @@ pub fn verify_epoch(
     let log_key = &log_key.authority();
     let verified = || {
         let note = Note::parse(bytes)?;
-        let body: EpochPaperBody = text::read(note.text(), FORMATS, &[1])?;
+        let body: EpochPaperBody = text::read(note.text(), FORMATS, FORMATS_READ)?;
         let signed = log_key.signed(&note, &epoch_end_key_name(store))?.is_some();
         if body.store != store || !signed || note.signatures().len() != 1 {
             return Err(CertificateError::Signature.into());
@@ -196,7 +203,7 @@ pub fn verify_epoch(
 #[cfg(feature = "cli")]
 pub(super) fn unverified_end(bytes: &[u8]) -> Result<EpochEnd> {
     let note = Note::parse(bytes)?;
-    text::read(note.text(), FORMATS, &[1]).map(|body| end_of(&body)).map_err(of_paper)
+    text::read(note.text(), FORMATS, FORMATS_READ).map(|body| end_of(&body)).map_err(of_paper)
 }
 
 /// Signs the paper of an epoch's end with the log's key, after all of it was checked as
@@ -221,7 +228,7 @@ pub(crate) async fn sign_epoch_for(
     check(&body, log_key, &[], 0).map_err(of_paper)?;
     let text = text::write(&body);
     // What would not be read back is not signed.
-    text::read::<EpochPaperBody>(&text, FORMATS, &[1]).map_err(of_paper)?;
+    text::read::<EpochPaperBody>(&text, FORMATS, FORMATS_READ).map_err(of_paper)?;
     let signature = signer.sign(text.as_bytes()).await?;
     let line = NoteSignature::ed25519(epoch_end_key_name(body.store), signer.public(), &signature);
     Ok(EpochPaper { note: Note::new(text, vec![line])?, body })
@@ -238,7 +245,9 @@ pub(super) fn check(
     use CertificateError::{Contradiction, Missing, OtherRecord};
     let must = |holds: bool, part| if holds { Ok(()) } else { Err(Contradiction(part)) };
     let EpochPaperBody { disabled, scheduled, gone, .. } = body;
-    must(body.assurance == Assurance::of(&body.kms_key), "assurance")?;
+    let of_provider = body.assurance.proves() == DestructionAssurance::of(&body.kms_key);
+    let word = body.assurance.is_word(body.format == EpochPaperFormat::V1);
+    must(of_provider && word, "assurance")?;
     must(body.seen == GoneBy::of(&body.kms_key), "way in which the key was seen gone")?;
     must(disabled.at <= *gone && scheduled.at <= *gone && *gone <= body.issued, "list of times")?;
     // An answer that was lost may have been a refusal. A key that is gone after the longest

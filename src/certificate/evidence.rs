@@ -100,8 +100,8 @@ impl What {
             Self::Drop => "a key was dropped",
             Self::RingWrite => "the ring without it was written",
             Self::EpochDisable => "an epoch's key was disabled",
-            Self::EpochDelete => "an epoch's key was deleted",
-            Self::CustomerKeyDelete => "the customer's KMS key was deleted",
+            Self::EpochDelete => "the deletion of an epoch's key was scheduled",
+            Self::CustomerKeyDelete => "the deletion of the customer's KMS key was scheduled",
         }
     }
 }

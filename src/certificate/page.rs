@@ -11,6 +11,7 @@ use super::body::{
     GoneBy, KeyKind, SurvivorClass,
 };
 use super::evidence::{Evidence, What};
+use crate::kms::DestructionAssurance;
 use crate::time::Timestamp;
 
 /// No line has more characters.
@@ -33,6 +34,7 @@ pub(super) fn page(body: &CertificateBody, ends: &[EpochEnd]) -> String {
     page.policy(body);
     page.verified(body);
     page.list("WHAT IT DOES NOT COVER", body.limits.iter().map(|limit| limit.sentence()));
+    page.missing(body);
     page.section("HOW TO CHECK IT");
     page.paragraph(
         "This page proves nothing. The signed note does, with the papers that it names: `strongroom \
@@ -45,6 +47,24 @@ pub(super) fn page(body: &CertificateBody, ends: &[EpochEnd]) -> String {
 
 struct Page(String);
 
+/// What came of it, in a final certificate.
+fn outcome(assurance: Assurance) -> &'static str {
+    match assurance.proves() {
+        DestructionAssurance::ReportedGone => {
+            "The keys below were dropped, and the KMS reports the keys over them gone. By that, no stored \
+             copy of the blobs that were under them alone can be read."
+        }
+        DestructionAssurance::FilesRemoved => {
+            "The keys below were dropped, and the files of the keys over them are removed. Whoever has a \
+             copy of such a file can read what it was over."
+        }
+        DestructionAssurance::NotProvable => {
+            "The keys below were dropped. That the keys over them are gone cannot be shown: the provider of \
+             one is unknown to this program."
+        }
+    }
+}
+
 impl Page {
     fn head(&mut self, body: &CertificateBody) {
         let (title, meaning) = match body.stage {
@@ -53,11 +73,7 @@ impl Page {
                 "The keys below are out of use. The destruction is not final: a final certificate of the \
                  same id follows.",
             ),
-            CertificateStage::Final => (
-                "CERTIFICATE OF DESTRUCTION",
-                "The keys below are destroyed, and with them every way to read the blobs that were under \
-                 them alone.",
-            ),
+            CertificateStage::Final => ("CERTIFICATE OF DESTRUCTION", outcome(body.method.assurance)),
         };
         self.0.push_str(title);
         self.0.push_str("\n\n");
@@ -67,19 +83,26 @@ impl Page {
         self.row("issued", &body.issued.to_string());
         self.row("store", &body.store.to_string());
         self.row("customer", &body.customer.to_string());
+        self.row("technique", "cryptographic erase (NIST SP 800-88r2 s3.2)");
         let category = match body.method.category {
-            Category::Pending => "none yet",
-            Category::Clear => "Clear",
-            Category::Purge => "Purge",
+            Category::Pending => "none yet: the destruction is not final",
+            Category::None => "none: the keys are removed, and their medium is not sanitized",
+            Category::Clear => "none: the note says Clear, which removing key files does not reach",
+            Category::Purge => "Purge technique, completed as far as the KMS reports; validation is open",
             Category::NotProvable => "none that can be shown",
         };
-        self.row("method", &format!("{category}, by cryptographic erase (NIST SP 800-88r2)"));
-        let assurance = match body.method.assurance {
-            Assurance::Attested => "attested: the KMS vouches that no copy of a destroyed key remains",
-            Assurance::BestEffort => "best effort: the KMS removes files, and vouches for no medium",
-            Assurance::NotProvable => "not provable: the provider of a KMS key is unknown",
+        self.row("category", category);
+        let assurance = match body.method.assurance.proves() {
+            DestructionAssurance::ReportedGone => match body.stage {
+                CertificateStage::Interim => {
+                    "the KMS will report the end of its keys, and nothing beyond that"
+                }
+                CertificateStage::Final => "the KMS reports its keys gone, and nothing beyond that",
+            },
+            DestructionAssurance::FilesRemoved => "key files are removed, which sanitizes no medium",
+            DestructionAssurance::NotProvable => "not provable: the provider of a KMS key is unknown",
         };
-        self.row("assurance", assurance);
+        self.row("end of the keys", assurance);
         self.row("tool", &format!("Strongroom {}", body.method.tool_version));
     }
 
@@ -154,7 +177,7 @@ impl Page {
             self.row("", &format!("{disabled} disabled"));
             self.row("", &format!("{scheduled} its deletion scheduled"));
             let seen = match seen {
-                GoneBy::KmsReportsGone => "seen gone: the KMS has it no longer",
+                GoneBy::KmsReportsGone => "seen gone: the KMS reports that it has it no longer",
                 GoneBy::FileRemoved => "seen gone: its file is removed",
             };
             self.row("", &format!("{gone} {seen}"));
@@ -231,7 +254,25 @@ impl Page {
         }
         let named = body.named().count();
         if named > 0 {
-            self.row("on paper", &format!("{named} x: an epoch's key was disabled, deleted and seen gone"));
+            let text =
+                format!("{named} x: an epoch's key was disabled, scheduled for deletion and seen gone");
+            self.row("on paper", &text);
+        }
+    }
+
+    /// What SP 800-88r2 lists and the certificate lacks, with room for people to write it in.
+    fn missing(&mut self, body: &CertificateBody) {
+        if body.missing.is_empty() {
+            self.section("WHAT IS MISSING IN IT");
+            self.paragraph("This certificate is of an older format, which does not say.");
+        } else {
+            let sentences = body.missing.iter().map(|missing| missing.sentence());
+            self.list("WHAT NIST SP 800-88R2 S4.6 LISTS AND IS MISSING IN IT", sentences);
+        }
+        self.section("VALIDATION (NIST SP 800-88R2 S4.5.2)");
+        self.paragraph("Not done by this program. Who accepts the result writes it here:");
+        for blank in ["accepted by", "title", "organisation", "location", "contact", "date, signature"] {
+            self.row(blank, &"_".repeat(40));
         }
     }
 

@@ -182,6 +182,7 @@ fn body(stage: CertificateStage) -> CertificateBody {
         caches: last.then_some(Caches { ttl_seconds: 600, over: minute(30) }),
         verification: Verification::required(stage).to_vec(),
         limits: Limit::of(stage, Assurance::Attested, &survivors),
+        missing: Vec::new(),
         ciphertext: last.then_some(Ciphertext { objects: 6, versions: Some(6) }),
         evidence: log(STORE, 9, &intents, OutcomeResult::Ok),
     }
@@ -425,7 +426,7 @@ async fn a_note_of_another_kind_or_with_more_signatures_is_none() {
     }
     let sign = |text: &str| vec![NamedKey::new(certificate_key_name(STORE), secret(9)).sign(text)];
     for (text, kind) in [
-        (text.replace("certificate/v1", "certificate/v3"), ErrorKind::UnsupportedFormat),
+        (text.replace("certificate/v1", "certificate/v4"), ErrorKind::UnsupportedFormat),
         // It may not call itself what it is not: the epochs are as the first format has them.
         (text.replace("certificate/v1", "certificate/v01"), ErrorKind::UnsupportedFormat),
         (text.replace("certificate/v1", "order/v1"), ErrorKind::Integrity),
@@ -522,19 +523,91 @@ fn best_effort_is_never_purge() {
 #[test]
 fn makers_and_checkers_go_by_one_table_of_providers() {
     let most = |key: &str| Assurance::of(&key.parse().unwrap());
-    assert_eq!(most("aws-kms:x"), Assurance::Attested);
-    assert_eq!(most("local:x"), Assurance::BestEffort);
-    // Whatever it is called: only what is in the table is attested.
+    assert_eq!(most("aws-kms:x"), Assurance::ReportedGone);
+    assert_eq!(most("local:x"), Assurance::FilesRemoved);
+    // Whatever it is called: only what is in the table shows anything.
     for unknown in ["other:x", "aws:x", "aws-kms2:x", "locals:x", "gcp-kms:projects/x"] {
         assert_eq!(most(unknown), Assurance::NotProvable, "{unknown}");
     }
     let key = |text: &str| text.parse::<KmsKeyId>().unwrap();
-    assert_eq!(weakest(&[key("aws-kms:a"), key("local:a")]), Assurance::BestEffort);
+    assert_eq!(weakest(&[key("aws-kms:a"), key("local:a")]), Assurance::FilesRemoved);
     assert_eq!(weakest(&[key("aws-kms:a"), key("other:a"), key("local:a")]), Assurance::NotProvable);
     assert_eq!(weakest(&[]), Assurance::NotProvable);
     let category = |assurance| Category::of(CertificateStage::Final, assurance);
-    let all = [Assurance::Attested, Assurance::BestEffort, Assurance::NotProvable];
-    assert_eq!(all.map(category), [Category::Purge, Category::Clear, Category::NotProvable]);
+    let all = [Assurance::ReportedGone, Assurance::FilesRemoved, Assurance::NotProvable];
+    assert_eq!(all.map(category), [Category::Purge, Category::None, Category::NotProvable]);
+}
+
+/// A good one of the format that is made, whose epochs' papers are elsewhere.
+fn newest(stage: CertificateStage, assurance: Assurance) -> CertificateBody {
+    let last = stage == CertificateStage::Final;
+    let mut body = body(stage);
+    body.format = Format::V3;
+    body.method = Method::new(stage, assurance);
+    body.limits = Limit::of(stage, assurance, &body.scope.survivors);
+    body.missing = Missing::ALL.to_vec();
+    let name = |epoch| CertifiedEpoch::Named(EpochName { epoch, digest: [1; 32] });
+    body.epochs = if last { (3..=5).map(name).collect() } else { Vec::new() };
+    let (from, until) = (3, 2);
+    body.evidence = log(STORE, 9, &intents(None, from..=until), OutcomeResult::Ok);
+    body
+}
+
+#[test]
+fn the_newest_format_claims_no_more_than_is_known() {
+    use CertificateError::Contradiction;
+    let shows = [Assurance::ReportedGone, Assurance::FilesRemoved, Assurance::NotProvable];
+    for stage in [CertificateStage::Interim, CertificateStage::Final] {
+        for assurance in shows {
+            let good = newest(stage, assurance);
+            check::check(&good, &secret(9).public(), &[], 0).unwrap();
+            let page = page::page(&good, &[]);
+            for word in ["vouch", "attest", "Clear"] {
+                assert!(!page.contains(word), "{word}: {page}");
+            }
+            for part in ["VALIDATION", "accepted by  ", "s4.5.2", "ISO/IEC 19790", "plaintext", "title"] {
+                assert!(page.contains(part), "{part}: {page}");
+            }
+            let reaches = page.contains("Purge technique");
+            let reported = stage == CertificateStage::Final && assurance == Assurance::ReportedGone;
+            assert_eq!(reaches, reported, "{page}");
+            for more in [Category::Clear, Category::Purge] {
+                if more != good.method.category {
+                    refused(&good, Contradiction("category"), |body| body.method.category = more);
+                }
+            }
+            // What is missing is named, all of it and in order.
+            let is = Contradiction("list of what is missing in it");
+            refused(&good, is, |body| body.missing.clear());
+            for at in 0..Missing::ALL.len() {
+                refused(&good, is, |body| {
+                    body.missing.remove(at);
+                });
+            }
+            refused(&good, is, |body| body.missing.swap(0, 1));
+        }
+        // The words of older formats are not of this one, nor the other way round.
+        for old in [Assurance::Attested, Assurance::BestEffort] {
+            refused(&newest(stage, old), Contradiction("category"), |_| {});
+        }
+        for new in [Assurance::ReportedGone, Assurance::FilesRemoved] {
+            refused(&body(stage), Contradiction("category"), |body| body.method = Method::new(stage, new));
+        }
+        refused(&body(stage), Contradiction("list of what is missing in it"), |body| {
+            body.missing = Missing::ALL.to_vec();
+        });
+    }
+    assert!(Missing::ALL.is_sorted_by(|a, b| a < b));
+}
+
+#[test]
+fn an_older_one_over_key_files_verifies_and_is_shown_for_what_it_is() {
+    let mut old = body(CertificateStage::Final);
+    old.method = Method::new(CertificateStage::Final, Assurance::BestEffort);
+    old.limits = Limit::of(CertificateStage::Final, Assurance::BestEffort, &old.scope.survivors);
+    check::check(&old, &secret(9).public(), &[], 0).unwrap();
+    let page = page::page(&old, &[]);
+    assert!(page.contains("none: the note says Clear") && page.contains("does not say"), "{page}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::id::{CustomerId, KekId, Label, OrderId};
-use crate::json::{self, Epochs, Executed, KeyPlan, Person, Rotated, ShredStatus, Swept};
+use crate::json::{self, Cancelled, Epochs, Executed, KeyPlan, Person, Rotated, ShredStatus, Swept};
 use crate::order::{Order, OrderKind, SignedOrder};
 use crate::retention::clock::TrustedTime;
 use crate::room::{KeyChoice, NewCustomer, Strongroom};
@@ -249,14 +249,17 @@ impl Backend {
         }
     }
 
-    /// Takes keys out of the window: by which version of the ring.
+    /// Takes keys out of the window.
     pub(super) async fn cancel_shred(
         &self,
         customer: CustomerId,
         keys: &BTreeSet<KekId>,
-    ) -> Result<u64, Error> {
+    ) -> Result<Cancelled, Error> {
         match &self.place {
-            Place::Store(store) => Ok(store.room.cancel_shred(&self.access, customer, keys).await?.version),
+            Place::Store(store) => {
+                let ring = store.room.cancel_shred(&self.access, customer, keys).await?;
+                Ok(Cancelled::new(&ring, keys))
+            }
             Place::Daemon(daemon) => daemon.cancel_shred(customer, keys).await,
         }
     }

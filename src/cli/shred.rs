@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::args::{self, CancelShred, PlanShred, RequestShred, RunShred};
 use super::failure::Failure;
-use super::output::{Column, Output, line, seconds, table};
+use super::output::{Column, line, seconds, table};
 use super::{Answer, Backend, order};
 use crate::error::{Error, ErrorKind};
 use crate::id::{CustomerId, Label};
@@ -263,18 +263,13 @@ async fn cancel(backend: &Backend, command: CancelShred) -> Answer {
                 .hint("`strongroom shred status` shows what is in the window"));
         }
     }
-    let version = backend.cancel_shred(customer, &keys).await.map_err(explain)?;
-    Ok(cancelled(backend.output, customer, version, &keys))
-}
-
-fn cancelled(
-    output: Output,
-    customer: CustomerId,
-    version: u64,
-    keys: &BTreeSet<crate::id::KekId>,
-) -> String {
-    if output.json {
-        return line(&json!({ "customer": customer, "ring_version": version, "cancelled": keys }));
+    let cancelled = backend.cancel_shred(customer, &keys).await.map_err(explain)?;
+    if backend.output.json {
+        return Ok(line(&json!(cancelled)));
     }
-    keys.iter().map(|key| format!("{key}  out of the window\n")).collect()
+    let told = |key| match cancelled.still_in_window.get(key) {
+        Some(order) => format!("{key}  taken back; it stays in the window by order {order}\n"),
+        None => format!("{key}  out of the window\n"),
+    };
+    Ok(keys.iter().map(told).collect())
 }

@@ -27,6 +27,8 @@ struct Orders {
 struct Kept {
     order: OrderId,
     state: Plain,
+    /// `None` of a daemon from before there was any.
+    progress: Option<Plain>,
     note: String,
 }
 
@@ -88,7 +90,9 @@ impl Client {
         let Orders { orders } = self.json(&Question::get("/v1/orders")).await?;
         let read = |kept: Kept| {
             let signed = SignedOrder::parse(kept.note.as_bytes()).map_err(|_| nonsense())?;
-            let state = json::read_order_state(&kept.state.to_string()).ok_or_else(nonsense)?;
+            let progress = kept.progress.as_ref().map(ToString::to_string);
+            let state = json::read_order_state(&kept.state.to_string(), progress.as_deref());
+            let state = state.ok_or_else(nonsense)?;
             if signed.order().id == kept.order { Ok(OrderStatus { signed, state }) } else { Err(nonsense()) }
         };
         orders.into_iter().map(read).collect()

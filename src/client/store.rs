@@ -11,7 +11,8 @@ use super::customer::RemoteCustomer;
 use crate::error::{Error, Result};
 use crate::id::{CertificateId, CustomerId, KekId, Label};
 use crate::json::{
-    Certificate, Customer, Epochs, KeyPlan, Person, Rotated, ShredStatus, Swept, SweptCustomer, SweptResult,
+    Cancelled, Certificate, Customer, Epochs, KeyPlan, Person, Rotated, ShredStatus, Swept, SweptCustomer,
+    SweptResult,
 };
 use crate::room::{KeyChoice, NewCustomer};
 use crate::suite::Suite;
@@ -30,11 +31,6 @@ struct Customers {
 #[derive(Deserialize)]
 struct Plan {
     keys: Vec<KeyPlan>,
-}
-
-#[derive(Deserialize)]
-struct Cancelled {
-    ring_version: u64,
 }
 
 #[derive(Deserialize)]
@@ -95,11 +91,14 @@ impl Client {
         Ok(keys)
     }
 
-    /// The version of the ring in which the keys are out of the window.
-    pub(crate) async fn cancel_shred(&self, customer: CustomerId, keys: &BTreeSet<KekId>) -> Result<u64> {
+    /// Takes keys out of the window.
+    pub(crate) async fn cancel_shred(
+        &self,
+        customer: CustomerId,
+        keys: &BTreeSet<KekId>,
+    ) -> Result<Cancelled> {
         let path = format!("/v1/customers/{customer}/shreds/cancellation");
-        let Cancelled { ring_version } = self.json(&Question::post(path, &json!({ "keys": keys }))).await?;
-        Ok(ring_version)
+        self.json(&Question::post(path, &json!({ "keys": keys }))).await
     }
 
     /// Does all that is due: the time that it went by, and what became of each customer.

@@ -1,6 +1,6 @@
 //! Destruction as JSON: plans, windows, certificates, epochs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::certificate::{self, CertificateBody};
 use crate::id::{BlobId, CertificateId, CustomerId, HoldId, KekId, KmsKeyId, Label, OrderId};
 use crate::kms::KeyState;
 use crate::register::EpochPhase;
-use crate::ring::EntryKind;
+use crate::ring::{EntryKind, Ring};
 use crate::shred::epoch::{self, EpochReport, Head, KmsSays, NextStep};
 use crate::shred::offboard::OffboardStatus;
 use crate::shred::{self, CustomerPlan, Verdict};
@@ -182,6 +182,9 @@ pub(crate) struct InWindow {
     pub(crate) of: Kind,
     pub(crate) until: Timestamp,
     pub(crate) order: Option<OrderId>,
+    /// All that own it. A daemon from before there were several says none.
+    #[serde(default)]
+    pub(crate) orders: Vec<OrderId>,
     pub(crate) held: bool,
 }
 
@@ -203,6 +206,7 @@ impl From<&shred::ShredStatus> for ShredStatus {
             of: key.kind.into(),
             until: key.until,
             order: key.order,
+            orders: key.orders.clone(),
             held: key.held,
         };
         let unfinished = |dropped: &shred::Unfinished| Unfinished {
@@ -227,6 +231,29 @@ impl From<&shred::ShredStatus> for ShredStatus {
 #[cfg(feature = "daemon")]
 pub(crate) fn shred_status(status: &shred::ShredStatus) -> Value {
     json!(ShredStatus::from(status))
+}
+
+/// What came of taking keys out of the window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cancelled {
+    pub(crate) customer: CustomerId,
+    pub(crate) ring_version: u64,
+    pub(crate) cancelled: BTreeSet<KekId>,
+    /// Those of them that another order owns as well, and that order: they stay in the window.
+    #[serde(default)]
+    pub(crate) still_in_window: BTreeMap<KekId, OrderId>,
+}
+
+impl Cancelled {
+    pub(crate) fn new(ring: &Ring, cancelled: &BTreeSet<KekId>) -> Self {
+        let still = |key: &KekId| Some((*key, *ring.entry(*key)?.order()?));
+        Self {
+            customer: ring.customer,
+            ring_version: ring.version,
+            cancelled: cancelled.clone(),
+            still_in_window: cancelled.iter().filter_map(still).collect(),
+        }
+    }
 }
 
 /// How far the offboarding of a customer is.

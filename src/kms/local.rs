@@ -9,7 +9,7 @@
 //! 800-88r2): what is destroyed here is overwritten and unlinked, and copies may
 //! live on in snapshots, journals, backups and worn flash cells. So a
 //! certificate over such a key never says "Purge"
-//! ([`DestructionAssurance::BestEffort`](crate::kms::DestructionAssurance::BestEffort)).
+//! ([`DestructionAssurance::FilesRemoved`](crate::kms::DestructionAssurance::FilesRemoved)).
 //!
 //! Separate from the other providers in that it has no other side: the policy
 //! of a KMS (states, waiting periods) is kept by this code, and a caller with

@@ -10,8 +10,8 @@ use crate::suite::Suite;
 use crate::time::{Day, Timestamp};
 
 use super::{
-    Dropped, Entry, EntryKind, EntryState, Hold, HoldScope, HoldState, Policy, Ring, RingDataKey, Settings,
-    Tenancy,
+    Claim, Dropped, Entry, EntryKind, EntryState, Hold, HoldScope, HoldState, LaterPart, Policy, Ring,
+    RingDataKey, Settings, Tenancy,
 };
 
 /// The body of a ring; the prefix holds the rest.
@@ -22,12 +22,29 @@ impl Encode for Ring {
         encode_option(self.closed.as_ref(), out);
         out.list(&self.data_keys).list(&self.entries).list(&self.dropped);
         out.list(&self.holds).list(&self.withdrawn).list(&self.orders);
+        // Parts that a ring may lack: then it has the bytes that it had before there were any.
+        if !self.claims.is_empty() {
+            let mut claims = Writer::default();
+            claims.list(&self.claims);
+            out.u8(CLAIMS).bytes(claims.as_bytes());
+        }
+        for part in &self.later {
+            out.u8(part.tag).bytes(&part.bytes);
+        }
     }
 }
 
+/// The tag of the part that has the claims.
+const CLAIMS: u8 = 1;
+/// From this tag on, a part that is not known may be ignored, and is kept as it is. One below
+/// is refused: what it says has to be understood.
+const OPTIONAL: u8 = 128;
+/// How long a part is at most, in bytes.
+const PART_LEN: usize = 16 << 20;
+
 impl Decode for Ring {
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
+        let mut ring = Self {
             store: StoreId::from_bytes([0; 16]),
             customer: CustomerId::from_bytes([0; 16]),
             version: 0,
@@ -41,6 +58,52 @@ impl Decode for Ring {
             holds: from.list()?,
             withdrawn: from.list()?,
             orders: from.list()?,
+            claims: Vec::new(),
+            later: Vec::new(),
+        };
+        let mut last = 0;
+        while from.remaining() > 0 {
+            let tag = from.u8()?;
+            let bytes = from.bytes("part", PART_LEN)?;
+            if tag <= last {
+                return Err(DecodeError::Invalid("parts"));
+            }
+            last = tag;
+            match tag {
+                CLAIMS => {
+                    let mut part = Reader::new(bytes);
+                    ring.claims = part.list()?;
+                    part.finish()?;
+                    if ring.claims.is_empty() {
+                        return Err(DecodeError::Invalid("claims"));
+                    }
+                }
+                OPTIONAL.. => ring.later.push(LaterPart { tag, bytes: bytes.to_vec() }),
+                _ => return Err(DecodeError::Invalid("parts")),
+            }
+        }
+        Ok(ring)
+    }
+}
+
+impl Encode for Claim {
+    fn encode(&self, out: &mut Writer) {
+        self.order.encode(out);
+        out.u64(self.since);
+        self.until.encode(out);
+        encode_option(self.blob.as_ref(), out);
+        out.list(&self.keys);
+    }
+}
+
+impl Decode for Claim {
+    fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            order: OrderId::decode(from)?,
+            since: from.u64()?,
+            until: Timestamp::decode(from)?,
+            blob: decode_option(from)?,
+            keys: from.list()?,
         })
     }
 }

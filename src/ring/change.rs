@@ -69,7 +69,7 @@ pub enum Change {
         /// A blob for whose sake it is done: it is withdrawn at once.
         withdraw: Option<BlobId>,
     },
-    /// Takes keys back out of the window.
+    /// Takes keys back out of the window: the orders that lead them, and no other.
     Cancel(BTreeSet<KekId>),
     /// Drops keys whose window is over.
     Drop {
@@ -89,7 +89,7 @@ pub enum Change {
     },
     /// Closes the customer: nothing new is sealed or minted.
     Close(ApprovedOrder),
-    /// Takes the closing back, and all keys out of the window.
+    /// Takes the closing back, and the keys out of the window that its order owns.
     Reopen,
     /// Changes nothing but the epoch.
     Reissue {
@@ -120,6 +120,12 @@ pub enum RingRefusal {
     /// The window is not over, or was never opened.
     #[error("the window before destruction is not over")]
     WindowOpen,
+    /// The key is dropped after or with others, which another order owns too.
+    #[error("another order has to be carried out first")]
+    OtherOrder,
+    /// A ring version has one authority, routine or one order.
+    #[error("the keys are not dropped by the same authority")]
+    Authorities,
     /// Neither is the key's time over, nor does the order name it.
     #[error("nothing permits the destruction of this key")]
     NotPermitted,
@@ -154,6 +160,7 @@ impl Ring {
     pub fn apply(&self, change: Change) -> Result<Self, RingRefusal> {
         let mut next = self.clone();
         next.version = self.version.checked_add(1).ok_or(RingRefusal::Inconsistent)?;
+        next.adopt_orders();
         match change {
             Change::Mint { .. } if self.closed.is_some() => return Err(RingRefusal::Closed),
             Change::Mint { data_keys, entries } => next.mint(data_keys, entries)?,
@@ -163,7 +170,7 @@ impl Ring {
             Change::CompleteHold(hold) => next.complete_hold(hold)?,
             Change::ReleaseHold { hold, order, at } => next.release_hold(hold, order, at)?,
             Change::Pend { keys, permit, withdraw } => next.pend(&keys, permit, withdraw)?,
-            Change::Cancel(keys) => next.cancel(&keys)?,
+            Change::Cancel(keys) => next.cancel_keys(&keys)?,
             Change::Drop { keys, time } => next.drop_keys(&keys, time.at(), self.epoch)?,
             Change::Rekey { kms_key, data_key, entries } => next.rekey(kms_key, data_key, entries)?,
             Change::Close(order) => next.close(order)?,
@@ -242,11 +249,14 @@ impl Ring {
         };
         match (hold.scope, key) {
             (HoldScope::Blob { blob, from, key: id }, Some(key)) if key.id == id => {
-                if self.was_dropped(from) || self.is_withdrawn(blob) {
+                // One that was withdrawn is held as long as it is known which orders that suspends.
+                let claimed = self.claims.iter().any(|claim| claim.blob == Some(blob));
+                if self.entry(from).is_none() || (self.is_withdrawn(blob) && !claimed) {
                     return Err(RingRefusal::UnknownKey);
                 }
                 self.add(key)?;
                 self.holds.insert(at, Hold { state: HoldState::Opening, ..hold });
+                self.claim_hold_key(blob, id);
             }
             (HoldScope::Customer, None) => {
                 self.holds.insert(at, Hold { state: HoldState::Complete, ..hold });
@@ -260,10 +270,12 @@ impl Ring {
             }
             _ => return Err(RingRefusal::Inconsistent),
         }
-        // What it covers leaves the window, and gets a whole one when it is released.
-        let covered: BTreeSet<KekId> =
-            self.entries.iter().filter(|entry| hold.keeps_active(entry)).map(|entry| entry.id).collect();
-        self.take_back(&covered);
+        // What it covers leaves the window, or stays there suspended if an order owns it, and gets
+        // a whole window when it is released.
+        for entry in self.entries.iter_mut().filter(|entry| hold.keeps_active(entry)) {
+            entry.state = EntryState::Active;
+        }
+        self.settle_claims();
         Ok(())
     }
 
@@ -284,7 +296,11 @@ impl Ring {
             return Err(RingRefusal::WrongOrder);
         }
         let order = self.use_order(order.id())?;
-        self.live_hold(id)?.state = HoldState::Released { order, at };
+        let until = self.policy().window.end(at);
+        let hold = self.live_hold(id)?;
+        hold.state = HoldState::Released { order, at };
+        let hold = *hold;
+        self.reopen_windows(&hold, until);
         Ok(())
     }
 
@@ -295,21 +311,11 @@ impl Ring {
         withdraw: Option<BlobId>,
     ) -> Result<(), RingRefusal> {
         let until = self.policy().window.end(permit.at());
-        let order = permit.order().map(|order| self.use_order(order)).transpose()?;
-        if let Some(blob) = withdraw {
-            // Only an order takes a blob away from those who may read it.
-            if !permit.destroys(self.customer, blob) {
-                return Err(RingRefusal::NotPermitted);
-            }
-            if self
-                .live_holds()
-                .any(|hold| matches!(hold.scope, HoldScope::Blob { blob: b, .. } if b == blob))
-            {
-                return Err(RingRefusal::Held);
-            }
-            if let Err(at) = self.withdrawn.binary_search(&blob) {
-                self.withdrawn.insert(at, blob);
-            }
+        if let Some(order) = permit.order() {
+            return self.claim_keys(keys, (order, &permit), withdraw, until);
+        }
+        if withdraw.is_some() {
+            return Err(RingRefusal::NotPermitted);
         }
         for id in keys {
             let entry = self.entry(*id).ok_or(RingRefusal::UnknownKey)?;
@@ -319,22 +325,26 @@ impl Ring {
             if self.keeps_active(entry) {
                 return Err(RingRefusal::Held);
             }
-            if !self.is_permitted(entry, &permit, withdraw) {
+            if !self.is_permitted(entry, &permit, None) {
                 return Err(RingRefusal::NotPermitted);
             }
-            self.entry_mut(*id)?.state = EntryState::Pending { until, order };
+            self.entry_mut(*id)?.state = EntryState::Pending { until, order: None };
         }
         Ok(())
     }
 
     /// Whether `permit` is for this key.
-    fn is_permitted(&self, entry: &Entry, permit: &ShredPermit, withdraw: Option<BlobId>) -> bool {
+    pub(super) fn is_permitted(&self, entry: &Entry, permit: &ShredPermit, withdraw: Option<BlobId>) -> bool {
         match entry.kind {
             EntryKind::Day(day) => {
                 permit.covers(self.customer, day) && withdraw.is_some() == permit.is_for_one_blob()
             }
             EntryKind::Hold => {
-                (permit.order().is_none() && self.is_over(entry, permit.at())) || self.closed_by(permit)
+                let of_blob =
+                    |hold: &Hold| withdraw.is_some_and(|blob| hold.is_on(blob)) && hold.has_key(entry.id);
+                (permit.order().is_none() && self.is_over(entry, permit.at()))
+                    || self.holds.iter().any(of_blob)
+                    || self.closed_by(permit)
             }
             EntryKind::Name => self.closed_by(permit),
         }
@@ -344,33 +354,11 @@ impl Ring {
         permit.covers_all(self.customer) && self.closed.is_some() && permit.order() == self.closed
     }
 
-    fn cancel(&mut self, keys: &BTreeSet<KekId>) -> Result<(), RingRefusal> {
-        for id in keys {
-            if self.entry(*id).ok_or(RingRefusal::UnknownKey)?.state == EntryState::Active {
-                return Err(RingRefusal::WindowOpen);
-            }
-        }
-        self.take_back(keys);
-        Ok(())
-    }
-
-    /// Takes keys back out of the window. The blobs of their days that were withdrawn, to
-    /// be destroyed with them, are so no longer.
-    fn take_back(&mut self, keys: &BTreeSet<KekId>) {
-        let mut days = BTreeSet::new();
-        for entry in self.entries.iter_mut().filter(|entry| keys.contains(&entry.id)) {
-            if let (EntryKind::Day(day), EntryState::Pending { .. }) = (entry.kind, entry.state) {
-                days.insert(day);
-            }
-            entry.state = EntryState::Active;
-        }
-        self.withdrawn.retain(|blob| !days.contains(&blob.day()));
-    }
-
     fn drop_keys(&mut self, keys: &BTreeSet<KekId>, at: Timestamp, last: u32) -> Result<(), RingRefusal> {
+        let mut authority = None;
         for id in keys {
             let entry = self.entry(*id).ok_or(RingRefusal::UnknownKey)?;
-            if self.is_held(entry) {
+            if self.is_kept(entry) {
                 return Err(RingRefusal::Held);
             }
             let EntryState::Pending { until, order } = entry.state else {
@@ -379,6 +367,20 @@ impl Ring {
             if at < until {
                 return Err(RingRefusal::WindowOpen);
             }
+            if *authority.get_or_insert(order) != order {
+                return Err(RingRefusal::Authorities);
+            }
+        }
+        if self
+            .entries
+            .iter()
+            .any(|entry| keys.contains(&entry.id) && self.waits_for_another(entry, keys, at))
+        {
+            return Err(RingRefusal::OtherOrder);
+        }
+        for id in keys {
+            let entry = self.entry(*id).ok_or(RingRefusal::UnknownKey)?;
+            let order = entry.order().copied();
             let Entry { kind, minted, born, check_value, .. } = *entry;
             let version = self.version;
             let gone = Dropped { id: *id, kind, version, minted, born, last, at, order, check_value };
@@ -425,11 +427,13 @@ impl Ring {
 
     fn reopen(&mut self) -> Result<(), RingRefusal> {
         // The name key is dropped with the last of the rest: then there is no way back.
-        if self.closed.take().is_none() || self.name_key().is_none() {
+        let Some(order) = self.closed.filter(|_| self.name_key().is_some()) else {
             return Err(RingRefusal::Inconsistent);
-        }
-        let all = self.entries.iter().map(|entry| entry.id).collect();
-        self.take_back(&all);
+        };
+        // What other orders own stays theirs.
+        self.cancel_claim(order, None);
+        self.closed = None;
+        self.settle_claims();
         Ok(())
     }
 
@@ -438,12 +442,9 @@ impl Ring {
         order.kind() == what && order.customer() == Some(self.customer)
     }
 
-    /// Notes that an order was used. Offboarding takes several steps by one order.
-    fn use_order(&mut self, id: OrderId) -> Result<OrderId, RingRefusal> {
+    /// Notes that an order was used.
+    pub(super) fn use_order(&mut self, id: OrderId) -> Result<OrderId, RingRefusal> {
         match self.orders.binary_search(&id) {
-            Ok(_) if self.closed == Some(id) => Ok(id),
-            // A blob may have got another path while its keys entered the window.
-            Ok(_) if self.entries.iter().any(|entry| entry.order() == Some(&id)) => Ok(id),
             Ok(_) => Err(RingRefusal::Returned),
             Err(at) => {
                 self.orders.insert(at, id);
@@ -452,7 +453,7 @@ impl Ring {
         }
     }
 
-    fn entry_mut(&mut self, id: KekId) -> Result<&mut Entry, RingRefusal> {
+    pub(super) fn entry_mut(&mut self, id: KekId) -> Result<&mut Entry, RingRefusal> {
         let found =
             self.entries.binary_search_by_key(&id, |entry| entry.id).map_err(|_| RingRefusal::UnknownKey)?;
         Ok(&mut self.entries[found])

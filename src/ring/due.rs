@@ -49,10 +49,14 @@ impl Ring {
                     into.insert(entry.id);
                 }
                 EntryState::Active => {}
+                // By an order, and suspended: the end of its window is not known yet.
+                EntryState::Pending { order: Some(_), .. } if self.keeps_active(entry) => {
+                    due.held.insert(entry.id);
+                }
                 EntryState::Pending { until, .. } if now < until => {
                     due.waiting.insert(entry.id, until);
                 }
-                EntryState::Pending { .. } if self.is_held(entry) => {
+                EntryState::Pending { .. } if self.is_kept(entry) => {
                     due.held.insert(entry.id);
                 }
                 EntryState::Pending { .. } => {
@@ -66,9 +70,32 @@ impl Ring {
         if self.entries.iter().any(|entry| !names.contains(&entry.id) && !due.drop.contains(&entry.id)) {
             due.drop.retain(|id| !names.contains(id));
         }
+        self.let_wait(&mut due, now);
         due.opening =
             self.holds.iter().filter(|hold| hold.state == HoldState::Opening).map(|hold| hold.id).collect();
         due
+    }
+
+    /// Keeps back what an order on a single blob would drop before another order's turn.
+    fn let_wait(&self, due: &mut Due, now: Timestamp) {
+        loop {
+            let by_order = |order| {
+                let of = |id: &&KekId| self.entry(**id).is_some_and(|entry| entry.order() == Some(order));
+                due.drop.iter().filter(of).copied().collect::<BTreeSet<KekId>>()
+            };
+            let blocked = self.entries.iter().find_map(|entry| {
+                let order = entry.order().filter(|_| due.drop.contains(&entry.id))?;
+                let keys = by_order(order);
+                self.waits_for_another(entry, &keys, now).then_some(keys)
+            });
+            let Some(keys) = blocked else { return };
+            for id in keys {
+                due.drop.remove(&id);
+                if let Some(Entry { state: EntryState::Pending { until, .. }, .. }) = self.entry(id) {
+                    due.waiting.insert(id, *until);
+                }
+            }
+        }
     }
 
     /// Whether no promise stands that was made with this key: its day is over, or the

@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 
 use super::sealed::{EpochRecord, SealedRing};
@@ -301,6 +303,114 @@ fn a_blob_is_withdrawn_by_its_own_order_only() {
     assert_eq!(ring.apply(unnamed), Err(RingRefusal::NotPermitted));
 }
 
+/// A ring with two orders on two blobs under key 20, the second of which has key 23 as well.
+fn two_orders() -> Ring {
+    let second = entry(23, EntryKind::Day(day(100)));
+    let minted = Change::Mint { data_keys: vec![], entries: vec![second] };
+    let order = |order, random, keys: &[u8]| Change::Pend {
+        keys: keys.iter().map(|key| kek_id(*key)).collect(),
+        permit: ordered(&approved(order, OrderKind::DestroyBlob { blob: blob(100, random) }), noon(50)),
+        withdraw: Some(blob(100, random)),
+    };
+    ring_with([minted, order(1, 1, &[20]), order(2, 2, &[20, 23])])
+}
+
+#[test]
+fn an_order_owns_its_keys_whatever_becomes_of_another() {
+    let id = |byte| OrderId::from_bytes([byte; 16]);
+    let ring = two_orders();
+    let leads = |ring: &Ring, key| ring.entry(kek_id(key)).and_then(|entry| entry.order().copied());
+    assert_eq!((leads(&ring, 20), leads(&ring, 23)), (Some(id(1)), Some(id(2))));
+    // The second waits for the first, and the first takes no blob along.
+    assert_eq!(ring.due(noon(60)).drop, only(20));
+    assert_eq!(ring.apply(drop_at(23, 60)), Err(RingRefusal::OtherOrder));
+    let done = ring.apply(drop_at(20, 60)).unwrap();
+    assert_eq!(done.claim_state(done.claim(id(1)).unwrap()), ClaimState::CarriedOut);
+    assert_eq!(done.due(noon(60)).drop, only(23));
+    assert!(done.apply(drop_at(23, 60)).is_ok());
+    let both = Change::Drop { keys: [20, 23].map(kek_id).into(), time: trusted_at(noon(60)) };
+    assert_eq!(ring.apply(both), Err(RingRefusal::Authorities));
+    // The first alone is taken back: the key is the second's now.
+    let back = ring.apply(Change::Cancel(only(20))).unwrap();
+    assert!(!back.is_withdrawn(blob(100, 1)) && back.is_withdrawn(blob(100, 2)));
+    assert_eq!((leads(&back, 20), back.claim(id(1))), (Some(id(2)), None));
+    assert_eq!(back.due(noon(60)).drop, [20, 23].map(kek_id).into());
+    let back = back.apply(Change::Cancel(only(20))).unwrap();
+    assert_eq!((back.claims.len(), back.due(noon(60))), (0, Due::default()));
+    assert!(back.withdrawn.is_empty());
+    // A hold suspends both, and each has a whole window after it.
+    let held = ring.apply(place(9, HoldScope::Day(day(100)))).unwrap();
+    assert!(held.claims.iter().all(|claim| held.claim_state(claim) == ClaimState::Suspended));
+    assert_eq!(held.apply(drop_at(20, 60)), Err(RingRefusal::Held));
+    assert_eq!(held.day_key(day(100)), None, "what an order owns wraps nothing new");
+    let of = HoldId::from_bytes([9; 16]);
+    let order = approved(9, OrderKind::ReleaseHold { hold: of });
+    let released = held.apply(Change::ReleaseHold { hold: of, order, at: noon(80) }).unwrap();
+    assert_eq!(released.apply(drop_at(20, 86)), Err(RingRefusal::WindowOpen));
+    assert!(released.apply(drop_at(20, 87)).is_ok());
+    // A hold on the first blob gives the lead to the second.
+    let scope = HoldScope::Blob { blob: blob(100, 1), from: kek_id(20), key: kek_id(30) };
+    let place = Change::PlaceHold { hold: hold(3, scope), key: Some(entry(30, EntryKind::Hold)) };
+    let held = ring.apply(place).unwrap();
+    assert_eq!((leads(&held, 20), leads(&held, 30)), (Some(id(2)), None));
+    let held = held.apply(Change::CompleteHold(HoldId::from_bytes([3; 16]))).unwrap();
+    let gone =
+        held.apply(Change::Drop { keys: [20, 23].map(kek_id).into(), time: trusted_at(noon(60)) }).unwrap();
+    assert_eq!(gone.claim_state(gone.claim(id(1)).unwrap()), ClaimState::Suspended);
+    let released = gone.apply(release(3)).unwrap();
+    assert_eq!(leads(&released, 30), Some(id(1)), "the key of its hold is the order's as well");
+}
+
+#[test]
+fn a_ring_from_before_orders_owned_anything_is_read_and_goes_on() {
+    let order = |byte| OrderId::from_bytes([byte; 16]);
+    let mut old = ring_with([]);
+    for (at, of) in [(0, 1), (1, 2)] {
+        old.entries[at].state = EntryState::Pending { until: noon(57), order: Some(order(of)) };
+    }
+    (old.orders, old.withdrawn) = (vec![order(1), order(2)], vec![blob(100, 1), blob(101, 1)]);
+    old.check().unwrap();
+    let stored = old.seal(&data_key(1), [4; 24]);
+    let old = SealedRing::parse(&stored).unwrap().open(&data_key(1)).unwrap();
+    assert!(old.claims.is_empty());
+    let next = old.apply(Change::Reissue { epoch: 2 }).unwrap();
+    assert_eq!(next.claims.len(), 2);
+    assert_eq!(
+        next.entries.iter().map(|entry| entry.state).collect::<Vec<_>>(),
+        old.entries.iter().map(|entry| entry.state).collect::<Vec<_>>()
+    );
+    let back = old.apply(Change::Cancel(only(20))).unwrap();
+    assert!(
+        !back.is_withdrawn(blob(100, 1)) && back.is_withdrawn(blob(101, 1)),
+        "another day's is another's"
+    );
+    assert!(old.apply(Change::Drop { keys: only(20), time: trusted_at(noon(57)) }).is_ok());
+}
+
+#[test]
+fn parts_of_a_ring_are_read_in_one_form_and_later_ones_kept() {
+    let ring = two_orders();
+    let plain = Ring { claims: vec![], ..ring_with([]) }.to_bytes();
+    let body = ring.to_bytes();
+    let read = |bytes: &[u8]| Ring::from_bytes(bytes).ok();
+    assert_eq!(read(&body).unwrap().claims, ring.claims);
+    let with = |tail: &[u8]| [&plain[..], tail].concat();
+    let later = with(&[200, 0, 0, 0, 1, 7]);
+    assert_eq!(read(&later).unwrap().to_bytes(), later, "what may be ignored is kept");
+    for bad in [
+        &[2, 0, 0, 0, 0][..],
+        // No claims have no part.
+        &[1, 0, 0, 0, 4, 0, 0, 0, 0],
+        &[200, 0, 0, 0, 0, 200, 0, 0, 0, 0],
+        &[201, 0, 0, 0, 0, 200, 0, 0, 0, 0],
+        &[200, 0, 0, 0, 9],
+        &[200],
+        &[0, 0, 0, 0, 0],
+    ] {
+        assert!(read(&with(bad)).is_none(), "{bad:?}");
+    }
+}
+
 #[test]
 fn a_closed_customer_goes_whole_or_comes_back_whole() {
     let order = || approved(1, offboard());
@@ -381,6 +491,58 @@ fn an_older_or_foreign_ring_is_no_successor() {
     assert_eq!(first.check_successor(&lost), Err(RingRefusal::Inconsistent));
 }
 
+/// Orders on all of two days, two on each.
+static DAY_ORDERS: LazyLock<Vec<ApprovedOrder>> = LazyLock::new(|| {
+    let order =
+        |at: u8| approved(100 + at, OrderKind::DestroyDays { days: vec![day(100 + u32::from(at % 2))] });
+    (0..4).map(order).collect()
+});
+
+/// Orders on three blobs of one day, two on each. The blobs of holds are of these.
+static BLOB_ORDERS: LazyLock<Vec<ApprovedOrder>> = LazyLock::new(|| {
+    let order = |at: u8| approved(110 + at, OrderKind::DestroyBlob { blob: blob(100, at % 3) });
+    (0..6).map(order).collect()
+});
+
+/// The orders that a change takes back: those that lead its keys, and no others.
+fn taken_back(ring: &Ring, change: &Change) -> BTreeSet<OrderId> {
+    match change {
+        Change::Cancel(keys) => keys.iter().filter_map(|key| ring.entry(*key)?.order().copied()).collect(),
+        Change::Reopen => ring.closed.into_iter().collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+/// That every order owns what it owned, but for those that were taken back.
+fn orders_stand(last: &Ring, next: &Ring, back: &BTreeSet<OrderId>) {
+    for claim in &last.claims {
+        let live = || claim.keys.iter().filter(|key| last.entry(**key).is_some());
+        if back.contains(&claim.order) || live().next().is_none() {
+            continue;
+        }
+        let later = next.claim(claim.order).expect("nobody took it back");
+        assert!(claim.keys.iter().all(|key| later.keys.contains(key)));
+        assert!(claim.blob.is_none_or(|blob| next.is_withdrawn(blob)), "another order gave its blob back");
+        for entry in live().filter_map(|key| next.entry(*key)) {
+            let in_use = next.live_holds().any(|hold| hold.has_key(entry.id));
+            assert!(in_use || entry.state != EntryState::Active, "its key wraps something new");
+        }
+    }
+    for gone in next.dropped.iter().filter(|gone| !last.was_dropped(gone.id)) {
+        let Some(claim) = gone.order.and_then(|order| last.claim(order)) else { continue };
+        if claim.blob.is_none() {
+            continue;
+        }
+        // A single blob goes at once, and takes no other one along that somebody ordered.
+        assert!(claim.keys.iter().all(|key| next.entry(*key).is_none()), "half a blob");
+        for other in last.claims.iter().filter(|other| other.blob.is_some_and(|of| Some(of) != claim.blob)) {
+            let lives = other.keys.iter().any(|key| next.entry(*key).is_some());
+            let is_over = last.is_over(last.entry(gone.id).unwrap(), gone.at);
+            assert!(!other.keys.contains(&gone.id) || lives || is_over, "the last key of another's blob");
+        }
+    }
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let number = 100u32..104;
     prop_oneof![
@@ -398,7 +560,19 @@ fn change() -> impl Strategy<Value = Change> {
         (0u8..6).prop_map(release),
         (0u8..36, 99u32..120).prop_map(|(id, now)| pend(id, now)),
         (0u8..36).prop_map(|id| Change::Cancel(only(id))),
+        (0u8..36).prop_map(|id| Change::Cancel(only(id))),
         (0u8..36, 99u32..130).prop_map(|(id, now)| drop_at(id, now)),
+        (prop::collection::btree_set(0u8..36, 2..4), 99u32..130).prop_map(|(ids, now)| Change::Drop {
+            keys: ids.into_iter().map(kek_id).collect(),
+            time: trusted_at(noon(now)),
+        }),
+        (0usize..4, 0u8..36).prop_map(|(at, id)| {
+            Change::Pend { keys: only(id), permit: ordered(&DAY_ORDERS[at], noon(50)), withdraw: None }
+        }),
+        (0usize..6, 0u8..36).prop_map(|(at, id)| {
+            let permit = ordered(&BLOB_ORDERS[at], noon(50));
+            Change::Pend { keys: only(id), permit, withdraw: Some(blob(100, u8::try_from(at % 3).unwrap())) }
+        }),
         (1u32..4).prop_map(|epoch| Change::Reissue { epoch }),
         Just(()).prop_map(|()| Change::Close(approved(99, offboard()))),
         Just(()).prop_map(|()| Change::Reopen),
@@ -413,12 +587,14 @@ proptest! {
         let mut history = vec![ring()];
         for change in changes {
             let last = history.last().unwrap();
+            let back = taken_back(last, &change);
             let Ok(next) = last.apply(change) else { continue };
+            orders_stand(last, &next, &back);
             prop_assert_eq!(next.check(), Ok(()));
             prop_assert_eq!(next.version, last.version + 1);
             for gone in next.dropped.iter().filter(|gone| !last.was_dropped(gone.id)) {
                 let was = last.entry(gone.id).unwrap();
-                prop_assert!(!last.is_held(was), "a held key was dropped");
+                prop_assert!(!last.is_kept(was), "a held key was dropped");
                 prop_assert!(last.is_over(was, gone.at) || gone.order.is_some(), "a key was dropped early");
             }
             for earlier in &history {

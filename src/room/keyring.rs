@@ -773,6 +773,8 @@ pub(crate) fn refused(refusal: RingRefusal) -> Error {
         | RingRefusal::Held
         | RingRefusal::Released
         | RingRefusal::WindowOpen
+        | RingRefusal::OtherOrder
+        | RingRefusal::Authorities
         | RingRefusal::NotPermitted
         | RingRefusal::WrongOrder
         | RingRefusal::Pending

@@ -21,8 +21,9 @@ use crate::audit::voucher::Versioned;
 use crate::audit::{Action, Intent, RingRef, papers};
 use crate::certificate::{
     self as paper, Assurance, Authority, Blobs, Bundle, Caches, Certificate, CertificateBody, CertifiedEpoch,
-    CheckValue, ClockReading, DroppedKey, EndOnPaper, Format, KeyKind, Limit, Method, RingTransition,
-    SignedOrder as SignedPaper, Signer, SurvivorClass, Survivors, TimeEvidence, Verification, weakest,
+    CheckValue, ClockReading, DroppedKey, EndOnPaper, Format, KeyKind, Limit, Method, Missing,
+    RingTransition, SignedOrder as SignedPaper, Signer, SurvivorClass, Survivors, TimeEvidence, Verification,
+    weakest,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CertificateId, CustomerId, KekId, OrderId};
@@ -254,7 +255,7 @@ impl Strongroom {
         let policy = ring.policies.iter().rev().find(|policy| policy.since <= first.at);
         let policy = policy.unwrap_or_else(|| ring.policy());
         Ok(CertificateBody {
-            format: Format::V2,
+            format: Format::V3,
             stage,
             certificate: certificate_id(ring.store, ring.customer, version),
             store: ring.store,
@@ -280,6 +281,7 @@ impl Strongroom {
             caches: None,
             verification: Verification::required(stage).to_vec(),
             limits: Limit::of(stage, assurance, &survivors),
+            missing: Missing::ALL.to_vec(),
             ciphertext: None,
             evidence,
         })
@@ -305,7 +307,7 @@ impl Strongroom {
         let papers: BTreeMap<u32, EndOnPaper> =
             numbers.map(|epoch| Ok((epoch, ends.of(epoch)?.clone()))).collect::<Result<_>>()?;
         // As the format is now, whichever the interim one has.
-        body.format = Format::V2;
+        body.format = Format::V3;
         body.stage = CertificateStage::Final;
         // Not before anything that it shows, by whatever clock that was recorded.
         let gone = papers.values().map(|paper| paper.end.gone).max();
@@ -316,6 +318,7 @@ impl Strongroom {
         body.caches = Some(Caches { ttl_seconds: ttl.as_secs(), over });
         body.verification = Verification::required(body.stage).to_vec();
         body.limits = Limit::of(body.stage, assurance, &body.scope.survivors);
+        body.missing = Missing::ALL.to_vec();
         Ok(Some((body, papers)))
     }
 
@@ -373,7 +376,7 @@ impl Strongroom {
         })
     }
 
-    /// What the KMS of the keys' epochs can promise: the least of them.
+    /// What the KMS of the keys' epochs shows: the least of them.
     async fn assurance_of(&self, asker: Asker<'_>, dropped: &[&Dropped]) -> Result<Assurance> {
         let register = self.0.keyring.register(asker).await?;
         let key =

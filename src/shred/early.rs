@@ -3,16 +3,18 @@
 //! A blob dies when the keys die that it is wrapped under, and its neighbours of the same
 //! day with it. So these are wrapped again under another key of their day first. Which
 //! they are comes from the log, where each has an intent before it exists; one whose
-//! writer may still be at it keeps the drop waiting.
+//! writer may still be at it keeps the drop waiting. A neighbour that another order destroys
+//! is made safe as well, by a key that this order leads: it is not that order's turn yet,
+//! and it may be taken back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::paths::{BlobPaths, Certainty, Paths};
 use crate::audit::Action;
 use crate::audit::history::History;
 use crate::error::{ErrorKind, Result};
-use crate::id::{BlobId, KekId};
+use crate::id::{BlobId, CustomerId, KekId};
 use crate::ring::{EntryKind, Ring};
 use crate::room::keyring::{Asker, Want};
 use crate::room::wraps::{Reason, rewrap};
@@ -49,18 +51,21 @@ impl Strongroom {
         blob: BlobId,
     ) -> Result<Neighbours> {
         let paths = self.paths_of(ring, keys).await?;
-        let customer = Customer::new(self.clone(), ring.customer, asker.access.clone());
         let mut neighbours = Neighbours::default();
-        let others: Vec<(BlobId, &BlobPaths)> =
-            paths.under(keys).filter(|(other, _)| *other != blob && !ring.is_withdrawn(*other)).collect();
+        // Whose a withdrawn blob is without a claim is not known: its order came before there
+        // were any, and its keys with it.
+        let is_claimed = |other: BlobId| ring.claims.iter().any(|claim| claim.blob == Some(other));
+        let others: Vec<(BlobId, &BlobPaths)> = (paths.under(keys))
+            .filter(|(other, _)| *other != blob && (!ring.is_withdrawn(*other) || is_claimed(*other)))
+            .collect();
         for (other, paths) in others {
             if is_safe(ring, keys, other, paths) {
                 neighbours.safe.insert(other);
-            } else if paths.open {
+            } else if paths.open || ring.is_withdrawn(other) {
                 // Its writer may be at it: settling the log closes what nobody ends.
                 neighbours.unsafe_yet.insert(other);
             } else {
-                match self.rewrap_neighbour(asker, &customer, other, promised(ring, other, paths)).await {
+                match self.rewrap_neighbour(asker, ring.customer, other, promised(ring, other, paths)).await {
                     Ok(()) => neighbours.safe.insert(other),
                     // Its writer never ended. One that is known to have been there may come
                     // back, and is not given up while its day lasts.
@@ -78,32 +83,34 @@ impl Strongroom {
         Ok(neighbours)
     }
 
-    async fn rewrap_neighbour(
+    /// Wraps a blob again, under an active key of the day until which it is kept.
+    pub(super) async fn rewrap_neighbour(
         &self,
         asker: Asker<'_>,
-        customer: &Customer,
+        customer: CustomerId,
         blob: BlobId,
         day: Day,
     ) -> Result<()> {
+        let customer = Customer::new(self.clone(), customer, asker.access.clone());
         let ring = self.0.keyring.ensure(asker, customer.id(), &Want::DayKeys(day)).await?;
         let Some(to) = ring.day_key(day) else {
             return Err(crate::error::Error::new(ErrorKind::Conflict, "the ring has no key for this day"));
         };
         let reason = Reason { action: Action::Rewrap, hold: None };
-        rewrap(customer, blob, to.id, reason).await.map(drop)
+        rewrap(&customer, blob, to.id, reason).await.map(drop)
     }
 
     /// The live keys that one blob is or may be wrapped under.
-    pub(super) async fn keys_of(&self, ring: &Ring, blob: BlobId) -> Result<BTreeSet<KekId>> {
+    pub(super) async fn keys_of(&self, ring: &Ring, blob: BlobId) -> Result<BTreeMap<KekId, Certainty>> {
         let history = History::open(&self.log_reader()).await?;
         let paths = Paths::of_days(&history, ring.customer, BTreeSet::from([blob.day()])).await?;
-        let keys = paths.blob(blob).into_iter().flat_map(|paths| paths.keys.keys().copied());
-        Ok(keys.filter(|key| ring.entry(*key).is_some()).collect())
+        let keys = paths.blob(blob).into_iter().flat_map(|paths| paths.keys.iter());
+        Ok(keys.filter(|(key, _)| ring.entry(**key).is_some()).map(|(key, sure)| (*key, *sure)).collect())
     }
 }
 
 /// Until when a blob is kept, as far as the log knows.
-fn promised(ring: &Ring, blob: BlobId, paths: &BlobPaths) -> Day {
+pub(super) fn promised(ring: &Ring, blob: BlobId, paths: &BlobPaths) -> Day {
     let days = paths.keys.keys().filter_map(|key| match ring.entry(*key)?.kind {
         EntryKind::Day(day) => Some(day),
         _ => None,
@@ -112,12 +119,14 @@ fn promised(ring: &Ring, blob: BlobId, paths: &BlobPaths) -> Day {
 }
 
 /// Whether a blob has a path, other than by `keys`, for as long as it is kept.
-fn is_safe(ring: &Ring, keys: &BTreeSet<KekId>, blob: BlobId, paths: &BlobPaths) -> bool {
+pub(super) fn is_safe(ring: &Ring, keys: &BTreeSet<KekId>, blob: BlobId, paths: &BlobPaths) -> bool {
     let until = promised(ring, blob, paths);
+    // What an order destroys is promised nothing: it is to go by that order, and alone.
+    let ordered = ring.is_withdrawn(blob);
     paths.keys.iter().any(|(key, certainty)| {
         // One in the window has a guard of its own against being dropped early.
-        let outlives =
-            ring.entry(*key).is_some_and(|entry| matches!(entry.kind, EntryKind::Day(day) if day >= until));
+        let kept = |kind| ordered || matches!(kind, EntryKind::Day(day) if day >= until);
+        let outlives = ring.entry(*key).is_some_and(|entry| kept(entry.kind));
         *certainty == Certainty::Certain && !keys.contains(key) && outlives
     })
 }

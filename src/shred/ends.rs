@@ -226,7 +226,7 @@ impl Strongroom {
         // Not before the steps that led to it, by whatever clocks these were recorded.
         let gone = seen_at.max(disabled.at).max(scheduled.at);
         Ok(EpochPaperBody {
-            format: EpochPaperFormat::V1,
+            format: EpochPaperFormat::V2,
             store: room.store,
             epoch: number,
             kms_key: epoch.kms_key.clone(),

@@ -7,8 +7,10 @@
 //! order allows, which blobs a drop destroys and which time is trusted are the product's
 //! own code.
 //!
-//! The oracle knows of each blob until when it was promised, and which holds are on it.
-//! After every step: whoever is owed is alive (a wrap of it is under a key of the newest
+//! The oracle knows of each blob until when it was promised, which holds are on it and which
+//! orders, and of each order whether it was taken back.
+//! After every step: an order that nobody took back has what it had, whatever else was taken
+//! back or held; whoever is owed is alive (a wrap of it is under a key of the newest
 //! ring, whose epoch lives); no hold is gone that nobody released; and what is final opens
 //! with nothing that was ever written. In the end doubt is taken away and time passes,
 //! and everything that may die has died.
@@ -28,7 +30,8 @@ use crate::retention::clock::{AcceptedTime, Clocks, TrustedTime, bridge, trust};
 use crate::retention::permit::permit_ordered;
 use crate::retention::{Period, Window};
 use crate::ring::{
-    Change, Entry, EntryKind, EntryState, Hold, HoldScope, HoldState, Ring, RingDataKey, Settings, Tenancy,
+    Change, ClaimState, Entry, EntryKind, EntryState, Hold, HoldScope, HoldState, Ring, RingDataKey,
+    Settings, Tenancy,
 };
 use crate::secret::Secret;
 use crate::suite::Suite;
@@ -82,6 +85,14 @@ struct Node {
     sealing: Option<(BlobId, KekId)>,
 }
 
+/// What the oracle knows of an order that destroys.
+#[derive(Clone, Copy)]
+struct Ordered {
+    day: Day,
+    blob: Option<BlobId>,
+    back: bool,
+}
+
 /// What the oracle knows of a blob.
 #[derive(Clone, Default)]
 struct Owed {
@@ -107,8 +118,11 @@ struct World {
     /// The times of the log's commits, which never go back.
     log: Vec<Timestamp>,
     owed: BTreeMap<BlobId, Owed>,
-    /// Orders to destroy a day early, and the day.
-    ordered: BTreeMap<OrderId, Day>,
+    /// Orders to destroy a day or a blob early.
+    ordered: BTreeMap<OrderId, Ordered>,
+    /// How many orders on a single blob were carried out, and on a day that had several.
+    alone: u32,
+    shared: u32,
     released: BTreeSet<HoldId>,
     placed: BTreeSet<HoldId>,
     drops: u32,
@@ -152,6 +166,8 @@ impl World {
             log: vec![now],
             owed: BTreeMap::new(),
             ordered: BTreeMap::new(),
+            alone: 0,
+            shared: 0,
             released: BTreeSet::new(),
             placed: BTreeSet::new(),
             drops: 0,
@@ -207,6 +223,12 @@ impl World {
     /// Writes the next version, if `ring` is still the newest: create-if-absent.
     fn write(&mut self, node: usize, ring: &Ring, change: Change) -> bool {
         self.commit(node);
+        let back: BTreeSet<OrderId> = match &change {
+            Change::Cancel(keys) => {
+                keys.iter().filter_map(|key| ring.entry(*key)?.order().copied()).collect()
+            }
+            _ => BTreeSet::new(),
+        };
         let Ok(next) = ring.apply(change) else { return false };
         if ring.version != self.newest().version {
             self.reread(node);
@@ -216,13 +238,14 @@ impl World {
         // What two people ordered is owed no more: what was kept until that day.
         for gone in next.dropped.iter().filter(|gone| !ring.was_dropped(gone.id)) {
             let Some(order) = gone.order else { continue };
-            let day = self.ordered[&order];
+            let Ordered { day, blob: None, .. } = self.ordered[&order] else { continue };
             for (blob, _) in self.wraps_ever.iter().filter(|(_, kek)| *kek == gone.id) {
                 if let Some(owed) = self.owed.get_mut(blob) {
                     owed.until = owed.until.filter(|until| *until != day);
                 }
             }
         }
+        self.check_orders(ring, &next, &back);
         self.rings.push(next.clone());
         // The node may stop before it knows.
         if !self.dice.one_in(10) {
@@ -322,7 +345,8 @@ impl World {
         // The intent is durable, and then the newest ring still has the key: so a drop that
         // comes later finds the intent.
         self.commit(node);
-        if self.reread(node).entry(from).is_none() {
+        let newest = self.reread(node);
+        if newest.entry(from).is_none() || newest.is_withdrawn(blob) {
             return;
         }
         if self.wrap(Action::Extend, blob, kek, EntryKind::Day(day)) {
@@ -336,7 +360,7 @@ impl World {
         let ring = self.ring_of(node);
         let (scope, key) = match self.dice.below(8) {
             0 => (HoldScope::Customer, None),
-            1 | 2 => {
+            1..=3 => {
                 let days: Vec<Day> = (ring.entries.iter())
                     .filter_map(|entry| if let EntryKind::Day(day) = entry.kind { Some(day) } else { None })
                     .collect();
@@ -441,11 +465,22 @@ impl World {
             if !due.opening.is_empty() {
                 self.complete_holds(node);
             }
-            if !due.drop.is_empty() {
-                let change = Change::Drop { keys: due.drop.clone(), time: time.clone() };
+            let by = due.drop.iter().filter_map(|id| ring.entry(*id)).map(|entry| entry.order().copied());
+            // Whichever comes first: a version has one authority.
+            let by: Vec<Option<OrderId>> = by.collect();
+            if let Some(order) = self.dice.of(&by) {
+                let of = |id: &&KekId| ring.entry(**id).is_some_and(|entry| entry.order().copied() == order);
+                let keys: BTreeSet<KekId> = due.drop.iter().filter(of).copied().collect();
+                if let Some(Ordered { blob: Some(blob), .. }) = order.map(|order| self.ordered[&order])
+                    && !self.may_go_alone(node, (&ring, &keys), blob, &time)
+                {
+                    continue;
+                }
+                let change = Change::Drop { keys: keys.clone(), time: time.clone() };
                 if self.write(node, &ring, change) {
                     let ring = self.newest().clone();
-                    let scope = self.paths.scope(&ring, ring.version, &due.drop);
+                    let scope = self.paths.scope(&ring, ring.version, &keys);
+                    self.check_scope(&ring, order, &scope);
                     if !self.stops() {
                         // What is certified as shredded is deleted as well.
                         self.wraps.retain(|(blob, _)| !scope.shredded.contains(blob));
@@ -463,6 +498,138 @@ impl World {
         }
     }
 
+    /// The live keys of a blob, as the log has them.
+    fn keys_of(&self, ring: &Ring, blob: BlobId) -> BTreeSet<KekId> {
+        let keys = self.paths.blob(blob).into_iter().flat_map(|paths| paths.keys.keys());
+        keys.filter(|key| ring.entry(**key).is_some()).copied().collect()
+    }
+
+    /// Wraps a blob under an active key of its day, perhaps.
+    fn rewrap(&mut self, node: usize, blob: BlobId) -> bool {
+        let paths = self.paths.blob(blob).cloned().unwrap_or_default();
+        let ring = self.newest().clone();
+        let day = super::early::promised(&ring, blob, &paths);
+        let Some(kek) = self.day_key(node, day) else { return false };
+        self.commit(node);
+        let newest = self.reread(node);
+        let takes = newest.entry(kek).is_some_and(|entry| entry.state == EntryState::Active);
+        takes && !newest.is_withdrawn(blob) && self.wrap(Action::Rewrap, blob, kek, EntryKind::Day(day))
+    }
+
+    /// What a sweep sees to before a single blob's keys go: nothing else leads to it, and no
+    /// neighbour needs them.
+    fn may_go_alone(
+        &mut self,
+        node: usize,
+        (ring, keys): (&Ring, &BTreeSet<KekId>),
+        blob: BlobId,
+        time: &TrustedTime,
+    ) -> bool {
+        if !self.keys_of(ring, blob).is_subset(keys) {
+            // Its order takes up what was added.
+            self.claim(node, blob, time);
+            return false;
+        }
+        if keys.iter().all(|id| ring.entry(*id).is_some_and(|entry| ring.is_over(entry, time.at()))) {
+            return true;
+        }
+        let others: Vec<BlobId> =
+            self.paths.under(keys).map(|(other, _)| other).filter(|b| *b != blob).collect();
+        let mut safe = true;
+        for other in others {
+            let paths = self.paths.blob(other).cloned().unwrap_or_default();
+            if !super::early::is_safe(ring, keys, other, &paths) {
+                safe &= !paths.open && self.rewrap(node, other);
+            }
+        }
+        safe
+    }
+
+    /// An order on a blob takes up all keys of it.
+    fn claim(&mut self, node: usize, blob: BlobId, time: &TrustedTime) {
+        let standing = |(_, of): &(&OrderId, &Ordered)| of.blob == Some(blob) && !of.back;
+        let Some((id, _)) = self.ordered.iter().find(standing) else { return };
+        let id = *id;
+        let ring = self.reread(node);
+        let claimed = ring.claim(id).map(|claim| claim.keys.clone()).unwrap_or_default();
+        let keys: BTreeSet<KekId> =
+            self.keys_of(&ring, blob).into_iter().filter(|key| !claimed.contains(key)).collect();
+        let order = approved_by(id, OrderKind::DestroyBlob { blob });
+        let permit = permit_ordered(&order, time).unwrap();
+        self.write(node, &ring, Change::Pend { keys, permit, withdraw: Some(blob) });
+    }
+
+    fn destroy_blob(&mut self, node: usize) {
+        let Some(time) = self.trusted(node) else { return };
+        let ring = self.reread(node);
+        let known: Vec<BlobId> = self.paths.blobs().map(|(blob, _)| *blob).collect();
+        let Some(blob) = self.dice.of(&known) else { return };
+        let keys = self.keys_of(&ring, blob);
+        let leads = |key: &KekId| ring.claim(*ring.entry(*key)?.order()?).cloned();
+        let by_another = |key: &KekId| leads(key).and_then(|claim| claim.blob).is_some_and(|of| of != blob);
+        let own = |key: &KekId| match leads(key) {
+            Some(claim) => claim.blob == Some(blob),
+            None => ring.entry(*key).is_some_and(|entry| entry.state == EntryState::Active),
+        };
+        if keys.iter().any(by_another) && !keys.iter().any(own) && !ring.is_withdrawn(blob) {
+            self.rewrap(node, blob);
+            return;
+        }
+        let id = OrderId::from_bytes(self.dice.id());
+        let order = approved_by(id, OrderKind::DestroyBlob { blob });
+        let permit = permit_ordered(&order, &time).unwrap();
+        if self.write(node, &ring, Change::Pend { keys, permit, withdraw: Some(blob) }) {
+            let on_day = |of: &Ordered| of.day == blob.day() && !of.back;
+            self.shared += u32::from(self.ordered.values().any(on_day));
+            self.ordered.insert(id, Ordered { day: blob.day(), blob: Some(blob), back: false });
+        }
+    }
+
+    /// What one version may do to orders: take those back that lead what it names, and
+    /// nothing else.
+    fn check_orders(&mut self, ring: &Ring, next: &Ring, back: &BTreeSet<OrderId>) {
+        for (id, ordered) in self.ordered.iter_mut().filter(|(_, of)| !of.back) {
+            let Some(before) = ring.claim(*id) else { panic!("an order lost what it owned") };
+            match next.claim(*id) {
+                None => {
+                    assert!(back.contains(id), "nobody took this order back");
+                    ordered.back = true;
+                }
+                Some(after) if !back.contains(id) => {
+                    assert!(before.keys.iter().all(|key| after.keys.contains(key)), "an order lost a key");
+                }
+                Some(_) => {}
+            }
+        }
+        for ordered in self.ordered.values().filter(|of| !of.back) {
+            let Some(blob) = ordered.blob else { continue };
+            assert!(next.is_withdrawn(blob), "{blob} was given back while an order on it stands");
+            for key in self.keys_of(next, blob) {
+                let claimed = next.claims_on(key).iter().any(|claim| claim.blob == Some(blob));
+                let in_use = next.live_holds().any(|hold| hold.has_key(key));
+                let wraps = next.entry(key).is_some_and(|entry| entry.state == EntryState::Active);
+                assert!(!claimed || in_use || !wraps, "a key of a withdrawn blob is active");
+            }
+        }
+        let on = |blob: BlobId| self.ordered.values().any(|of| of.blob == Some(blob) && !of.back);
+        // One that is withdrawn by this step is the new order's.
+        for blob in next.withdrawn.iter().filter(|blob| ring.is_withdrawn(**blob)) {
+            assert!(on(*blob), "{blob} is withdrawn, and no order on it stands");
+        }
+    }
+
+    /// What a certificate would say: an order's has something in it, and a single blob's that
+    /// blob alone.
+    fn check_scope(&mut self, ring: &Ring, order: Option<OrderId>, scope: &super::paths::Scope) {
+        let Some(Ordered { blob: Some(blob), .. }) = order.map(|order| self.ordered[&order]) else { return };
+        let over = self.log.last().is_some_and(|now| now.day() > blob.day());
+        let gone: BTreeSet<BlobId> = scope.gone().collect();
+        assert!(gone.contains(&blob), "the certificate of an order without its blob: {gone:?}");
+        assert!(over || gone.len() == 1, "an order on one blob destroyed others: {gone:?}");
+        assert!(ring.is_withdrawn(blob));
+        self.alone += 1;
+    }
+
     fn destroy_early(&mut self, node: usize) {
         let Some(time) = self.trusted(node) else { return };
         let ring = self.reread(node);
@@ -478,7 +645,7 @@ impl World {
         let order = approved_by(id, OrderKind::DestroyDays { days: vec![day] });
         let permit = permit_ordered(&order, &time).unwrap();
         if self.write(node, &ring, Change::Pend { keys, permit, withdraw: None }) {
-            self.ordered.insert(id, day);
+            self.ordered.insert(id, Ordered { day, blob: None, back: false });
         }
     }
 
@@ -488,8 +655,12 @@ impl World {
             .filter(|entry| entry.state != EntryState::Active)
             .map(|entry| (entry.id, entry.kind))
             .collect();
-        let Some((_, kind)) = self.dice.of(&pending) else { return };
-        let keys = pending.iter().filter(|(_, other)| *other == kind).map(|(id, _)| *id).collect();
+        let Some((id, kind)) = self.dice.of(&pending) else { return };
+        // One key, or all of its day.
+        let all = self.dice.one_in(2);
+        let keys =
+            pending.iter().filter(|(other, of)| *other == id || (all && *of == kind)).map(|(id, _)| *id);
+        let keys = keys.collect();
         self.write(node, &ring, Change::Cancel(keys));
     }
 
@@ -533,7 +704,7 @@ impl World {
     fn step(&mut self) {
         let node = usize::try_from(self.dice.below(3)).unwrap();
         let offsets = [0, 0, 0, 3, 20, -20, 24 * 40, 24 * 400, -24 * 40];
-        match self.dice.below(30) {
+        match self.dice.below(33) {
             0..=4 => self.now = self.now.saturating_add(HOUR * u32::try_from(self.dice.below(20)).unwrap()),
             5..=10 => self.seal(node),
             11 => self.end_seal(node),
@@ -543,6 +714,7 @@ impl World {
             17 => self.lengthen(node),
             18..=21 => self.sweep(node),
             22 => self.destroy_early(node),
+            30..=32 => self.destroy_blob(node),
             23 => self.cancel(node),
             24 => self.rotate(node),
             25 => self.rekey(node),
@@ -564,7 +736,8 @@ impl World {
         let newest = self.newest();
         assert!(!self.dead_epochs.contains(&newest.epoch), "the newest ring opens");
         for (blob, owed) in &self.owed {
-            let promised = owed.until.is_some_and(|day| self.now.day() <= day);
+            let ordered = self.ordered.values().any(|of| of.blob == Some(*blob) && !of.back);
+            let promised = owed.until.is_some_and(|day| self.now.day() <= day) && !ordered;
             if promised || !owed.holds.is_empty() {
                 let alive = self.wraps.iter().any(|(b, kek)| b == blob && newest.entry(*kek).is_some());
                 assert!(alive, "{blob} is owed until {:?}, held by {:?}, and gone", owed.until, owed.holds);
@@ -619,6 +792,10 @@ impl World {
         self.check();
         let newest = self.newest();
         assert!(newest.entries.iter().all(|entry| entry.kind == EntryKind::Name), "{:?}", newest.entries);
+        for (id, _) in self.ordered.iter().filter(|(_, of)| !of.back) {
+            let claim = newest.claim(*id).expect("nobody took it back");
+            assert_eq!(newest.claim_state(claim), ClaimState::CarriedOut);
+        }
         for gone in &newest.dropped {
             assert!((gone.born..=gone.last).all(|epoch| self.dead_epochs.contains(&epoch)), "stuck");
         }
@@ -633,7 +810,7 @@ impl World {
 
 #[test]
 fn nothing_dies_early_nothing_held_is_lost_and_nothing_final_lives() {
-    let (mut drops, mut refusals, mut blobs) = (0, 0, 0);
+    let (mut drops, mut refusals, mut blobs, mut alone, mut shared) = (0, 0, 0, 0, 0);
     for seed in 1..=WORLDS {
         let mut world = World::new(seed);
         for _ in 0..STEPS {
@@ -644,7 +821,10 @@ fn nothing_dies_early_nothing_held_is_lost_and_nothing_final_lives() {
         drops += world.drops;
         refusals += world.refusals;
         blobs += world.owed.len();
+        alone += world.alone;
+        shared += world.shared;
     }
     // That it was no empty world.
     assert!(drops > 500 && refusals > 500 && blobs > 2_000, "{drops} {refusals} {blobs}");
+    assert!(alone > 20 && shared > 20, "{alone} {shared}");
 }

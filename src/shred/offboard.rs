@@ -150,8 +150,8 @@ impl Strongroom {
         Err(too_often(customer))
     }
 
-    /// Takes the closing back, and all keys out of the window. The order is used up. One
-    /// that is not closed is left alone.
+    /// Takes the closing back, and the keys out of the window that its order owns. The order
+    /// is cancelled; what others have under way goes on. One that is not closed is left alone.
     ///
     /// # Errors
     /// [`ErrorKind::KeyDestroyed`] if it is too late; as [`Strongroom::sweep`] of one ring.
@@ -167,7 +167,7 @@ impl Strongroom {
                 let message = "the keys of this customer are destroyed: there is no way back";
                 return Err(Error::new(ErrorKind::KeyDestroyed, message));
             }
-            let pending = ring.entries.iter().filter(|entry| entry.state != EntryState::Active);
+            let pending = ring.entries.iter().filter(|entry| entry.order() == Some(&order));
             let pending = pending.map(|entry| entry.id).collect();
             let mut intents = self.intents(asker, Action::ShredCancel, &ring, &pending, Some(order))?;
             let mut open = Intent::new(self.0.log.request_id()?, access, Action::CustomerSet);
@@ -216,8 +216,11 @@ impl Strongroom {
             let ring = self.0.keyring.fresh_ring(asker, customer).await?;
             let order_id = closed(&ring)?;
             check_no_holds(&ring)?;
-            let due = ring.due(time.at());
-            let keys: BTreeSet<KekId> = due.close.union(&due.pend).copied().collect();
+            // Those too that are in the window already: they stay there if that is taken back.
+            let claim = ring.claim(order_id);
+            let owned = |id: &KekId| claim.is_some_and(|claim| claim.keys.binary_search(id).is_ok());
+            let keys = ring.entries.iter().map(|entry| entry.id).filter(|id| !owned(id));
+            let keys: BTreeSet<KekId> = keys.collect();
             if keys.is_empty() {
                 return Ok(Destroying { pended: keys, until: last_window(&ring) });
             }
@@ -249,12 +252,11 @@ impl Strongroom {
     pub async fn offboard_status(&self, access: &Access, customer: CustomerId) -> Result<OffboardStatus> {
         let ring = self.0.keyring.fresh_ring(Asker::of(access), customer).await?;
         let pending = ring.entries.iter().filter(|entry| entry.state != EntryState::Active).count();
+        let pends = |order: &OrderId| ring.entries.iter().any(|entry| entry.order() == Some(order));
         let stage = match ring.closed {
             None => Stage::Open,
             Some(_) if ring.entries.is_empty() => Stage::Destroyed,
-            Some(order) if ring.entries.iter().any(|entry| entry.order() == Some(&order)) => {
-                Stage::Destroying
-            }
+            Some(order) if ring.claim(order).is_some() || pends(&order) => Stage::Destroying,
             Some(_) => Stage::Closed,
         };
         Ok(OffboardStatus {

@@ -11,29 +11,31 @@
 //! verifies the signatures anew against the register.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::ObjectStoreExt;
 use sha2::{Digest, Sha256};
 
-use super::ATTEMPTS;
 use crate::access::{Access, Principal};
 use crate::audit::layout::{self as audit_layout, Object, OrderStage};
 use crate::audit::{Action, Intent, papers};
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CustomerId, KekId, OrderId};
-use crate::order::{ApprovedOrder, Order, OrderKind, SeenRing, SignedOrder};
+use crate::order::{Order, OrderKind, SeenRing, SignedOrder};
 use crate::register::Register;
 use crate::retention::clock::{AGREEMENT, TrustedTime};
-use crate::retention::permit::permit_ordered;
-use crate::ring::{Change, EntryKind, EntryState, Ring};
+use crate::ring::{Change, Ring};
 use crate::room::Strongroom;
 use crate::room::keyring::{Asker, Want, close};
 use crate::store::{layout, store_error};
 use crate::time::Timestamp;
 use crate::tlog::NamedKey;
+
+mod claim;
+mod state;
+
+pub use state::OrderState;
 
 /// How long an order is good for, unless its requester says otherwise: 14 days.
 pub const VALIDITY: Duration = Duration::from_hours(14 * 24);
@@ -42,20 +44,6 @@ pub const VALIDITY: Duration = Duration::from_hours(14 * 24);
 /// another acts by: each is as far from the storage's as is allowed. An order that began
 /// at its drafter's time could not be approved until the other has come there.
 const CLOCKS_APART: Duration = AGREEMENT.saturating_mul(2);
-
-/// How far an order has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OrderState {
-    /// Asked for, and not approved.
-    Requested,
-    /// Approved, and not done.
-    Approved,
-    /// Done.
-    Done,
-    /// Its time is over, and it was not done.
-    Expired,
-}
 
 /// An order, and how far it has come.
 #[derive(Clone, Debug)]
@@ -96,8 +84,9 @@ pub enum Executed {
 pub(super) struct Orders(BTreeMap<OrderId, SignedOrder>);
 
 impl Orders {
-    /// Those about the customer of this ring that are in force and were not used.
-    pub(super) fn unused_of<'a>(
+    /// Those about the customer of this ring that are in force and were not taken up yet, or
+    /// that are for a single blob and under way.
+    pub(super) fn open_of<'a>(
         &'a self,
         ring: &'a Ring,
         time: &'a TrustedTime,
@@ -105,7 +94,9 @@ impl Orders {
         self.0.values().filter(move |signed| {
             let order = signed.order();
             let in_force = order.not_before <= time.at() && time.at() < order.expires;
-            order.customer == Some(ring.customer) && in_force && ring.orders.binary_search(&order.id).is_err()
+            let unused = ring.orders.binary_search(&order.id).is_err();
+            let open = unused || is_one_blob_under_way(ring, order);
+            order.customer == Some(ring.customer) && in_force && open
         })
     }
 
@@ -235,18 +226,17 @@ impl Strongroom {
         let mut all = Vec::new();
         for (id, stage) in self.order_stages().await? {
             let Some(signed) = self.read_order(id, stage).await? else { continue };
-            let used = match signed.order().customer {
+            let taken_up = match signed.order().customer {
                 Some(customer) => {
-                    let ring = self.0.keyring.ring(asker, customer).await?;
-                    ring.orders.binary_search(&id).is_ok()
+                    state::in_ring(&*self.0.keyring.ring(asker, customer).await?, signed.order())
                 }
-                None => register.was_used(id),
+                None => register.was_used(id).then_some(OrderState::Done),
             };
-            let state = match stage {
-                _ if used => OrderState::Done,
+            let state = match (taken_up, stage) {
+                (Some(state), _) => state,
                 _ if self.0.clock.now() >= signed.order().expires => OrderState::Expired,
-                OrderStage::Request => OrderState::Requested,
-                OrderStage::Approved => OrderState::Approved,
+                (None, OrderStage::Request) => OrderState::Requested,
+                (None, OrderStage::Approved) => OrderState::Approved,
             };
             all.push(OrderStatus { signed, state });
         }
@@ -388,7 +378,10 @@ impl Strongroom {
         let order = signed.order();
         let customer = order.customer.ok_or_else(|| denied("the order names no customer"))?;
         let ring = self.0.keyring.fresh_ring(asker, customer).await?;
-        if ring.orders.binary_search(&order.id).is_ok() {
+        // One on a single blob that is under way may have to take up a path that was added
+        // while it began.
+        let goes_on = is_one_blob_under_way(&ring, order);
+        if ring.orders.binary_search(&order.id).is_ok() && !goes_on {
             return Ok(Executed::Before);
         }
         self.check_seen(customer, order).await?;
@@ -396,7 +389,7 @@ impl Strongroom {
         let approve = || Ok::<_, Error>(signed.approved(self.0.store, &register.people, time)?);
         match &order.what {
             OrderKind::DestroyDays { .. } | OrderKind::DestroyBlob { .. } => {
-                self.pend_by_order(asker, customer, order, &approve, time).await
+                self.claim_by_order(asker, (customer, order), &approve, time).await
             }
             OrderKind::ReleaseHold { hold } => {
                 let (hold, at) = (*hold, time.at());
@@ -438,91 +431,6 @@ impl Strongroom {
         Ok(Executed::Ring(close(open, done).await?.version))
     }
 
-    /// Puts what an order destroys into the window.
-    async fn pend_by_order(
-        &self,
-        asker: Asker<'_>,
-        customer: CustomerId,
-        order: &Order,
-        approve: &(dyn Fn() -> Result<ApprovedOrder> + Send + Sync),
-        time: &TrustedTime,
-    ) -> Result<Executed> {
-        let mut pended: Option<Executed> = None;
-        for _ in 0..ATTEMPTS {
-            let ring = self.0.keyring.fresh_ring(asker, customer).await?;
-            let used = ring.orders.binary_search(&order.id).is_ok();
-            let (keys, blob) = match &order.what {
-                OrderKind::DestroyBlob { blob } => (self.keys_of(&ring, *blob).await?, Some(*blob)),
-                OrderKind::DestroyDays { days } => {
-                    let named = |kind| matches!(kind, EntryKind::Day(day) if days.contains(&day));
-                    let keys = ring.entries.iter().filter(|entry| named(entry.kind)).map(|entry| entry.id);
-                    (keys.collect(), None)
-                }
-                _ => return Err(denied("the order destroys nothing")),
-            };
-            let is_active =
-                |id: &KekId| ring.entry(*id).is_some_and(|entry| entry.state == EntryState::Active);
-            // What is in the window already dies by itself.
-            let keys: BTreeSet<KekId> = keys.into_iter().filter(is_active).collect();
-            if keys.is_empty() {
-                let nothing =
-                    || Error::new(ErrorKind::NotFound, "there is nothing that the order could destroy");
-                return pended.ok_or_else(nothing);
-            }
-            if used && pended.is_none() {
-                return Ok(Executed::Before);
-            }
-            let permit = permit_ordered(&approve()?, time)
-                .map_err(|error| denied("the order destroys nothing").with_source(error))?;
-            let intents = self.intents(asker, Action::ShredPend, &ring, &keys, Some(order.id))?;
-            let until = ring.policy().window.end(time.at());
-            let change = Change::Pend { keys: keys.clone(), permit, withdraw: blob };
-            if let Some(ring) = self.step(asker, &ring, intents, change).await? {
-                // If we stop here, the sweep that is to drop them makes the neighbours
-                // safe first.
-                let waiting_for = match blob {
-                    Some(blob) => self.make_neighbours_safe(asker, &ring, &keys, blob).await?.unsafe_yet,
-                    None => BTreeSet::new(),
-                };
-                let all = keys.into_iter().chain(pended.iter().flat_map(pended_keys)).collect();
-                pended = Some(Executed::Pended { keys: all, until, waiting_for });
-                if blob.is_none() {
-                    break;
-                }
-                // Somebody may have made another path to the blob while its keys entered the
-                // window, and is told that it stands: it goes by the same order.
-            }
-        }
-        pended.ok_or_else(|| {
-            Error::new(ErrorKind::Conflict, format!("the ring of customer {customer} changes too often"))
-        })
-    }
-
-    /// Takes keys back out of the window. One person may: it destroys nothing.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] if a key is not there; [`ErrorKind::Denied`] if it is not
-    /// in the window.
-    ///
-    /// # Cancel safety
-    /// They are taken back or not; call it again.
-    pub async fn cancel_shred(
-        &self,
-        access: &Access,
-        customer: CustomerId,
-        keys: &BTreeSet<KekId>,
-    ) -> Result<Arc<Ring>> {
-        let asker = Asker::of(access);
-        for _ in 0..ATTEMPTS {
-            let ring = self.0.keyring.fresh_ring(asker, customer).await?;
-            let intents = self.intents(asker, Action::ShredCancel, &ring, keys, None)?;
-            if let Some(ring) = self.step(asker, &ring, intents, Change::Cancel(keys.clone())).await? {
-                return Ok(ring);
-            }
-        }
-        Err(Error::new(ErrorKind::Conflict, format!("the ring of customer {customer} changes too often")))
-    }
-
     /// That the ring that the signers saw is one that this customer had.
     async fn check_seen(&self, customer: CustomerId, order: &Order) -> Result<()> {
         let seen = order.ring.ok_or_else(|| denied("the order does not say which ring its signers saw"))?;
@@ -540,11 +448,10 @@ impl Strongroom {
     }
 }
 
-fn pended_keys(executed: &Executed) -> BTreeSet<KekId> {
-    match executed {
-        Executed::Pended { keys, .. } => keys.clone(),
-        _ => BTreeSet::new(),
-    }
+/// Whether an order on a single blob is under way: what is added to the blob is its own too.
+fn is_one_blob_under_way(ring: &Ring, order: &Order) -> bool {
+    let one_blob = matches!(order.what, OrderKind::DestroyBlob { .. });
+    one_blob && state::in_ring(ring, order) == Some(OrderState::UnderWay)
 }
 
 fn principal_of(key: &NamedKey) -> Result<Principal> {

@@ -333,6 +333,16 @@ fn wrap_of(intent: &Intent) -> Option<(BlobId, KekId)> {
 }
 
 impl Scope {
+    /// The blobs that nothing leads to any longer, whether or not they were ever there.
+    pub(super) fn gone(&self) -> impl Iterator<Item = BlobId> + '_ {
+        self.shredded.iter().chain(&self.uncertain).copied()
+    }
+
+    /// Whether nothing leads to a blob any longer.
+    pub(super) fn is_gone(&self, blob: BlobId) -> bool {
+        self.shredded.contains(&blob) || self.uncertain.contains(&blob)
+    }
+
     /// SHA-256 over the ids of the shredded blobs, in order.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {

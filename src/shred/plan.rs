@@ -97,9 +97,9 @@ impl Strongroom {
 }
 
 fn verdict(ring: &Ring, entry: &Entry, now: Timestamp) -> Verdict {
-    if ring.is_held(entry) {
-        let holds = ring.live_holds().filter(|hold| hold.covers(entry)).map(|hold| hold.id);
-        return Verdict::Held(holds.collect());
+    let holds = ring.holds_on(entry);
+    if !holds.is_empty() {
+        return Verdict::Held(holds);
     }
     match (entry.state, ring.closed) {
         (EntryState::Pending { until, order }, _) if now < until => Verdict::Waits(until, order),

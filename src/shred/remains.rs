@@ -2,9 +2,10 @@
 //!
 //! Shredding does not depend on it: what is left cannot be read. It takes space, shows
 //! sizes and days, and its name tags can be tested by whoever has the name key. The
-//! removal is by day, after every key of the day was dropped, and takes only what the log
-//! says is shredded: a blob that lives on by another path stays, and so does whatever is
-//! not ours. Run again, it takes what came back, out of a backup perhaps.
+//! removal goes through the days of which a key was dropped, and takes each blob that the log
+//! says is shredded, also where other keys of its day live: a blob that lives on by another
+//! path stays, and so does whatever is not ours. Run again, it takes what came back, out of a
+//! backup perhaps.
 
 use std::collections::BTreeSet;
 
@@ -50,18 +51,28 @@ impl Strongroom {
         let ring = self.0.keyring.fresh_ring(asker, customer).await?;
         let present: BTreeSet<Day> = self.0.storages.list_days(customer).await?.into_iter().collect();
         let mut remains = Remains::default();
-        let over: Vec<Day> = present.into_iter().filter(|day| is_shredded(&ring, *day)).collect();
-        if over.is_empty() {
+        let mut days: BTreeSet<Day> = present.into_iter().filter(|day| had_a_key(&ring, *day)).collect();
+        if days.is_empty() {
             return Ok(remains);
         }
         let gone: BTreeSet<KekId> = ring.dropped.iter().map(|dropped| dropped.id).collect();
         let history = History::open(&self.log_reader()).await?;
-        let paths = Paths::of_days(&history, ring.customer, over.iter().copied().collect()).await?;
+        let paths = Paths::of_days(&history, ring.customer, days.clone()).await?;
         let scope = paths.scope(&ring, ring.version, &gone);
+        // A day that has a live key lies there for years: it is looked at closely only if a
+        // shredded blob does.
+        for day in days.clone() {
+            if has_live_key(&ring, day) && !self.has_remains(customer, day, &scope).await? {
+                days.remove(&day);
+            }
+        }
+        if days.is_empty() {
+            return Ok(remains);
+        }
         // The wraps and names go before the blobs: while the blobs are there, their day is
         // looked at again.
-        remains.purged += self.purge_names(customer, &over, &scope).await?;
-        for day in over {
+        remains.purged += self.purge_names(customer, &days, &scope).await?;
+        for day in days {
             let mut intent = Intent::new(self.0.log.request_id()?, access, Action::CiphertextDelete);
             (intent.customer, intent.key) = (Some(customer), Some(KeyRef::Day { day }));
             let (open, receipt) = self.0.log.begin(intent).await?;
@@ -73,21 +84,38 @@ impl Strongroom {
         Ok(remains)
     }
 
+    /// Whether a shredded blob of a day lies there.
+    async fn has_remains(&self, customer: CustomerId, day: Day, scope: &Scope) -> Result<bool> {
+        if !scope.gone().any(|blob| blob.day() == day) {
+            return Ok(false);
+        }
+        let is_gone = |path: &Path| {
+            let blob = layout::read_blob(path).filter(|(owner, _)| *owner == customer).map(|(_, blob)| blob);
+            blob.is_some_and(|blob| scope.is_gone(blob))
+        };
+        let failed = |error| store_error(error, "list the blobs of a day");
+        let mut listed = self.0.storages.blobs.list(Some(&layout::blobs_of_day(customer, day)));
+        while let Some(object) = listed.try_next().await.map_err(failed)? {
+            if is_gone(&object.location) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn purge_day(&self, customer: CustomerId, day: Day, scope: &Scope) -> Result<Purged> {
         let storages = &self.0.storages;
-        let is_gone = |blob: BlobId| {
-            blob.day() == day && (scope.shredded.contains(&blob) || scope.uncertain.contains(&blob))
-        };
+        let is_gone = |blob: BlobId| blob.day() == day && scope.is_gone(blob);
         let of_blob = |path: &Path| {
             layout::read_blob(path).is_some_and(|(owner, blob)| owner == customer && is_gone(blob))
         };
         let mut purged = Purged::default();
-        for blob in scope.shredded.iter().chain(&scope.uncertain).filter(|blob| blob.day() == day) {
+        for blob in scope.gone().filter(|blob| blob.day() == day) {
             let of_wrap = |path: &Path| {
-                layout::read_wrap(path).is_some_and(|(owner, of, _)| (owner, of) == (customer, *blob))
+                layout::read_wrap(path).is_some_and(|(owner, of, _)| (owner, of) == (customer, blob))
             };
-            if self.is_there(&layout::wraps_of(customer, *blob)).await? {
-                purged += storages.purge(&layout::wraps_of(customer, *blob), of_wrap).await?;
+            if self.is_there(&layout::wraps_of(customer, blob)).await? {
+                purged += storages.purge(&layout::wraps_of(customer, blob), of_wrap).await?;
             }
         }
         purged += storages.purge(&layout::blobs_of_day(customer, day), of_blob).await?;
@@ -95,10 +123,8 @@ impl Strongroom {
     }
 
     /// The tags under which shredded blobs of these days could be looked up.
-    async fn purge_names(&self, customer: CustomerId, days: &[Day], scope: &Scope) -> Result<Purged> {
-        let is_gone = |blob: BlobId| {
-            days.contains(&blob.day()) && (scope.shredded.contains(&blob) || scope.uncertain.contains(&blob))
-        };
+    async fn purge_names(&self, customer: CustomerId, days: &BTreeSet<Day>, scope: &Scope) -> Result<Purged> {
+        let is_gone = |blob: BlobId| days.contains(&blob.day()) && scope.is_gone(blob);
         let of_name = |path: &Path| {
             layout::named_blob(path).is_some_and(|(owner, blob)| owner == customer && is_gone(blob))
         };
@@ -111,11 +137,13 @@ impl Strongroom {
     }
 }
 
-/// Whether there were keys of this day, and all of them are gone.
-fn is_shredded(ring: &Ring, day: Day) -> bool {
-    let of_day = EntryKind::Day(day);
-    let lives = ring.entries.iter().any(|entry| entry.kind == of_day);
-    !lives && ring.dropped.iter().any(|dropped| dropped.kind == of_day)
+/// Whether a key of this day was dropped.
+fn had_a_key(ring: &Ring, day: Day) -> bool {
+    ring.dropped.iter().any(|dropped| dropped.kind == EntryKind::Day(day))
+}
+
+fn has_live_key(ring: &Ring, day: Day) -> bool {
+    ring.entries.iter().any(|entry| entry.kind == EntryKind::Day(day))
 }
 
 /// A purge that was refused in part is told, not hidden.

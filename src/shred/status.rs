@@ -36,7 +36,7 @@ pub struct ShredStatus {
 }
 
 /// A key that is dropped when its window is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InWindow {
     /// The key.
@@ -47,6 +47,8 @@ pub struct InWindow {
     pub until: Timestamp,
     /// The order by which it is destroyed early.
     pub order: Option<OrderId>,
+    /// All orders that own it: taking `order` back leaves it in the window for the others.
+    pub orders: Vec<OrderId>,
     /// Whether a hold keeps it all the same.
     pub held: bool,
 }
@@ -102,9 +104,14 @@ impl Strongroom {
 
 fn status(ring: &Ring, kept: &certify::Kept, register: &Register) -> ShredStatus {
     let in_window = |entry: &crate::ring::Entry| match entry.state {
-        EntryState::Pending { until, order } => {
-            Some(InWindow { key: entry.id, kind: entry.kind, until, order, held: ring.is_held(entry) })
-        }
+        EntryState::Pending { until, order } => Some(InWindow {
+            key: entry.id,
+            kind: entry.kind,
+            until,
+            order,
+            orders: ring.claims_on(entry.id).into_iter().map(|claim| claim.order).collect(),
+            held: ring.is_kept(entry),
+        }),
         EntryState::Active => None,
     };
     let mut window: Vec<InWindow> = ring.entries.iter().filter_map(in_window).collect();

@@ -12,7 +12,7 @@ use crate::access::Access;
 use crate::audit::layout::CertificateStage;
 use crate::audit::{Action, Intent, papers};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{CertificateId, CustomerId, KekId, OrderId};
+use crate::id::{BlobId, CertificateId, CustomerId, KekId, OrderId};
 use crate::retention::clock::TrustedTime;
 use crate::ring::{Change, EntryKind, Ring};
 use crate::room::Strongroom;
@@ -48,8 +48,16 @@ pub struct Swept {
 /// The most keys that one ring version drops.
 const KEYS_AT_ONCE: usize = 64;
 
-/// Keys that are dropped together, by the order that they go back to.
-type ByOrder = BTreeMap<Option<OrderId>, BTreeSet<KekId>>;
+/// What is to become of the keys whose window is over.
+#[derive(Debug, Default)]
+struct Droppable {
+    /// Keys that are dropped together, by the order that they go back to.
+    ready: BTreeMap<Option<OrderId>, BTreeSet<KekId>>,
+    /// Keys that wait: a neighbour of a blob that is destroyed by itself is not safe yet.
+    waiting: BTreeSet<KekId>,
+    /// Keys of orders that would destroy nothing: there is no certificate without a scope.
+    vain: BTreeMap<OrderId, BTreeSet<KekId>>,
+}
 
 impl Strongroom {
     /// Does all that is due of every customer: the unattended run of routine expiry, and
@@ -167,7 +175,7 @@ impl Strongroom {
     ) -> Result<Swept> {
         let mut swept = Swept::default();
         let ring = self.0.keyring.fresh_ring(asker, customer).await?;
-        for order in orders.unused_of(&ring, time) {
+        for order in orders.open_of(&ring, time) {
             match self.execute(asker, order, time).await {
                 Ok(_) => {}
                 Err(error) if error.kind().is_retryable() => return Err(error),
@@ -184,9 +192,14 @@ impl Strongroom {
             // A customer key is needed for that: what cannot be done now stays blocked,
             // and blocks only the key that the blob is under.
             self.go_on_with_holds(asker, &ring, &due.opening).await;
-            let (ready, waiting) = self.droppable(asker, &ring, (&due.drop, time), orders).await?;
+            let Droppable { ready, waiting, vain } =
+                self.droppable(asker, &ring, (&due.drop, time), orders).await?;
             swept.waiting = waiting;
-            if let Some((order, keys)) = ready.into_iter().next() {
+            if let Some((order, keys)) = vain.first_key_value() {
+                if self.cancel_vain(asker, &ring, (*order, keys)).await?.is_none() {
+                    lost += 1;
+                }
+            } else if let Some((order, keys)) = ready.into_iter().next() {
                 let intents = self.intents(asker, Action::ShredDrop, &ring, &keys, order)?;
                 // What becomes of the blobs under them is asked after the drop, for its
                 // certificate: whoever adds a path records it first, and then looks
@@ -212,43 +225,46 @@ impl Strongroom {
     }
 
     /// The keys that are dropped together: a ring version, and so a certificate, has one
-    /// authority. And those that wait, because a neighbour of a blob that is destroyed by
-    /// itself is not safe yet.
+    /// authority.
     async fn droppable(
         &self,
         asker: Asker<'_>,
         ring: &Arc<Ring>,
         (due, time): (&BTreeSet<KekId>, &TrustedTime),
         orders: &Orders,
-    ) -> Result<(ByOrder, BTreeSet<KekId>)> {
-        let mut by_order = ByOrder::new();
+    ) -> Result<Droppable> {
+        let mut droppable = Droppable::default();
+        let by_order = &mut droppable.ready;
         for id in due {
             let order = ring.entry(*id).and_then(|entry| entry.order()).copied();
             by_order.entry(order).or_default().insert(*id);
         }
-        let mut waiting = BTreeSet::new();
         for order in by_order.keys().copied().flatten().collect::<Vec<_>>() {
             let keys = by_order[&Some(order)].clone();
-            // Nobody is promised anything by a key whose day is over, nor by one of a
-            // customer who leaves.
-            let promises = |id: &KekId| ring.entry(*id).is_some_and(|entry| !ring.is_over(entry, time.at()));
-            if ring.closed.is_some() || !keys.iter().any(promises) {
+            if ring.closed == Some(order) {
+                // It destroys whatever is there.
                 continue;
             }
-            let safe = match orders.blob_of(order) {
+            let may_go = match orders.blob_of(order) {
                 Ok(None) => true,
-                Ok(Some(blob)) => self.make_neighbours_safe(asker, ring, &keys, blob).await?.is_safe(),
+                Ok(Some(blob)) => self.may_go_alone(asker, ring, (&keys, blob), time).await?,
                 // Nobody knows what was ordered: its keys wait, and `audit verify` tells.
                 Err(_) => false,
             };
-            if !safe {
-                waiting.extend(keys);
+            if !may_go {
+                droppable.waiting.extend(keys);
                 by_order.remove(&Some(order));
+            } else if self.is_vain(ring, &keys).await? {
+                by_order.remove(&Some(order));
+                droppable.vain.insert(order, keys);
             }
         }
-        for keys in by_order.values_mut() {
-            // A certificate has a proof for each key, and is not to grow without bound.
-            *keys = keys.iter().copied().take(KEYS_AT_ONCE).collect();
+        for (order, keys) in by_order.iter_mut() {
+            // A certificate has a proof for each key, and is not to grow without bound. A
+            // single blob's keys are few, and go at once.
+            if !order.and_then(|order| ring.claim(order)).is_some_and(|claim| claim.blob.is_some()) {
+                *keys = keys.iter().copied().take(KEYS_AT_ONCE).collect();
+            }
         }
         // The name key goes when nothing else is there: until then, closing can be taken
         // back.
@@ -259,6 +275,32 @@ impl Strongroom {
             }
         }
         by_order.retain(|_, keys| !keys.is_empty());
-        Ok((by_order, waiting))
+        Ok(droppable)
+    }
+
+    /// Whether the keys of one blob are all that leads to it, and its neighbours do not need
+    /// them.
+    async fn may_go_alone(
+        &self,
+        asker: Asker<'_>,
+        ring: &Arc<Ring>,
+        (keys, blob): (&BTreeSet<KekId>, BlobId),
+        time: &TrustedTime,
+    ) -> Result<bool> {
+        // Somebody may have added a path while the order began, whose sweep has stopped since.
+        if self.keys_of(ring, blob).await?.keys().any(|key| !keys.contains(key)) {
+            return Ok(false);
+        }
+        // Nobody is promised anything by a key whose day is over.
+        let promises = |id: &KekId| ring.entry(*id).is_some_and(|entry| !ring.is_over(entry, time.at()));
+        let needed = keys.iter().any(promises);
+        Ok(!needed || self.make_neighbours_safe(asker, ring, keys, blob).await?.is_safe())
+    }
+
+    /// Whether nothing would be destroyed with these keys: whatever was under them is kept by
+    /// others now.
+    async fn is_vain(&self, ring: &Ring, keys: &BTreeSet<KekId>) -> Result<bool> {
+        let scope = self.paths_of(ring, keys).await?.scope(ring, ring.version, keys);
+        Ok(scope.shredded.is_empty() && scope.uncertain.is_empty())
     }
 }

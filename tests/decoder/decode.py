@@ -469,12 +469,23 @@ class Ring:
         dropped = body.list(self.read_dropped)
         holds = body.list(self.read_hold)
         self.withdrawn, orders = body.list(read_id), body.list(read_id)
+        claims, last = [], 0
+        while body.at < len(body.data):
+            tag, part = body.number(1), Reader(body.bytes(1 << 24))
+            require(last < tag, "the parts of a ring are not in order")
+            require(tag == 1 or tag >= 128, "a part of a ring that has to be known")
+            if tag == 1:
+                claims = part.list(self.read_claim)
+                part.end()
+                require(claims, "an empty part of a ring")
+            last = tag
         body.end()
 
         for items in (data_keys, entries, dropped, holds):
             ascending([item["id"] if isinstance(item, dict) else item[0] for item in items])
         ascending(self.withdrawn)
         ascending(orders)
+        ascending([claim["order"] for claim in claims])
         self.data_keys = {key[0]: key[1:] for key in data_keys}
         self.entries = {entry["id"]: entry for entry in entries}
         self.dropped = {gone["id"]: gone["kind"] for gone in dropped}
@@ -485,14 +496,15 @@ class Ring:
         require(all(entry["data_key"] in self.data_keys for entry in entries), "a data key is missing")
         numbers = [policy["number"] for policy in policies]
         require(numbers and numbers == list(range(1, len(numbers) + 1)), "the policies are not numbered from 1")
-        named = [thing["order"] for thing in policies + entries + dropped] + [closed]
+        named = [thing["order"] for thing in policies + entries + dropped + claims] + [closed]
         require(all(order in orders for order in named if order is not None), "an order was not used")
         for hold in holds:
             self.check_hold(hold)
         live = [hold for hold in holds if hold["state"] != 3]
         for entry in entries:
             held = any(self.keeps_active(hold, entry) for hold in live)
-            pends = (entry["kind"][0] != 3 or closed is not None) and not held
+            claimed = any(entry["id"] in claim["keys"] for claim in claims)
+            pends = (entry["kind"][0] != 3 or closed is not None) and (not held or claimed)
             require(entry["state"] == 1 or pends, "a key that is to stay is pending")
 
     def check_hold(self, hold):
@@ -513,6 +525,13 @@ class Ring:
         if hold["scope"] == 3:
             return entry["id"] == hold["key"]
         return hold["scope"] == 1 or entry["kind"] == struct.pack(">BI", 1, hold["day"])
+
+    @staticmethod
+    def read_claim(reader):
+        claim = {"order": read_id(reader), "since": reader.number(8), "until": reader.time()}
+        claim["blob"], claim["keys"] = reader.option(read_id), reader.list(read_id)
+        ascending(claim["keys"])
+        return claim
 
     @staticmethod
     def read_policy(reader):

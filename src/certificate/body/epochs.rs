@@ -85,8 +85,8 @@ impl GoneBy {
     #[must_use]
     pub fn of(key: &KmsKeyId) -> Self {
         match DestructionAssurance::of(key) {
-            DestructionAssurance::BestEffort => Self::FileRemoved,
-            DestructionAssurance::Attested | DestructionAssurance::NotProvable => Self::KmsReportsGone,
+            DestructionAssurance::FilesRemoved => Self::FileRemoved,
+            DestructionAssurance::ReportedGone | DestructionAssurance::NotProvable => Self::KmsReportsGone,
         }
     }
 }
@@ -94,5 +94,6 @@ impl GoneBy {
 /// The least that the KMS keys of these epochs can be certified with.
 #[must_use]
 pub fn weakest<'a>(keys: impl IntoIterator<Item = &'a KmsKeyId>) -> Assurance {
-    keys.into_iter().map(Assurance::of).min().unwrap_or(Assurance::NotProvable)
+    let all = keys.into_iter().map(Assurance::of);
+    all.min_by_key(|assurance| assurance.proves()).unwrap_or(Assurance::NotProvable)
 }

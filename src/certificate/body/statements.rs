@@ -1,9 +1,10 @@
-//! What was verified, and what a certificate does not cover: codes, each with its one
-//! sentence.
+//! What was verified, what a certificate does not cover, and what it lacks: codes, each with
+//! its one sentence.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Assurance, CertificateStage, Survivors};
+use crate::kms::DestructionAssurance;
 
 /// What was verified. A sentence is fixed: [`Verification::sentence`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -70,7 +71,9 @@ impl Verification {
                 "Before each epoch's key was disabled, and again before it was deleted, every ring that the \
                  log names opened under a later epoch."
             }
-            Self::EpochKeysGone => "The KMS was asked for the key of each epoch, and has none of them.",
+            Self::EpochKeysGone => {
+                "The KMS was asked for the key of each epoch, and reported that it has none of them."
+            }
             Self::CachesExpired => "The time is over that any program keeps an opened ring in memory.",
             Self::OpenRefused => "Opening a blob in scope was tried, and refused because its key is gone.",
         }
@@ -126,7 +129,7 @@ impl Limit {
     pub fn of(stage: CertificateStage, assurance: Assurance, survivors: &[Survivors]) -> Vec<Self> {
         let said = |limit: &Self| match limit {
             Self::EpochsAlive => stage == CertificateStage::Interim,
-            Self::BestEffortMedium => assurance == Assurance::BestEffort,
+            Self::BestEffortMedium => assurance.proves() == DestructionAssurance::FilesRemoved,
             Self::EndNotProvable => assurance == Assurance::NotProvable,
             Self::Survivors => !survivors.is_empty(),
             _ => true,
@@ -143,8 +146,8 @@ impl Limit {
                  ring can be opened by whoever may use those keys and the customer's."
             }
             Self::BestEffortMedium => {
-                "The KMS keys were files. Removing a file does not sanitize the medium: its bytes may be \
-                 found there, or in a backup of it."
+                "The KMS keys were files. Removing a file does not sanitize the medium, and reaches no \
+                 category: its bytes may be found there, or in a backup of it."
             }
             Self::EndNotProvable => {
                 "A KMS key was of a provider that this program knows nothing of. That the provider reports \
@@ -171,6 +174,99 @@ impl Limit {
             }
             Self::Survivors => {
                 "Blobs that live on by another path are not destroyed. They are counted above."
+            }
+        }
+    }
+}
+
+/// What NIST SP 800-88r2 s4.6 and its sample certificate list, and this one does not have. A
+/// sentence is fixed: [`Missing::sentence`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Missing {
+    /// Validation.
+    Validation,
+    /// How the keys were sanitized.
+    KeySanitization,
+    /// Manufacturer and model of the media.
+    ManufacturerAndModel,
+    /// Serial and property numbers of the media.
+    SerialAndPropertyNumbers,
+    /// Their type.
+    MediaType,
+    /// Where they came from, and what was on them.
+    MediaSource,
+    /// Where the ciphertext lies.
+    CiphertextLocation,
+    /// The ciphers of the blobs.
+    CipherOfEachBlob,
+    /// The category of the data before.
+    PreSanitizationCategory,
+    /// Where the media go.
+    Destination,
+    /// Titles of people.
+    PersonTitle,
+    /// Where they were.
+    PersonLocation,
+    /// How to reach them.
+    PersonContact,
+    /// Their signatures.
+    PersonSignature,
+}
+
+impl Missing {
+    /// All of them: a certificate names each.
+    pub const ALL: [Self; 14] = [
+        Self::Validation,
+        Self::KeySanitization,
+        Self::ManufacturerAndModel,
+        Self::SerialAndPropertyNumbers,
+        Self::MediaType,
+        Self::MediaSource,
+        Self::CiphertextLocation,
+        Self::CipherOfEachBlob,
+        Self::PreSanitizationCategory,
+        Self::Destination,
+        Self::PersonTitle,
+        Self::PersonLocation,
+        Self::PersonContact,
+        Self::PersonSignature,
+    ];
+
+    /// What it means.
+    #[must_use]
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Validation => {
+                "Validation (s4.5.2): that the organisation reviewed the result and accepts it. The \
+                 verification above is this program's, of its own work."
+            }
+            Self::KeySanitization => {
+                "How the keys were sanitized, as by zeroisation under ISO/IEC 19790. The KMS, or the \
+                 medium of its files, is not seen into. Whether keys that are managed there are \
+                 acceptable (s3.2) is for the validation to say."
+            }
+            Self::ManufacturerAndModel => "Manufacturer and model of the media.",
+            Self::SerialAndPropertyNumbers => "Serial numbers and property numbers of the media.",
+            Self::MediaType => "The type of the media.",
+            Self::MediaSource => {
+                "The source of the media, and whether they ever held the same data in plaintext: this \
+                 certificate is about what Strongroom stored there."
+            }
+            Self::CiphertextLocation => {
+                "Where the ciphertext lies: provider, account, region, bucket, and until when."
+            }
+            Self::CipherOfEachBlob => {
+                "The cipher of each blob: its header says which of two, both with 256-bit keys."
+            }
+            Self::PreSanitizationCategory => "The confidentiality category of the data before.",
+            Self::Destination => "The destination of the media afterwards.",
+            Self::PersonTitle => "The title of each person.",
+            Self::PersonLocation => "The location of each person.",
+            Self::PersonContact => "How each person can be reached.",
+            Self::PersonSignature => {
+                "The signature, with date, of a person who sanitized, and of one who verified: a program \
+                 did both. Signatures under an order are of those who ordered it."
             }
         }
     }

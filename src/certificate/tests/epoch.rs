@@ -102,7 +102,7 @@ fn a_paper_of_another_kind_key_or_store_is_none() {
     assert!(verified(&other).is_err());
     let name = || crate::audit::layout::epoch_end_key_name(STORE);
     for (text, kind) in [
-        (text.replace("epoch-end/v1", "epoch-end/v2"), ErrorKind::UnsupportedFormat),
+        (text.replace("epoch-end/v1", "epoch-end/v3"), ErrorKind::UnsupportedFormat),
         (text.replace("epoch-end/v1", "certificate/v1"), ErrorKind::Integrity),
         (text.replacen("  \"store\"", "   \"store\"", 1), ErrorKind::Integrity),
         (text.replacen('{', "{\n  \"more\": 1,", 1), ErrorKind::Integrity),
@@ -151,6 +151,15 @@ fn a_paper_says_what_its_records_say() {
     });
 
     refused(Contradiction("assurance"), |body| body.assurance = Assurance::BestEffort);
+    // Each format has its own word for it.
+    refused(Contradiction("assurance"), |body| body.assurance = Assurance::ReportedGone);
+    refused(Contradiction("assurance"), |body| body.format = EpochPaperFormat::V2);
+    let newest = |body: &mut EpochPaperBody| {
+        (body.format, body.assurance) = (EpochPaperFormat::V2, Assurance::ReportedGone);
+    };
+    let mut good = body(3);
+    newest(&mut good);
+    assert!(verified(&note(&good, 9)).is_ok());
     refused(Contradiction("assurance"), |body| body.kms_key = "local:3".parse().unwrap());
     refused(Contradiction("assurance"), |body| body.kms_key = "other:3".parse().unwrap());
     let way = Contradiction("way in which the key was seen gone");

@@ -29,7 +29,7 @@ pub(in crate::cli) fn rows(orders: &[OrderStatus], labels: &Labels) -> String {
         let order = status.signed.order();
         vec![
             order.id.to_string(),
-            json::order_state(status.state).to_owned(),
+            state(status.state),
             seconds(order.expires),
             order.requested_by.to_string(),
             order.customer.map_or_else(|| "-".to_owned(), |customer| labels.name(customer)),
@@ -72,7 +72,7 @@ pub(super) async fn show(backend: &Backend, command: &ShowOrder) -> Answer {
     let order = status.signed.order();
     let mut told = vec![
         ("order", order.id.to_string()),
-        ("state", json::order_state(status.state).to_owned()),
+        ("state", state(status.state)),
         ("asks to", sentence(&order.what)),
     ];
     if let Some(customer) = order.customer {
@@ -92,6 +92,11 @@ pub(super) async fn show(backend: &Backend, command: &ShowOrder) -> Answer {
         told.push(("approve it", format!("strongroom order approve {} --sign-with FILE", order.id)));
     }
     Ok(pairs(told.into_iter().map(|(name, value)| (name.to_owned(), value))))
+}
+
+/// How far an order has come, for people.
+fn state(state: OrderState) -> String {
+    json::progress(state).replace('-', " ")
 }
 
 /// What a signature is worth.

@@ -50,7 +50,8 @@ pub(super) async fn of_one(backend: &Backend, customer: CustomerId) -> Result<Sh
 }
 
 fn is_open(order: &OrderStatus) -> bool {
-    matches!(order.state, OrderState::Requested | OrderState::Approved)
+    let open = [OrderState::Requested, OrderState::Approved, OrderState::UnderWay, OrderState::Suspended];
+    open.contains(&order.state)
 }
 
 fn of(order: &OrderStatus, customers: &BTreeSet<CustomerId>) -> bool {
@@ -68,13 +69,15 @@ fn part<const N: usize>(columns: [&str; N], rows: Vec<Vec<String>>) -> String {
 fn window(all: &[ShredStatus]) -> String {
     let row = |status: &ShredStatus, key: &InWindow| {
         let order = key.order.map_or_else(|| "its time is over".to_owned(), |order| format!("order {order}"));
+        let others = key.orders.iter().filter(|other| Some(**other) != key.order).count();
+        let others = if others > 0 { format!(", and {others} more") } else { String::new() };
         let held = if key.held { ", and held" } else { "" };
         vec![
             status.label.to_string(),
             key.of.to_string(),
             key.key.to_string(),
             seconds(key.until),
-            format!("{order}{held}"),
+            format!("{order}{others}{held}"),
         ]
     };
     let rows = all.iter().flat_map(|status| status.window.iter().map(move |key| row(status, key)));

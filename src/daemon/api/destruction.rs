@@ -66,7 +66,7 @@ pub(super) async fn cancel(
     let customer = ask.customer(Endpoint::ShredCancel, id(&customer, "customer")?).await?;
     let Cancel { keys } = read_json(&headers, body).await?;
     let ring = ask.room().cancel_shred(customer.access(), customer.id(), &keys).await?;
-    Ok(Json(json!({ "customer": customer.id(), "ring_version": ring.version, "cancelled": keys })))
+    Ok(Json(json!(shown::Cancelled::new(&ring, &keys))))
 }
 
 pub(super) async fn run(ask: Ask) -> Result<Json<Value>, Problem> {

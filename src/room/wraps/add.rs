@@ -147,7 +147,10 @@ async fn add(
         // Only now: whoever drops a key reads the log afterwards. If both keys are there
         // still, a later drop finds our intent and knows of the path.
         let newest = room.keyring.fresh_ring(asker, customer.id).await?;
-        if newest.is_withdrawn(blob) {
+        // A hold keeps it all the same: its order is suspended.
+        let holds =
+            reason.hold.and_then(|id| newest.hold(id)).is_some_and(|hold| hold.is_live() && hold.is_on(blob));
+        if newest.is_withdrawn(blob) && !holds {
             let message = "the blob was withdrawn by an order of two people, and nothing keeps it longer";
             return Err(Error::new(ErrorKind::Denied, message));
         }
