@@ -314,7 +314,7 @@ impl From<&Operation> for OperationLine {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 50] = [
         Self::Init,
         Self::CustomerAdd,
         Self::CustomerSet,
@@ -364,6 +364,7 @@ impl Action {
         Self::EmergencyReview,
         Self::AccessMap,
         Self::LogKeyRotate,
+        Self::ClockConfirm,
     ];
 
     /// What the log and the exports call it.
@@ -419,6 +420,7 @@ impl Action {
             Self::EmergencyReview => "emergency-review",
             Self::AccessMap => "access-map",
             Self::LogKeyRotate => "log-key-rotate",
+            Self::ClockConfirm => "clock-confirm",
         }
     }
 }
@@ -686,6 +688,7 @@ pub(crate) mod tests {
                 Action::EmergencyReview => 46,
                 Action::AccessMap => 47,
                 Action::LogKeyRotate => 48,
+                Action::ClockConfirm => 49,
             };
             assert_eq!(place, expected);
             assert_eq!(serde_json::to_value(action).unwrap(), action.code());

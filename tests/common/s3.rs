@@ -78,6 +78,8 @@ pub struct S3 {
     state: Arc<Mutex<State>>,
     choose: Arc<Mutex<Arc<Choose>>>,
     requests: Arc<AtomicU64>,
+    /// What it says the time is, if not what it is.
+    date: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl S3 {
@@ -88,6 +90,7 @@ impl S3 {
             state: Arc::default(),
             choose: Arc::new(Mutex::new(Arc::new(|_: &Seen| Fault::None))),
             requests: Arc::default(),
+            date: Arc::default(),
         };
         let server = s3.clone();
         tokio::spawn(async move {
@@ -105,6 +108,11 @@ impl S3 {
 
     pub fn heal(&self) {
         self.fail(|_| Fault::None);
+    }
+
+    /// From now on every answer has this `Date`, or the right one.
+    pub fn set_date(&self, date: Option<&'static str>) {
+        *self.date.lock().unwrap() = date;
     }
 
     pub fn url(&self) -> String {
@@ -148,7 +156,7 @@ impl S3 {
         let choose = Arc::clone(&self.choose.lock().unwrap());
         let fault = choose(&seen);
         let work = || self.work(&parts, key, &body);
-        let response = match fault {
+        let mut response = match fault {
             Fault::None => work(),
             Fault::Conflict => error(409, "ConditionalRequestConflict"),
             Fault::ConflictAfter => {
@@ -171,6 +179,9 @@ impl S3 {
                 work()
             }
         };
+        if let Some(date) = *self.date.lock().unwrap() {
+            response.headers_mut().insert("date", hyper::header::HeaderValue::from_static(date));
+        }
         *self.state.lock().unwrap().statuses.entry(response.status().as_u16()).or_default() += 1;
         Ok(response)
     }

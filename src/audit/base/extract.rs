@@ -107,7 +107,8 @@ pub fn shelves(intent: &Intent) -> BTreeSet<Shelf> {
         | Action::EmergencyFold
         | Action::EmergencyReview
         | Action::AccessMap
-        | Action::LogKeyRotate => BTreeSet::new(),
+        | Action::LogKeyRotate
+        | Action::ClockConfirm => BTreeSet::new(),
     }
 }
 
