@@ -56,8 +56,8 @@ impl Log {
     /// [`OutcomeResult::Unknown`]. In the shard of an owner who lives, that is the
     /// owner's to do. Doing it again, or on several nodes at once, changes nothing.
     ///
-    /// Silence is measured by the storage's clock, or, where it has none, by watching: see
-    /// [`watch`](super::watch). So on a directory a first call only looks, and one that comes
+    /// Silence is measured by the storage's clock, or, where it has none, by watching
+    /// ([`Watch`](super::Watch)). So on a directory a first call only looks, and one that comes
     /// [`LogConfig::idle`](super::LogConfig::idle) later, in this program or the next of the same boot, closes.
     ///
     /// # Errors
