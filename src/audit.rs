@@ -476,6 +476,9 @@ pub enum Action {
     AccessMap,
     /// The signing key of the log is replaced by the next.
     LogKeyRotate,
+    /// Somebody says that this host's clock is right, where the log is old and no second clock
+    /// tells: the commit of this record is the step.
+    ClockConfirm,
 }
 
 /// Which key is used.

@@ -22,9 +22,11 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::access::Access;
+use crate::audit::log::NEAR;
 use crate::error::{Error, ErrorKind};
 use crate::id::StoreId;
 use crate::kms::KmsRegistry;
+use crate::retention::clock::AGREEMENT;
 use crate::room::{Options, Strongroom};
 use crate::store::marker::Marker;
 use crate::store::probe::Probe;
@@ -206,12 +208,14 @@ pub async fn examine(setup: &Setup) -> Vec<Check> {
                     "not looked at: rings open with the newest epoch's KMS key only",
                     "see to the KMS keys of epochs first",
                 ));
+                checks.push(time_of_log(&room, &*clock).await);
                 checks.extend(close(&room).await);
             }
             (Ok(room), true) => {
                 let found = keys::customers(&room, &setup.access, &setup.kms).await;
                 checks.extend(found.checks);
                 used.extend(found.keys);
+                checks.push(time_of_log(&room, &*clock).await);
                 checks.extend(close(&room).await);
                 let audit = probes.iter().find(|(role, _)| *role == StorageRole::Audit);
                 if let Some((_, Ok(probe))) = audit
@@ -281,6 +285,26 @@ async fn open(setup: &Setup) -> Result<Strongroom, Check> {
         let what = format!("the store does not open: {}", error.chain());
         Check::problem(Subject::Store, what, advice(&error))
     })
+}
+
+/// Whether the newest entry of the log, in any shard, is from the future.
+async fn time_of_log(room: &Strongroom, clock: &dyn Clock) -> Check {
+    let subject = Subject::Storage(StorageRole::Audit);
+    let newest = match room.log().newest_of_all().await {
+        Ok(newest) => newest,
+        Err(error) => return failed(subject, &error),
+    };
+    let now = clock.now();
+    let Some(newest) = newest.filter(|newest| *newest > now.saturating_add(AGREEMENT)) else {
+        return Check::ok(subject, "the newest entry of the log is not from the future");
+    };
+    let what = format!("the newest entry of the log is of {newest}, and this machine's clock says {now}");
+    let fix = "correct this machine's clock; if it is right, another one was ahead: correct that, and let two people \
+               say which time it is (`strongroom order request set-clock`)";
+    match newest > now.saturating_add(NEAR) {
+        true => Check::problem(subject, what, fix),
+        false => Check::warning(subject, what, fix),
+    }
 }
 
 /// Ends the look at the rings: every record of it must be in the log.

@@ -171,6 +171,22 @@ impl Error {
         self.request
     }
 
+    /// The first cause of this type, also behind errors that several callers share.
+    pub(crate) fn cause<T: std::error::Error + 'static>(&self) -> Option<&T> {
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let error = error.downcast_ref::<Shared>().map_or(error, |shared| shared.cause());
+            if let Some(found) = error.downcast_ref::<T>() {
+                return Some(found);
+            }
+            cause = match error.downcast_ref::<Arc<Self>>() {
+                Some(shared) => Some(&**shared),
+                None => error.source(),
+            };
+        }
+        None
+    }
+
     /// The sentences of this error and of its causes, outermost first.
     #[must_use]
     pub fn chain(&self) -> String {

@@ -5,6 +5,7 @@
 //! * [`destruction`]: retention, holds, shredding, and why nothing shredded can be read;
 //! * [`access`]: who may do what;
 //! * [`audit`]: the log, its proofs, and what they prove;
+//! * [`clocks`]: which clock each use of time goes by, and what a wrong one does;
 //! * [`vectors`]: a whole small store in hexadecimal;
 //! * [`threat`]: who is trusted for what;
 //! * [`operations`]: setting up, failing, restoring;
@@ -32,6 +33,10 @@ pub mod access {
 
 pub mod audit {
     #![doc = include_str!("manual/audit.md")]
+}
+
+pub mod clocks {
+    #![doc = include_str!("manual/clocks.md")]
 }
 
 pub mod vectors {

@@ -384,6 +384,7 @@ impl Strongroom {
             emergencies: sink.transpose()?.map(Arc::new),
             other_signer: options.other_log_signer.clone(),
             authority: Some(authority.clone()),
+            storage_clock: Some(Arc::new(storages.clone())),
             ..LogConfig::new(store, Arc::clone(&options.log_signer))
         };
         let (audit, time, chance) = (Arc::clone(&storages.audit), Arc::clone(&clock), Arc::clone(&entropy));

@@ -4,8 +4,9 @@
 //! What is known of a session are its *papers* on the keys storage, each written once and
 //! never changed: that somebody asked for it, that it was opened, that it ended. So every
 //! node sees the same, and there is nothing to agree on. A session is over when it was
-//! ended, when its time is, or when nobody used it for too long: by the clock alone, whether
-//! or not anybody wrote that down.
+//! ended, when its time is, or when nobody used it for too long: by elapsed time alone, whether
+//! or not anybody wrote that down. The host's clock, the log's times and the uptime of the node each
+//! end it; none of them makes it longer.
 //!
 //! Pure: times are arguments. Separate from the room, which reads and writes papers and
 //! has the KMS make and retire the grant that stands behind each session.
@@ -25,6 +26,7 @@ use crate::access::{Principal, Purpose};
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
 use crate::id::{CustomerId, KmsKeyId, SessionId, StoreId};
 use crate::kms::DataKey;
+use crate::retention::clock::AGREEMENT;
 use crate::schedule::{self, SALT_LEN, SINGLE_USE_NONCE, Salt};
 use crate::suite::{AeadKey, OpenError, Suite, TAG_LEN};
 use crate::time::Timestamp;
@@ -37,6 +39,8 @@ pub const RENEWAL: Duration = Duration::from_secs(60);
 const MAGIC: &[u8; 8] = b"SRM-SESS";
 const VERSION: u8 = 1;
 const PREFIX_LEN: usize = 10 + 3 * 16 + 1 + 4 + SALT_LEN;
+/// In the flags of an [`Opened`]: that the log's time follows.
+const WITH_LOG: u8 = 2;
 /// `service:` and 64 more, and room to spare.
 const PRINCIPAL_MAX_LEN: usize = 80;
 
@@ -98,11 +102,17 @@ pub enum SessionRefusal {
     /// It ended, by whatever.
     #[error("the session is over")]
     Over,
+    /// By this host's clock it begins later than now, so that no time can be told that is left of it.
+    #[error(
+        "the session was opened at a later time than this host's clock says it is: correct the clock that is wrong, \
+         and open another session"
+    )]
+    Later,
 }
 
 impl SessionRefusal {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Required, Self::Unknown, Self::NotTheirs, Self::Over];
+    pub const ALL: [Self; 5] = [Self::Required, Self::Unknown, Self::NotTheirs, Self::Over, Self::Later];
 }
 
 /// For whom alone a session is: who asked for it, and why.
@@ -126,11 +136,21 @@ pub struct Requested {
 }
 
 impl Requested {
-    /// Whether it can still be approved at `now`.
+    /// Whether it can still be approved at `now`: not a week later, nor before it was asked for.
     #[must_use]
     pub fn stands(&self, now: Timestamp) -> bool {
-        now <= self.at.saturating_add(REQUEST_VALIDITY)
+        self.at <= now.saturating_add(AGREEMENT) && now <= self.at.saturating_add(REQUEST_VALIDITY)
     }
+}
+
+/// What time it is for a session: each of the two ends it, and neither makes it longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// By the clock of this host.
+    pub host: Timestamp,
+    /// The newest time of the audit log. It may be ahead of every clock, so that only what it
+    /// went on by since the session was opened tells anything.
+    pub log: Timestamp,
 }
 
 /// That a session was opened.
@@ -138,8 +158,11 @@ impl Requested {
 pub struct Opened {
     /// The KMS key that its grant is on.
     pub kms_key: KmsKeyId,
-    /// When.
+    /// When, by the clock of the host that opened it.
     pub at: Timestamp,
+    /// The newest time of the audit log then; `None` in a session of an earlier version, and
+    /// then `at` was no earlier than that.
+    pub log: Option<Timestamp>,
     /// For how long.
     pub limits: SessionLimits,
     /// For whom alone, if not for all who may read.
@@ -153,14 +176,23 @@ impl Opened {
         self.at.saturating_add(self.limits.absolute)
     }
 
-    /// Why the session is over at `now`, if it is; it was last used at `last_use`.
+    /// Why the session is over now, if it is; it was last used at `last_use`.
     #[must_use]
-    pub fn over(&self, last_use: Timestamp, now: Timestamp) -> Option<EndReason> {
-        if now >= self.expires() {
+    pub fn over(&self, last_use: Timestamp, now: Moment) -> Option<EndReason> {
+        let by_log = now.log >= self.log.unwrap_or(self.at).saturating_add(self.limits.absolute);
+        if now.host >= self.expires() || by_log {
             return Some(EndReason::Expired);
         }
-        let idle = now >= last_use.max(self.at).saturating_add(self.limits.idle);
+        // A use that is later than now is no use, or a clock that was ahead would keep it open.
+        let used = Some(last_use).filter(|used| !is_later(*used, now.host)).unwrap_or(self.at);
+        let idle = now.host >= used.max(self.at).saturating_add(self.limits.idle);
         idle.then_some(EndReason::Idle)
+    }
+
+    /// Whether it was opened later than it is now: then this host's clock says nothing of what is left.
+    #[must_use]
+    pub fn is_later(&self, now: Moment) -> bool {
+        is_later(self.at, now.host)
     }
 
     /// How old the last use that was written down may be before a use is written down again.
@@ -168,6 +200,11 @@ impl Opened {
     pub fn renewal(&self) -> Duration {
         RENEWAL.min(self.limits.idle / 2)
     }
+}
+
+/// Whether a time is after now, by more than clocks that agree differ.
+fn is_later(time: Timestamp, now: Timestamp) -> bool {
+    time > now.saturating_add(AGREEMENT)
 }
 
 /// That a session ended.
@@ -379,9 +416,12 @@ impl Encode for Paper {
                 out.bytes(paper.kms_key.as_str().as_bytes());
                 paper.at.encode(out);
                 paper.limits.encode(out);
-                out.u8(u8::from(paper.only.is_some()));
+                out.u8(u8::from(paper.only.is_some()) | if paper.log.is_some() { WITH_LOG } else { 0 });
                 if let Some(guest) = &paper.only {
                     guest.encode(out);
+                }
+                if let Some(log) = paper.log {
+                    log.encode(out);
                 }
             }
             Self::Ended(paper) => {
@@ -407,12 +447,14 @@ impl Decode for Opened {
         let kms_key = from.string("KMS key", KmsKeyId::MAX_LEN)?;
         let kms_key = kms_key.parse().map_err(|_| DecodeError::Invalid("KMS key"))?;
         let (at, limits) = (Timestamp::decode(from)?, SessionLimits::decode(from)?);
-        let only = match from.u8()? {
+        let flags = from.u8()?;
+        let only = match flags & !WITH_LOG {
             0 => None,
             1 => Some(Guest::decode(from)?),
             _ => return Err(DecodeError::Invalid("flag")),
         };
-        Ok(Self { kms_key, at, limits, only })
+        let log = if flags & WITH_LOG == 0 { None } else { Some(Timestamp::decode(from)?) };
+        Ok(Self { kms_key, at, log, limits, only })
     }
 }
 
@@ -487,14 +529,20 @@ mod tests {
 
     fn opened(only: Option<Guest>) -> Opened {
         let kms_key = "local:000g40r40m30e209185gr38e1w".parse().unwrap();
-        Opened { kms_key, at: at(0), limits: SessionLimits::DEFAULT, only }
+        Opened { kms_key, at: at(0), log: None, limits: SessionLimits::DEFAULT, only }
     }
 
-    fn papers() -> [Paper; 4] {
+    fn moment(host: Timestamp) -> Moment {
+        Moment { host, log: at(0) }
+    }
+
+    fn papers() -> [Paper; 6] {
         [
             Paper::Requested(Requested { guest: guest(), at: at(1), limits: SessionLimits::DEFAULT }),
             Paper::Opened(opened(None)),
             Paper::Opened(opened(Some(guest()))),
+            Paper::Opened(Opened { log: Some(at(7)), ..opened(None) }),
+            Paper::Opened(Opened { log: Some(at(7)), ..opened(Some(guest())) }),
             Paper::Ended(Ended { at: at(2), why: EndReason::Idle }),
         ]
     }
@@ -545,14 +593,36 @@ mod tests {
     fn a_session_is_over_by_the_clock() {
         let opened = opened(None);
         let (idle, absolute) = (15 * 60, 8 * 3600);
-        assert_eq!(opened.over(at(0), at(0)), None);
-        assert_eq!(opened.over(at(0), at(idle - 1)), None);
-        assert_eq!(opened.over(at(0), at(idle)), Some(EndReason::Idle));
-        assert_eq!(opened.over(at(100), at(idle + 99)), None);
-        assert_eq!(opened.over(at(absolute - 1), at(absolute)), Some(EndReason::Expired));
-        // A clock that went back does not make a session idle, nor a use in the future eternal.
-        assert_eq!(opened.over(at(0), Timestamp::from_micros(0).unwrap()), None);
-        assert_eq!(opened.over(Timestamp::MAX, at(absolute)), Some(EndReason::Expired));
+        let over = |used, now| opened.over(used, moment(at(now)));
+        assert_eq!(over(at(0), 0), None);
+        assert_eq!(over(at(0), idle - 1), None);
+        assert_eq!(over(at(0), idle), Some(EndReason::Idle));
+        assert_eq!(over(at(100), idle + 99), None);
+        assert_eq!(over(at(absolute - 1), absolute), Some(EndReason::Expired));
+        // A use in the future keeps nothing open, neither for ever nor at all.
+        assert_eq!(over(Timestamp::MAX, idle - 1), None);
+        assert_eq!(over(Timestamp::MAX, idle), Some(EndReason::Idle));
+        assert_eq!(over(at(idle + 200), idle), None);
+        assert_eq!(over(Timestamp::MAX, absolute), Some(EndReason::Expired));
+        // A clock that went back does not make a session idle, and says nothing of what is left of it.
+        let before = moment(Timestamp::from_micros(0).unwrap());
+        assert_eq!(opened.over(at(0), before), None);
+        assert!(opened.is_later(before) && !opened.is_later(moment(at(0))));
+    }
+
+    #[test]
+    fn the_log_ends_a_session_by_what_it_went_on_by() {
+        let year = 365 * 86_400;
+        let absolute = 8 * 3600;
+        // The log is a year ahead: what counts is how it goes on.
+        let ahead = Opened { log: Some(at(year)), ..opened(None) };
+        let over = |log| ahead.over(at(60), Moment { host: at(60), log: at(log) });
+        assert_eq!(over(year), None);
+        assert_eq!(over(year + absolute - 1), None);
+        assert_eq!(over(year + absolute), Some(EndReason::Expired));
+        // One of an earlier version began at the log's time, if that was later.
+        let old = opened(None);
+        assert_eq!(old.over(at(60), Moment { host: at(60), log: at(absolute) }), Some(EndReason::Expired));
     }
 
     #[test]
@@ -570,6 +640,8 @@ mod tests {
     fn a_request_stands_for_a_week() {
         let asked = Requested { guest: guest(), at: at(0), limits: SessionLimits::DEFAULT };
         assert!(asked.stands(at(7 * 86_400)));
+        let early = Requested { at: at(301), ..asked.clone() };
+        assert!(!early.stands(at(0)) && early.stands(at(1)));
         assert!(!asked.stands(at(7 * 86_400 + 1)));
     }
 }

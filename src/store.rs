@@ -53,6 +53,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use object_store::memory::InMemory;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -76,6 +77,36 @@ pub enum CreateRoot {
     Yes,
     /// Fail with [`ErrorKind::NotFound`].
     No,
+}
+
+/// The clock of an object storage: a second one, besides this machine's.
+///
+/// Contract: `time` is what the storage says now, or a little before that, and ends within the
+/// deadline of a request. It may be called from any task, and changes nothing that anybody reads.
+#[async_trait]
+pub trait StorageClock: Send + Sync + fmt::Debug {
+    /// What time it is; `None` where the storage has no clock but this machine's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if it does not tell; [`ErrorKind::Configuration`].
+    async fn time(&self) -> Result<Option<Timestamp>>;
+
+    /// Whether the objects of the audit storage are dated by it.
+    fn dates_audit(&self) -> bool;
+}
+
+#[async_trait]
+impl StorageClock for Storages {
+    async fn time(&self) -> Result<Option<Timestamp>> {
+        self.clock().await
+    }
+
+    fn dates_audit(&self) -> bool {
+        if let Some(clock) = &self.told {
+            return clock.dates_audit();
+        }
+        self.audit_kind == StorageKind::Cloud && self.has_clock()
+    }
 }
 
 /// What a storage is kept on, as far as it matters to those who write.
@@ -102,9 +133,13 @@ pub struct Storages {
     keys_kind: StorageKind,
     audit_kind: StorageKind,
     directories: Vec<PathBuf>,
+    /// The clock that the caller knows of, where it opened them.
+    told: Option<Arc<dyn StorageClock>>,
     under_blobs: Beneath,
     #[cfg(feature = "aws")]
     under_keys: Beneath,
+    #[cfg(feature = "aws")]
+    under_audit: Beneath,
 }
 
 impl Storages {
@@ -131,6 +166,8 @@ impl Storages {
             directories: opener.directories,
             #[cfg(feature = "aws")]
             under_keys: keys.beneath.clone(),
+            #[cfg(feature = "aws")]
+            under_audit: audit.beneath.clone(),
             under_blobs: blobs.beneath.clone(),
             ..Self::bounded([
                 (blobs.store, blobs.kind == StorageKind::Cloud),
@@ -168,6 +205,13 @@ impl Storages {
         Self::bounded([(blobs, true), (keys, true), (audit, true)])
     }
 
+    /// The same, with the clock of the object storage, where the caller opened it and knows how
+    /// to ask it for the time.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn StorageClock>) -> Self {
+        Self { told: Some(clock), ..self }
+    }
+
     /// Each storage, and whether it gets second requests.
     fn bounded(parts: [(Arc<dyn ObjectStore>, bool); 3]) -> Self {
         let [blobs, keys, audit] =
@@ -180,9 +224,12 @@ impl Storages {
             keys_kind: StorageKind::Cloud,
             audit_kind: StorageKind::Cloud,
             directories: Vec::new(),
+            told: None,
             under_blobs: Beneath::default(),
             #[cfg(feature = "aws")]
             under_keys: Beneath::default(),
+            #[cfg(feature = "aws")]
+            under_audit: Beneath::default(),
         }
     }
 
@@ -249,10 +296,10 @@ impl Storages {
 
     /// What time it is by the clock of the object storage, or a little before
     /// that; `None` where it has none but this machine's (a directory, memory), and
-    /// where nothing is known of it ([`Storages::from_parts`]).
+    /// where nothing is known of it ([`Storages::from_parts`] without [`Storages::with_clock`]).
     ///
     /// S3 tells it with every answer, in whole seconds; the storage of keys is asked
-    /// if it is there. Other clouds are asked by writing an empty object to
+    /// if it is there, then that of blobs, then that of the audit log. Other clouds are asked by writing an empty object to
     /// [`layout::clock`] on the storage of blobs, each time over the one before. A
     /// request ends within 20 s.
     ///
@@ -263,14 +310,17 @@ impl Storages {
     /// [`ErrorKind::Unavailable`], also if it does not tell the time;
     /// [`ErrorKind::Configuration`] where we may not write.
     pub async fn clock(&self) -> Result<Option<Timestamp>> {
+        if let Some(clock) = &self.told {
+            return clock.time().await;
+        }
         let silent = || Error::new(ErrorKind::Unavailable, "the storage does not tell what time it is");
         #[cfg(feature = "aws")]
-        for beneath in [&self.under_keys, &self.under_blobs] {
+        for beneath in self.beneath_clocks() {
             if let Some(bucket) = &beneath.bucket {
                 return s3::ask::time(bucket, bounded::CALL).await?.ok_or_else(silent).map(Some);
             }
         }
-        if !(self.under_blobs.known && self.kind == StorageKind::Cloud) {
+        if !self.has_clock() {
             return Ok(None);
         }
         let (path, what) = (layout::clock(), "ask the storage for the time");
@@ -279,6 +329,23 @@ impl Storages {
         let written = self.blobs.head(&path).await.map_err(|error| store_error(error, what))?;
         let micros = u64::try_from(written.last_modified.timestamp_micros()).map_err(|_| silent())?;
         Timestamp::from_micros(micros).map_err(|_| silent()).map(Some)
+    }
+}
+
+impl Storages {
+    /// Those that may tell the time with an answer, in the order in which they are asked.
+    #[cfg(feature = "aws")]
+    fn beneath_clocks(&self) -> [&Beneath; 3] {
+        [&self.under_keys, &self.under_blobs, &self.under_audit]
+    }
+
+    /// Whether one of the storages has a clock that is not this machine's.
+    fn has_clock(&self) -> bool {
+        #[cfg(feature = "aws")]
+        if self.beneath_clocks().iter().any(|beneath| beneath.bucket.is_some()) {
+            return true;
+        }
+        self.under_blobs.known && self.kind == StorageKind::Cloud
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::entropy::{Entropy, EntropyError};
-use crate::time::{Clock, Timestamp};
+use crate::time::{BootId, Clock, Timestamp};
 
 /// The operating system's clocks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,9 +22,32 @@ impl Clock for SystemClock {
     }
 
     fn uptime(&self) -> Duration {
-        let up = clock_gettime(boot_clock());
-        Duration::new(u64::try_from(up.tv_sec).unwrap_or(0), u32::try_from(up.tv_nsec).unwrap_or(0))
+        since(boot_clock())
     }
+
+    #[cfg(target_os = "linux")]
+    fn awake(&self) -> Duration {
+        since(ClockId::Monotonic)
+    }
+
+    /// Elsewhere than on Linux, since it was asked first: then it is no other program's business.
+    #[cfg(not(target_os = "linux"))]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    fn awake(&self) -> Duration {
+        static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+        FIRST.get_or_init(std::time::Instant::now).elapsed()
+    }
+
+    /// Linux's `boot_id`: random, and the same in every container on the machine.
+    fn boot(&self) -> Option<BootId> {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        text.trim().replace('-', "").parse().ok()
+    }
+}
+
+fn since(clock: ClockId) -> Duration {
+    let up = clock_gettime(clock);
+    Duration::new(u64::try_from(up.tv_sec).unwrap_or(0), u32::try_from(up.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(target_os = "linux")]

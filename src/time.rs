@@ -33,6 +33,49 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
     /// Time since an arbitrary start, suspension included.
     fn uptime(&self) -> Duration;
+
+    /// The part of `uptime` in which the machine ran, without suspension: how long something
+    /// was watched. Its start is the machine's, so that programs of one [`boot`](Self::boot) agree on it.
+    fn awake(&self) -> Duration {
+        self.uptime()
+    }
+
+    /// Since which start of which machine `awake` counts; `None` where that is not known, and
+    /// then no other program's reading can be compared with it.
+    fn boot(&self) -> Option<BootId> {
+        None
+    }
+}
+
+/// One start of one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BootId([u8; 16]);
+
+impl BootId {
+    /// The id of these bytes, random for each start.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for BootId {
+    /// 32 hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for BootId {
+    type Err = ParseTimeError;
+
+    /// 32 hexadecimal digits, in lower case.
+    fn from_str(text: &str) -> Result<Self, ParseTimeError> {
+        let wrong = ParseTimeError("boot id");
+        let number = u128::from_str_radix(text, 16).map_err(|_| wrong)?;
+        let id = Self(number.to_be_bytes());
+        if id.to_string() == text { Ok(id) } else { Err(wrong) }
+    }
 }
 
 /// A moment in UTC, in microseconds since 1970-01-01.
@@ -238,6 +281,15 @@ mod tests {
     fn the_last_moment_has_a_text() {
         assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T22:00:00.000000Z");
         assert!(Timestamp::from_micros(Timestamp::MAX.micros() + 1).is_err());
+    }
+
+    #[test]
+    fn a_boot_has_one_text() {
+        let boot = BootId::from_bytes([0x0a; 16]);
+        assert_eq!(boot.to_string().parse(), Ok(boot));
+        for wrong in ["", "0A0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a", "+a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a", "0a"] {
+            assert!(wrong.parse::<BootId>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

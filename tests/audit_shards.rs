@@ -24,8 +24,11 @@ use strongroom::merkle::Hash;
 use strongroom::system::SystemEntropy;
 use strongroom::time::{Clock, Timestamp};
 
+#[path = "common/hosts.rs"]
+mod hosts;
 #[path = "common/signer.rs"]
 mod signer;
+use hosts::{Dated, HostClock, RightClock, Truth};
 use signer::{authority, signer};
 
 const STORE: StoreId = StoreId::from_bytes([7; 16]);
@@ -161,6 +164,9 @@ async fn a_writer_that_was_killed_before_anyone_was_answered_is_closed_too() {
     drop(log);
     world.clock.pass(IDLE * 2);
     let by = world.log().await;
+    // No clock is compared with another's: a first look only begins to watch.
+    assert_eq!(by.settle().await.unwrap().unknown, 0);
+    world.clock.pass(IDLE);
     assert_eq!(by.settle().await.unwrap().unknown, 1);
     assert_eq!(world.results(0).await, [OutcomeResult::Unknown]);
     assert_eq!(by.settle().await.unwrap().below, by.head().next());
@@ -171,6 +177,7 @@ async fn one_that_wakes_up_in_time_is_not_closed() {
     let world = World::new();
     let (slow, other) = (world.log().await, world.log().await);
     let (open, _receipt) = slow.begin(intent(&slow, ACME)).await.unwrap();
+    assert_eq!(other.settle().await.unwrap().unknown, 0);
     world.clock.pass(IDLE * 2);
     // Both at once: whichever commit comes first, there is one outcome.
     let (finished, settled) = tokio::join!(open.finish(OutcomeResult::Ok, None), other.settle());
@@ -186,8 +193,9 @@ async fn many_that_close_at_once_close_once() {
     for _ in 0..10 {
         std::mem::forget(dead.begin(intent(&dead, ACME)).await.unwrap());
     }
-    world.clock.pass(IDLE * 2);
     let closers = join_all((0..8).map(|_| world.log())).await;
+    join_all(closers.iter().map(Log::settle)).await.into_iter().for_each(|looked| drop(looked.unwrap()));
+    world.clock.pass(IDLE * 2);
     let settled = join_all(closers.iter().map(Log::settle)).await;
     let unknown: u64 = settled.into_iter().map(|settled| settled.unwrap().unknown).sum();
     assert_eq!(unknown, 10);
@@ -267,11 +275,18 @@ async fn the_shard_of_a_dead_owner_is_taken_and_its_intents_closed() {
     let dead = world.own().await;
     let (open, _receipt) = dead.begin(intent(&dead, ACME)).await.unwrap();
     let others = occupy(&world, 7).await;
+    // The node that takes it has watched it.
+    let mut node = world.config();
+    node.shard = dead.head().shard();
+    let (storage, clock) = (world.storage.clone(), world.clock.clone());
+    let watcher = Log::open(storage, node.clone(), clock, Arc::new(SystemEntropy)).await.unwrap();
+    assert_eq!(watcher.settle().await.unwrap().unknown, 0);
     world.clock.pass(IDLE * 2);
     for (log, _) in &others {
         work(log, GLOBEX, 1).await;
     }
-    let next = world.own().await;
+    let (storage, clock) = (world.storage.clone(), world.clock.clone());
+    let next = Log::open_own(storage, node, clock, Arc::new(SystemEntropy)).await.unwrap();
     assert_eq!(next.head().shard(), dead.head().shard());
     work(&next, ACME, 1).await;
     assert!(open.finish(OutcomeResult::Ok, None).await.is_err());
@@ -416,8 +431,9 @@ async fn one_handle_that_closes_twice_at_once_closes_once() {
     let world = World::new();
     let dead = world.log().await;
     std::mem::forget(dead.begin(intent(&dead, ACME)).await.unwrap());
-    world.clock.pass(IDLE * 2);
     let closer = world.log().await;
+    assert_eq!(closer.settle().await.unwrap().unknown, 0);
+    world.clock.pass(IDLE * 2);
     let (one, two) = tokio::join!(closer.settle(), closer.settle());
     assert_eq!(one.unwrap().unknown + two.unwrap().unknown, 1);
     assert_eq!(world.results(0).await, [OutcomeResult::Unknown]);
@@ -454,4 +470,172 @@ async fn what_stands_in_the_way_and_is_no_commit_ends_the_writing() {
     world.storage.put_opts(&path, "rubbish".into(), PutMode::Create.into()).await.unwrap();
     let error = log.begin(intent(&log, ACME)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Integrity);
+}
+
+/// A node of a log on a storage that dates its objects, or on one that does not.
+struct Node {
+    config: LogConfig,
+    storage: Arc<dyn ObjectStore>,
+    clock: Arc<HostClock>,
+}
+
+impl Node {
+    fn new(inner: &Arc<InMemory>, truth: &Arc<Truth>, clock: Arc<HostClock>, dated: bool) -> Self {
+        let mut config = LogConfig::new(STORE, signer());
+        config.idle = IDLE;
+        let mut storage: Arc<dyn ObjectStore> = inner.clone();
+        if dated {
+            storage = Arc::new(Dated { inner: inner.clone(), truth: truth.clone() });
+            config.storage_clock = Some(Arc::new(RightClock(truth.clone())));
+        }
+        Self { config, storage, clock }
+    }
+
+    async fn log(&self, roams: bool) -> Log {
+        let mut config = self.config.clone();
+        config.roams = roams;
+        let (storage, clock) = (Arc::clone(&self.storage), self.clock.clone());
+        Log::open(storage, config, clock, Arc::new(SystemEntropy)).await.unwrap()
+    }
+}
+
+/// Two hosts' clocks are never compared: what fenced every daemon was a maintainer 11 minutes ahead.
+#[tokio::test]
+async fn a_maintainer_whose_clock_is_wrong_fences_nobody() {
+    for dated in [false, true] {
+        let (inner, truth) = (Arc::new(InMemory::new()), Truth::new());
+        let right = Node::new(&inner, &truth, HostClock::right(&truth), dated);
+        let log = right.log(true).await;
+        work(&log, ACME, 1).await;
+        let (open, _receipt) = log.begin(intent(&log, ACME)).await.unwrap();
+        for ahead in [11, 59, 60 * 24 * 20] {
+            let ahead = hosts::MINUTE * ahead;
+            let wrong = Node::new(&inner, &truth, HostClock::ahead(&truth, ahead), dated);
+            for _ in 0..3 {
+                let settled = wrong.log(false).await.settle().await.unwrap();
+                assert_eq!(settled.fenced, [], "{dated} {ahead:?}");
+                truth.pass(hosts::SECOND);
+            }
+        }
+        open.finish(OutcomeResult::Ok, None).await.unwrap();
+        assert_eq!((log.fences(), log.is_lost()), (0, false));
+    }
+}
+
+/// What is dead is closed all the same, within two runs, whatever the maintainer's clock says: by the
+/// storage's clock at once, and without one by watching, from one program to the next.
+#[tokio::test]
+async fn what_is_dead_is_closed_whatever_the_maintainers_clock_says() {
+    for (dated, boot) in [(true, None), (false, Some(1))] {
+        for behind in [0, 3600] {
+            let (inner, truth) = (Arc::new(InMemory::new()), Truth::new());
+            let dead = Node::new(&inner, &truth, HostClock::right(&truth), dated);
+            let log = dead.log(true).await;
+            let (open, _receipt) = log.begin(intent(&log, ACME)).await.unwrap();
+            std::mem::forget(open);
+            drop(log);
+            truth.pass(IDLE + hosts::SECOND);
+            let mut closed = Vec::new();
+            for _ in 0..3 {
+                let clock = HostClock::of_boot(&truth, Duration::ZERO, boot);
+                clock.set_ahead(-behind);
+                let node = Node::new(&inner, &truth, clock, dated);
+                let log = node.log(false).await;
+                closed.push(log.settle().await.unwrap().unknown);
+                log.close().await.unwrap();
+                truth.pass(IDLE + hosts::SECOND);
+            }
+            assert_eq!(closed, if dated { [1, 0, 0] } else { [0, 1, 0] });
+            let report = verify(inner.clone(), Options::new(truth.now())).await.unwrap();
+            let wrong = |found: &&strongroom::audit::verify::Finding| found.path != "store";
+            assert!(report.findings.iter().find(wrong).is_none(), "{:?}", report.findings);
+            // Nothing is left to watch.
+            assert!(!common_paths(&inner).await.iter().any(|path| path.starts_with("watch/")));
+        }
+    }
+}
+
+async fn common_paths(storage: &InMemory) -> Vec<String> {
+    storage.list(None).map_ok(|meta| meta.location.to_string()).try_collect().await.unwrap()
+}
+
+/// Another start of the machine, or another machine, has another running time.
+#[tokio::test]
+async fn what_another_boot_saw_is_no_sign_of_death() {
+    let (inner, truth) = (Arc::new(InMemory::new()), Truth::new());
+    let alive = Node::new(&inner, &truth, HostClock::right(&truth), false);
+    let log = alive.log(true).await;
+    let (open, _receipt) = log.begin(intent(&log, ACME)).await.unwrap();
+    for boot in 1..5 {
+        let node = Node::new(&inner, &truth, HostClock::of_boot(&truth, Duration::ZERO, Some(boot)), false);
+        assert_eq!(node.log(false).await.settle().await.unwrap().unknown, 0, "{boot}");
+        truth.pass(IDLE);
+    }
+    // Nor is what somebody writes there that is of none.
+    let path = Path::from(format!("watch/{}", "09".repeat(16)));
+    for text in ["", "{}", r#"{"format":"strongroom-watch-v1","boot":"00","writers":[]}"#] {
+        inner.put(&path, text.into()).await.unwrap();
+        let node = Node::new(&inner, &truth, HostClock::of_boot(&truth, Duration::ZERO, Some(9)), false);
+        assert_eq!(node.log(false).await.settle().await.unwrap().unknown, 0, "{text}");
+    }
+    open.finish(OutcomeResult::Ok, None).await.unwrap();
+}
+
+/// A node that slept takes neither itself for dead, nor anybody whom it did not watch meanwhile.
+#[tokio::test]
+async fn a_node_that_was_suspended_fences_nobody() {
+    for dated in [false, true] {
+        let (inner, truth) = (Arc::new(InMemory::new()), Truth::new());
+        let node = Node::new(&inner, &truth, HostClock::right(&truth), dated);
+        let log = node.log(true).await;
+        let (open, _receipt) = log.begin(intent(&log, ACME)).await.unwrap();
+        let beside =
+            Node { config: node.config.clone(), ..Node::new(&inner, &truth, node.clock.clone(), dated) };
+        assert_eq!(beside.log(false).await.settle().await.unwrap().unknown, 0);
+        node.clock.suspend(IDLE * 3);
+        assert_eq!(beside.log(false).await.settle().await.unwrap().unknown, 0, "{dated}");
+        truth.pass(IDLE * 3);
+        assert_eq!(beside.log(false).await.settle().await.unwrap().unknown, 0, "{dated}");
+        if !dated {
+            // Another program on the same machine.
+            let other = Node::new(&inner, &truth, node.clock.clone(), dated);
+            assert_eq!(other.log(false).await.settle().await.unwrap().unknown, 0);
+            node.clock.suspend(IDLE * 3);
+            assert_eq!(other.log(false).await.settle().await.unwrap().unknown, 0);
+        }
+        open.finish(OutcomeResult::Ok, None).await.unwrap();
+    }
+}
+
+/// One that was taken for dead loses what it had open, and goes on, also where there is no shard but
+/// the one in which that happened.
+#[tokio::test]
+async fn a_program_that_was_taken_for_dead_goes_on() {
+    let (inner, truth) = (Arc::new(InMemory::new()), Truth::new());
+    let node = Node::new(&inner, &truth, HostClock::right(&truth), true);
+    let log = node.log(true).await;
+    let mut shards = BTreeSet::new();
+    for times in 1..=4u64 {
+        work(&log, ACME, 1).await;
+        let (open, _receipt) = log.begin(intent(&log, ACME)).await.unwrap();
+        assert!(shards.insert(log.head().shard()), "{shards:?}");
+        truth.pass(IDLE * 2);
+        let other = Node::new(&inner, &truth, HostClock::right(&truth), true);
+        let mut config = other.config.clone();
+        config.shard = log.head().shard();
+        let closer =
+            Log::open(Arc::clone(&other.storage), config, other.clock.clone(), Arc::new(SystemEntropy));
+        assert_eq!(closer.await.unwrap().settle().await.unwrap().fenced, [log.writer()]);
+        // What it had open is not acknowledged.
+        let error = open.finish(OutcomeResult::Ok, Some(1)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AuditUnavailable);
+        assert!(log.is_lost());
+        log.say_alive().await.unwrap();
+        assert_eq!((log.fences(), log.is_lost()), (times, false));
+    }
+    work(&log, ACME, 1).await;
+    log.close().await.unwrap();
+    let report = verify(inner.clone(), Options::new(truth.now())).await.unwrap();
+    let wrong: Vec<_> = report.findings.iter().filter(|found| found.path != "store").collect();
+    assert!(wrong.iter().all(|found| found.severity != Severity::Wrong), "{wrong:?}");
 }

@@ -1053,6 +1053,22 @@ fn a_hundred_at_once_all_succeed() {
 }
 
 #[test]
+fn the_time_is_confirmed_with_todays_date_only() {
+    let home = Home::new();
+    let wrong = home.run(&["audit", "confirm-time", "2020-01-01"]).fails(64);
+    wrong.says("this host's clock says that it is").says("name the right day in UTC");
+    home.run(&["audit", "confirm-time", "yesterday"]).fails(64);
+    home.run(&["audit", "confirm-time"]).fails(64);
+    let today = || strongroom::time::Clock::now(&strongroom::system::SystemClock).day().to_string();
+    // Midnight may come between the two.
+    let confirmed = (0..2).any(|_| home.run(&["audit", "confirm-time", &today()]).code == 0);
+    assert!(confirmed);
+    let found = home.run(&["audit", "query", "--action", "clock-confirm", "--json"]).ok();
+    assert!(found.text().contains(r#""action":"clock-confirm""#), "{}", found.text());
+    home.run(&["audit", "verify"]).ok();
+}
+
+#[test]
 fn killed_at_any_point_it_leaves_the_whole_blob_or_nothing() {
     let home = Home::new();
     let bytes = pattern(24 << 20);

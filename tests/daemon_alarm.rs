@@ -22,6 +22,7 @@ use axum::http::Request;
 use axum::{Extension, Router};
 use common::{Fixture, Raw, access, fixture, options, pattern, read, write};
 use faults::FaultStore;
+use futures_util::TryStreamExt;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -454,6 +455,44 @@ async fn keys_and_epochs_that_nobody_looks_after_are_alarms() {
     let of = place.receiver.taken().into_iter().find(|alarm| alarm["kind"] == "key-state").unwrap();
     assert_eq!(of["customer"], place.fixture.acme.id().to_string());
     assert!(place.figure("strongroom_alarms_total{kind=\"key-state\"} 3").await);
+}
+
+/// One host was ahead once: the others tell of it, and of their own clock if it jumps.
+#[tokio::test]
+async fn a_log_that_is_ahead_is_an_alarm_and_a_clock_that_jumped_too() {
+    let place = Place::new().await;
+    let room = &place.fixture.room;
+    let look = || checks::look(room, &place.shared.own, &place.alarms, 14 * DAY);
+    look().await;
+    assert!(place.figure("strongroom_log_ahead_seconds 0").await);
+    let wrong = common::TestClock::at("2026-11-22T02:26:13.000000Z");
+    wrong.pass(20 * DAY);
+    let far = Strongroom::open(place.fixture.raw.storages(), place.fixture.kms.clone(), options(&wrong));
+    let far = far.await.unwrap();
+    let acme = far.customer(&"acme".parse().unwrap(), access()).await.unwrap();
+    acme.seal(b"x".to_vec(), SealOptions::new()).await.unwrap();
+    // Whichever shard it wrote to, the next look finds it.
+    look().await;
+    place.receiver.waits_for(1).await;
+    assert_eq!(place.receiver.kinds(), ["clock-doubt"]);
+    assert!(place.figure("strongroom_log_ahead_seconds 1728000").await);
+    assert!(place.figure("strongroom_alarms_total{kind=\"clock-doubt\"} 1").await);
+    let (status, body) = place.get("/v1/ready").await;
+    let body: Value = serde_json::from_str(&body.unwrap()).unwrap();
+    assert_eq!((status, &body["log_ahead_seconds"]), (200, &1_728_000.into()));
+
+    let blob = place.fixture.acme.list().try_next().await.unwrap().unwrap().id;
+    let now = place.fixture.clock.now();
+    place.fixture.clock.set(now.saturating_add(60 * DAY));
+    let (status, body) = place.get(&place.path(blob)).await;
+    // What lies behind it is for the daemon's own log.
+    assert_eq!(status, 500, "{body:?}");
+    assert!(place.figure("strongroom_alarms_total{kind=\"clock-doubt\"} 2").await);
+    assert_eq!(place.get("/v1/ready").await.0, 503);
+    place.fixture.clock.set(now);
+    assert_eq!(place.get(&place.path(blob)).await.0, 200);
+    assert_eq!(place.get("/v1/ready").await.0, 200);
+    assert!(place.figure("strongroom_log_fences 0").await);
 }
 
 // --- the program ------------------------------------------------------------------------

@@ -15,6 +15,7 @@ use strongroom::kms::{KmsDestroyer, KmsRegistry};
 use strongroom::room::{CustomerInfo, KeyChoice, NewCustomer, Options, Strongroom};
 use strongroom::store::{CreateRoot, StorageRole, StorageUrl, StorageUrls, Storages};
 use strongroom::system::{SystemClock, SystemEntropy};
+use strongroom::time::{Clock, Timestamp};
 
 #[path = "common/signer.rs"]
 mod signer;
@@ -170,6 +171,39 @@ async fn a_log_from_the_future_is_a_wrong_clock() {
         let checks = local.examine().await;
         let of_host = checks.iter().filter(|check| check.subject == HOST && check.what.contains("clock"));
         assert_eq!(of_host.map(|check| check.state).max(), Some(state), "{seconds}");
+    }
+}
+
+/// A host's clock that is ahead.
+#[derive(Debug)]
+struct Ahead(Duration);
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().saturating_add(self.0)
+    }
+
+    fn uptime(&self) -> Duration {
+        SystemClock.uptime()
+    }
+}
+
+/// Files are dated by whoever writes them, and the log by what commits say.
+#[tokio::test]
+async fn the_doctor_tells_of_an_entry_from_the_future() {
+    for (minutes, state) in [(10, State::Warning), (90, State::Problem)] {
+        let local = Local::new().await;
+        assert_eq!(find(&local.examine().await, AUDIT, "newest entry of the log").state, State::Ok);
+        let setup = local.setup();
+        let storages = Storages::open(&setup.urls, CreateRoot::No, Arc::new(SystemClock)).await.unwrap();
+        let mut options = setup.options.unwrap();
+        options.clock = Arc::new(Ahead(Duration::from_mins(minutes)));
+        let room = Strongroom::open(storages, setup.kms, options).await.unwrap();
+        room.register(&setup.access).await.unwrap();
+        room.close().await.unwrap();
+        let check = find(&local.examine().await, AUDIT, "newest entry of the log");
+        assert_eq!(check.state, state, "{check:?}");
+        assert!(check.fix.unwrap().contains("set-clock"));
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use faults::FaultStore;
@@ -23,6 +24,7 @@ use strongroom::ring::Tenancy;
 use strongroom::room::{
     ByteRange, Customer, Emergency, Folded, KeyChoice, NewCustomer, Options, SealOptions, Strongroom,
 };
+use strongroom::time::{Clock, Timestamp};
 use tempfile::TempDir;
 use world::{World, access, add, pattern, records};
 
@@ -452,6 +454,43 @@ async fn it_outlives_the_node_and_a_torn_line_is_no_use() {
     let actions: Vec<_> = told(&found).iter().map(|(intent, _)| intent.action).collect();
     assert_eq!(actions, [Action::Open, Action::Open, Action::KmsDecrypt]);
     place.world.verify_log(&place.room).await;
+}
+
+/// The clock of a host that is two hours behind another's.
+#[derive(Debug)]
+struct Behind(Arc<dyn Clock>);
+
+impl Clock for Behind {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.now().micros() - 2 * 3_600_000_000).unwrap()
+    }
+
+    fn uptime(&self) -> Duration {
+        self.0.uptime()
+    }
+}
+
+/// One that a clock ahead declared would begin anew with each start of a program whose clock is right.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emergency_that_begins_later_is_over() {
+    let place = Place::new().await;
+    let blob = place.acme.seal(pattern(100), SealOptions::new()).await.unwrap().id;
+    place.world.audit.take_down();
+    let emergency = place.declare().await;
+    read(&place.reader(emergency.id).await, blob).await.unwrap();
+    place.world.audit.heal();
+    in_the_end(async || place.room.log().flush().await).await;
+    let Place { world, room, acme, directory } = place;
+    room.close().await.unwrap();
+    drop((room, acme));
+    let mut options = options(&world, &directory.path().join("sink"));
+    options.clock = Arc::new(Behind(options.clock));
+    let room = in_the_end(async || world.node(options.clone()).await).await;
+    let acme = room.customer(&world::label("acme"), access()).await.unwrap();
+    let place = Place { world, room, acme, directory };
+    place.world.audit.take_down();
+    assert!(read(&place.reader(emergency.id).await, blob).await.is_err());
+    place.world.audit.heal();
 }
 
 /// A program that died has told nobody how a use ended.

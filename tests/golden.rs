@@ -302,6 +302,8 @@ async fn opens(store: &str) {
     let kms = common::registry(Arc::new(kms.unwrap()));
     let room = Strongroom::open(raw.storages(), kms, options(&clock)).await.unwrap();
     assert_eq!(json!(room.store_id()), expected["store"]);
+    // Nobody used it for months, and its storages have no clock.
+    room.confirm_time(&access(), strongroom::time::Clock::now(&*clock).day()).await.unwrap();
 
     let infos = room.customers(&access()).await.unwrap();
     assert_eq!(json!(infos.iter().map(customer).collect::<Vec<_>>()), expected["customers"]);

@@ -256,6 +256,11 @@ async fn daily_sweeps_go_on_and_a_jump_is_refused_until_two_people_set_the_clock
     // distance from there.
     place.wall.forward(540 * DAY);
     let room = place.node().await;
+    // Nothing is written at all until one person has said that this host's clock is right, where
+    // nothing else says so. That lets nothing be destroyed.
+    let error = alone(&room).await.unwrap_err();
+    assert!(error.chain().contains("audit confirm-time 2028-06-14"), "{}", error.chain());
+    room.confirm_time(&access(), place.wall.now().day()).await.unwrap();
     for _ in 0..3 {
         refused(alone(&room).await, "two people");
         refused(alone(&place.node().await).await, "two people");
@@ -313,6 +318,8 @@ async fn a_second_clock_vouches_for_an_idle_time_and_outweighs_a_wrong_host() {
     let room = place.init(0).await.unwrap();
     let sweep = async |storage| room.trusted_time(&access(), Some(storage)).await;
     let now = place.wall.forward(540 * DAY);
+    // The log of this store knows of no second clock.
+    room.confirm_time(&access(), now.day()).await.unwrap();
     let time = sweep(now.saturating_add(MINUTE)).await.unwrap();
     assert_eq!((time.at(), time.idle()), (now, true));
     assert_eq!(time.readings().last().unwrap().source, ClockSource::Storage);
@@ -344,7 +351,9 @@ async fn an_order_cures_a_commit_from_a_wrong_future() {
     let order = place.signed(&room, 1, OrderKind::SetClock { at: now });
     let accepted = room.set_clock(&access(), &order).await.unwrap();
     assert_eq!(accepted.at(), now);
-    assert_eq!(accepted.log_mark_ignored(), Some(now.saturating_add(20 * HOUR)));
+    // The newest commit's: each is a moment later than the one before.
+    let mark = accepted.log_mark_ignored().unwrap();
+    assert_eq!((mark.micros() - now.micros()) / 1_000_000, 20 * 3600);
     // From here on sweeps go on as ever, before and behind the wrong mark.
     for hours in [1, 10, 20, 24, 24] {
         let now = place.wall.forward(hours * HOUR);
@@ -384,6 +393,7 @@ async fn in_an_idle_store_people_are_founded_and_wait_by_the_log() {
     place.init(0).await.unwrap().close().await.unwrap();
     place.wall.forward(90 * DAY);
     let room = place.node().await;
+    room.confirm_time(&access(), place.wall.now().day()).await.unwrap();
     refused(alone(&room).await, "two people");
     room.found_people(&access(), &new_people(2)).await.unwrap();
 
@@ -398,6 +408,7 @@ async fn in_an_idle_store_people_are_founded_and_wait_by_the_log() {
     place.init(0).await.unwrap().close().await.unwrap();
     place.wall.forward(90 * DAY);
     let room = place.node().await;
+    room.confirm_time(&access(), place.wall.now().day()).await.unwrap();
     room.found_people(&access(), &new_people(2)).await.unwrap();
     for day in 1..=7 {
         place.wall.forward(DAY);

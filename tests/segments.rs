@@ -130,7 +130,7 @@ async fn a_day_ends_at_midnight() {
     let clock = Hand::new();
     let midnight = clock.now().day().plus(1).to_micros();
     let log = open(&storage, &clock).await;
-    for time in [midnight - 1, midnight - 1, midnight, midnight + 1] {
+    for time in [midnight - 2, midnight - 1, midnight, midnight + 1] {
         clock.set(Timestamp::from_micros(time).unwrap());
         grow(&log, 1).await;
     }

@@ -680,3 +680,87 @@ async fn what_cannot_have_sessions_says_so() {
     let session = world.session().await;
     assert_eq!(open(&acme(&without, reader().within(session.id)).await, blob).await.unwrap(), b"x");
 }
+
+/// What was seen: after one `put` of a host that was ahead, a session of one minute was open for ever.
+#[tokio::test]
+async fn a_log_that_is_ahead_keeps_no_session_open() {
+    let minute = SessionLimits { idle: MINUTE, absolute: MINUTE };
+    for ahead in [30 * MINUTE, 20 * 24 * HOUR] {
+        let world = World::new().await;
+        let blob = seal(&acme(&world.room, reader()).await, "x").await;
+        let wrong = TestClock::at("2026-11-22T02:26:13.000000Z");
+        wrong.pass(ahead);
+        let options = options(&wrong);
+        let far = world.node_with(registry(&world.kms), options).await;
+        seal(&acme(&far, reader()).await, "y").await;
+        // Two programs that begin afterwards, and one that was there.
+        let room = world.node().await;
+        assert_eq!(room.log().ahead().as_secs(), ahead.as_secs());
+        let id = acme(&room, reader()).await.id();
+        let session = room.open_session(&officer(), id, minute).await.unwrap();
+        for node in [&room, &world.node().await, &world.room] {
+            assert_eq!(open(&acme(node, reader().within(session.id)).await, blob).await.unwrap(), b"x");
+        }
+        world.clock.pass(MINUTE + 10 * SECOND);
+        for node in [&room, &world.node().await, &world.room, &far] {
+            let within = acme(node, reader().within(session.id)).await;
+            assert_eq!(open(&within, blob).await, Err(ErrorKind::Denied), "{ahead:?}");
+        }
+    }
+}
+
+/// A session does not last longer because a host's clock goes back: what passed, passed.
+#[tokio::test]
+async fn a_clock_that_goes_back_keeps_no_session_open() {
+    let world = World::new().await;
+    let blob = seal(&acme(&world.room, reader()).await, "x").await;
+    let id = acme(&world.room, reader()).await.id();
+    let limits = SessionLimits { idle: HOUR, absolute: HOUR };
+    let begin = strongroom::time::Clock::now(&*world.clock);
+    let session = world.room.open_session(&officer(), id, limits).await.unwrap();
+    let within = acme(&world.room, reader().within(session.id)).await;
+    for _ in 0..5 {
+        // By uptime, in the program that saw it begin.
+        assert!(open(&within, blob).await.is_ok());
+        world.clock.pass(11 * MINUTE);
+        world.clock.set(begin);
+    }
+    world.clock.pass(6 * MINUTE);
+    world.clock.set(begin);
+    assert_eq!(open(&within, blob).await, Err(ErrorKind::Denied));
+
+    // By the log, over programs that come and go: each has used what it opened at its time.
+    let session = world.room.open_session(&officer(), id, limits).await.unwrap();
+    for minutes in [20, 50, 61] {
+        world.clock.set(begin);
+        world.clock.pass(minutes * MINUTE);
+        let node = world.node().await;
+        acme(&node, reader()).await.info().await.unwrap();
+        world.clock.set(begin);
+        let node = world.node().await;
+        let opened = open(&acme(&node, reader().within(session.id)).await, blob).await;
+        assert_eq!(opened.is_ok(), minutes < 60, "{minutes}");
+    }
+}
+
+/// What one that is ahead opened is of no use to others, and nothing of theirs depends on it.
+#[tokio::test]
+async fn a_session_that_begins_later_opens_nothing() {
+    let world = World::new().await;
+    let blob = seal(&acme(&world.room, reader()).await, "x").await;
+    let wrong = TestClock::at("2026-11-22T02:26:13.000000Z");
+    wrong.pass(10 * MINUTE);
+    let far = world.node_with(registry(&world.kms), options(&wrong)).await;
+    let id = acme(&far, reader()).await.id();
+    let session = far.open_session(&officer(), id, SessionLimits::DEFAULT).await.unwrap();
+    let within = reader().within(session.id);
+    assert!(open(&acme(&far, within.clone()).await, blob).await.is_ok());
+    let here = acme(&world.room, within.clone()).await;
+    let error = here.open(blob).await.unwrap_err();
+    assert!(error.chain().contains("at a later time than this host's clock"), "{}", error.chain());
+    assert!(!world.room.is_session_open(&within, id, session.id).await.unwrap());
+    // It was not ended for it: when the clock has caught up, it is open.
+    world.clock.pass(6 * MINUTE);
+    assert!(open(&acme(&world.node().await, within).await, blob).await.is_ok());
+    world.room.end_session(&officer(), id, session.id).await.unwrap();
+}

@@ -380,3 +380,21 @@ async fn a_trial_is_not_misled_by_trouble_on_the_wire() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("could not be tried"), "{error}");
 }
+
+/// The `Date` of S3's answers is the second clock: a log does not begin at a time that it contradicts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_ahead_of_s3_signs_no_commit() {
+    let s3 = S3::start().await;
+    let home = tempfile::tempdir().unwrap();
+    let run = |args, input| strongroom(home.path(), &s3, args, input);
+    s3.set_date(Some("Sat, 01 Jan 2000 00:00:00 GMT"));
+    let (code, out, err) = run(&["init", "-q", "--epoch-kms", "local"], "").await;
+    assert_eq!((code, out.as_str()), (78, ""), "{err}");
+    assert!(err.contains("the storage's clock says 2000-01-01") && err.contains("NTP"), "{err}");
+    assert!(!s3.keys().iter().any(|key| key.contains("/wal/")), "{:?}", s3.keys());
+    s3.set_date(None);
+    let (code, _, err) = run(&["init", "-q", "--epoch-kms", "local"], "").await;
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = run(&["customer", "add", "acme", "--kms", "local"], "").await;
+    assert_eq!(code, 0, "{err}");
+}

@@ -46,7 +46,7 @@ use super::{Event, KeyChanged, Link, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, RequestId, StoreId, WriterId};
 use crate::merkle::{Frontier, Hash, TreeHead, leaf_hash};
-use crate::time::Timestamp;
+use crate::time::{Day, Timestamp};
 use crate::tlog::{PublicKey, SecretKey, Signature};
 
 /// What the header of a commit begins with.
@@ -119,6 +119,29 @@ impl Header {
     pub fn endorser(&self, authority: &Authority) -> Result<u32> {
         let number = authority.endorser((self.store, self.writer), &self.key, &self.endorsement);
         number.ok_or_else(|| Fault::Successor("endorsement of its writer").into())
+    }
+}
+
+/// By how much a commit may be later than its records before the log counts as ahead of them:
+/// 1 day.
+const AHEAD_MICROS: u64 = 86_400_000_000;
+
+impl Header {
+    /// Whether the log's time ran ahead of the clocks that date records: one was wrong once, and
+    /// a commit's time never goes back.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.time.micros().saturating_sub(self.last.micros()) > AHEAD_MICROS
+    }
+
+    /// The day with whose commits it is kept as a segment: that of its time, or while the log is ahead, of its
+    /// newest record, so that days go on.
+    pub(super) fn kept_with(&self) -> Day {
+        if self.is_ahead() { self.last.day() } else { self.time.day() }
+    }
+
+    /// Whether a segment ends between this commit and the next.
+    pub(super) fn is_cut_before(&self, next: &Self) -> bool {
+        self.time.day() != next.time.day() || self.kept_with() != next.kept_with()
     }
 }
 
@@ -338,6 +361,17 @@ impl Line {
         text.pop();
         let (owner, step) = (OwnerChange::of(&record.event), Step::of(&record.event));
         Self { text, time: record.time, customer: record.event.customer(), owner, step }
+    }
+
+    /// Dates the record anew: the clock was wrong when it was made.
+    pub(super) fn date(&mut self, time: Timestamp) {
+        let (old, new) = (self.time.to_string(), time.to_string());
+        // The first members are the nonce and the time, and a time has one length.
+        let member = format!(r#""time":"{old}""#);
+        let at = self.text.windows(member.len()).position(|part| part == member.as_bytes());
+        let begin = at.expect("a record has its time") + member.len() - 1 - old.len();
+        self.text[begin..begin + old.len()].copy_from_slice(new.as_bytes());
+        self.time = time;
     }
 
     /// The line as a later version writes it, with members that this one does not know.
@@ -563,6 +597,24 @@ pub(super) mod tests {
         let nonce = RequestId::from_bytes([number ^ 0xff; 16]);
         let time = at(1000 - u64::from(number));
         Line::new(&Record { nonce, time, writer: writer.id(), event, chain: None, stored: None })
+    }
+
+    #[test]
+    fn a_record_is_dated_anew_in_its_one_form() {
+        for (old, new) in [(1_000, 7), (7, 1_795_314_373_000_000)] {
+            let record = |time| Record {
+                nonce: RequestId::from_bytes([5; 16]),
+                time: at(time),
+                writer: writer(2).id(),
+                event: Event::Alive,
+                chain: None,
+                stored: None,
+            };
+            let mut line = Line::new(&record(old));
+            line.date(at(new));
+            assert_eq!(line.time, at(new));
+            assert_eq!(line.text, Line::new(&record(new)).text);
+        }
     }
 
     /// An outcome; every third concerns no customer, the others two by turns.

@@ -43,6 +43,7 @@ use super::{Action, EmergencyRef, Intent, KeyRef, Outcome, OutcomeResult};
 use crate::access::{Access, Principal, Purpose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, EmergencyId, KekId, KmsRequestId, RequestId, StoreId};
+use crate::retention::clock::AGREEMENT;
 use crate::time::{Clock, Timestamp};
 
 mod file;
@@ -202,8 +203,12 @@ impl Case {
     fn new(declared: &Intent, file: SinkFile, clock: &dyn Clock) -> Option<Self> {
         let EmergencyRef { id, at, until } = *declared.emergency.as_deref()?;
         let (from, until, customer) = (at?, until?, declared.customer?);
-        let micros = until.micros().saturating_sub(from.max(clock.now()).micros());
-        let left = Duration::from_micros(micros).min(LONGEST);
+        let now = clock.now();
+        let micros = until.micros().saturating_sub(from.max(now).micros());
+        // One that begins later than now was declared by a clock that was ahead: each start of a
+        // program would give it all of its time anew.
+        let later = from > now.saturating_add(AGREEMENT);
+        let left = if later { Duration::ZERO } else { Duration::from_micros(micros).min(LONGEST) };
         Some(Self {
             id,
             declared: declared.clone(),

@@ -18,6 +18,7 @@
 //! | `epoch/<number>/end` | the paper of an epoch's end | |
 //! | `key/<number>` | the statement by which the log's key of that number came, from 2 | |
 //! | `probe/<month>/<slot>` | what the storage was [tried](crate::store::trial) with: nothing of the log's | |
+//! | `watch/<boot>` | where there is no clock: which writers were seen to be silent, since when | |
 //!
 //! Shards are 4 hexadecimal digits, epochs and keys 8, sequence numbers and times
 //! (microseconds) 16, so that text order is number order.
@@ -33,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use super::voucher::Versioned;
 use crate::id::{CertificateId, CustomerId, OrderId, StoreId};
-use crate::time::Timestamp;
+use crate::time::{BootId, Timestamp};
 use crate::tlog::checkpoint::Origin;
 use crate::tlog::tile::TilePath;
 use crate::tlog::{KeyName, PublicKey, VerifierKey};
@@ -128,6 +129,11 @@ pub enum Object {
     KeyChange {
         /// The number of the new key.
         number: u32,
+    },
+    /// What programs saw of silent writers: a hint, and no evidence.
+    Watch {
+        /// The start of the machine that they ran on.
+        boot: BootId,
     },
 }
 
@@ -228,6 +234,7 @@ impl fmt::Display for Object {
             Self::Order { id, stage } => write!(f, "order/{id}/{}", stage.as_str()),
             Self::EpochEnd { epoch } => write!(f, "epoch/{epoch:08x}/end"),
             Self::KeyChange { number } => write!(f, "key/{number:08x}"),
+            Self::Watch { boot } => write!(f, "watch/{boot}"),
         }
     }
 }
@@ -319,6 +326,7 @@ fn read(path: &str) -> Option<Object> {
             let number = u32::from_str_radix(rest, 16).ok().filter(|number| *number > 1)?;
             Some(Object::KeyChange { number })
         }
+        "watch" => Some(Object::Watch { boot: rest.parse().ok()? }),
         _ => tiled(FIRST_SHARD, path),
     }
 }

@@ -40,7 +40,9 @@ use super::{Event, Intent, KeyUseReceipt, Outcome, OutcomeResult, Record};
 use crate::entropy::{Entropy, random, random_secret};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{KmsRequestId, RequestId, StoreId, WriterId};
+use crate::retention::clock::AGREEMENT;
 use crate::secret::Secret;
+use crate::store::StorageClock;
 use crate::time::{Clock, Timestamp};
 use crate::tlog::{PublicKey, SecretKey};
 
@@ -49,6 +51,7 @@ pub(crate) mod emergency;
 mod intent;
 mod memory;
 mod open;
+mod pace;
 mod pins;
 mod queue;
 mod reader;
@@ -56,9 +59,12 @@ mod rotate;
 mod settle;
 mod shards;
 pub(super) mod wal;
+mod watch;
 
 use append::Chain;
 pub use intent::OpenIntent;
+use pace::Pace;
+pub use pace::{LEAP, NEAR, TimeDoubt};
 pub use pins::Pin;
 pub(super) use pins::pinned;
 use queue::{Begun, Queue, Reply, Seed, Ticket, begin_refused, finish_delayed};
@@ -66,6 +72,7 @@ pub use reader::{LogReader, ShardReader, entries};
 pub use settle::Settled;
 use wal::Wal;
 pub use wal::{ChainReport, verify_chain};
+pub use watch::Watch;
 
 /// Which shard to append to, and within what bounds.
 #[derive(Clone, Debug)]
@@ -99,11 +106,15 @@ pub struct LogConfig {
     /// Where what is read in an emergency is recorded while the log cannot be written:
     /// nowhere, and then there is no emergency access.
     pub emergencies: Option<Arc<EmergencySink>>,
+    /// The clock of the storages, to hold this host's against: none, as where they are directories.
+    pub storage_clock: Option<Arc<dyn StorageClock>>,
+    /// What this program knows of writers that may be dead. Clones share it.
+    pub watch: Arc<Watch>,
 }
 
 impl LogConfig {
     /// Shard 0 of `store`, 10 seconds, 4,096 records or 4 MiB a commit, 65,536
-    /// records waiting, dead after 10 minutes.
+    /// records waiting, dead after 10 minutes, no second clock.
     #[must_use]
     pub fn new(store: StoreId, signer: Arc<dyn LogSigner>) -> Self {
         Self {
@@ -119,6 +130,8 @@ impl LogConfig {
             idle: Duration::from_secs(600),
             roams: false,
             emergencies: None,
+            storage_clock: None,
+            watch: Arc::default(),
         }
     }
 
@@ -144,8 +157,14 @@ pub struct Log {
 struct Inner {
     config: LogConfig,
     writer: WriterId,
-    /// What this writer's key is made of.
-    seed: Secret<32>,
+    /// Who this writer is, and what its key is made of.
+    seal: Seal,
+    /// Which time commits get.
+    pace: Pace,
+    /// Whether this writer was taken for dead, and has written nothing since.
+    lost: AtomicBool,
+    /// How often it was.
+    fences: AtomicU64,
     signers: Signers,
     authority: Authority,
     /// The newest key of the log that was seen in force, by number.
@@ -244,17 +263,20 @@ impl Log {
         signers.of(&authority, start.head.key())?;
         // Another program is at work in the shared shard: rather than to race it, we go
         // elsewhere. What it left open when it died is soon old.
-        let busy = start.busy && start.head.time().saturating_add(LATELY) > clock.now();
+        let busy = start.busy && is_recent(start.head.time(), clock.now(), LATELY);
         let adrift = adrift || config.roams && busy;
         let inner = Inner {
             opened: clock.uptime(),
             first_time: start.head.time(),
+            pace: Pace::new(start.head.time(), clock.uptime()),
+            lost: AtomicBool::new(false),
+            fences: AtomicU64::new(0),
             config,
             signers,
             authority,
             key: AtomicU32::new(start.head.key()),
             writer,
-            seed: random_secret(&*entropy)?,
+            seal: Seal { writer, seed: random_secret(&*entropy)? },
             pens: Mutex::default(),
             clock,
             entropy,
@@ -268,6 +290,7 @@ impl Log {
             open: AtomicU64::new(0),
             written: AtomicU64::new(0),
         };
+        inner.config.watch.enter(writer);
         let inner = Arc::new(inner);
         let every = inner.config.idle / 4;
         inner.runtime.spawn(settle::say_alive(Arc::downgrade(&inner), every));
@@ -412,6 +435,19 @@ impl Log {
         self.inner.queue_and_wait(Vec::new()).await
     }
 
+    /// Whether another writer took this one for dead, and it has written nothing since: what it
+    /// had open was refused, and what comes next goes to another shard.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.inner.lost.load(Relaxed)
+    }
+
+    /// How often another writer took this one for dead.
+    #[must_use]
+    pub fn fences(&self) -> u64 {
+        self.inner.fences.load(Relaxed)
+    }
+
     /// Where the log stands, as far as this handle knows: other writers may have
     /// gone on.
     #[must_use]
@@ -497,6 +533,29 @@ fn agrees(known: &Head, commit: &Commit) -> Result<()> {
     Ok(())
 }
 
+fn is_recent(time: Timestamp, now: Timestamp, span: Duration) -> bool {
+    time.saturating_add(span) > now && now.saturating_add(AGREEMENT) > time
+}
+
+/// A writer's id, and what its key is made of.
+struct Seal {
+    writer: WriterId,
+    seed: Secret<32>,
+}
+
+impl Seal {
+    fn new(entropy: &dyn Entropy) -> Result<Self> {
+        Ok(Self { writer: WriterId::from_bytes(random(entropy)?), seed: random_secret(entropy)? })
+    }
+}
+
+/// A program that goes leaves its writers to be watched by others.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.config.watch.leave(self.writer);
+    }
+}
+
 /// For how long something open is a sign that its writer is at work.
 const LATELY: Duration = Duration::from_secs(5);
 
@@ -511,14 +570,17 @@ impl Inner {
     }
 
     fn record(&self, nonce: RequestId, event: Event) -> Line {
-        Line::new(&Record {
-            nonce,
-            time: self.clock.now(),
-            writer: self.writer,
-            event,
-            chain: None,
-            stored: None,
-        })
+        self.record_of(self.writer, nonce, event)
+    }
+
+    fn record_of(&self, writer: WriterId, nonce: RequestId, event: Event) -> Line {
+        Line::new(&Record { nonce, time: self.clock.now(), writer, event, chain: None, stored: None })
+    }
+
+    /// Whether a commit of this time is so new, by this host's clock. One that is further ahead than
+    /// clocks differ says nothing: so a log that is ahead is no log at work for ever.
+    fn is_recent(&self, time: Timestamp, span: Duration) -> bool {
+        is_recent(time, self.clock.now(), span)
     }
 
     fn has_open(&self) -> bool {
@@ -552,16 +614,21 @@ impl Inner {
         if let Some(pen) = self.pens().get(&number) {
             return Ok(Arc::clone(pen));
         }
+        let pen = Arc::new(self.endorsed(&self.seal, number).await?);
+        self.pens().insert(number, Arc::clone(&pen));
+        Ok(pen)
+    }
+
+    /// A writer, endorsed by the log's key of this number.
+    async fn endorsed(&self, seal: &Seal, number: u32) -> Result<Writer> {
         let signer = self.signers.of(&self.authority, number)?;
-        let key = SecretKey::from_seed(&self.seed);
-        let message = endorsement(self.config.store, self.writer, &key.public());
+        let key = SecretKey::from_seed(&seal.seed);
+        let message = endorsement(self.config.store, seal.writer, &key.public());
         let signed = timeout(self.config.deadline / 2, signer.sign(&message));
         let endorsement = signed.await.map_err(|elapsed| {
             Error::new(ErrorKind::Unavailable, "the log's key does not answer").with_source(elapsed)
         })??;
-        let pen = Arc::new(Writer::new(self.writer, key, endorsement));
-        self.pens().insert(number, Arc::clone(&pen));
-        Ok(pen)
+        Ok(Writer::new(seal.writer, key, endorsement))
     }
 
     /// Intents as tickets, each small enough for one commit.

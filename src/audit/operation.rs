@@ -314,7 +314,7 @@ impl From<&Operation> for OperationLine {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 51] = [
         Self::Init,
         Self::CustomerAdd,
         Self::CustomerSet,
@@ -365,6 +365,7 @@ impl Action {
         Self::AccessMap,
         Self::LogKeyRotate,
         Self::EpochWrite,
+        Self::ClockConfirm,
     ];
 
     /// What the log and the exports call it.
@@ -421,6 +422,7 @@ impl Action {
             Self::EmergencyReview => "emergency-review",
             Self::AccessMap => "access-map",
             Self::LogKeyRotate => "log-key-rotate",
+            Self::ClockConfirm => "clock-confirm",
         }
     }
 }
@@ -689,6 +691,7 @@ pub(crate) mod tests {
                 Action::AccessMap => 47,
                 Action::LogKeyRotate => 48,
                 Action::EpochWrite => 49,
+                Action::ClockConfirm => 50,
             };
             assert_eq!(place, expected);
             assert_eq!(serde_json::to_value(action).unwrap(), action.code());

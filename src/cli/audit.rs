@@ -35,9 +35,12 @@ pub(super) fn needs_no_backend(command: &Audit, output: Output) -> bool {
     match command {
         // People are shown labels.
         Audit::Tail(_) => output.json,
-        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain | Audit::Remove(_) | Audit::RotateKey(_) => {
-            false
-        }
+        Audit::View(_)
+        | Audit::Publish { .. }
+        | Audit::Maintain
+        | Audit::ConfirmTime(_)
+        | Audit::Remove(_)
+        | Audit::RotateKey(_) => false,
         Audit::Query(command) => !command.which.has_label(),
         Audit::Export(command) => !command.which.has_label(),
         Audit::Proof(command) => !matches!(command.customer, Some(Whose::Label(_))),
@@ -78,9 +81,12 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
         Audit::Keys(command) => keys::show(&open(&command.log).await?, &command, output),
         Audit::NewKey(_) => keys::new_key(config, output).await,
         // In the store.
-        Audit::View(_) | Audit::Publish { .. } | Audit::Maintain | Audit::Remove(_) | Audit::RotateKey(_) => {
-            Ok(String::new())
-        }
+        Audit::View(_)
+        | Audit::Publish { .. }
+        | Audit::Maintain
+        | Audit::ConfirmTime(_)
+        | Audit::Remove(_)
+        | Audit::RotateKey(_) => Ok(String::new()),
     }
 }
 
@@ -90,6 +96,7 @@ pub(super) async fn run(backend: &Backend, command: Audit) -> Answer {
         Audit::Tail(command) => tail(backend, &command).await,
         Audit::Publish { restore } => publish::publish(backend, restore).await,
         Audit::Maintain => publish::maintain(backend).await,
+        Audit::ConfirmTime(command) => publish::confirm_time(backend, command.today).await,
         Audit::Remove(command) => publish::remove(backend, &command).await,
         Audit::Query(command) => {
             let filter = filter(backend, &command.which).await?;

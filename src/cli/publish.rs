@@ -1,4 +1,4 @@
-//! `audit publish`, `audit maintain`, and what a command publishes at its end.
+//! `audit publish`, `audit maintain`, `audit confirm-time`, and what a command publishes at its end.
 
 use serde_json::json;
 
@@ -11,6 +11,7 @@ use super::{Answer, Backend, Store};
 use crate::error::ErrorKind;
 use crate::json::{Maintained, NotCosigned, Published, Removed};
 use crate::room::RemovedDays;
+use crate::time::Day;
 
 pub(super) async fn publish(backend: &Backend, restore: bool) -> Answer {
     let published = match &backend.place {
@@ -83,6 +84,15 @@ pub(super) async fn remove(backend: &Backend, command: &Remove) -> Answer {
             .note("nothing may go: no base stands for a day before that one, with another base behind it");
     }
     Ok(text)
+}
+
+pub(super) async fn confirm_time(backend: &Backend, today: Day) -> Answer {
+    let store = backend.store()?;
+    let at = store.room.confirm_time(&backend.access, today).await.map_err(|error| store.explain(error))?;
+    Ok(match backend.output.json {
+        true => line(&json!({ "confirmed": at })),
+        false => format!("confirmed: the audit log goes on at {at}\n"),
+    })
 }
 
 /// A line for each shard; an alarm of a witness is a failure.

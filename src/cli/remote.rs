@@ -94,7 +94,7 @@ fn place_of(command: &Command) -> Where {
         | Command::Person(Person::Keygen(_))
         | Command::Witness(_)
         | Command::Completions { .. } => Where::Here,
-        Command::Audit(Audit::Remove(_) | Audit::RotateKey(_)) => Where::Nowhere,
+        Command::Audit(Audit::ConfirmTime(_) | Audit::Remove(_) | Audit::RotateKey(_)) => Where::Nowhere,
         Command::Order(_) | Command::Audit(_) => Where::Daemon,
         #[cfg(feature = "daemon")]
         Command::Access(_) => Where::Here,

@@ -37,6 +37,7 @@ use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::audit::log::TimeDoubt;
 use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind};
 use crate::id::{AlarmId, CustomerId, RequestId, StoreId};
@@ -80,11 +81,14 @@ pub enum AlarmKind {
     LogUnwritable,
     /// The audit log was not published for three times as long as it should be.
     LogUnpublished,
+    /// This host's clock is not believed, or the audit log has an entry from the future, so that nothing
+    /// new can be promised ([`TimeDoubt`]).
+    ClockDoubt,
 }
 
 impl AlarmKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Rollback,
         Self::Authentication,
         Self::EpochStuck,
@@ -93,6 +97,7 @@ impl AlarmKind {
         Self::VerificationFailed,
         Self::LogUnwritable,
         Self::LogUnpublished,
+        Self::ClockDoubt,
     ];
 
     /// The kind as a stable identifier, in alarms and in figures.
@@ -107,6 +112,7 @@ impl AlarmKind {
             Self::VerificationFailed => "verification-failed",
             Self::LogUnwritable => "log-unwritable",
             Self::LogUnpublished => "log-unpublished",
+            Self::ClockDoubt => "clock-doubt",
         }
     }
 
@@ -115,6 +121,7 @@ impl AlarmKind {
     #[must_use]
     pub fn of(error: &Error) -> Option<Self> {
         match error.kind() {
+            _ if TimeDoubt::of(error).is_some() => Some(Self::ClockDoubt),
             ErrorKind::Authentication => Some(Self::Authentication),
             ErrorKind::Integrity => Some(Self::Rollback),
             ErrorKind::KeyUnavailable => Some(Self::KeyState),

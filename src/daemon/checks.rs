@@ -1,5 +1,5 @@
-//! What nobody asks about and somebody has to know: epochs that do not come to their end, and
-//! KMS keys in a state that nobody here asked for.
+//! What nobody asks about and somebody has to know: epochs that do not come to their end,
+//! KMS keys in a state that nobody here asked for, and a log that is ahead of the time.
 //!
 //! Separate from the sweep, which destroys what is due: here nothing is changed.
 
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::alarm::{About, AlarmKind, Alarms};
 use crate::access::Access;
+use crate::audit::log::NEAR;
 use crate::error::Result;
 use crate::kms::{KeyState, KmsErrorKind};
 use crate::register::EpochPhase;
@@ -17,8 +18,8 @@ use crate::time::Timestamp;
 /// How long a step may be due before it is late: they are taken daily.
 const LATE: Duration = Duration::from_secs(3 * 24 * 3600);
 
-/// Looks at every epoch, and at the KMS keys of every customer. `epoch`: how long the newest one
-/// may last.
+/// Looks at every epoch, at the times of the log, and at the KMS keys of every customer. `epoch`: how
+/// long the newest one may last.
 ///
 /// # Cancel safety
 /// Nothing is changed.
@@ -26,6 +27,11 @@ pub async fn look(room: &Strongroom, own: &Access, alarms: &Alarms, epoch: Durat
     if let Err(error) = epochs(room, own, alarms, epoch).await {
         alarms.observe(&error, About::default());
         tracing::error!(kind = error.kind().as_str(), reason = error.chain(), "epochs cannot be looked at");
+    }
+    if let Err(error) = log_time(room, alarms).await {
+        alarms.observe(&error, About::default());
+        let reason = error.chain();
+        tracing::error!(kind = error.kind().as_str(), reason, "the times of the log cannot be looked at");
     }
     if let Err(error) = keys(room, own, alarms).await {
         alarms.observe(&error, About::default());
@@ -74,6 +80,20 @@ fn is_stuck(report: &EpochReport, newest: Timestamp, epoch: Duration, now: Times
         NextStep::Look | NextStep::Nothing => return false,
     };
     since.saturating_add(LATE) < now
+}
+
+/// Raises an alarm if the log has an entry from the future, in any shard, or this host's clock is
+/// not believed.
+async fn log_time(room: &Strongroom, alarms: &Alarms) -> Result<()> {
+    let log = room.log();
+    log.newest_of_all().await?;
+    let (ahead, doubt) = (log.ahead(), log.time_doubt());
+    if ahead > NEAR || doubt.is_some() {
+        alarms.raise(AlarmKind::ClockDoubt, About::default());
+        let reason = doubt.map(|doubt| doubt.to_string());
+        tracing::error!(ahead_seconds = ahead.as_secs(), reason, "the time is in doubt");
+    }
+    Ok(())
 }
 
 async fn keys(room: &Strongroom, own: &Access, alarms: &Alarms) -> Result<()> {

@@ -126,7 +126,7 @@ impl Strongroom {
             ring => drop(ring?),
         }
         let id = EmergencyId::from_bytes(random(&*self.0.entropy)?);
-        let from = keyring.session_time();
+        let from = self.0.clock.now();
         let until = from.saturating_add(span);
         intent.emergency = Some(Box::new(EmergencyRef { id, at: Some(from), until: Some(until) }));
         let declared = intent.clone();
@@ -243,7 +243,7 @@ impl Strongroom {
         drop(receipt);
         open.finish(OutcomeResult::Ok, None).await?;
         let by = access.principal.clone();
-        emergency.review = Some(Review { by, at: self.0.keyring.session_time() });
+        emergency.review = Some(Review { by, at: self.0.clock.now() });
         Ok(emergency)
     }
 

@@ -12,14 +12,16 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::{Inner, Strongroom};
+use crate::access::Access;
 use crate::audit::layout::FIRST_SHARD;
 use crate::audit::log::{Log, LogConfig, Settled};
 use crate::audit::publish::{Published, Removed};
 use crate::audit::voucher::Versioned;
-use crate::audit::{BaseRef, Event, OutcomeResult, ShardHead, View};
+use crate::audit::{Action, BaseRef, Event, Intent, OutcomeResult, ShardHead, View};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 use crate::store::StorageKind;
+use crate::time::{Day, Timestamp};
 use crate::tlog::checkpoint::SignedCheckpoint;
 
 /// How many shards are published at a time.
@@ -231,6 +233,23 @@ impl Strongroom {
         let first = self.0.shard(FIRST_SHARD).await?;
         // If we stop here, the first shard learns of it when this one has moved again.
         self.publish_first(&first, &[ShardHead { shard: head.shard(), tree: published.tree }]).await.map(Some)
+    }
+
+    /// Says that this host's clock is right today, where the log is so old that it is in doubt
+    /// and no second clock tells ([`Log::confirm_time`]). Returns the time at which the log goes on.
+    ///
+    /// # Errors
+    /// As [`Log::confirm_time`].
+    ///
+    /// # Cancel safety
+    /// It is on record or not; call it again.
+    pub async fn confirm_time(&self, access: &Access, today: Day) -> Result<Timestamp> {
+        // In the first shard, which all others are held against.
+        let first = self.0.shard(FIRST_SHARD).await?;
+        let intent = Intent::new(first.request_id()?, access, Action::ClockConfirm);
+        let confirmed = first.confirm_time(intent, today).await;
+        first.close().await?;
+        confirmed
     }
 
     /// What is to be done once a day at least, on any node or from cron: closes

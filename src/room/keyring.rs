@@ -694,8 +694,7 @@ impl Keyring {
             keys.ring.evict(now);
             lock(&keys.data_keys).retain(|_, cell| !cell.evict(now) || Arc::strong_count(cell) > 1);
             keys.own.evict(now);
-            let time = self.session_time();
-            lock(&keys.sessions).retain(|_, known| !known.evict(now, time) || Arc::strong_count(known) > 1);
+            lock(&keys.sessions).retain(|_, known| !known.evict(now) || Arc::strong_count(known) > 1);
         }
     }
 }

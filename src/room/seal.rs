@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::{ObjectStore, PutMode, PutPayload};
@@ -12,6 +13,7 @@ use super::customer::use_error;
 use super::keyring::{Asker, Want, close, settle};
 use super::source::Segments;
 use super::{Customer, Source, once, wraps};
+use crate::audit::log::{NEAR, TimeDoubt};
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::entropy::{random, random_secret};
 use crate::envelope::{Binding, Dek, Header, Metadata};
@@ -20,15 +22,19 @@ use crate::id::{BlobId, RequestId};
 use crate::kms::DataKey;
 use crate::once::{Claim, Content, OnceKey};
 use crate::payload::{SealError, Sealer};
+use crate::retention::clock::AGREEMENT;
 use crate::ring::{Entry, EntryKind, Ring, Tenancy};
 use crate::room::{Inner, MAX_TTL};
 use crate::store::upload::{BlobWriter, is_in_doubt};
 use crate::store::{layout, store_error};
 use crate::suite::Suite;
-use crate::time::Day;
+use crate::time::{Day, Timestamp};
 
 /// How many segments are being sealed at once, on as many threads.
 const SEALING: usize = 4;
+
+/// The least by which one use of a name is newer than another.
+const MICROSECOND: Duration = Duration::from_micros(1);
 
 /// What goes with a blob.
 #[derive(Clone, Debug, Default)]
@@ -110,8 +116,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     if ring.closed.is_some() {
         return Err(Error::new(ErrorKind::Denied, "the customer is closed: nothing new is sealed for it"));
     }
-    // A clock that is behind the log must not make the promise shorter.
-    let promised = ring.policy().period.retain_until(now.max(room.log.time()));
+    let promised = ring.policy().period.retain_until(promise_time(room, asker).await?);
     let promised = if options.once.is_some() { promised.plus(1) } else { promised };
     let day = options.retain_until.map_or(promised, |day| day.max(promised));
     if day > Day::MAX {
@@ -168,6 +173,9 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     };
     let mut begun = begun.into_iter();
     let (open, receipt) = begun.next().expect("one of each intent");
+    // Uses of a name under a key of this node's own are seen by nobody else out of session: there the
+    // log says which of two seals is newer.
+    let mut at = if own { open.at() } else { now };
     let begun_find = name_entry.as_ref().and_then(|_| begun.next());
     let begun_strict = begun.next();
     let sealing = async {
@@ -180,7 +188,10 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
                 };
                 let tag = ring.open_key(receipt, entry.id, &data_key).and_then(|key| key.name_tag(name));
                 let tag = settle(open, tag.map_err(use_error))?;
-                Some(layout::name(customer.id, &tag, now, blob))
+                // What was there before is older, whatever clocks said when it was made.
+                let newest = room.storages.newest_use(customer.id, &tag).await?;
+                at = newest.map_or(at, |newest| at.max(newest.saturating_add(MICROSECOND)));
+                Some(layout::name(customer.id, &tag, at, blob))
             }
             _ => None,
         };
@@ -189,7 +200,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
             _ => Dek::new(random_secret(&*room.entropy)?),
         };
         let key = ring.open_key(receipt, entry.id, &data_key).map_err(use_error)?;
-        let header = key.seal_header(binding, now, random(&*room.entropy)?, &dek, &options.metadata);
+        let header = key.seal_header(binding, at, random(&*room.entropy)?, &dek, &options.metadata);
         let header = header.map_err(use_error)?;
         let mut writer = room.storages.blob_writer(layout::blob(customer.id, blob));
         let uploaded = async {
@@ -262,6 +273,36 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
             Ok(sealed)
         }
         Err(error) => close(open, Err(error)).await,
+    }
+}
+
+/// The time from which a blob is kept for its customer's period: by this host's clock, and no earlier than
+/// the log's. Where the log is far ahead of this host, one of them is wrong: then two clocks have to agree, or
+/// people say that the log is, and otherwise nothing is promised.
+async fn promise_time(room: &Inner, asker: Asker<'_>) -> Result<Timestamp> {
+    let (host, log) = (room.clock.now(), room.log.time());
+    if log <= host.saturating_add(NEAR) {
+        // A clock that is behind the log must not make the promise shorter.
+        return Ok(host.max(log));
+    }
+    if let Some(storage) = room.storages.clock().await? {
+        let agree = host.max(storage) <= host.min(storage).saturating_add(AGREEMENT);
+        return if agree {
+            Ok(host.max(storage))
+        } else {
+            Err(TimeDoubt::Contradicted { host, storage }.into())
+        };
+    }
+    let mark = match room.keyring.register(asker).await {
+        Ok(register) => register.clock.log_mark_ignored(),
+        // A store that was made without one has no such mark.
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    // Behind the commit that was ahead, the log's time rises by a moment with each.
+    match mark {
+        Some(mark) if log <= mark.saturating_add(NEAR) => Ok(host),
+        _ => Err(TimeDoubt::LogAhead { host, log }.into()),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::id::{CustomerId, SessionId};
 use crate::kms::Grant;
 use crate::ring::{Ring, Tenancy};
 use crate::session::{
-    EndReason, Guest, Opened, Paper, PaperKind, REQUEST_VALIDITY, Requested, SessionLimits,
+    EndReason, Guest, Moment, Opened, Paper, PaperKind, REQUEST_VALIDITY, Requested, SessionLimits,
 };
 use crate::store::layout::{self, OfSession};
 use crate::store::store_error;
@@ -220,7 +220,7 @@ impl Strongroom {
         // No key of the customer's is used.
         drop(receipt);
         let guest = Guest { principal: access.principal.clone(), purpose: access.purpose };
-        let asked = Paper::Requested(Requested { guest, at: keyring.session_time(), limits });
+        let asked = Paper::Requested(Requested { guest, at: self.0.clock.now(), limits });
         let written = match keyring.put_paper(asker, customer, id, &asked).await {
             Ok(true) => Ok(id),
             Ok(false) => Err(Error::new(ErrorKind::Conflict, "there is a request of this id")),
@@ -250,7 +250,7 @@ impl Strongroom {
                 }
             }
         }
-        requests.retain(|request| self.0.keyring.session_time() <= request.until);
+        requests.retain(|request| self.0.clock.now() <= request.until);
         requests.sort_by_key(|request| (request.at, request.id));
         Ok(requests)
     }
@@ -297,8 +297,8 @@ impl Strongroom {
                 Action::AccessApprove => Some(self.approvable(asker, (customer, id)).await?),
                 _ => None,
             };
-            let at = keyring.session_time();
-            let opened = Opened { kms_key: kms_key.clone(), at, limits, only };
+            let Moment { host: at, log } = keyring.session_time();
+            let opened = Opened { kms_key: kms_key.clone(), at, log: Some(log), limits, only };
             if !keyring.put_paper(asker, customer, id, &Paper::Opened(opened.clone())).await? {
                 return Err(Error::new(ErrorKind::Denied, "the request was approved before"));
             }
@@ -329,8 +329,10 @@ impl Strongroom {
         if asked.guest.principal == asker.access.principal {
             return denied("nobody approves what they asked for themselves");
         }
-        if !asked.stands(self.0.keyring.session_time()) {
-            return denied("access was asked for more than a week ago: ask again");
+        if !asked.stands(self.0.clock.now()) {
+            return denied(
+                "access was asked for more than a week ago, or later than now by this host's clock: ask again",
+            );
         }
         Ok(asked.guest)
     }
@@ -382,8 +384,8 @@ impl Strongroom {
                 Ok(standing) => standing,
                 // What it was opened for cannot be read any more, so that it opens nothing.
                 Err(error) if is_of_closed_epoch(&error) => {
-                    let (at, limits) = (keyring.session_time(), SessionLimits::DEFAULT);
-                    let opened = Opened { kms_key: kms_key.clone(), at, limits, only: None };
+                    let (at, limits) = (self.0.clock.now(), SessionLimits::DEFAULT);
+                    let opened = Opened { kms_key: kms_key.clone(), at, log: None, limits, only: None };
                     Standing { last_use: opened.at, opened, ended: true }
                 }
                 Err(error) => {
@@ -416,7 +418,7 @@ impl Strongroom {
             let folder = folders.entry(id).or_default();
             match of {
                 OfSession::Paper(kind) => folder.papers.push(kind),
-                OfSession::Use(at) => folder.last_use = folder.last_use.max(Some(at)),
+                OfSession::Use(at) => folder.uses.push(at),
             }
         }
         Ok(folders)

@@ -17,7 +17,7 @@ use super::staging::unless_gone;
 use super::{StorageKind, Storages, blocking, layout, store_error};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{BlobId, CustomerId};
-use crate::time::Day;
+use crate::time::{Day, Timestamp};
 
 impl Storages {
     /// At most `limit` ids of a customer's blobs, from the least that is greater than `after` on, in
@@ -68,6 +68,41 @@ impl Storages {
             Ok(page)
         });
         Ok(page.await?.into_ids())
+    }
+}
+
+impl Storages {
+    /// The time of the newest use of a customer's name, `None` if it was never used. A bucket is
+    /// asked for the first of its list, which is the newest.
+    ///
+    /// # Errors
+    /// Those of [`store_error`].
+    pub async fn newest_use(&self, customer: CustomerId, tag: &layout::Tag) -> Result<Option<Timestamp>> {
+        let (beneath, prefix, tag) = (&self.under_blobs, layout::names_of(customer, tag), *tag);
+        if let Some(directory) = &beneath.directory {
+            let mut of_name = directory.clone();
+            of_name.extend(beneath.prefix.parts().chain(prefix.parts()).map(|part| part.as_ref().to_owned()));
+            let newest = move || {
+                let mut newest = None;
+                each_name(&of_name, |name| {
+                    newest =
+                        newest.max(layout::read_name(&prefix.clone().join(name), &tag).map(|(_, at, _)| at));
+                })
+                .map_err(|error| {
+                    Error::new(ErrorKind::Unavailable, "failed to look a name up").with_source(error)
+                })?;
+                Ok(newest)
+            };
+            return blocking(newest).await;
+        }
+        let uses = self.blobs.list(Some(&prefix));
+        let uses = uses.map_err(|error| store_error(error, "look a name up")).try_filter_map(|object| {
+            std::future::ready(Ok(layout::read_name(&object.location, &tag).map(|(_, at, _)| at)))
+        });
+        if beneath.known && self.kind == StorageKind::Cloud {
+            return std::pin::pin!(uses).try_next().await;
+        }
+        uses.try_fold(None, |newest, at| std::future::ready(Ok(Some(at).max(newest)))).await
     }
 }
 

@@ -22,6 +22,7 @@ use strongroom::audit::log::{Log, LogConfig, LogReader, OpenIntent};
 use strongroom::audit::segment::Header;
 use strongroom::audit::{Action, Intent, OutcomeResult};
 use strongroom::id::{BlobId, CustomerId, StoreId};
+use strongroom::store::StorageClock;
 use strongroom::system::SystemEntropy;
 use strongroom::time::{Clock, Day, Timestamp};
 
@@ -68,6 +69,18 @@ impl Clock for SetClock {
     }
 }
 
+/// The storage agrees with it: logs of months are written in seconds.
+#[async_trait::async_trait]
+impl StorageClock for SetClock {
+    async fn time(&self) -> strongroom::Result<Option<Timestamp>> {
+        Ok(Some(self.now()))
+    }
+
+    fn dates_audit(&self) -> bool {
+        false
+    }
+}
+
 pub fn time(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
@@ -87,6 +100,7 @@ pub fn blob(number: u8) -> BlobId {
 pub async fn log(storage: &Storage, shard: u16, clock: &Arc<SetClock>) -> Log {
     let mut config = LogConfig::new(STORE, signer());
     (config.shard, config.deadline) = (shard, LONG);
+    config.storage_clock = Some(clock.clone());
     let clock: Arc<dyn Clock> = Arc::clone(clock) as _;
     Log::open(Arc::clone(storage), config, clock, Arc::new(SystemEntropy)).await.unwrap()
 }

@@ -30,7 +30,7 @@ use strongroom::kms::{
     KmsRegistry, WrappedDataKey,
 };
 use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, Strongroom};
-use strongroom::store::Storages;
+use strongroom::store::{StorageClock, Storages};
 use strongroom::time::{Clock, Timestamp};
 
 use signer::signer;
@@ -127,6 +127,18 @@ impl Clock for TestClock {
 
     fn uptime(&self) -> Duration {
         Duration::from_micros(self.up.fetch_add(1, SeqCst))
+    }
+}
+
+/// A storage whose clock agrees with the host's.
+#[async_trait]
+impl StorageClock for TestClock {
+    async fn time(&self) -> strongroom::Result<Option<Timestamp>> {
+        Ok(Some(self.now()))
+    }
+
+    fn dates_audit(&self) -> bool {
+        false
     }
 }
 

@@ -102,6 +102,8 @@ pub struct S3 {
     state: Arc<Mutex<State>>,
     choose: Arc<Mutex<Arc<Choose>>>,
     requests: Arc<AtomicU64>,
+    /// What it says the time is, if not what it is.
+    date: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl S3 {
@@ -112,6 +114,7 @@ impl S3 {
             state: Arc::default(),
             choose: Arc::new(Mutex::new(Arc::new(|_: &Seen| Fault::None))),
             requests: Arc::default(),
+            date: Arc::default(),
         };
         let server = s3.clone();
         tokio::spawn(async move {
@@ -135,6 +138,11 @@ impl S3 {
     pub fn freeze(&self) {
         let mut state = self.state.lock().unwrap();
         state.frozen = state.objects.clone();
+    }
+
+    /// From now on every answer has this `Date`, or the right one.
+    pub fn set_date(&self, date: Option<&'static str>) {
+        *self.date.lock().unwrap() = date;
     }
 
     pub fn url(&self) -> String {
@@ -181,7 +189,7 @@ impl S3 {
         let choose = Arc::clone(&self.choose.lock().unwrap());
         let fault = choose(&seen);
         let work = || self.work(&parts, key, &body);
-        let response = match fault {
+        let mut response = match fault {
             Fault::Lax(lax) => self.lax(lax, parts.clone(), key, &body).await,
             Fault::None => work(),
             Fault::Conflict => error(409, "ConditionalRequestConflict"),
@@ -205,6 +213,9 @@ impl S3 {
                 work()
             }
         };
+        if let Some(date) = *self.date.lock().unwrap() {
+            response.headers_mut().insert("date", hyper::header::HeaderValue::from_static(date));
+        }
         *self.state.lock().unwrap().statuses.entry(response.status().as_u16()).or_default() += 1;
         Ok(response)
     }

@@ -21,6 +21,7 @@ use strongroom::audit::publish::Publisher;
 use strongroom::audit::{Action, Intent};
 use strongroom::id::{CustomerId, StoreId};
 use strongroom::merkle::{Hash, TreeHead, root, verify_consistency, verify_inclusion};
+use strongroom::store::StorageClock;
 use strongroom::system::SystemEntropy;
 use strongroom::time::{Clock, Timestamp};
 use strongroom::tlog::checkpoint::SignedCheckpoint;
@@ -68,6 +69,18 @@ impl Clock for Hand {
     }
 }
 
+/// The storage agrees with it: logs of months are written in seconds.
+#[async_trait::async_trait]
+impl StorageClock for Hand {
+    async fn time(&self) -> strongroom::Result<Option<Timestamp>> {
+        Ok(Some(self.now()))
+    }
+
+    fn dates_audit(&self) -> bool {
+        false
+    }
+}
+
 pub async fn open_at(storage: &Storage, shard: u16, clock: &Arc<Hand>) -> Log {
     try_open_at(storage, shard, clock).await.unwrap()
 }
@@ -75,6 +88,7 @@ pub async fn open_at(storage: &Storage, shard: u16, clock: &Arc<Hand>) -> Log {
 pub async fn try_open_at(storage: &Storage, shard: u16, clock: &Arc<Hand>) -> strongroom::Result<Log> {
     let mut config = LogConfig::new(STORE, signer());
     (config.deadline, config.shard) = (LONG, shard);
+    config.storage_clock = Some(clock.clone());
     let clock: Arc<dyn Clock> = clock.clone();
     Log::open(Arc::clone(storage), config, clock, Arc::new(SystemEntropy)).await
 }

@@ -108,7 +108,8 @@ pub fn shelves(intent: &Intent) -> BTreeSet<Shelf> {
         | Action::EmergencyFold
         | Action::EmergencyReview
         | Action::AccessMap
-        | Action::LogKeyRotate => BTreeSet::new(),
+        | Action::LogKeyRotate
+        | Action::ClockConfirm => BTreeSet::new(),
     }
 }
 

@@ -221,7 +221,8 @@ pub(super) fn pattern(action: Action) -> Pattern {
         | Action::EmergencyFold
         | Action::EmergencyReview
         | Action::AccessMap
-        | Action::LogKeyRotate => configuration("U"),
+        | Action::LogKeyRotate
+        | Action::ClockConfirm => configuration("U"),
         Action::HoldRelease | Action::OffboardClose => configuration("D"),
         // A grant lets a key be used for as long as there is one.
         Action::EpochCreate | Action::SessionOpen => key_use("C"),

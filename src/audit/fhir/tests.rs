@@ -24,7 +24,7 @@ fn codes(codings: &Value) -> Vec<&str> {
 /// The table as it is meant, written a second time by hand.
 #[test]
 fn every_action_has_its_type_subtypes_and_letter() {
-    let expected: [(&str, &str, &[&str], &str); 50] = [
+    let expected: [(&str, &str, &[&str], &str); 51] = [
         ("init", "110100", &["110129", "init"], "C"),
         ("customer-add", "110100", &["110129", "customer-add"], "C"),
         ("customer-set", "110100", &["110129", "customer-set"], "U"),
@@ -75,6 +75,7 @@ fn every_action_has_its_type_subtypes_and_letter() {
         ("access-map", "110100", &["110129", "access-map"], "U"),
         ("log-key-rotate", "110100", &["110129", "log-key-rotate"], "U"),
         ("epoch-write", "110100", &["110129", "epoch-write"], "U"),
+        ("clock-confirm", "110100", &["110129", "clock-confirm"], "U"),
     ];
     assert_eq!(expected.map(|row| row.0), Action::ALL.map(Action::code));
     for (action, kind, subtypes, letter) in expected {

@@ -240,6 +240,7 @@ impl Chain {
         self.losses = 0;
         let uptime = u64::try_from(inner.clock.uptime().as_millis()).unwrap_or(u64::MAX);
         inner.written.store(uptime, Relaxed);
+        inner.lost.store(false, Relaxed);
         // If we stop here, the records are durable and nobody was answered:
         // their intents stay without an outcome until the shard is closed.
         Round::Stored(attempt.tickets)
@@ -248,7 +249,9 @@ impl Chain {
     fn adopt(&mut self, inner: &Inner, head: Head, mark: Mark) {
         inner.seat().head = head.clone();
         inner.key.fetch_max(head.key(), Relaxed);
-        self.looked = Some(inner.clock.uptime());
+        let uptime = inner.clock.uptime();
+        inner.pace.note(head.time(), uptime);
+        self.looked = Some(uptime);
         self.head = head;
         self.mark = Some(mark);
     }
@@ -373,7 +376,17 @@ impl Inner {
         Some(tickets)
     }
 
-    async fn attempt(&self, chain: &Chain, tickets: Vec<Ticket>) -> Result<Attempt, (Vec<Ticket>, Error)> {
+    async fn attempt(
+        &self,
+        chain: &mut Chain,
+        mut tickets: Vec<Ticket>,
+    ) -> Result<Attempt, (Vec<Ticket>, Error)> {
+        let lines = chain.claim.iter_mut().chain(tickets.iter_mut().flat_map(|ticket| &mut ticket.lines));
+        let time = match self.commit_time(&chain.head, lines).await {
+            Ok(time) => time,
+            // As with the key below.
+            Err(error) => return Err((tickets, error)),
+        };
         let pen = match self.pen(chain.head.key()).await {
             Ok(pen) => pen,
             Err(error) => return Err((tickets, error)),
@@ -389,7 +402,7 @@ impl Inner {
                 places.map(|place| place.settled).max().unwrap_or(0)
             }
         };
-        let (bytes, after) = head.extend(&pen, self.clock.now(), lines, settled);
+        let (bytes, after) = head.extend(&pen, time, lines, settled);
         if bytes.len() > MAX_LEN {
             // Nobody could read it: better nothing is written.
             let sentence = "a commit would get longer than one can be";
@@ -492,6 +505,8 @@ impl Chain {
                 // What was open was closed by others, and is refused below. What has not
                 // begun goes on in another shard, and never again in this one.
                 inner.barred().insert(self.wal.shard);
+                inner.lost.store(true, Relaxed);
+                inner.fences.fetch_add(1, Relaxed);
                 inner.queue_again(attempted);
                 (self.open, self.fenced, self.adrift) = (OpenHere::default(), false, true);
             }

@@ -15,6 +15,7 @@ use crate::audit::emergency::Use;
 use crate::audit::{KeyUseReceipt, KmsAnswer, OutcomeResult};
 use crate::error::Result;
 use crate::id::{EmergencyId, KekId, RequestId};
+use crate::time::Timestamp;
 
 /// An intent that is durable and has no outcome yet. Dropped unfinished, it
 /// records that the operation was aborted, without anyone waiting for that.
@@ -22,6 +23,8 @@ use crate::id::{EmergencyId, KekId, RequestId};
 pub struct OpenIntent {
     inner: Arc<Inner>,
     request: RequestId,
+    /// The time of the commit that it is in.
+    at: Timestamp,
     /// What the KMS called the request, where it was asked.
     answer: KmsAnswer,
     /// Until it is finished.
@@ -35,10 +38,10 @@ enum Backing {
 }
 
 impl OpenIntent {
-    /// `answer` is the receipt's.
-    pub(super) fn new(inner: Arc<Inner>, seed: Seed, answer: KmsAnswer) -> Self {
+    /// `answer` is the receipt's, and `at` the time of the commit.
+    pub(super) fn new(inner: Arc<Inner>, seed: Seed, answer: KmsAnswer, at: Timestamp) -> Self {
         inner.open.fetch_add(1, Relaxed);
-        Self { inner, request: seed.request, answer, backing: Some(Backing::Log(seed)) }
+        Self { inner, request: seed.request, at, answer, backing: Some(Backing::Log(seed)) }
     }
 
     /// One that was recorded in a sink, with its receipt.
@@ -46,13 +49,21 @@ impl OpenIntent {
         let request = used.request;
         let receipt = KeyUseReceipt::mint(request);
         let answer = receipt.answer().clone();
-        (Self { inner, request, answer, backing: Some(Backing::Sink(used)) }, receipt)
+        let at = inner.clock.now();
+        (Self { inner, request, at, answer, backing: Some(Backing::Sink(used)) }, receipt)
     }
 
     /// The request whose intent it is.
     #[must_use]
     pub fn request(&self) -> RequestId {
         self.request
+    }
+
+    /// The time of the commit that it is in: in a shard it rises from each commit to the next. In an
+    /// emergency's sink, this host's.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        self.at
     }
 
     /// Notes which ring key is used, for an intent that could not name it.

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::audit::Event;
 use crate::audit::commit::{Commit, Line, Step};
 use crate::id::{CustomerId, RequestId, WriterId};
-use crate::time::Timestamp;
 
 /// This writer's open intents in one shard.
 #[derive(Debug, Default)]
@@ -93,8 +92,8 @@ fn take_one(counts: &mut BTreeMap<u64, u64>, seq: u64) {
 #[derive(Default)]
 pub(super) struct LeftOpen {
     pub(super) intents: BTreeMap<RequestId, OpenSince>,
-    /// When each writer wrote last.
-    pub(super) seen: BTreeMap<WriterId, Timestamp>,
+    /// The number of each writer's last commit.
+    pub(super) last: BTreeMap<WriterId, u64>,
 }
 
 /// An intent that has no outcome, and the commit that it is in.
@@ -108,7 +107,7 @@ impl LeftOpen {
     /// The next commit.
     pub(super) fn follow(&mut self, commit: &Commit) {
         let (seq, writer) = (commit.header().seq, commit.header().writer);
-        self.seen.insert(writer, commit.header().time);
+        self.last.insert(writer, seq);
         let mut fenced = BTreeSet::new();
         for record in commit.records() {
             match &record.event {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::append::{Running, commit_queued};
-use super::{Inner, OpenIntent};
+use super::{Inner, OpenIntent, TimeDoubt};
 use crate::audit::KeyUseReceipt;
 use crate::audit::commit::Line;
 use crate::audit::head::Head;
@@ -110,9 +110,10 @@ impl Ticket {
     pub(super) fn answer(self, inner: &Arc<Inner>) {
         match self.reply {
             Reply::Begin { seeds, to } => {
+                let at = inner.seat().head.time();
                 let open = |seed: Seed| {
                     let receipt = KeyUseReceipt::mint(seed.request);
-                    (OpenIntent::new(Arc::clone(inner), seed, receipt.answer().clone()), receipt)
+                    (OpenIntent::new(Arc::clone(inner), seed, receipt.answer().clone(), at), receipt)
                 };
                 let begun: Vec<Begun> = seeds.into_iter().map(open).collect();
                 // With nobody there to take them they are dropped, and that
@@ -185,6 +186,8 @@ pub(super) fn finish_delayed(cause: Option<&Arc<Error>>) -> Error {
 fn refusal(cause: Option<&Arc<Error>>, unavailable: &'static str, wrong: &'static str) -> Error {
     let Some(cause) = cause else { return Error::new(ErrorKind::AuditUnavailable, unavailable) };
     let (kind, sentence) = match cause.kind() {
+        // It does not pass by itself.
+        kind if TimeDoubt::of(cause).is_some() => (kind, unavailable),
         kind @ (ErrorKind::Integrity | ErrorKind::UnsupportedFormat) => (kind, wrong),
         _ => (ErrorKind::AuditUnavailable, unavailable),
     };

@@ -66,10 +66,11 @@ impl Inner {
             };
             let Some(digest) = self.authority.change(number) else { return Ok(changed) };
             let pen = self.pen(number).await?;
-            let line = self.record(self.nonce()?, Event::Key(KeyChanged { number, digest }));
+            let mut line = self.record(self.nonce()?, Event::Key(KeyChanged { number, digest }));
             // Nothing is open in this commit, so that a settled shard stays one.
             let settled = if head.is_settled() { head.next() + 1 } else { 0 };
-            let (bytes, after) = head.extend(&pen, self.clock.now(), [&line].into_iter(), settled);
+            let time = self.commit_time(&head, [&mut line].into_iter()).await?;
+            let (bytes, after) = head.extend(&pen, time, [&line].into_iter(), settled);
             let path = wal.path(head.next());
             let what = "record the change of the log's key";
             let made = create_within(wal.limit, &*wal.storage, &path, bytes.into(), what).await;

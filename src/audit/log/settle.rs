@@ -14,7 +14,7 @@
 //! one with two outcomes. A writer with open intents writes something at least
 //! twice within [`LogConfig::idle`](super::LogConfig::idle) so that nobody is wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -29,7 +29,6 @@ use crate::audit::head::Head;
 use crate::audit::{Event, Fence, Outcome, OutcomeResult};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, RequestId, WriterId};
-use crate::time::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -57,7 +56,9 @@ impl Log {
     /// [`OutcomeResult::Unknown`]. In the shard of an owner who lives, that is the
     /// owner's to do. Doing it again, or on several nodes at once, changes nothing.
     ///
-    /// Silence is measured by this machine's clock against the times of commits.
+    /// Silence is measured by the storage's clock, or, where it has none, by watching
+    /// ([`Watch`](super::Watch)). So on a directory a first call only looks, and one that comes
+    /// [`LogConfig::idle`](super::LogConfig::idle) later, in this program or the next of the same boot, closes.
     ///
     /// # Errors
     /// As [`Log::begin`]; [`ErrorKind::Conflict`] if other writers were first
@@ -82,6 +83,13 @@ impl Log {
     }
 
     async fn settle_within(&self, lag: u64) -> Result<Settled> {
+        self.inner.recall_watch().await;
+        let settled = self.settle_watched(lag).await;
+        self.inner.keep_watch().await;
+        settled
+    }
+
+    async fn settle_watched(&self, lag: u64) -> Result<Settled> {
         for _ in 0..TRIES {
             let wal = self.inner.wal();
             let head = wal.newest().await?.head;
@@ -156,17 +164,14 @@ impl Inner {
             busy: false,
             dead: BTreeMap::new(),
         };
-        let now = self.clock.now();
-        let is_dead = |writer: &WriterId, seen: Timestamp| {
-            *writer != self.writer && seen.saturating_add(self.config.idle) < now
-        };
         // Only an owner writes to its shard, so that the newest commit is of it.
-        if let Some(owner) = head.owner().filter(|owner| *owner != self.writer && !head.is_settled())
-            && !is_dead(&owner, head.time())
-        {
-            survey.place.settled = head.settled();
-            (survey.owned, survey.busy) = (true, true);
-            return Ok(survey);
+        if let Some(owner) = head.owner().filter(|owner| *owner != self.writer && !head.is_settled()) {
+            let owner = BTreeMap::from([(owner, head.next().saturating_sub(1))]);
+            if self.dead(wal, &owner).await?.is_empty() {
+                survey.place.settled = head.settled();
+                (survey.owned, survey.busy) = (true, true);
+                return Ok(survey);
+            }
         }
         let mut open = LeftOpen::default();
         let mut walk = wal.walk(wal.head_before(head.settled()).await?, head.next());
@@ -175,9 +180,12 @@ impl Inner {
         }
         // What is closed by the commit itself counts as settled with it.
         let mut settled = head.next();
+        let writers: BTreeSet<WriterId> = open.intents.values().map(|intent| intent.writer).collect();
+        let last = |writer: &WriterId| Some((*writer, *open.last.get(writer)?));
+        let dead = self.dead(wal, &writers.iter().filter_map(last).collect()).await?;
+        self.config.watch.keep_only(wal.shard, &writers.iter().copied().chain(head.owner()).collect());
         for (request, intent) in &open.intents {
-            let seen = open.seen.get(&intent.writer).copied().unwrap_or(head.time());
-            if is_dead(&intent.writer, seen) {
+            if dead.contains(&intent.writer) {
                 survey.dead.entry(intent.writer).or_default().push((*request, intent.customer));
             } else {
                 settled = settled.min(intent.seq);

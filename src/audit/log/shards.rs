@@ -22,7 +22,7 @@ use object_store::ObjectStore;
 use super::append::{Chain, Trouble};
 use super::queue::Place;
 use super::wal::{Start, Wal, request_within};
-use super::{Inner, Log, LogConfig};
+use super::{Inner, Log, LogConfig, Seal};
 use crate::audit::commit::Line;
 use crate::audit::head::{Head, SavedHead};
 use crate::audit::layout::{self, FIRST_SHARD, Object};
@@ -239,7 +239,7 @@ impl Chain {
             }
         }
         // More are named in the first shard.
-        if named.len() < MOST && !inner.barred().contains(&FIRST_SHARD) {
+        if named.len() < MOST {
             return Ok(inner.name_more(&named).await?);
         }
         inner.crowded.store(true, Relaxed);
@@ -304,8 +304,7 @@ impl Inner {
             }
             // Among it is the fence of an owner.
             claim.extend(survey.closing(self)?);
-        } else if start.head.owner().is_some() && start.head.time().saturating_add(BREATH) > self.clock.now()
-        {
+        } else if start.head.owner().is_some() && self.is_recent(start.head.time(), BREATH) {
             // Between two operations, perhaps: taking it is allowed, and impolite.
             return Ok(None);
         }
@@ -332,13 +331,19 @@ impl Inner {
         let count = (3 * named.len()).max(NAMED).min(MOST - named.len());
         let numbers: Vec<u16> =
             (FIRST_SHARD..=u16::MAX).filter(|shard| !used.contains(shard)).take(count).collect();
+        // One that was taken for dead in the first shard writes no more to it: there it is another.
+        let barred = self.barred().contains(&FIRST_SHARD);
+        let pen = &*match barred {
+            false => self.pen(start.head.key()).await?,
+            true => Arc::new(self.endorsed(&Seal::new(&*self.entropy)?, start.head.key()).await?),
+        };
         let lines = numbers.iter().map(|shard| {
             let head = ShardHead { shard: *shard, tree: Frontier::new().head() };
-            Ok(self.record(self.nonce()?, Event::Shard(head)))
+            Ok(self.record_of(pen.id(), self.nonce()?, Event::Shard(head)))
         });
-        let lines: Vec<Line> = lines.collect::<Result<_>>()?;
-        let pen = &*self.pen(start.head.key()).await?;
-        let (bytes, _) = start.head.extend(pen, self.clock.now(), lines.iter(), 0);
+        let mut lines: Vec<Line> = lines.collect::<Result<_>>()?;
+        let time = self.commit_time(&start.head, lines.iter_mut()).await?;
+        let (bytes, _) = start.head.extend(pen, time, lines.iter(), 0);
         let seq = start.head.next();
         let what = "name shards of the audit log";
         let made = create_within(first.limit, &*first.storage, &first.path(seq), bytes.into(), what).await;

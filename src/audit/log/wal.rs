@@ -27,7 +27,8 @@ use crate::audit::layout::{Object, commits_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StoreId;
 use crate::merkle::{Frontier, TreeHead};
-use crate::store::{is_too_large, store_error};
+use crate::store::{is_too_large, store_error, stored_at};
+use crate::time::Timestamp;
 use crate::tlog::PublicKey;
 use crate::tlog::checkpoint::SignedCheckpoint;
 
@@ -147,6 +148,14 @@ impl Wal {
     pub(in crate::audit) async fn object_mark(&self, seq: u64) -> Result<Option<Mark>> {
         let path = self.path(seq);
         Ok(self.request(self.storage.head(&path)).await?.map(Mark::from))
+    }
+
+    /// When the object of commit `seq` was stored, as the storage says; `None` if there is none.
+    pub(in crate::audit) async fn stored_at(&self, seq: u64) -> Result<Option<Timestamp>> {
+        let path = self.path(seq);
+        let meta = self.request(self.storage.head(&path)).await?;
+        // A date that is no time is no sign of age.
+        Ok(meta.map(|meta| stored_at(&meta).unwrap_or(Timestamp::MAX)))
     }
 
     /// What the storage says of commit `seq`, behind which another is being put.

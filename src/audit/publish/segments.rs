@@ -7,7 +7,9 @@
 //!
 //! A day is complete when there is a commit of a later one, as a commit's time
 //! never goes back. In an idle shard someone has to append one: see
-//! [`Publisher::needs_mark`].
+//! [`Publisher::needs_mark`]. Where a clock was ahead, the log's time stands still until all clocks
+//! have caught up, and days are those of the records: commits age out by the storage's clock, and
+//! must not wait for it.
 
 use std::time::Duration;
 
@@ -19,12 +21,12 @@ use tokio::time::timeout;
 use super::tiles::{read, unwritten};
 use super::{Publisher, head_at, rewritten};
 use crate::audit::Event;
-use crate::audit::commit::{Commit, MAX_LEN};
+use crate::audit::commit::{self, Commit, MAX_LEN};
 use crate::audit::layout::{FIRST_SHARD, Object, SegmentName};
 use crate::audit::segment::{Header, MAX_BODY, Segment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::store_error;
-use crate::time::{Day, Timestamp};
+use crate::time::Timestamp;
 
 /// How old the mark of an idle shard gets before there is another one: far less than the 35
 /// days after which commits may age out.
@@ -59,8 +61,19 @@ impl Publisher {
         let mut made = Vec::new();
         let Some(newest) = end.checked_sub(1).filter(|newest| begin < *newest) else { return Ok(made) };
         let header = wal.header(newest).await?.ok_or_else(|| wal.missing(newest))?;
-        let today = header.time.day();
-        let end = wal.first_where(begin, newest, |header| header.time.day() >= today).await?;
+        let end = match header.is_ahead() {
+            false => {
+                let today = header.time.day();
+                wal.first_where(begin, newest, |header| header.time.day() >= today).await?
+            }
+            // The log's time stands still until clocks have caught up. Records go on, nearly in order;
+            // wherever it is found, the day of one commit is over where another's begins.
+            true => {
+                let today = header.last.day();
+                wal.first_where(begin, newest, |header| header.is_ahead() && header.last.day() >= today)
+                    .await?
+            }
+        };
         if begin == end {
             return Ok(made);
         }
@@ -77,7 +90,7 @@ impl Publisher {
         let mut part = Part::default();
         let mut walk = wal.walk_stored(head, end);
         while let Some((commit, stored, _)) = walk.try_next().await? {
-            if part.day().is_some_and(|day| day != commit.header().time.day()) {
+            if part.last().is_some_and(|last| last.is_cut_before(commit.header())) {
                 made.push(self.keep(std::mem::take(&mut part)).await?);
             }
             part.push(commit, &stored.bytes);
@@ -85,7 +98,7 @@ impl Publisher {
                 made.push(self.keep(std::mem::take(&mut part)).await?);
             }
         }
-        if part.day().is_some() {
+        if part.last().is_some() {
             made.push(self.keep(part).await?);
         }
         Ok(made)
@@ -106,6 +119,10 @@ impl Publisher {
         let (wal, end) = self.commits(shard).await?;
         let Some(newest) = end.checked_sub(1) else { return Ok(false) };
         let header = wal.header(newest).await?.ok_or_else(|| wal.missing(newest))?;
+        if header.time.day() > now.day() {
+            // The log is ahead: its days are those of its records.
+            return Ok(header.last.day() != now.day());
+        }
         // The first shard has a commit each day, by which the log remembers the time.
         if shard == FIRST_SHARD || header.time.day() >= now.day() || wal.covered().await? < newest {
             return Ok(header.time.day() < now.day());
@@ -176,8 +193,8 @@ struct Part {
 }
 
 impl Part {
-    fn day(&self) -> Option<Day> {
-        Some(self.commits.first()?.header().time.day())
+    fn last(&self) -> Option<&commit::Header> {
+        Some(self.commits.last()?.header())
     }
 
     fn push(&mut self, commit: Commit, bytes: &Bytes) {

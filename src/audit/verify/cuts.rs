@@ -29,14 +29,21 @@ pub(super) struct Cuts<'a> {
     /// began.
     current: Option<Part>,
     /// The day of the commit before, if it is the one before.
-    day: Option<Day>,
+    day: Option<Days>,
+}
+
+/// The day of a commit, and the one that it is kept with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Days {
+    time: Day,
+    kept: Day,
 }
 
 /// Commits of one segment.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     name: SegmentName,
-    day: Day,
+    day: Days,
     bytes: u64,
 }
 
@@ -54,15 +61,20 @@ impl<'a> Cuts<'a> {
 
     /// Takes the next commit, of `len` bytes.
     pub(super) async fn take(&mut self, header: &Header, len: u64) -> Result<()> {
-        let day = header.time.day();
-        if self.current.is_some_and(|part| part.day != day) {
+        let day = Days { time: header.time.day(), kept: header.kept_with() };
+        // Before the log was cut by the days of records where it is ahead, it was not.
+        let goes_on = |part: &Part| {
+            let spans = |name: &SegmentName| name.first == part.name.first && name.last >= header.seq;
+            part.day.time == day.time && self.waiting.iter().any(spans)
+        };
+        if self.current.is_some_and(|part| part.day != day && !goes_on(&part)) {
             self.close(true).await?;
         }
         let begins = header.seq == 0
             || self.day.is_some_and(|before| before != day)
             || self.waiting.iter().any(|name| name.first == header.seq);
         self.current = match self.current {
-            Some(Part { name, day, bytes }) => {
+            Some(Part { name, bytes, .. }) => {
                 let name = SegmentName {
                     last: header.seq,
                     from: name.from.min(header.first),
@@ -83,7 +95,7 @@ impl<'a> Cuts<'a> {
             self.close(true).await?;
             // The next commit begins a segment, whatever its day.
             self.current = None;
-            self.day = Some(Day::from_number(0));
+            self.day = Some(Days { time: Day::from_number(0), kept: Day::from_number(0) });
         }
         Ok(())
     }

@@ -99,8 +99,8 @@ impl Inventory {
 
     fn add(&mut self, path: &Path, findings: &Findings) {
         match Object::at(path) {
-            // It is read whether it is listed or not.
-            Some(Object::Marker) => {}
+            // One is read whether it is listed or not, the other is nothing that anybody relies on.
+            Some(Object::Marker | Object::Watch { .. }) => {}
             Some(Object::Segment(name)) => {
                 self.shards.entry(name.shard).or_default().segments.insert(name);
             }

@@ -608,6 +608,7 @@ fn kind(object: &Object) -> u8 {
         Object::Extract { .. } => 12,
         Object::KeyChange { .. } => 13,
         Object::Voucher { .. } => 14,
+        Object::Watch { .. } => 15,
     }
 }
 
@@ -640,6 +641,7 @@ fn next_to(object: &Object) -> Path {
         }
         Object::EpochEnd { epoch } => Object::EpochEnd { epoch: epoch + 1 }.path(),
         Object::KeyChange { number } => Object::KeyChange { number: number + 1 }.path(),
+        Object::Watch { .. } => unreachable!("a hint is not looked at"),
         Object::Order { .. } => unreachable!("whether an order was altered is not seen here"),
         Object::Head { shard } => Object::Head { shard: shard + 1 }.path(),
         Object::Base { shard, commits } => Object::Base { shard, commits: commits + 1 }.path(),

@@ -179,7 +179,8 @@ impl<'a> Walk<'a> {
     async fn segment(&mut self, story: &mut Story, commits: Vec<(Placed, Bytes)>) -> Result<()> {
         let stored = commits.iter().map(|(placed, bytes)| {
             let header = placed.commit.header();
-            (header.seq, header.time, bytes.clone())
+            // It ages by the storage's clock, and the log's may be ahead.
+            (header.seq, header.last, bytes.clone())
         });
         let stored: Vec<_> = stored.collect();
         let (context, shard, objects) = (self.context, self.shard, self.objects);

@@ -45,7 +45,20 @@ pub(in crate::cli) enum Audit {
     /// that its small commits may age out) with a base behind it, and publishes everything. In a local directory it also
     /// removes small commits that have been kept so for 35 days.
     Maintain,
+    ConfirmTime(ConfirmTime),
     Remove(Remove),
+}
+
+/// Confirms that this host's clock is right, where the log is old and nothing else tells
+///
+/// In a local directory, this host's clock is the only one. After more than 31 days without an entry in
+/// the log nothing is written until somebody confirms today's date, and who did is on record. A date that
+/// this host's clock does not have is refused: correct the clock first.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ConfirmTime {
+    /// Today's date, YYYY-MM-DD in UTC
+    #[arg(value_name = "DAY")]
+    pub(in crate::cli) today: Day,
 }
 
 /// Removes the oldest days of the log, where bases stand for them

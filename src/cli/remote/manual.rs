@@ -51,6 +51,7 @@ fn arguments(command: &str) -> String {
         "session end" | "session approve" | "emergency review" => format!("{acme} {ID}"),
         "emergency fold" => "--directory sink".into(),
         "person keygen" => "-o key".into(),
+        "audit confirm-time" => "2026-11-22".into(),
         "audit remove" => "--before 2020-11-22".into(),
         "audit export" => "--format jsonl -o FILE".into(),
         "audit proof" | "audit rotate-key" => ID.into(),

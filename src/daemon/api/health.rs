@@ -24,6 +24,7 @@ use super::super::endpoints::Endpoint;
 use super::super::limits::Limit;
 use super::super::problem::Problem;
 use super::{Ask, Shared};
+use crate::audit::log::{Log, NEAR};
 use crate::error::{Error, ErrorKind};
 
 /// What is counted, and what is raised because of it. Nothing in it names anybody.
@@ -38,6 +39,8 @@ pub struct Figures {
     unfolded: Gauge<i64, AtomicI64>,
     unreviewed: Gauge<i64, AtomicI64>,
     unpublished: Gauge<i64, AtomicI64>,
+    ahead: Gauge<i64, AtomicI64>,
+    fences: Gauge<i64, AtomicI64>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -81,6 +84,11 @@ impl Figures {
         let unpublished = Gauge::default();
         let help = "How long ago this daemon published the audit log";
         registry.register("log_published_seconds_ago", help, unpublished.clone());
+        let (ahead, fences) = (Gauge::default(), Gauge::default());
+        let help = "How far the newest entry of the audit log that was seen is ahead of this host's clock";
+        registry.register("log_ahead_seconds", help, ahead.clone());
+        let help = "How often another node took this daemon for dead since it began";
+        registry.register("log_fences", help, fences.clone());
         let refused = Family::default();
         registry.register(
             "refused",
@@ -88,7 +96,19 @@ impl Figures {
             refused.clone(),
         );
         alarms.register(&mut registry);
-        Self { registry, alarms, requests, seconds, refused, emergencies, unfolded, unreviewed, unpublished }
+        Self {
+            registry,
+            alarms,
+            requests,
+            seconds,
+            refused,
+            emergencies,
+            unfolded,
+            unreviewed,
+            unpublished,
+            ahead,
+            fences,
+        }
     }
 
     /// Where alarms are raised.
@@ -118,6 +138,11 @@ impl Figures {
         self.unpublished.set(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
     }
 
+    fn set_log(&self, log: &Log) {
+        self.ahead.set(i64::try_from(log.ahead().as_secs()).unwrap_or(i64::MAX));
+        self.fences.set(i64::try_from(log.fences()).unwrap_or(i64::MAX));
+    }
+
     pub(super) fn set_unfolded(&self, count: usize) {
         self.unfolded.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
@@ -135,14 +160,28 @@ async fn health() -> Json<Value> {
     Json(json!({ "status": "alive", "version": env!("CARGO_PKG_VERSION") }))
 }
 
-/// Whether the log can be written, without which nothing is done, and is published in time.
+/// Whether the log can be written, without which nothing is done, and is published in time. A log that
+/// is ahead of the time is told: what can be promised then, each seal finds out.
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, Problem> {
-    shared.room.log().flush().await?;
+    let log = shared.room.log();
+    if log.is_lost() {
+        // Another node took this one for dead. It goes on as soon as it has another shard.
+        log.say_alive().await?;
+    }
+    log.flush().await?;
+    if let Some(doubt) = log.time_doubt() {
+        return Err(Error::new(ErrorKind::Unavailable, "the time is in doubt").with_source(doubt).into());
+    }
     if shared.published.is_late() {
         let message = "the audit log was not published in time";
         return Err(Error::new(ErrorKind::Unavailable, message).into());
     }
-    Ok(Json(json!({ "status": "ready", "store": shared.room.store_id() })))
+    let mut ready = json!({ "status": "ready", "store": shared.room.store_id() });
+    let ahead = log.ahead();
+    if ahead > NEAR {
+        ready["log_ahead_seconds"] = ahead.as_secs().into();
+    }
+    Ok(Json(ready))
 }
 
 async fn document() -> Json<Value> {
@@ -152,6 +191,7 @@ async fn document() -> Json<Value> {
 pub(super) async fn metrics(ask: Ask) -> Result<Response, Problem> {
     ask.store(Endpoint::Metrics).await?;
     ask.shared().figures.set_unpublished(ask.shared().published.since());
+    ask.shared().figures.set_log(ask.room().log());
     ask.shared().figures.set_unfolded(ask.room().unfolded_emergencies());
     let mut figures = String::new();
     text::encode(&mut figures, &ask.shared().figures.registry).map_err(|_| {

@@ -13,8 +13,8 @@
 //! Separate from the keys themselves, because this is what a reviewer asks "what if it is
 //! over" of.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -28,9 +28,11 @@ use crate::cache::{Cached, Limits};
 use crate::entropy::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, SessionId};
+use crate::retention::clock::AGREEMENT;
 use crate::ring::{Ring, Tenancy};
 use crate::session::{
-    EndReason, Ended, Guest, Opened, Owner, Paper, PaperKind, SealedPaper, SessionLimits, SessionRefusal,
+    EndReason, Ended, Guest, Moment, Opened, Owner, Paper, PaperKind, SealedPaper, SessionLimits,
+    SessionRefusal,
 };
 use crate::store::create::{Created, create};
 use crate::store::layout::{self, OfSession};
@@ -43,19 +45,52 @@ pub(super) struct Known {
     standing: Cached<Standing>,
     /// When it was last used on this node, in microseconds.
     used: AtomicU64,
+    /// How long it was seen and used here, by this node's uptime.
+    elapsed: Mutex<Option<Elapsed>>,
     /// The last use that this node wrote down, in microseconds.
     marked: AtomicU64,
     /// Whether this node saw that it is over, and did what there is to do.
     seen_over: AtomicBool,
 }
 
+/// What this node's uptime says of a session, whatever clocks say.
+#[derive(Clone, Copy, Debug)]
+struct Elapsed {
+    /// The uptime when it was seen first.
+    seen: Duration,
+    /// The uptime when it was used here last, or a newer use was seen that another node wrote down.
+    used: Duration,
+    /// That use.
+    newest: Timestamp,
+}
+
 impl Known {
-    /// Drops what is past its term, and says whether it is of no more use: a session that
-    /// was used may be open until it is over for sure.
-    pub(super) fn evict(&self, uptime: Duration, now: Timestamp) -> bool {
-        let used = self.used.load(Ordering::Relaxed);
-        let may_be_open = |at: Timestamp| now <= at.saturating_add(SessionLimits::LONGEST);
-        self.standing.evict(uptime) && !(used > 0 && Timestamp::from_micros(used).is_ok_and(may_be_open))
+    /// Why it is over by the time that passed since this node saw it first, or saw the last use of it.
+    fn over_by_uptime(&self, standing: &Standing, uptime: Duration) -> Option<EndReason> {
+        let mut elapsed = lock(&self.elapsed);
+        let first = Elapsed { seen: uptime, used: uptime, newest: standing.last_use };
+        let elapsed = elapsed.get_or_insert(first);
+        if standing.last_use > elapsed.newest {
+            (elapsed.used, elapsed.newest) = (uptime, standing.last_use);
+        }
+        let limits = standing.opened.limits;
+        if uptime.saturating_sub(elapsed.seen) >= limits.absolute {
+            return Some(EndReason::Expired);
+        }
+        (uptime.saturating_sub(elapsed.used) >= limits.idle).then_some(EndReason::Idle)
+    }
+
+    fn note_use(&self, uptime: Duration) {
+        if let Some(elapsed) = &mut *lock(&self.elapsed) {
+            elapsed.used = uptime;
+        }
+    }
+
+    /// Drops what is past its term, and says whether it is of no more use: a session that was
+    /// seen may be open until it is over for sure, by uptime, and how long it was seen must not begin anew.
+    pub(super) fn evict(&self, uptime: Duration) -> bool {
+        let over = |elapsed: &Elapsed| uptime.saturating_sub(elapsed.seen) > SessionLimits::LONGEST;
+        self.standing.evict(uptime) && lock(&self.elapsed).as_ref().is_none_or(over)
     }
 }
 
@@ -64,8 +99,8 @@ impl Known {
 pub(crate) struct Folder {
     /// The papers that are there, unread.
     pub(crate) papers: Vec<PaperKind>,
-    /// The last use that was written down.
-    pub(crate) last_use: Option<Timestamp>,
+    /// The uses that were written down.
+    pub(crate) uses: Vec<Timestamp>,
 }
 
 impl Folder {
@@ -114,9 +149,14 @@ impl Keyring {
         if standing.opened.only.as_ref().is_some_and(|only| *only != guest) {
             return denied(SessionRefusal::NotTheirs);
         }
-        let now = self.session_time();
+        let (now, uptime) = (self.session_time(), self.clock.uptime());
         let used = Timestamp::from_micros(known.used.load(Ordering::Relaxed)).unwrap_or(standing.last_use);
         let over = standing.opened.over(standing.last_use.max(used), now);
+        let over = over.or_else(|| known.over_by_uptime(&standing, uptime));
+        if !standing.ended && over.is_none() && standing.opened.is_later(now) {
+            // Nothing is ended for it: this clock may be the one that is wrong.
+            return denied(SessionRefusal::Later);
+        }
         if standing.ended || over.is_some() {
             // Once, or whoever shows it again and again costs the others their keys each time.
             if !known.seen_over.swap(true, Ordering::Relaxed) {
@@ -128,8 +168,9 @@ impl Keyring {
             }
             return denied(SessionRefusal::Over);
         }
-        known.used.fetch_max(now.micros(), Ordering::Relaxed);
-        self.mark(ring.customer, id, (&known, &standing), now).await;
+        known.used.fetch_max(now.host.micros(), Ordering::Relaxed);
+        known.note_use(uptime);
+        self.mark(ring.customer, id, (&known, &standing), now.host).await;
         Ok(())
     }
 
@@ -147,7 +188,10 @@ impl Keyring {
             Ok(standing) => {
                 let used = Timestamp::from_micros(known.used.load(Ordering::Relaxed));
                 let last_use = standing.last_use.max(used.unwrap_or(standing.last_use));
-                Ok(!standing.ended && standing.opened.over(last_use, self.session_time()).is_none())
+                let now = self.session_time();
+                let over = standing.opened.over(last_use, now);
+                let over = over.or_else(|| known.over_by_uptime(&standing, self.clock.uptime()));
+                Ok(!standing.ended && over.is_none() && !standing.opened.is_later(now))
             }
             Err(error) if error.kind() == ErrorKind::NotFound || is_of_closed_epoch(&error) => Ok(false),
             Err(error) => Err(error),
@@ -203,7 +247,9 @@ impl Keyring {
         let Paper::Opened(opened) = self.paper(asker, customer, id, PaperKind::Open).await? else {
             return Err(none());
         };
-        let last_use = folder.last_use.map_or(opened.at, |last| last.max(opened.at));
+        let now = self.clock.now().saturating_add(AGREEMENT);
+        let last_use =
+            folder.uses.iter().filter(|at| **at <= now).max().map_or(opened.at, |last| opened.at.max(*last));
         // That there is an end is enough: what it says is for people.
         Ok(Standing { opened, last_use, ended: folder.has(PaperKind::End) })
     }
@@ -216,7 +262,7 @@ impl Keyring {
         while let Some(object) = objects.try_next().await.map_err(failed)? {
             match layout::read_session(&object.location) {
                 Some((_, _, OfSession::Paper(kind))) => folder.papers.push(kind),
-                Some((_, _, OfSession::Use(at))) => folder.last_use = folder.last_use.max(Some(at)),
+                Some((_, _, OfSession::Use(at))) => folder.uses.push(at),
                 // Whatever else lies there is not ours.
                 None => {}
             }
@@ -297,7 +343,7 @@ impl Keyring {
         let (open, receipt) = self.log.begin(intent).await?;
         let asker = Asker { cause: Some(open.request()), ..asker };
         let ended = async {
-            let end = Paper::Ended(Ended { at: self.session_time(), why });
+            let end = Paper::Ended(Ended { at: self.clock.now(), why });
             self.put_paper(asker, ring.customer, id, &end).await?;
             // From here on no node admits anybody who shows it, after its next look. If we
             // stop here, the grant stands, on a session that has ended: the sweep finds it.
@@ -336,9 +382,9 @@ impl Keyring {
         Ok(intent)
     }
 
-    /// The time that sessions go by: a clock that is behind the log makes none longer.
-    pub(crate) fn session_time(&self) -> Timestamp {
-        self.clock.now().max(self.log.time())
+    /// The time that sessions go by.
+    pub(crate) fn session_time(&self) -> Moment {
+        Moment { host: self.clock.now(), log: self.log.time() }
     }
 }
 
