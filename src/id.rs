@@ -180,6 +180,50 @@ impl Label {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it has the form of an identifier: one of ours in any spelling that somebody could take
+    /// for it, or a UUID, alone or with something before or behind it. No new customer gets such a
+    /// label ([`Strongroom::add_customer`](crate::room::Strongroom::add_customer)): whoever read it
+    /// in a list could take it for the id of another customer.
+    #[must_use]
+    pub fn resembles_id(&self) -> bool {
+        let groups: Vec<&str> = self.0.split(['.', '_', '-']).collect();
+        let joined = groups.concat();
+        let is_hex = |text: &[u8]| text.iter().all(u8::is_ascii_hexdigit);
+        let is_base32 = |text: &[u8]| text.iter().all(|c| is_base32(*c));
+        // Words have no digits, and of 10,000 ids all but one do.
+        let has_digit = |text: &[u8]| text.iter().any(u8::is_ascii_digit);
+        let is_alias = |text: &[u8]| {
+            let reads = |c: &u8| CROCKFORD_ALIASES.contains(c) || self::is_base32(*c);
+            text.len() == ID_TEXT_LEN && text.iter().all(reads) && has_digit(text)
+        };
+        let has_id = |text: &[u8]| {
+            text.len() == ID_TEXT_LEN && is_base32(text)
+                || text.windows(ID_TEXT_LEN).any(|part| is_base32(part) && has_digit(part))
+                || text.windows(2 * ID_LEN).any(|part| is_hex(part) && has_digit(part))
+        };
+        let is_uuid = |groups: &[&str]| {
+            groups.iter().map(|group| group.len()).eq(UUID_GROUPS)
+                && groups.iter().all(|group| is_hex(group.as_bytes()))
+        };
+        groups.iter().any(|group| has_id(group.as_bytes()) || is_alias(group.as_bytes()))
+            || groups.windows(UUID_GROUPS.len()).any(is_uuid)
+            || joined.len() == ID_TEXT_LEN && is_base32(joined.as_bytes())
+            || joined.len() == 2 * ID_LEN && is_hex(joined.as_bytes())
+    }
+}
+
+/// The length of an identifier's text.
+const ID_TEXT_LEN: usize = 26;
+
+/// What Crockford's base32 reads as a 0 or a 1 beside those, and we do not.
+const CROCKFORD_ALIASES: [u8; 3] = *b"ilo";
+
+/// How long the groups of a UUID are (RFC 9562 s4).
+const UUID_GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+
+fn is_base32(c: u8) -> bool {
+    (c.is_ascii_lowercase() || c.is_ascii_digit()) && !b"ilou".contains(&c)
 }
 
 impl FromStr for Label {
@@ -206,6 +250,49 @@ impl fmt::Display for Label {
 impl fmt::Debug for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Label").finish_non_exhaustive()
+    }
+}
+
+/// A customer as people name it: by its id or by its label.
+///
+/// Text that can be the id of a customer is that id and never a label, whatever labels a store has
+/// from before such labels were refused: none of them leads to another customer than the one whose
+/// id it spells. The customer that bears one is named by its own id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CustomerRef {
+    /// By its id.
+    Id(CustomerId),
+    /// By its label.
+    Label(Label),
+}
+
+impl FromStr for CustomerRef {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let label: Label = text.parse()?;
+        Ok(Self::from(label))
+    }
+}
+
+impl From<Label> for CustomerRef {
+    fn from(label: Label) -> Self {
+        label.0.parse().map_or(Self::Label(label), Self::Id)
+    }
+}
+
+impl From<CustomerId> for CustomerRef {
+    fn from(id: CustomerId) -> Self {
+        Self::Id(id)
+    }
+}
+
+impl fmt::Display for CustomerRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Label(label) => label.fmt(f),
+        }
     }
 }
 
@@ -353,6 +440,58 @@ mod tests {
         assert!(text.to_uppercase().parse::<CustomerId>().is_err());
         assert!(format!("{text}0").parse::<CustomerId>().is_err());
         assert!("000g40r40m30fy7szbxzszfyzx".parse::<CustomerId>().is_err());
+    }
+
+    #[test]
+    fn a_label_in_the_form_of_an_id_is_known() {
+        let label = |text: &str| text.parse::<Label>().unwrap();
+        for text in [
+            "019mx0xqp7xz8cphp0tt9dmxsc",
+            // Not canonical: the two last bits are set.
+            "019mx0xqp7xz8cphp0tt9dmxsd",
+            // As Crockford's base32 reads it.
+            "ol9mxoxqp7xz8cphpott9dmxsc",
+            "01arz3ndektsv4rrffq69g5fav",
+            "7zzzzzzzzzzzzzzzzzzzzzzzzz",
+            "customer-019mx0xqp7xz8cphp0tt9dmxsc",
+            "local.019mx0xqp7xz8cphp0tt9dmxsc",
+            "019mx0xqp7xz8cphp0tt9dmxsc_2",
+            "019mx-0xqp7-xz8cp-hp0tt-9dmxsc",
+            "0bfa1b9c-60b4-4b5a-8c0b-6b8f3f1d9a11",
+            "0bfa1b9c60b44b5a8c0b6b8f3f1d9a11",
+            "urn.uuid.0bfa1b9c-60b4-4b5a-8c0b-6b8f3f1d9a11",
+            "0bfa1b9c.60b4.4b5a.8c0b.6b8f3f1d9a11",
+            "key-0bfa1b9c60b44b5a8c0b6b8f3f1d9a11",
+            "customer019mx0xqp7xz8cphp0tt9dmxsc",
+            "019mx0xqp7xz8cphp0tt9dmxsc0",
+        ] {
+            assert!(label(text).resembles_id(), "{text}");
+        }
+        for text in [
+            "acme",
+            "acme-1.eu",
+            "universitaetsklinikumkoeln",
+            "saintmarymedicalcenterohio",
+            "clinic-2026-12-01-northwest",
+            "deadbeef",
+            "19mx0xqp7xz8cphp0tt9dmxsc",
+            &"a".repeat(64),
+        ] {
+            assert!(!label(text).resembles_id(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_a_customer_id_is_one() {
+        let id = "019mx0xqp7xz8cphp0tt9dmxsc";
+        assert_eq!(id.parse(), Ok(CustomerRef::Id(id.parse().unwrap())));
+        assert_eq!(CustomerRef::from(id.parse::<Label>().unwrap()), CustomerRef::Id(id.parse().unwrap()));
+        // The last character of an id has two bits to spare, which are zero.
+        for label in ["019mx0xqp7xz8cphp0tt9dmxsd", "acme"] {
+            assert_eq!(label.parse(), Ok(CustomerRef::Label(label.parse().unwrap())));
+            assert_eq!(label.parse::<CustomerRef>().unwrap().to_string(), label);
+        }
+        assert!("Not A Label".parse::<CustomerRef>().is_err());
     }
 
     #[test]

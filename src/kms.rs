@@ -566,9 +566,15 @@ impl DataKey {
     }
 }
 
-/// A data key as the KMS wrapped it. Not secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A data key as the KMS wrapped it. Not secret by itself.
+#[derive(Clone, PartialEq, Eq)]
 pub struct WrappedDataKey(Vec<u8>);
+
+impl fmt::Debug for WrappedDataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WrappedDataKey").finish_non_exhaustive()
+    }
+}
 
 impl WrappedDataKey {
     /// The longest that is stored, in bytes. AWS KMS's are under 400.

@@ -46,7 +46,9 @@ use crate::time::{Day, Timestamp};
 mod body;
 mod change;
 mod claim;
+pub mod delta;
 mod due;
+pub mod growth;
 mod hold;
 pub mod sealed;
 mod tombstone;
@@ -55,6 +57,7 @@ mod usage;
 pub use change::{Change, RingRefusal};
 pub use claim::{Claim, ClaimState};
 pub use due::Due;
+pub use growth::GrowthRefusal;
 pub use hold::{Hold, HoldScope, HoldState};
 pub use tombstone::certificate_id;
 pub use usage::{OpenKey, Rewrap, UseError, WrapProof};
@@ -198,7 +201,8 @@ pub struct Policy {
     pub order: Option<OrderId>,
 }
 
-/// A customer data key as the customer's KMS key wrapped it.
+/// A customer data key as the customer's KMS key wrapped it, but for one that
+/// [no KMS key wraps](RingDataKey::outer).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingDataKey {
     /// Its id, part of the encryption context.
@@ -368,7 +372,13 @@ impl Ring {
     pub(crate) fn bare(&self) -> Self {
         let bare =
             |entry: &Entry| Entry { salt: [0; SALT_LEN], sealed: [0; KEY_LEN + TAG_LEN], ..entry.clone() };
-        Self { entries: self.entries.iter().map(bare).collect(), ..self.clone() }
+        let wrapped = |key: &RingDataKey| match key.is_outer() {
+            true => RingDataKey { wrapped: WrappedDataKey::new(Vec::new()), ..key.clone() },
+            false => key.clone(),
+        };
+        let (entries, data_keys) =
+            (self.entries.iter().map(bare).collect(), self.data_keys.iter().map(wrapped).collect());
+        Self { entries, data_keys, ..self.clone() }
     }
 
     /// The live key of this id.
@@ -435,10 +445,12 @@ impl Ring {
         self.entries.iter().find(fits)
     }
 
-    /// The name key of the smallest id: the one new tags are made with.
+    /// The name key that new tags are made with: of those under the outer seal alone, or else of
+    /// all, the one with the smallest id.
     #[must_use]
     pub fn name_key(&self) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.kind == EntryKind::Name)
+        let any = || self.entries.iter().find(|entry| entry.kind == EntryKind::Name);
+        self.outer_name_key().or_else(any)
     }
 
     /// The days among `days` that have no key a new blob could use.
@@ -493,6 +505,7 @@ impl Ring {
         if self.version == 0 || self.entries.iter().any(orphan) {
             return Err(DecodeError::Invalid("entries"));
         }
+        self.check_outer()?;
         if self.entries.iter().any(|entry| self.was_dropped(entry.id)) {
             return Err(DecodeError::Invalid("dropped"));
         }

@@ -33,7 +33,7 @@ use crate::audit::{Action, Intent};
 use crate::cache::Limits;
 use crate::entropy::{Entropy, random};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{CustomerId, KmsKeyId, Label, StoreId};
+use crate::id::{CustomerId, CustomerRef, KmsKeyId, Label, StoreId};
 use crate::kms::{EncryptionContext, KmsRegistry};
 use crate::order::{NewPerson, People};
 use crate::retention::{Period, Window};
@@ -55,6 +55,7 @@ mod once;
 pub(crate) mod open;
 mod people;
 mod removal;
+mod resolve;
 mod seal;
 mod sessions;
 mod source;
@@ -66,6 +67,8 @@ pub use evidence::{CustomerView, Maintained};
 pub use health::CustomerKeys;
 pub use open::{BlobInfo, ByteRange, Opened};
 pub use removal::RemovedDays;
+pub use resolve::LabelResemblesId;
+pub(crate) use resolve::no_such_id;
 pub use seal::{SealOptions, Sealed};
 pub use sessions::{AccessRequest, Session, SessionState};
 pub use source::Source;
@@ -469,10 +472,13 @@ impl Strongroom {
     /// Adds a customer: its ring with a month of day keys, then its label.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] if there is a customer of this label;
+    /// [`ErrorKind::InvalidInput`] with a [`LabelResemblesId`] behind it if the label has the
+    /// form of an id; [`ErrorKind::AlreadyExists`] if there is a customer of this label;
     /// [`ErrorKind::KeyUnavailable`] or [`ErrorKind::KeyDestroyed`] if the KMS
     /// key cannot be used.
     pub async fn add_customer(&self, access: &Access, new: NewCustomer) -> Result<CustomerInfo> {
+        // Before anything is recorded or made.
+        LabelResemblesId::refuse(&new.label)?;
         let room = &*self.0;
         let id = CustomerId::from_bytes(random(&*room.entropy)?);
         let mut intent = Intent::new(room.log.request_id()?, access, Action::CustomerAdd);
@@ -533,9 +539,15 @@ impl Strongroom {
     /// # }
     /// ```
     ///
+    /// A label that can be an id is taken for one, as in a [`CustomerRef`].
+    ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none.
     pub async fn customer(&self, label: &Label, access: Access) -> Result<Customer> {
+        self.customer_of(&CustomerRef::from(label.clone()), access).await
+    }
+
+    async fn labelled(&self, label: &Label, access: Access) -> Result<Customer> {
         let asker = Asker::of(&access);
         let epoch = self.0.keyring.current_epoch(asker).await?;
         let path = layout::label(&epoch.directory.label_tag(label));
@@ -559,13 +571,12 @@ impl Strongroom {
     /// # Cancel safety
     /// Nothing is written but records.
     pub async fn customer_by_id(&self, id: CustomerId, access: Access) -> Result<Customer> {
-        let none = || Error::new(ErrorKind::NotFound, "there is no customer of this id");
         // The register is pinned under the store's own id.
         if id.as_bytes() == self.0.store.as_bytes() {
-            return Err(none());
+            return Err(no_such_id());
         }
         let ring = self.0.keyring.ring(Asker::of(&access), id).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => none(),
+            ErrorKind::NotFound => no_such_id(),
             _ => error,
         })?;
         Ok(Customer::new(self.clone(), ring.customer, access))

@@ -343,7 +343,7 @@ fn a_tour() {
         "--customer",
         "acme",
         "--retain-until",
-        "2999-12-31",
+        "2099-12-31",
         "--exec",
         "--",
         "printf",
@@ -1418,6 +1418,25 @@ fn an_auditor_needs_the_audit_storage_alone() {
     run(&["query", "--key", &named(&format!("strongroom/{store}/0003"))]).ok();
     run(&["query", "--key", &named("strongroom/019mx0xqp7xz8cphp0tt9dmxsc")]).fails(65).says("another store");
     run(&["query", "--customer", "acme"]).fails(66);
+    // Of an id it says whether the log knows it, without the store.
+    let nobody = "00000000000000000000000000";
+    for args in [
+        &["query", "--customer", nobody, "--key", key][..],
+        &["query", "--json", "--customer", nobody, "--key", key],
+        &["export", "--format", "jsonl", "--customer", nobody, "--key", key],
+        &["proof", "0:0", "--customer", nobody, "--key", key],
+    ] {
+        let ran = run(args);
+        assert_eq!((ran.code, ran.out), (66, Vec::new()), "{args:?}: {}", ran.err);
+    }
+    let list = ["--audit-store", "audit", "certificate", "list", "--customer", nobody, "--key", key];
+    assert_eq!(auditor.run(&list).fails(66).out, b"");
+    let sealed = run(&["query", "--json", "--key", key, "--blob", &blob]).ok().text().to_owned();
+    let sealed: Value = serde_json::from_str(sealed.lines().next().unwrap()).unwrap();
+    let customer = sealed["customer"].as_str().unwrap();
+    run(&["query", "--customer", customer, "--key", key]).ok();
+    let list = ["--audit-store", "audit", "certificate", "list", "--customer", customer, "--key", key];
+    auditor.run(&list).ok();
     auditor.run(&["--audit-store", "nowhere", "audit", "query"]).fails(66).says("no audit log");
     auditor.run(&["--audit-store", "audit", "--log-key", "nowhere", "audit", "query"]).fails(78);
 

@@ -4,6 +4,8 @@
 
 #[path = "client/audit.rs"]
 mod audit;
+#[path = "client/customers.rs"]
+mod customers;
 #[path = "client/restore.rs"]
 mod restore;
 
@@ -982,6 +984,34 @@ fn a_foreign_customer_is_none() {
     }
     let listed = home.ask(&daemon, "admin", &["customer", "list"]).is(0);
     assert!(listed.out.contains("zenith") && !listed.out.contains("acme"));
+}
+
+#[test]
+fn beyond_a_writers_limit_a_privacy_officer_extends() {
+    let home = Home::new();
+    let daemon = home.serve();
+    fs::write(home.path("dump"), "x").unwrap();
+    let put = |until: &str| {
+        let put = ["put", "--customer", "acme", "--retain-until", until, "dump"];
+        home.ask(&daemon, "portal", &put)
+    };
+    put("9999-12-31").is(77).says("a writer alone");
+    put("2998-12-31").is(77).says("a writer alone");
+    let blob = put("2099-01-01").is(0).out;
+    let extend = |who: &str, until: &str| {
+        let extend = ["retention", "extend", "--customer", "acme", blob.trim(), "--until", until];
+        home.ask(&daemon, who, &extend)
+    };
+    for who in ["portal", "backup", "admin"] {
+        extend(who, "2998-12-31").is(77);
+    }
+    extend("portal", "2099-12-31").is(0);
+    extend("officer", "2998-12-31").is(0);
+    home.ask(&daemon, "portal", &["get", "--customer", "acme", blob.trim(), "-o", "-"]).is(0);
+    // Where there is no daemon there are no roles, and the same limit for who seals.
+    let put = ["put", "--customer", "acme", "--retain-until", "2998-12-31", "dump"];
+    home.run(&put).is(77).says("a writer alone");
+    home.run(&["retention", "extend", "--customer", "acme", blob.trim(), "--until", "2999-12-31"]).is(0);
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Program<'_> {
         let named = SealOptions::new().metadata(Metadata::new().with_name(name()));
         let blob = self.seal(&acme, self.large.clone(), named, told).await?;
         told.named.push(blob);
-        // A month that the ring has no keys of.
+        // A day that the ring has no key of.
         let later = SealOptions::new().retain_until(Day::from_number(40_000));
         self.seal(&acme, pattern(10), later, told).await?;
         acme.open(blob).await?.bytes(1 << 30).await?;

@@ -187,6 +187,36 @@ fn it_opens_the_manuals_vectors() {
     assert_eq!(named.plaintext(), unhex(&vectors["blobs"][0]["plaintext"]));
 }
 
+/// A ring that is not small any more is stored as what changed since a version that is whole.
+#[tokio::test]
+async fn it_takes_a_ring_that_is_stored_as_what_changed() {
+    let Some(decoder) = Decoder::find() else { return };
+    let (home, room, acme) = store().await;
+    let first = acme.seal(pattern(10), options("n", Suite::Aes256Gcm)).await.unwrap();
+    let mut last = first;
+    let path = |version: u64| home.path().join(format!("store/keys/ring/{}/{version:016x}", acme.id()));
+    let form = |version| fs::read(path(version)).unwrap()[8];
+    while form(acme.info().await.unwrap().ring_version) == 1 {
+        let far = SealOptions::new().retain_until(last.retain_until.plus(40));
+        last = acme.seal(pattern(20), far).await.unwrap();
+        assert!(acme.info().await.unwrap().ring_version < 600, "no version is stored as what changed");
+    }
+    let version = acme.info().await.unwrap().ring_version;
+    assert_eq!((form(version), form(version - 1)), (2, 1));
+    room.close().await.unwrap();
+    let open = |which: &[&str]| {
+        let which: Vec<String> = which.iter().map(ToString::to_string).collect();
+        decoder.open(&home, &acme.id().to_string(), &which)
+    };
+    assert_eq!(open(&[&last.id.to_string()]).plaintext(), pattern(20));
+    assert_eq!(open(&["--name", "n"]).plaintext(), pattern(10));
+    // Its base is believed by its hash.
+    let mut base = fs::read(path(version - 1)).unwrap();
+    base[60] ^= 1;
+    fs::write(path(version - 1), base).unwrap();
+    assert_eq!(open(&[&last.id.to_string()]).code(), 1);
+}
+
 /// It imports nothing but Python's standard library, and nothing of ours.
 #[test]
 fn it_stands_alone() {

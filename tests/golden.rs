@@ -2,7 +2,8 @@
 //! later version has to open. This one still writes the newest of them, byte for byte.
 //!
 //! There are several because an order of steps that changes draws its randomness in another
-//! order: `v1` is of before records of a KMS call and of its uses shared a commit. The keys in
+//! order: `v1` is of before records of a KMS call and of its uses shared a commit, `v1-one-commit` of
+//! before a day far beyond the policy got one key in place of a month's. The keys in
 //! them protect nothing. With `STRONGROOM_REGENERATE_GOLDEN=1` the newest is written anew, which
 //! is done for a new one only.
 
@@ -37,7 +38,7 @@ const THEN: &str = "2026-11-22T02:26:13.000001Z";
 const LATER: &str = "2027-03-01T12:00:00.000000Z";
 
 /// The stores, the newest last.
-const STORES: [&str; 2] = ["v1", "v1-one-commit"];
+const STORES: [&str; 3] = ["v1", "v1-one-commit", "v1-far-day"];
 
 fn home_of(store: &str) -> PathBuf {
     FilePath::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(store)
@@ -45,7 +46,7 @@ fn home_of(store: &str) -> PathBuf {
 
 /// Of the store that is written today.
 fn home() -> PathBuf {
-    home_of(STORES[1])
+    home_of(STORES[2])
 }
 
 fn regenerating() -> bool {

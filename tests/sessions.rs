@@ -2,6 +2,8 @@
 //! open within a session, which the KMS ends and not our good will.
 
 mod common;
+#[path = "common/faults.rs"]
+mod faults;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use strongroom::kms::{
     DataKey, EncryptionContext, GeneratedDataKey, Grant, GrantId, KeyState, Kms, KmsAdmin, KmsError,
     KmsErrorKind, KmsGrants, KmsRegistry, WrappedDataKey,
 };
-use strongroom::ring::Tenancy;
+use strongroom::ring::{GrowthRefusal, Tenancy};
 use strongroom::room::{
     ByteRange, Customer, KeyChoice, NewCustomer, Options, SealOptions, Session, SessionState, Strongroom,
 };
@@ -30,6 +32,8 @@ use strongroom::session::{EndReason, SessionLimits};
 use strongroom::system::SystemEntropy;
 
 use common::{Raw, TestClock, access, operations, options, pattern, records_since};
+use faults::FaultStore;
+use strongroom::store::Storages;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -246,17 +250,17 @@ async fn out_of_session_it_seals_and_unwraps_nothing() {
             blobs.push(seal(&acme, text).await);
         }
         blobs.push(acme.seal(vec![7; 1000], SealOptions::new()).await.unwrap().id);
-        // One data key for blobs and one for names, however many there are.
-        assert_eq!(world.kms.taken(), (2, 0));
+        // One data key, however many blobs there are, and none for names.
+        assert_eq!(world.kms.taken(), (1, 0));
         let after = acme.info().await.unwrap();
-        assert_eq!((after.keys, after.ring_version), (before.keys + 2, before.ring_version + 2));
+        assert_eq!((after.keys, after.ring_version), (before.keys + 1, before.ring_version + 1));
         // What it has in memory seals, and opens nothing.
         for blob in &blobs {
             assert_eq!(open(&acme, *blob).await, Err(ErrorKind::Denied));
         }
         assert_eq!(world.kms.taken(), (0, 0));
 
-        // A new term, a new key; names keep theirs.
+        // A new term, a new key.
         world.clock.pass(12 * HOUR);
         blobs.push(seal(&acme, "later").await);
         assert_eq!(world.kms.taken(), (1, 0));
@@ -284,11 +288,77 @@ async fn strict_accountability_seals_out_of_session_too() {
     world.kms.refuses.store(true, SeqCst);
     let node = world.node().await;
     let blob = seal(&acme(&node, reader()).await, "x").await;
-    // One for the day, one for names, one for the blob.
-    assert_eq!(world.kms.taken(), (3, 0));
+    // One for the day, one for the blob.
+    assert_eq!(world.kms.taken(), (2, 0));
     world.kms.refuses.store(false, SeqCst);
     let session = world.session().await;
     assert_eq!(open(&acme(&node, reader().within(session.id)).await, blob).await.unwrap(), b"x");
+}
+
+/// Each program that starts adds a key of its own to the ring, 64 of them a day, and what comes after
+/// them is told to let a daemon seal.
+#[tokio::test]
+async fn the_65th_own_key_of_a_day_is_refused() {
+    let world = World::new().await;
+    let mut programs = Vec::new();
+    for number in 0..64 {
+        let node = world.node().await;
+        seal(&acme(&node, reader()).await, &number.to_string()).await;
+        programs.push(node);
+    }
+    assert_eq!(world.kms.taken(), (64, 0));
+    let before = acme(&world.node().await, reader()).await.info().await.unwrap();
+    assert_eq!(before.keys, 32 + 64);
+    for _ in 0..3 {
+        let node = world.node().await;
+        let refused = acme(&node, reader()).await.seal(pattern(1), SealOptions::new()).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Denied);
+        assert!(refused.to_string().contains("let a daemon seal"), "{refused}");
+        let cause = std::error::Error::source(&refused).and_then(|cause| cause.downcast_ref());
+        assert_eq!(cause, Some(&GrowthRefusal::TooManyOwnKeys));
+    }
+    // Nothing was asked for, and nothing written.
+    assert_eq!(world.kms.taken(), (0, 0));
+    assert_eq!(acme(&world.node().await, reader()).await.info().await.unwrap(), before);
+
+    // Whoever has a key goes on with it, and a session seals with the keys that are there.
+    seal(&acme(&programs[0], reader()).await, "more").await;
+    let session = world.session().await;
+    seal(&acme(&world.node().await, reader().within(session.id)).await, "inside").await;
+    assert_eq!(acme(&world.node().await, reader()).await.info().await.unwrap(), before);
+    // The next day has its own.
+    world.clock.pass(24 * HOUR);
+    seal(&acme(&world.node().await, reader()).await, "tomorrow").await;
+}
+
+/// A name is found with the same KMS calls and requests whatever the number of programs that sealed.
+#[tokio::test]
+async fn names_are_found_in_constant_work() {
+    let mut costs = Vec::new();
+    for programs in [1, 8, 60] {
+        let world = World::new().await;
+        for number in 0..programs {
+            seal(&acme(&world.node().await, reader()).await, &number.to_string()).await;
+        }
+        let last = seal(&acme(&world.node().await, reader()).await, "nightly").await;
+        let session = world.session().await;
+        let Raw { blobs, keys, audit } = world.raw.clone();
+        let stores = [FaultStore::new(blobs), FaultStore::new(keys), FaultStore::new(audit)];
+        let [blobs, keys, audit] = stores.each_ref().map(|store| Arc::new(store.clone()));
+        let storages = Storages::from_parts(blobs, keys, audit);
+        let node = Strongroom::open(storages, registry(&world.kms), options(&world.clock)).await.unwrap();
+        let acme = acme(&node, reader().within(session.id)).await;
+        acme.info().await.unwrap();
+        stores.iter().for_each(FaultStore::reset_counts);
+        world.kms.taken();
+        assert_eq!(acme.find(&"nightly".parse().unwrap()).await.unwrap(), [last]);
+        node.log().flush().await.unwrap();
+        let requests: Vec<u64> = stores.iter().take(2).map(FaultStore::requests).collect();
+        costs.push((world.kms.taken(), requests));
+        assert_eq!(acme.newest(&"nightly".parse().unwrap()).await.unwrap().id, last);
+    }
+    assert_eq!(costs[0].0, (0, 0), "a name takes no KMS call");
+    assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
 }
 
 #[tokio::test]

@@ -170,6 +170,8 @@ codes! {
     Verify = "verify",
     /// To keep a blob longer.
     Extend = "extend",
+    /// To keep a blob longer than a writer alone may.
+    ExtendFar = "extend-far",
     /// To see which customers there are.
     CustomerList = "customer-list",
     /// To learn the id of the customer of a label.
@@ -237,7 +239,7 @@ impl Operation {
     /// its blobs, or unwraps a key of theirs to wrap it anew.
     #[must_use]
     pub const fn takes_session(self) -> bool {
-        self.sees_content() || matches!(self, Self::Extend | Self::Rekey)
+        self.sees_content() || matches!(self, Self::Extend | Self::ExtendFar | Self::Rekey)
     }
 
     /// Whether it takes a person: somebody who can be asked why.

@@ -18,7 +18,7 @@ use crate::access::{Principal, Purpose};
 use crate::config::Given;
 use crate::doctor::policy::Account;
 use crate::envelope::BlobName;
-use crate::id::{BlobId, EmergencyId, Label, SessionId};
+use crate::id::{BlobId, CustomerRef, EmergencyId, Label, SessionId};
 use crate::once::OnceKey;
 use crate::order::NewPerson;
 use crate::retention::{Period, Window};
@@ -376,7 +376,8 @@ pub(super) enum Customer {
     /// Shows a customer's settings
     Show {
         /// The customer
-        label: Label,
+        #[arg(value_name = "LABEL|ID")]
+        customer: CustomerRef,
     },
     Set(CustomerSet),
 }
@@ -384,7 +385,7 @@ pub(super) enum Customer {
 /// Adds a customer
 #[derive(Debug, Args)]
 pub(super) struct CustomerAdd {
-    /// What to call it: 1 to 64 of a-z, 0-9, '.', '_', '-'
+    /// What to call it: 1 to 64 of a-z, 0-9, '.', '_', '-', and not in the form of an id
     pub(super) label: Label,
     /// Its KMS key: `local` or `aws-kms` for a new key, `local:<id>` or `aws-kms:<ARN>` for one that
     /// exists, in whatever account
@@ -416,7 +417,8 @@ pub(super) struct CustomerAdd {
 #[command(group = ArgGroup::new("change").required(true).multiple(true).args(["retention", "suite"]))]
 pub(super) struct CustomerSet {
     /// The customer
-    pub(super) label: Label,
+    #[arg(value_name = "LABEL|ID")]
+    pub(super) customer: CustomerRef,
     /// How long its blobs are kept, as an ISO 8601 period. It can be made longer only
     #[arg(long, value_name = "PERIOD")]
     pub(super) retention: Option<Period>,
@@ -613,9 +615,10 @@ pub(super) struct Doctor {
 
 #[derive(Debug, Args)]
 pub(super) struct OfCustomer {
+    // By label or id.
     /// Whose
     #[arg(long, value_name = "CUSTOMER")]
-    pub(super) customer: Label,
+    pub(super) customer: CustomerRef,
 }
 
 #[derive(Debug, Args)]

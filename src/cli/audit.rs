@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::stream::{BoxStream, StreamExt, TryStreamExt};
 
-use super::args::{Audit, OfLog, PublicKeyText, Tail, Which, Whose};
+use super::args::{Audit, OfLog, PublicKeyText, Tail, Which};
 use super::backend::Place;
 use super::failure::Failure;
 use super::output::{Column, Output, seconds, table};
@@ -15,7 +15,7 @@ use crate::audit::operation::OperationLine;
 use crate::audit::query::{Filter, newest, operations};
 use crate::client::NEWEST;
 use crate::config::Config;
-use crate::id::{CustomerId, Label, StoreId};
+use crate::id::{CustomerId, CustomerRef, Label, StoreId};
 
 mod export;
 mod keys;
@@ -41,9 +41,9 @@ pub(super) fn needs_no_backend(command: &Audit, output: Output) -> bool {
         | Audit::ConfirmTime(_)
         | Audit::Remove(_)
         | Audit::RotateKey(_) => false,
-        Audit::Query(command) => !command.which.has_label(),
-        Audit::Export(command) => !command.which.has_label(),
-        Audit::Proof(command) => !matches!(command.customer, Some(Whose::Label(_))),
+        Audit::Query(command) => !is_label(command.which.customer.as_ref()),
+        Audit::Export(command) => !is_label(command.which.customer.as_ref()),
+        Audit::Proof(command) => !is_label(command.customer.as_ref()),
         Audit::Verify(_)
         | Audit::Checkpoint(_)
         | Audit::CheckProof(_)
@@ -59,20 +59,20 @@ pub(super) async fn run_alone(config: &Config, command: Audit, output: Output) -
     match command {
         Audit::Tail(command) => json_tail(&open(&command.log).await?, command.lines).await,
         Audit::Query(command) => {
-            let filter = command.which.filter_of_id();
-            let (found, next) = query::read(&open(&command.log).await?, &filter, &command).await?;
+            let reader = open(&command.log).await?;
+            let filter = command.which.filter(known(&reader, command.which.customer.as_ref()).await?);
+            let (found, next) = query::read(&reader, &filter, &command).await?;
             Ok(query::page(&found, next, &Labels::new(), output))
         }
         Audit::Export(command) => {
-            let filter = command.which.filter_of_id();
-            export::run(of_log(&open(&command.log).await?, &filter), &command, output).await
+            let reader = open(&command.log).await?;
+            let filter = command.which.filter(known(&reader, command.which.customer.as_ref()).await?);
+            export::run(of_log(&reader, &filter), &command, output).await
         }
         Audit::Proof(command) => {
-            let customer = match command.customer {
-                Some(Whose::Id(id)) => Some(id),
-                _ => None,
-            };
-            proof::make(&open(&command.log).await?, customer, &command).await
+            let reader = open(&command.log).await?;
+            let customer = known(&reader, command.customer.as_ref()).await?;
+            proof::make(&reader, customer, &command).await
         }
         Audit::CheckProof(command) => proof::check(&command, output),
         Audit::CheckView(command) => view::check_file(&command, output),
@@ -128,7 +128,7 @@ pub(super) async fn run(backend: &Backend, command: Audit) -> Answer {
         }
         Audit::Proof(command) => {
             let customer = match &command.customer {
-                Some(whose) => Some(customer(backend, whose).await?),
+                Some(whose) => Some(backend.customer_id(whose).await?),
                 None => None,
             };
             match &backend.place {
@@ -152,16 +152,19 @@ pub(super) async fn run(backend: &Backend, command: Audit) -> Answer {
     }
 }
 
-impl Which {
-    fn has_label(&self) -> bool {
-        matches!(self.customer, Some(Whose::Label(_)))
-    }
+/// Whether a customer is named by its label, which is in no log: then it takes the store.
+pub(super) fn is_label(whose: Option<&CustomerRef>) -> bool {
+    matches!(whose, Some(CustomerRef::Label(_)))
+}
 
-    fn filter_of_id(&self) -> Filter {
-        self.filter(match self.customer {
-            Some(Whose::Id(id)) => Some(id),
-            _ => None,
-        })
+/// The customer of an id, which the log has to know. A label is never asked about here.
+pub(super) async fn known(
+    reader: &LogReader,
+    whose: Option<&CustomerRef>,
+) -> Result<Option<CustomerId>, Failure> {
+    match whose {
+        Some(CustomerRef::Id(id)) => audit_only::known(reader, *id).await.map(Some),
+        Some(CustomerRef::Label(_)) | None => Ok(None),
     }
 }
 
@@ -192,18 +195,10 @@ pub(super) fn reader(opened: &Store, key: Option<&PublicKeyText>) -> Result<LogR
 }
 
 async fn filter(backend: &Backend, which: &Which) -> Result<Filter, Failure> {
-    Ok(match &which.customer {
-        Some(whose) => which.filter(Some(customer(backend, whose).await?)),
-        None => which.filter_of_id(),
-    })
-}
-
-/// Who is meant.
-pub(super) async fn customer(backend: &Backend, whose: &Whose) -> Result<CustomerId, Failure> {
-    match whose {
-        Whose::Id(id) => Ok(*id),
-        Whose::Label(label) => Ok(backend.customer(label).await?.id()),
-    }
+    Ok(which.filter(match &which.customer {
+        Some(whose) => Some(backend.customer_id(whose).await?),
+        None => None,
+    }))
 }
 
 /// The log has ids. Who may read rings sees labels, and anyone else the ids.

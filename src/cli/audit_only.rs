@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +14,19 @@ use std::time::Duration;
 use object_store::ObjectStore;
 
 use super::args::PublicKeyText;
+use super::backend::no_customer;
 use super::exit::Exit;
 use super::failure::Failure;
 use super::log_key;
 use super::output::Output;
 use crate::audit::authority::{Authority, KeyChange};
-use crate::audit::layout::origin;
+use crate::audit::layout::{origin, pins_of};
 use crate::audit::log::LogReader;
+use crate::audit::query::{Filter, query};
 use crate::config::{Config, LogKey};
 use crate::error::{Error, ErrorKind};
-use crate::id::StoreId;
+use crate::id::{CustomerId, StoreId};
+use crate::room::no_such_id;
 use crate::store::marker::Marker;
 use crate::store::{CreateRoot, StorageRole, StorageUrls, Storages};
 use crate::system::SystemClock;
@@ -94,6 +98,20 @@ pub(super) async fn known_key(
         (None, LogKey::File(path)) if *path == config.local_kms.join("log.key") && !path.exists() => None,
         (None, configured) => Some(log_key::load(configured).await?.public()),
     })
+}
+
+/// A customer that the log knows of: it has ring pins, or an operation that names it, where the pins
+/// were lost. An unknown one is not an empty answer.
+pub(super) async fn known(reader: &LogReader, customer: CustomerId) -> Result<CustomerId, Failure> {
+    let is_store = customer.as_bytes() == reader.store().as_bytes();
+    if !is_store && !reader.list(&pins_of(customer)).await?.is_empty() {
+        return Ok(customer);
+    }
+    let filter = Filter { customer: Some(customer), ..Filter::default() };
+    match query(reader, &filter, None, NonZeroUsize::MIN).await?.operations.is_empty() {
+        true => Err(no_customer(no_such_id(), Failure::from)),
+        false => Ok(customer),
+    }
 }
 
 fn no_log(config: &Config, error: Error) -> Failure {

@@ -17,7 +17,7 @@ use crate::access::{Access, Principal};
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
-use crate::id::{CustomerId, KekId, Label, OrderId};
+use crate::id::{CustomerId, CustomerRef, KekId, Label, OrderId};
 use crate::json::{self, Cancelled, Epochs, Executed, KeyPlan, Person, Rotated, ShredStatus, Swept};
 use crate::order::{Order, OrderKind, SignedOrder};
 use crate::retention::clock::TrustedTime;
@@ -84,9 +84,9 @@ impl Store {
         Ok(Self { room, storages, config, keys, access, output, created })
     }
 
-    /// The customer of a label.
-    pub(super) async fn customer(&self, label: &Label) -> Result<crate::room::Customer, Failure> {
-        let found = self.room.customer(label, self.access.clone()).await;
+    /// The customer that is named.
+    pub(super) async fn customer(&self, whose: &CustomerRef) -> Result<crate::room::Customer, Failure> {
+        let found = self.room.customer_of(whose, self.access.clone()).await;
         found.map_err(|error| no_customer(error, |error| self.explain(error)))
     }
 
@@ -95,7 +95,8 @@ impl Store {
     }
 }
 
-fn no_customer(error: Error, explain: impl FnOnce(Error) -> Failure) -> Failure {
+/// A failure to find a customer: one that is unknown is not an empty answer.
+pub(super) fn no_customer(error: Error, explain: impl FnOnce(Error) -> Failure) -> Failure {
     match error.kind() {
         ErrorKind::NotFound => Failure::from(error)
             .hint("`strongroom customer list` shows all, `strongroom customer add` makes one"),
@@ -130,14 +131,27 @@ impl Backend {
         }
     }
 
-    /// The customer of a label.
-    pub(super) async fn customer(&self, label: &Label) -> Result<Customer, Failure> {
+    /// The customer that is named.
+    pub(super) async fn customer(&self, whose: &CustomerRef) -> Result<Customer, Failure> {
         match &self.place {
-            Place::Store(store) => store.customer(label).await.map(Customer::Store),
+            Place::Store(store) => store.customer(whose).await.map(Customer::Store),
             Place::Daemon(daemon) => {
-                let found = daemon.customer(label).await.map(Customer::Daemon);
+                let found = daemon.customer(whose).await.map(Customer::Daemon);
                 found.map_err(|error| no_customer(error, Failure::from))
             }
+        }
+    }
+
+    /// The id of the customer that is named. In a store, one that is named by its id needs no ring
+    /// that can be read: what is asked may be about exactly that.
+    pub(super) async fn customer_id(&self, whose: &CustomerRef) -> Result<CustomerId, Failure> {
+        match (&self.place, whose) {
+            (Place::Store(store), CustomerRef::Id(id)) => {
+                let known = store.room.knows_customer(*id).await;
+                known.map_err(|error| no_customer(error, |error| self.explain(error)))?;
+                Ok(*id)
+            }
+            _ => Ok(self.customer(whose).await?.id()),
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::Read;
 
 use serde_json::{Value, json};
 
-use super::args::{self, ListCertificates, PublicKeyText, ShowCertificate, VerifyCertificate, Whose};
+use super::args::{self, ListCertificates, PublicKeyText, ShowCertificate, VerifyCertificate};
 use super::backend::Place;
 use super::exit::Exit;
 use super::failure::Failure;
@@ -25,18 +25,15 @@ use crate::json;
 
 /// Whether the audit storage is all that a command needs, or not even that.
 pub(super) fn needs_no_backend(command: &args::Certificate) -> bool {
-    !matches!(command, args::Certificate::List(ListCertificates { customer: Some(Whose::Label(_)), .. }))
+    !matches!(command, args::Certificate::List(command) if audit::is_label(command.customer.as_ref()))
 }
 
 /// Such a command.
 pub(super) async fn run_alone(config: &Config, command: args::Certificate, output: Output) -> Answer {
     match command {
         args::Certificate::List(command) => {
-            let customer = match command.customer {
-                Some(Whose::Id(id)) => Some(id),
-                _ => None,
-            };
             let reader = audit_only::open(config, command.log.key.as_ref(), output).await?;
+            let customer = audit::known(&reader, command.customer.as_ref()).await?;
             list(&reader, customer, output).await
         }
         args::Certificate::Show(command) => {
@@ -52,13 +49,13 @@ pub(super) async fn run(backend: &Backend, command: args::Certificate) -> Answer
     match (&backend.place, command) {
         (Place::Store(store), args::Certificate::List(ListCertificates { customer: Some(whose), log })) => {
             let reader = audit::reader(store, log.key.as_ref())?;
-            let customer = audit::customer(backend, &whose).await?;
+            let customer = backend.customer_id(&whose).await?;
             list(&reader, Some(customer), backend.output).await
         }
         (Place::Daemon(daemon), args::Certificate::List(command)) => {
             audit::no_key(&command.log)?;
             let customer = match &command.customer {
-                Some(whose) => Some(audit::customer(backend, whose).await?),
+                Some(whose) => Some(backend.customer_id(whose).await?),
                 None => None,
             };
             let mut good = daemon.certificates(customer).await?;

@@ -29,12 +29,12 @@ pub(super) async fn run(backend: &Backend, command: args::Customer) -> Answer {
             let infos = backend.customers().await.map_err(explain)?;
             Ok(all(backend, &infos))
         }
-        args::Customer::Show { label } => {
-            let info = backend.customer(&label).await?.info().await.map_err(explain)?;
+        args::Customer::Show { customer } => {
+            let info = backend.customer(&customer).await?.info().await.map_err(explain)?;
             Ok(one(backend, &info))
         }
         args::Customer::Set(command) => {
-            let customer = backend.customer(&command.label).await?;
+            let customer = backend.customer(&command.customer).await?;
             let info = customer.set(command.retention, command.suite).await;
             let info = info.map_err(|error| super::retention::shortening(backend, error))?;
             Ok(one(backend, &info))

@@ -53,7 +53,7 @@ async fn declare(backend: &Backend, command: EmergencyDeclare) -> Answer {
 
 async fn list(backend: &Backend, command: EmergencyList) -> Answer {
     let customer = match (&command.customer, &backend.place) {
-        (Some(label), _) => Some(backend.customer(label).await?.id()),
+        (Some(whose), _) => Some(backend.customer_id(whose).await?),
         (None, Place::Store(_)) => None,
         (None, Place::Daemon(_)) => {
             return Err(Failure::usage("a daemon lists the emergencies of one customer")

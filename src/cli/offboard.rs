@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::{line, pairs, seconds};
 use super::{Answer, Backend, Store, log_key, options};
 use crate::config::LogKey;
-use crate::id::Label;
+use crate::id::CustomerRef;
 use crate::json::Offboarding;
 use crate::room::{Customer, Strongroom};
 use crate::shred::offboard::{CustomerKeyEnd, Destination, Proof};
@@ -18,17 +18,17 @@ use crate::system::SystemClock;
 
 pub(super) async fn run(backend: &Backend, command: Offboard) -> Answer {
     match command {
-        Offboard::Status { label } => {
-            let status = backend.customer(&label).await?.offboarding().await;
+        Offboard::Status { customer } => {
+            let status = backend.customer(&customer).await?.offboarding().await;
             status.map(|status| shown(backend, &status)).map_err(|error| backend.explain(error))
         }
-        Offboard::Reopen { label } => {
-            let status = backend.customer(&label).await?.reopen().await;
+        Offboard::Reopen { customer } => {
+            let status = backend.customer(&customer).await?.reopen().await;
             status.map(|status| shown(backend, &status)).map_err(|error| backend.explain(error))
         }
         Offboard::Return(command) => give_back(backend.store()?, command).await,
         Offboard::Destroy(command) => destroy(backend.store()?, command).await,
-        Offboard::Finish { label } => finish(backend.store()?, &label).await,
+        Offboard::Finish { customer } => finish(backend.store()?, &customer).await,
     }
 }
 
@@ -54,7 +54,7 @@ fn told(status: &Offboarding) -> String {
 }
 
 async fn give_back(backend: &Store, command: OffboardReturn) -> Answer {
-    let customer = backend.customer(&command.label).await?.id();
+    let customer = backend.customer(&command.customer).await?.id();
     let (destination, own) = destination(backend, command.to.to, &command.to.into, CreateRoot::Yes).await?;
     let returned = backend.room.return_blobs(&backend.access, customer, &destination).await;
     close(own).await?;
@@ -81,7 +81,7 @@ async fn give_back(backend: &Store, command: OffboardReturn) -> Answer {
 }
 
 async fn destroy(backend: &Store, command: OffboardDestroy) -> Answer {
-    let customer = backend.customer(&command.label).await?.id();
+    let customer = backend.customer(&command.customer).await?.id();
     let opened = match command.to.to {
         Some(url) => Some(destination(backend, url, &command.to.into, CreateRoot::No).await?),
         None => None,
@@ -103,8 +103,8 @@ async fn destroy(backend: &Store, command: OffboardDestroy) -> Answer {
     })
 }
 
-async fn finish(backend: &Store, label: &Label) -> Answer {
-    let customer = backend.customer(label).await?.id();
+async fn finish(backend: &Store, whose: &CustomerRef) -> Answer {
+    let customer = backend.customer(whose).await?.id();
     let destroyers = backend.keys.destroyers();
     let ends = backend.room.finish_offboarding(&backend.access, customer, &destroyers).await;
     let ends = ends.map_err(|error| backend.explain(error))?;
@@ -140,7 +140,7 @@ async fn destination(
     create: CreateRoot,
 ) -> Result<(Destination, Option<Strongroom>), Failure> {
     let storage = alone(url, create).await?;
-    let (Some(store), Some(key), Some(label)) = (&into.into_store, &into.into_log_key, &into.into_customer)
+    let (Some(store), Some(key), Some(whose)) = (&into.into_store, &into.into_log_key, &into.into_customer)
     else {
         return Ok((Destination::plaintext(storage), None));
     };
@@ -151,7 +151,7 @@ async fn destination(
     let opened =
         Strongroom::open(storages, backend.keys.registry(), options(&backend.config, (signer, None))?).await;
     let room = opened.map_err(|error| backend.explain(error))?;
-    let theirs = room.customer(label, backend.access.clone()).await;
+    let theirs = room.customer_of(whose, backend.access.clone()).await;
     let theirs: Customer = theirs.map_err(|error| backend.explain(error))?;
     Ok((Destination::resealed(storage, theirs), Some(room)))
 }

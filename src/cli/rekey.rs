@@ -7,7 +7,7 @@ use super::output::{Column, line, seconds, table};
 use super::{Answer, Backend};
 
 pub(super) async fn run(backend: &Backend, command: Rekey) -> Answer {
-    let customer = backend.customer(&command.label).await?;
+    let customer = backend.customer(&command.customer).await?;
     let explain = |error| backend.explain(error);
     let Some(choice) = command.kms else {
         let status = customer.rekey_status().await.map_err(explain)?;

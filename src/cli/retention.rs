@@ -13,8 +13,8 @@ use crate::ring::RingRefusal;
 
 pub(super) async fn run(backend: &Backend, command: Retention) -> Answer {
     match command {
-        Retention::Show { label } => {
-            let policies = backend.customer(&label).await?.policies().await;
+        Retention::Show { customer } => {
+            let policies = backend.customer(&customer).await?.policies().await;
             Ok(all(backend.output, &policies.map_err(|error| backend.explain(error))?))
         }
         Retention::Set(command) => set(backend, command).await,
@@ -23,7 +23,7 @@ pub(super) async fn run(backend: &Backend, command: Retention) -> Answer {
 }
 
 async fn set(backend: &Backend, command: RetentionSet) -> Answer {
-    let customer = backend.customer(&command.label).await?;
+    let customer = backend.customer(&command.customer).await?;
     let policies = customer.set_policy(command.period, command.window).await;
     Ok(all(backend.output, &policies.map_err(|error| shortening(backend, error))?))
 }

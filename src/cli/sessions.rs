@@ -29,14 +29,14 @@ pub(super) async fn run(backend: &Backend, command: args::Session) -> Answer {
         }
         args::Session::Request(command) => {
             let limits = limits(&command.limits)?;
-            let label = &command.customer.customer;
-            let customer = backend.customer(label).await?.id();
+            let whose = &command.customer.customer;
+            let customer = backend.customer(whose).await?.id();
             let request = backend.request_access(customer, limits).await.map_err(explain)?;
             if backend.output.json {
                 return Ok(line(&json!({ "access_request": request })));
             }
             backend.output.note(&format!(
-                "it is approved, within a week, with: strongroom session approve --customer {label} {request}"
+                "it is approved, within a week, with: strongroom session approve --customer {whose} {request}"
             ));
             Ok(format!("{request}\n"))
         }

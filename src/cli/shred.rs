@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::args::{self, CancelShred, PlanShred, RequestShred, RunShred};
+use super::backend::no_customer;
 use super::failure::Failure;
 use super::output::{Column, line, seconds, table};
 use super::{Answer, Backend, order};
 use crate::error::{Error, ErrorKind};
-use crate::id::{CustomerId, Label};
+use crate::id::{CustomerId, CustomerRef, Label};
 use crate::json::{KeyPlan, Swept};
 use crate::shred::{OrderStatus, Remains};
 use crate::time::Day;
@@ -62,10 +63,10 @@ impl Labels {
     }
 }
 
-/// The customer of a label, or all.
-async fn chosen(backend: &Backend, label: Option<&Label>) -> Result<BTreeSet<CustomerId>, Failure> {
-    if let Some(label) = label {
-        return Ok(BTreeSet::from([backend.customer(label).await?.id()]));
+/// The customer that is named, or all.
+async fn chosen(backend: &Backend, whose: Option<&CustomerRef>) -> Result<BTreeSet<CustomerId>, Failure> {
+    if let Some(whose) = whose {
+        return Ok(BTreeSet::from([backend.customer_id(whose).await?]));
     }
     // One whose ring cannot be read is to be told of, and to stop no other.
     backend.customer_ids().await.map_err(|error| backend.explain(error))
@@ -91,7 +92,7 @@ async fn plan(backend: &Backend, command: PlanShred) -> Answer {
                 }
             }
             Ok(keys) => rows.extend(keys.iter().map(plan_row)),
-            Err(error) => failed.push(told(backend, customer, error)?),
+            Err(error) => failed.push(told(backend, customer, command.customer.is_some(), error)?),
         }
     }
     if !backend.output.json {
@@ -110,8 +111,11 @@ async fn plan(backend: &Backend, command: PlanShred) -> Answer {
     end(failed)
 }
 
-/// Tells that a customer failed, while the others go on.
-fn told(backend: &Backend, customer: CustomerId, error: Error) -> Result<Failure, Failure> {
+/// Tells that a customer failed, while the others go on. One that was named and is unknown ends it.
+fn told(backend: &Backend, customer: CustomerId, named: bool, error: Error) -> Result<Failure, Failure> {
+    if named && error.kind() == ErrorKind::NotFound {
+        return Err(no_customer(error, |error| backend.explain(error)));
+    }
     let failure = backend.explain(error);
     if backend.output.json {
         backend.output.print_json(&json!({ "customer": customer, "error": failure.to_json() }))?;
@@ -143,7 +147,7 @@ async fn sweep(backend: &Backend, command: &RunShred) -> Answer {
         let swept = match swept {
             Ok(swept) => swept,
             Err(error) => {
-                failed.push(told(backend, customer, error)?);
+                failed.push(told(backend, customer, false, error)?);
                 continue;
             }
         };
@@ -173,7 +177,7 @@ async fn sweep(backend: &Backend, command: &RunShred) -> Answer {
             );
         }
         if let Some(error) = error {
-            failed.push(told(backend, customer, error)?);
+            failed.push(told(backend, customer, false, error)?);
         }
     }
     if !backend.output.json {
@@ -250,7 +254,7 @@ fn swept_json((customer, labels): (CustomerId, &Labels), swept: &Swept, remains:
 }
 
 async fn cancel(backend: &Backend, command: CancelShred) -> Answer {
-    let customer = backend.customer(&command.customer.customer).await?.id();
+    let customer = backend.customer_id(&command.customer.customer).await?;
     let explain = |error| backend.explain(error);
     let mut keys = BTreeSet::from_iter(command.keys);
     if !command.days.is_empty() {

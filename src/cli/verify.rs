@@ -19,7 +19,7 @@ use crate::restore::source::Source;
 
 pub(super) async fn run(backend: &Backend, command: Verify) -> Answer {
     let customer = match &command.customer {
-        Some(label) => Some(backend.customer(label).await?),
+        Some(whose) => Some(backend.customer(whose).await?),
         None => None,
     };
     match customer {

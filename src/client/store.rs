@@ -9,7 +9,7 @@ use super::Client;
 use super::ask::Question;
 use super::customer::RemoteCustomer;
 use crate::error::{Error, Result};
-use crate::id::{CertificateId, CustomerId, KekId, Label};
+use crate::id::{CertificateId, CustomerId, CustomerRef, KekId};
 use crate::json::{
     Cancelled, Certificate, Customer, Epochs, KeyPlan, Person, Rotated, ShredStatus, Swept, SweptCustomer,
     SweptResult,
@@ -50,8 +50,13 @@ struct Certificates {
 }
 
 impl Client {
-    /// The customer of a label. The label is in no URL.
-    pub(crate) async fn customer(&self, label: &Label) -> Result<RemoteCustomer> {
+    /// The customer that is named. A label is in no URL; an id is, and whatever is asked of it next
+    /// says whether there is such a customer.
+    pub(crate) async fn customer(&self, whose: &CustomerRef) -> Result<RemoteCustomer> {
+        let label = match whose {
+            CustomerRef::Id(id) => return Ok(self.customer_by_id(*id)),
+            CustomerRef::Label(label) => label,
+        };
         let question = Question::look("/v1/customers/find", &json!({ "label": label.as_str() }));
         let FoundCustomer { customer } = self.json(&question).await?;
         Ok(RemoteCustomer::new(self.clone(), customer))

@@ -30,7 +30,7 @@ use super::endpoints::{Endpoint, Row, TABLE};
 use super::limits::Limiter;
 use super::problem::Problem;
 use super::tasks::Punctual;
-use crate::access::policy::{Decision, Policy, Question, Subject, Target};
+use crate::access::policy::{Decision, Operation, Policy, Question, Subject, Target};
 use crate::access::{Access, Factor, Origin, Principal, Purpose};
 use crate::audit::{Intent, OutcomeResult};
 use crate::error::{Error, ErrorKind};
@@ -329,7 +329,20 @@ impl Ask {
         id: CustomerId,
         blob: Option<BlobId>,
     ) -> Result<Customer, Problem> {
-        let row = endpoint.row();
+        self.as_row(endpoint.row(), id, blob).await
+    }
+
+    /// The same, where what is asked for takes more than the endpoint does.
+    pub(super) async fn for_more(
+        &self,
+        endpoint: Endpoint,
+        operation: Operation,
+        (id, blob): (CustomerId, Option<BlobId>),
+    ) -> Result<Customer, Problem> {
+        self.as_row(&Row { operation, ..*endpoint.row() }, id, blob).await
+    }
+
+    async fn as_row(&self, row: &Row, id: CustomerId, blob: Option<BlobId>) -> Result<Customer, Problem> {
         // Whether there is such a customer is not for who is not there for it.
         let target = if self.covers(id) { self.target(id).await? } else { Self::unseen(id) };
         let access = self.decide(row, target, blob).await?;

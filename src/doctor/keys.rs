@@ -124,6 +124,16 @@ pub(super) async fn customers(room: &Strongroom, access: &Access, kms: &KmsRegis
     let states = describe(kms, keys.iter().cloned()).await;
     let mut lines: Vec<(String, Check)> = Vec::new();
     for (id, found) in &customers {
+        if let (Some(id), Ok(found)) = (id, found)
+            && found.label.resembles_id()
+        {
+            let check = Check::warning(
+                Subject::CustomerKeys,
+                format!("customer {id}: its label has the form of an id"),
+                "name this customer by its id: a label that can be an id is taken for one",
+            );
+            lines.push((found.label.to_string(), check));
+        }
         let id = id.map_or_else(|| "(unreadable label)".to_owned(), |id| id.to_string());
         match found {
             Ok(found) => lines.extend(found.kms_keys.iter().map(|key| {

@@ -362,7 +362,7 @@ impl Decode for HoldState {
 }
 
 /// A byte that says whether there is one, and it.
-fn encode_option<T: Encode>(value: Option<&T>, out: &mut Writer) {
+pub(super) fn encode_option<T: Encode>(value: Option<&T>, out: &mut Writer) {
     match value {
         None => {
             out.u8(0);
@@ -374,7 +374,7 @@ fn encode_option<T: Encode>(value: Option<&T>, out: &mut Writer) {
     }
 }
 
-fn decode_option<T: Decode>(from: &mut Reader<'_>) -> Result<Option<T>, DecodeError> {
+pub(super) fn decode_option<T: Decode>(from: &mut Reader<'_>) -> Result<Option<T>, DecodeError> {
     Ok(if decode_flag(from)? { Some(T::decode(from)?) } else { None })
 }
 

@@ -82,9 +82,9 @@ pub enum Change {
     Rekey {
         /// The KMS key of the customer from now on.
         kms_key: KmsKeyId,
-        /// The only data key from now on.
+        /// The only data key from now on that a KMS key wraps.
         data_key: RingDataKey,
-        /// The same keys under it.
+        /// The same keys: those that were under a KMS key, under this one.
         entries: Vec<Entry>,
     },
     /// Closes the customer: nothing new is sealed or minted.
@@ -390,7 +390,19 @@ impl Ring {
                 Err(at) => self.dropped.insert(at, gone),
             }
         }
+        self.drop_unused_data_keys();
         Ok(())
+    }
+
+    /// Leaves out the data keys that no key is under any more. One of each KMS key stays: new keys are
+    /// minted under it, and what is done to the KMS key is recorded by it.
+    fn drop_unused_data_keys(&mut self) {
+        let used: BTreeSet<_> = self.entries.iter().map(|entry| entry.data_key).collect();
+        let mut kept = BTreeSet::new();
+        self.data_keys.retain(|key| {
+            let is_first = !key.is_outer() && kept.insert(key.kms_key.clone());
+            is_first || used.contains(&key.id)
+        });
     }
 
     fn rekey(
@@ -399,8 +411,9 @@ impl Ring {
         data_key: RingDataKey,
         entries: Vec<Entry>,
     ) -> Result<(), RingRefusal> {
-        let same = |(now, then): (&Entry, &Entry)| {
-            now.is_same_key(then) && now.state == then.state && then.data_key == data_key.id
+        let same = |(now, then): (&Entry, &Entry)| match self.is_outer(now) {
+            true => now == then,
+            false => now.is_same_key(then) && now.state == then.state && then.data_key == data_key.id,
         };
         if data_key.kms_key != kms_key || self.data_key(data_key.id).is_some() {
             return Err(RingRefusal::Returned);
@@ -409,7 +422,10 @@ impl Ring {
             return Err(RingRefusal::Inconsistent);
         }
         self.settings.kms_key = kms_key;
-        (self.data_keys, self.entries) = (vec![data_key], entries);
+        self.data_keys.retain(RingDataKey::is_outer);
+        self.data_keys.push(data_key);
+        self.data_keys.sort_by_key(|key| key.id);
+        self.entries = entries;
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 //! record.
 //!
 //! A ring object is `prefix ‖ sealed body`; the prefix says which store,
-//! customer, version and epoch it is, and is the associated data of the seal.
+//! customer, version and epoch it is, and is the associated data of the seal. The body is the whole
+//! ring, or what changed since a version that is whole, which the prefix then names too.
 //! `manual::keys` has the bytes as tables.
 
 use crate::codec::{Decode, DecodeError, Encode, Reader, Writer};
@@ -14,12 +15,16 @@ use crate::suite::{AeadKey, KEY_LEN, OpenError, Suite, TAG_LEN};
 use crate::time::Timestamp;
 
 use super::body::{decode_kms_key, decode_wrapped};
+use super::delta::{Base, Delta};
 use super::{DirectoryKey, Ring};
 
 const RING_MAGIC: &[u8; 8] = b"SRM-RING";
 const EPOCH_MAGIC: &[u8; 8] = b"SRM-EPCH";
 const VERSION: u8 = 1;
+/// Of a ring that is stored as what changed.
+const CHANGES: u8 = 2;
 const RING_PREFIX_LEN: usize = 10 + 16 + 16 + 8 + 4 + SALT_LEN;
+const BASE_LEN: usize = 8 + 32;
 
 /// A stored ring that is not sealed open yet.
 #[derive(Debug)]
@@ -32,22 +37,41 @@ pub struct SealedRing<'a> {
     pub version: u64,
     /// The epoch whose key opens it.
     pub epoch: u32,
+    /// The version that it says the changes since, unless it is whole.
+    pub base: Option<Base>,
     salt: Salt,
     prefix: &'a [u8],
     sealed: &'a [u8],
 }
 
 impl Ring {
-    /// The stored form of this version. `salt` is fresh and random.
+    /// The whole stored form of this version. `salt` is fresh and random.
     #[must_use]
     pub fn seal(&self, epoch_key: &DataKey, salt: Salt) -> Vec<u8> {
+        self.seal_body(None, self.to_bytes(), epoch_key, salt)
+    }
+
+    /// The stored form of this version as what changed since another. `None` if it cannot be said so.
+    pub(super) fn seal_changes(
+        &self,
+        (base, of): (Base, &Self),
+        epoch_key: &DataKey,
+        salt: Salt,
+    ) -> Option<Vec<u8>> {
+        let delta = Delta::between(of, self).filter(|_| of.version == base.version)?;
+        Some(self.seal_body(Some(base), delta.to_bytes(), epoch_key, salt))
+    }
+
+    fn seal_body(&self, base: Option<Base>, mut body: Vec<u8>, epoch_key: &DataKey, salt: Salt) -> Vec<u8> {
         let mut out = Writer::default();
-        out.version(RING_MAGIC, VERSION);
+        out.version(RING_MAGIC, base.map_or(VERSION, |_| CHANGES));
         self.store.encode(&mut out);
         self.customer.encode(&mut out);
         out.u64(self.version).u32(self.epoch).raw(&salt);
         debug_assert_eq!(out.as_bytes().len(), RING_PREFIX_LEN);
-        let mut body = self.to_bytes();
+        if let Some(base) = base {
+            out.u64(base.version).raw(&base.hash);
+        }
         let key = outer_key(epoch_key, self.store, self.customer, self.version, &salt);
         let tag = key.seal_in_place(&SINGLE_USE_NONCE, out.as_bytes(), &mut body);
         out.raw(&body).raw(&tag);
@@ -57,7 +81,7 @@ impl Ring {
 
 impl<'a> SealedRing<'a> {
     /// How many bytes [`SealedRing::parse`] takes at least, to say whose ring it is.
-    pub const FRONT_LEN: u64 = RING_PREFIX_LEN as u64 + TAG_LEN as u64;
+    pub const FRONT_LEN: u64 = RING_PREFIX_LEN as u64 + BASE_LEN as u64 + TAG_LEN as u64;
 
     /// Reads the prefix of a stored ring.
     ///
@@ -65,32 +89,58 @@ impl<'a> SealedRing<'a> {
     /// [`DecodeError`] if it is no ring of a known version.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        reader.version(RING_MAGIC, VERSION)?;
+        let form = reader.version(RING_MAGIC, CHANGES)?;
         let (store, customer) = (StoreId::decode(&mut reader)?, CustomerId::decode(&mut reader)?);
         let (version, epoch, salt) = (reader.u64()?, reader.u32()?, reader.array()?);
+        let base = match form {
+            CHANGES => Some(Base { version: reader.u64()?, hash: reader.array()? }),
+            _ => None,
+        };
         let (prefix, sealed) = bytes.split_at(reader.consumed());
         if sealed.len() < TAG_LEN {
             return Err(DecodeError::Truncated);
         }
-        Ok(Self { store, customer, version, epoch, salt, prefix, sealed })
+        Ok(Self { store, customer, version, epoch, base, salt, prefix, sealed })
     }
 
-    /// Opens the outer seal and checks the ring inside.
+    /// Opens the outer seal of a whole version and checks the ring inside.
     ///
     /// # Errors
-    /// [`OpenError`] if it does not verify under the epoch's key, or is not
+    /// [`OpenError`] if it does not verify under the epoch's key, is not whole, or is not
     /// consistent.
     pub fn open(&self, epoch_key: &DataKey) -> Result<Ring, OpenError> {
+        if self.base.is_some() {
+            return Err(OpenError);
+        }
+        let mut ring = Ring::from_bytes(&self.body(epoch_key)?).map_err(|_| OpenError)?;
+        (ring.store, ring.customer) = (self.store, self.customer);
+        (ring.version, ring.epoch) = (self.version, self.epoch);
+        ring.check().map_err(|_| OpenError)?;
+        Ok(ring)
+    }
+
+    /// Opens the outer seal of what changed since `base`, and makes the version of it. That `base` is
+    /// the version of the hash that is named here is for the caller to see.
+    ///
+    /// # Errors
+    /// As [`SealedRing::open`], and if `base` is another version than the one that it names.
+    pub fn open_on(&self, epoch_key: &DataKey, base: &Ring) -> Result<Ring, OpenError> {
+        let is_named = self.base.is_some_and(|named| named.version == base.version)
+            && (self.store, self.customer, self.epoch) == (base.store, base.customer, base.epoch);
+        if !is_named || base.version >= self.version {
+            return Err(OpenError);
+        }
+        let delta = Delta::from_bytes(&self.body(epoch_key)?).map_err(|_| OpenError)?;
+        delta.apply(base, self.version).map_err(|_| OpenError)
+    }
+
+    fn body(&self, epoch_key: &DataKey) -> Result<Vec<u8>, OpenError> {
         let key = outer_key(epoch_key, self.store, self.customer, self.version, &self.salt);
         let (body, tag) = self.sealed.split_at(self.sealed.len() - TAG_LEN);
         let tag = tag.try_into().expect("split TAG_LEN from the end");
         let mut body = body.to_vec();
         key.open_in_place(&SINGLE_USE_NONCE, self.prefix, &mut body, tag)?;
-        let mut ring = Ring::from_bytes(&body).map_err(|_| OpenError)?;
-        (ring.store, ring.customer) = (self.store, self.customer);
-        (ring.version, ring.epoch) = (self.version, self.epoch);
-        ring.check().map_err(|_| OpenError)?;
-        Ok(ring)
+        Ok(body)
     }
 }
 

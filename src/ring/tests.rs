@@ -12,6 +12,9 @@ use crate::order::{ApprovedOrder, OrderKind, ReturnTo};
 use crate::retention::clock::trusted_at;
 use crate::retention::permit::{ShredPermit, permit_expiry, permit_ordered};
 
+mod delta;
+mod growth;
+
 fn offboard() -> OrderKind {
     OrderKind::Offboard { return_to: ReturnTo::Nothing }
 }
@@ -604,6 +607,10 @@ proptest! {
             }
             let stored = next.seal(&data_key(1), [4; 24]);
             prop_assert_eq!(&SealedRing::parse(&stored).unwrap().open(&data_key(1)).unwrap(), &next);
+            // As what changed since each version that is under the same epoch.
+            for earlier in history.iter().rev().take(3) {
+                prop_assert_eq!(delta::over(earlier, &next).is_some(), earlier.epoch == next.epoch);
+            }
             history.push(next);
         }
     }

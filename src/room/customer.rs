@@ -237,6 +237,14 @@ impl Customer {
         wraps::extend(self, blob, until).await
     }
 
+    /// That a writer alone may keep a blob until `until`: what else a daemon lets nobody but a privacy
+    /// officer do.
+    pub(crate) async fn permit_writer(&self, until: Day) -> Result<()> {
+        let room = &*self.room.0;
+        let now = room.clock.now().max(room.log.time());
+        self.ring().await?.permit_writer(until, now).map_err(seal::too_long)
+    }
+
     /// The ids of at most `limit` of its blobs, from the least that is greater than `after` on, in
     /// their order, whatever order the storage lists in. Fewer: there are no more.
     ///

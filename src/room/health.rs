@@ -32,12 +32,10 @@ pub struct CustomerKeys {
 
 impl CustomerKeys {
     fn of(ring: &Ring) -> Self {
-        let settings = &ring.settings;
-        let kms_keys = ring.data_keys.iter().map(|key| &key.kms_key).chain([&settings.kms_key]);
         Self {
-            label: settings.label.clone(),
+            label: ring.settings.label.clone(),
             epoch: ring.epoch,
-            kms_keys: kms_keys.cloned().collect(),
+            kms_keys: ring.kms_keys(),
             promises: ring.policies.iter().map(|policy| policy.period).collect(),
         }
     }

@@ -34,6 +34,8 @@ use crate::id::{
 };
 use crate::kms::{DataKey, EncryptionContext, GeneratedDataKey, KeyState, KmsRegistry};
 use crate::retention::{Period, Window};
+use crate::ring::delta::Base;
+use crate::ring::growth::MINT_DAYS;
 use crate::ring::sealed::SealedRing;
 use crate::ring::{
     Change, Entry, EntryKind, Hold, HoldScope, HoldState, Ring, RingDataKey, RingRefusal, Settings, Tenancy,
@@ -49,12 +51,11 @@ pub(crate) mod epochs;
 mod own;
 mod register;
 pub(crate) mod sessions;
+mod stored;
 
 use emergency::Known;
 use epochs::Epoch;
 
-/// How many days' keys are minted in one ring version.
-const MINT_DAYS: u32 = 31;
 /// How often a lost race is run again before it is called a conflict.
 const MAX_ATTEMPTS: u32 = 200;
 
@@ -77,10 +78,12 @@ pub(crate) type Begun = Vec<(OpenIntent, KeyUseReceipt)>;
 
 /// What a caller wants a ring to have.
 pub(crate) enum Want<'a> {
-    /// A key for each of the days from this one on.
+    /// A key for this day, and in its turn for the month that begins with it.
     DayKeys(Day),
-    /// A key of this kind that this node made itself.
-    OwnKey(EntryKind),
+    /// A key of this day that this node made itself.
+    OwnKey(Day),
+    /// A name key that each node opens, where the customer's keys are in its own hand.
+    OuterNameKey,
     /// What this says of each version that is met: a step, or none. What it stands on is
     /// asked for anew on each.
     Decided(&'a (dyn Fn(&Ring) -> Result<Option<Change>> + Send + Sync)),
@@ -139,6 +142,8 @@ struct CustomerKeys {
     change: tokio::sync::Mutex<()>,
     /// The newest version that this node ever saw: nothing older is used.
     newest: Mutex<Option<Seen>>,
+    /// The newest version that this node saw whole.
+    whole: Mutex<Option<Arc<stored::Whole>>>,
 }
 
 /// A version that was read or written, and its hash.
@@ -347,9 +352,7 @@ impl Keyring {
             return Err(Error::new(ErrorKind::Integrity, message));
         }
         let epoch = self.epoch(asker, sealed.epoch).await?;
-        let ring = sealed.open(&epoch.data_key).map_err(|_| {
-            Error::new(ErrorKind::Integrity, format!("the ring of customer {customer} does not verify"))
-        })?;
+        let ring = self.open_ring(keys, (&sealed, found.hash), &epoch).await?;
         if let Some(vouched) = vouched {
             // Its writer stopped before it pinned it. Now the log knows it.
             self.pin_found(asker, &vouched).await?;
@@ -358,7 +361,8 @@ impl Keyring {
         Ok(ring)
     }
 
-    /// The data key `id` of `ring`, unwrapped: for whoever is admitted, each time anew.
+    /// The data key `id` of `ring`, unwrapped: for whoever is admitted, each time anew. One that no
+    /// KMS key wraps is for every node: it opens names' keys alone.
     pub(crate) async fn data_key(
         &self,
         asker: Asker<'_>,
@@ -366,6 +370,9 @@ impl Keyring {
         id: DataKeyId,
     ) -> Result<Arc<DataKey>> {
         let wrapped = ring.data_key(id).ok_or_else(no_data_key)?;
+        if let Some(outer) = wrapped.unwrapped() {
+            return Ok(Arc::new(outer));
+        }
         self.admit(asker, ring).await?;
         let keys = self.customer(ring.customer);
         let cell = Arc::clone(lock(&keys.data_keys).entry(id).or_default());
@@ -384,6 +391,9 @@ impl Keyring {
         intents: Vec<Intent>,
     ) -> Result<(Begun, Result<Arc<DataKey>>)> {
         let wrapped = ring.data_key(id).ok_or_else(no_data_key)?;
+        if let Some(outer) = wrapped.unwrapped() {
+            return Ok((self.log.begin_all(intents).await?, Ok(Arc::new(outer))));
+        }
         self.admit(asker, ring).await?;
         let keys = self.customer(ring.customer);
         let cell = Arc::clone(lock(&keys.data_keys).entry(id).or_default());
@@ -452,12 +462,19 @@ impl Keyring {
         let (data_key, plaintext) = self.new_data_key(asker, customer, kms_key).await?;
         let from = period.retain_until(now);
         let days = (0..MINT_DAYS).map(|days| EntryKind::Day(from.plus(days)));
-        let entries = self.new_entries(customer, days.chain([EntryKind::Name]), (data_key.id, &plaintext))?;
+        let mut entries = self.new_entries(customer, days, (data_key.id, &plaintext))?;
+        let mut data_keys = vec![data_key.clone()];
         if first.settings.tenancy == Tenancy::Customer {
+            let (outer, name_key) = self.new_outer_name_key(customer)?;
+            data_keys.push(outer);
+            entries.push(name_key);
             // This node seals with what it made, as it may not unwrap it again.
-            self.keep_own(&self.customer(customer), (data_key.clone(), plaintext), false);
+            self.keep_own(&self.customer(customer), (data_key, plaintext));
+        } else {
+            let name = [EntryKind::Name].into_iter();
+            entries.extend(self.new_entries(customer, name, (data_key.id, &plaintext))?);
         }
-        let ring = first.with_first_keys(vec![data_key], entries).map_err(refused)?;
+        let ring = first.with_first_keys(data_keys, entries).map_err(refused)?;
         match self.write_ring(asker, &epoch, Arc::new(ring)).await? {
             Some(ring) => Ok(ring),
             None => Err(Error::new(ErrorKind::Conflict, "a ring of this new customer exists already")),
@@ -545,12 +562,11 @@ impl Keyring {
                 let since = self.clock.now();
                 Ok(changes.then_some(Change::Policy { since, period, window, order: None }))
             }
-            Want::OwnKey(kind) => self.plan_own(asker, ring, *kind).await,
+            Want::OwnKey(day) => self.plan_own(asker, ring, *day).await,
+            Want::OuterNameKey => self.plan_outer_name_key(ring),
             Want::DayKeys(from) if ring.day_key(*from).is_some() => Ok(None),
             Want::DayKeys(from) => {
-                let last = (0..MINT_DAYS).map(|days| from.plus(days));
-                let mut days = ring.missing_days(last);
-                days.dedup();
+                let days = ring.days_to_mint(*from, self.clock.now().max(self.log.time()));
                 let (under, data_key) = self.minting_key(asker, ring).await?;
                 let kinds = days.into_iter().map(EntryKind::Day);
                 let entries = self.new_entries(ring.customer, kinds, (under, &data_key))?;
@@ -602,7 +618,8 @@ impl Keyring {
         ring: Arc<Ring>,
         order: Option<OrderId>,
     ) -> Result<Option<Arc<Ring>>> {
-        let bytes = ring.seal(&epoch.data_key, random(&*self.entropy)?);
+        let bytes = self.seal_ring(&ring, epoch)?;
+        let is_whole = SealedRing::parse(&bytes).is_ok_and(|sealed| sealed.base.is_none());
         let reference = RingRef { version: ring.version, hash: Sha256::digest(&bytes).into() };
         let mut intent = Intent::new(self.log.request_id()?, asker.access, Action::RingWrite);
         intent.cause = asker.cause;
@@ -634,6 +651,9 @@ impl Keyring {
         open.finish(OutcomeResult::Ok, None).await?;
         let keys = self.customer(ring.customer);
         keys.accept(Arc::clone(&ring), reference)?;
+        if is_whole {
+            keys.note_whole(Base { version: ring.version, hash: reference.hash }, &ring);
+        }
         keys.ring.put(Arc::clone(&ring), &*self.clock, self.limits).await;
         Ok(Some(ring))
     }

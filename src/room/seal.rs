@@ -23,7 +23,7 @@ use crate::kms::DataKey;
 use crate::once::{Claim, Content, OnceKey};
 use crate::payload::{SealError, Sealer};
 use crate::retention::clock::AGREEMENT;
-use crate::ring::{Entry, EntryKind, Ring, Tenancy};
+use crate::ring::{Entry, GrowthRefusal, Ring, Tenancy};
 use crate::room::{Inner, MAX_TTL};
 use crate::store::upload::{BlobWriter, is_in_doubt};
 use crate::store::{layout, store_error};
@@ -122,6 +122,8 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     if day > Day::MAX {
         return Err(Error::new(ErrorKind::InvalidInput, "the day to keep the blob until is too far off"));
     }
+    // Before anything is used, or made in the ring.
+    ring.permit_writer(day, now.max(room.log.time())).map_err(too_long)?;
     let mut place = None;
     if let Some(key) = &options.once {
         match Box::pin(once::find(customer, asker, key)).await? {
@@ -138,20 +140,17 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     let own = ring.settings.tenancy == Tenancy::Customer && customer.access.session.is_none();
     let is_named = options.metadata.name().is_some();
     if own {
-        let kinds = [Some(EntryKind::Day(day)), is_named.then_some(EntryKind::Name)];
-        for kind in kinds.into_iter().flatten() {
-            if room.keyring.own_entry(&ring, kind).is_none() {
-                ring = room.keyring.ensure(asker, customer.id, &Want::OwnKey(kind)).await?;
-            }
+        if is_named && ring.outer_name_key().is_none() {
+            ring = room.keyring.ensure(asker, customer.id, &Want::OuterNameKey).await?;
+        }
+        if room.keyring.own_entry(&ring, day).is_none() {
+            ring = room.keyring.ensure(asker, customer.id, &Want::OwnKey(day)).await?;
         }
     } else if ring.day_key(day).is_none() {
         ring = room.keyring.ensure(asker, customer.id, &Want::DayKeys(day)).await?;
     }
-    let (entry, own_key) = key_to_seal_with(room, &ring, EntryKind::Day(day), own)?;
-    let name_entry = match is_named {
-        true => Some(key_to_seal_with(room, &ring, EntryKind::Name, own)?),
-        false => None,
-    };
+    let (entry, own_key) = key_to_seal_with(room, &ring, day, own)?;
+    let name_entry = is_named.then(|| ring.name_key().ok_or_else(no_key)).transpose()?;
     let blob = BlobId::new(day, random(&*room.entropy)?)
         .map_err(|error| Error::new(ErrorKind::InvalidInput, "the day is too far off").with_source(error))?;
     let suite = options.suite.unwrap_or(ring.settings.suite);
@@ -160,7 +159,7 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     // Reading begins now, so that it overlaps with the commit of the intents.
     let segments = source.start();
     let intent = intent(customer, request, blob, entry, day);
-    let find = name_entry.as_ref().map(|(entry, _)| find_intent(customer, entry, request)).transpose()?;
+    let find = name_entry.map(|entry| find_intent(customer, entry, request)).transpose()?;
     // The customer's KMS makes the DEK, and is asked for it at each opening.
     let kms_key = ring.settings.strict.then(|| ring.settings.kms_key.clone());
     let strict = kms_key
@@ -173,19 +172,16 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
     };
     let mut begun = begun.into_iter();
     let (open, receipt) = begun.next().expect("one of each intent");
-    // Uses of a name under a key of this node's own are seen by nobody else out of session: there the
-    // log says which of two seals is newer.
+    // Out of session this node may not see all uses of a name: there the log says which of two
+    // seals is newer.
     let mut at = if own { open.at() } else { now };
-    let begun_find = name_entry.as_ref().and_then(|_| begun.next());
+    let begun_find = name_entry.and_then(|_| begun.next());
     let begun_strict = begun.next();
     let sealing = async {
         let data_key = data_key?;
         let name_path = match (options.metadata.name(), name_entry, begun_find) {
-            (Some(name), Some((entry, own)), Some((open, receipt))) => {
-                let data_key = match own {
-                    Some(own) => own,
-                    None => room.keyring.data_key(asker, &ring, entry.data_key).await?,
-                };
+            (Some(name), Some(entry), Some((open, receipt))) => {
+                let data_key = room.keyring.data_key(asker, &ring, entry.data_key).await?;
                 let tag = ring.open_key(receipt, entry.id, &data_key).and_then(|key| key.name_tag(name));
                 let tag = settle(open, tag.map_err(use_error))?;
                 // What was there before is older, whatever clocks said when it was made.
@@ -306,24 +302,27 @@ async fn promise_time(room: &Inner, asker: Asker<'_>) -> Result<Timestamp> {
     }
 }
 
-/// A key of the ring to seal with; and the data key that it is under, if it is one that
+/// A key of the ring to seal with for a day; and the data key that it is under, if it is one that
 /// this node made (`own`).
 fn key_to_seal_with<'a>(
     room: &Inner,
     ring: &'a Ring,
-    kind: EntryKind,
+    day: Day,
     own: bool,
 ) -> Result<(&'a Entry, Option<Arc<DataKey>>)> {
     if own {
         // Its term may have ended since it was made.
         let late = || Error::new(ErrorKind::Conflict, "the key to seal with came to the end of its term");
-        return room.keyring.own_entry(ring, kind).map(|(entry, key)| (entry, Some(key))).ok_or_else(late);
+        return room.keyring.own_entry(ring, day).map(|(entry, key)| (entry, Some(key))).ok_or_else(late);
     }
-    let entry = match kind {
-        EntryKind::Day(day) => ring.day_key(day),
-        _ => ring.name_key(),
-    };
-    Ok((entry.ok_or_else(no_key)?, None))
+    Ok((ring.day_key(day).ok_or_else(no_key)?, None))
+}
+
+/// What a writer is told that asks for more than a ring gives one alone.
+pub(super) fn too_long(refusal: GrowthRefusal) -> Error {
+    let message = "the blob is not kept for so long by a writer alone: seal it for a shorter time, and have a \
+                   privacy officer keep it longer (`retention extend`)";
+    Error::new(ErrorKind::Denied, message).with_source(refusal)
 }
 
 fn no_key() -> Error {

@@ -47,7 +47,7 @@ pub struct Rekeyed {
     pub from: KmsKeyId,
     /// The version of the ring.
     pub ring_version: u64,
-    /// How many keys it has.
+    /// How many of its keys are under the KMS key.
     pub keys: usize,
     /// Whether that was not so before.
     pub changed: bool,
@@ -180,7 +180,7 @@ impl Customer {
         ring: &Ring,
     ) -> Result<BTreeMap<DataKeyId, Arc<DataKey>>> {
         let mut keys = BTreeMap::new();
-        for id in ring.entries.iter().map(|entry| entry.data_key).collect::<BTreeSet<_>>() {
+        for id in moved(ring).map(|entry| entry.data_key).collect::<BTreeSet<_>>() {
             keys.insert(id, self.room.0.keyring.data_key(asker, ring, id).await?);
         }
         Ok(keys)
@@ -195,7 +195,7 @@ impl Customer {
         (data_key, plaintext): (&RingDataKey, &DataKey),
     ) -> Result<Option<Arc<Ring>>> {
         let room = &*self.room.0;
-        let intents = ring.entries.iter().map(|entry| self.use_of(asker, entry));
+        let intents = moved(ring).map(|entry| self.use_of(asker, entry));
         let begun = room.log.begin_all(intents.collect::<Result<_>>()?).await?;
         let (open, receipts): (Vec<OpenIntent>, Vec<KeyUseReceipt>) = begun.into_iter().unzip();
         let written = async {
@@ -206,7 +206,10 @@ impl Customer {
                 let salt = random(&*room.entropy)?;
                 entry.reseal(receipt, ids, now, under, salt).map_err(|_| Error::authentication())
             };
-            let entries = ring.entries.iter().zip(receipts).map(reseal).collect::<Result<_>>()?;
+            let mut entries: Vec<Entry> = moved(ring).zip(receipts).map(reseal).collect::<Result<_>>()?;
+            // What no KMS key wraps stays as it is.
+            entries.extend(ring.entries.iter().filter(|entry| ring.is_outer(entry)).cloned());
+            entries.sort_by_key(|entry| entry.id);
             let kms_key = data_key.kms_key.clone();
             let change = Change::Rekey { kms_key, data_key: data_key.clone(), entries };
             let next = Arc::new(ring.apply(change).map_err(refused)?);
@@ -282,7 +285,12 @@ impl Customer {
 }
 
 fn is_under(ring: &Ring, kms_key: &KmsKeyId) -> bool {
-    ring.settings.kms_key == *kms_key && ring.data_keys.iter().all(|key| key.kms_key == *kms_key)
+    ring.kms_keys().iter().eq([kms_key])
+}
+
+/// The keys of a ring that a KMS key protects.
+fn moved(ring: &Ring) -> impl Iterator<Item = &Entry> {
+    ring.entries.iter().filter(|entry| !ring.is_outer(entry))
 }
 
 fn rekeyed(ring: &Ring, from: KmsKeyId, changed: bool) -> Rekeyed {
@@ -290,7 +298,7 @@ fn rekeyed(ring: &Ring, from: KmsKeyId, changed: bool) -> Rekeyed {
         kms_key: ring.settings.kms_key.clone(),
         from,
         ring_version: ring.version,
-        keys: ring.entries.len(),
+        keys: moved(ring).count(),
         changed,
     }
 }

@@ -280,11 +280,12 @@ class Reader:
     def list(self, item):
         return [item(self) for _ in range(self.number(4))]
 
-    def version(self, magic):
+    def version(self, magic, newest=1):
         require(self.raw(8) == magic, "not of this format")
         version, complement = self.raw(2)
         require(version ^ complement == 0xFF and version != 0, "damaged version")
-        require(version == 1, "a later format than this program knows")
+        require(version <= newest, "a later format than this program knows")
+        return version
 
     def end(self):
         require(self.at == len(self.data), "bytes follow the end")
@@ -446,14 +447,18 @@ class Ring:
     def __init__(self, store, customer, version, data):
         self.store, self.customer_text, self.customer = store, customer, id_bytes(customer)
         reader = Reader(data)
-        reader.version(b"SRM-RING")
+        form = reader.version(b"SRM-RING", newest=2)
         require(reader.raw(16) == store.id, "another store's ring")
         require(reader.raw(16) == self.customer, "another customer's ring")
         require(reader.number(8) == version and version > 0, "another version of the ring")
         epoch, salt = reader.number(4), reader.raw(24)
+        self.form, self.epoch, base = form, epoch, None
+        if form == 2:
+            base = self.base(version, reader.number(8), reader.raw(32))
         data_key, _ = store.epoch(epoch)
         info = b"strongroom/v1/ring\0" + store.id + self.customer + struct.pack(">Q", version) + salt
-        body = Reader(open_sealed(AES_256_GCM, expand(data_key, info, 32), data[:78], data[78:]))
+        prefix = data[:reader.at]
+        body = Reader(open_sealed(AES_256_GCM, expand(data_key, info, 32), prefix, data[reader.at:]))
 
         self.label = body.text(64)
         require(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.label), "not a label")
@@ -464,22 +469,21 @@ class Ring:
         require(body.number(1) in (1, 2), "an unknown tenancy")
         policies = body.list(self.read_policy)
         closed = body.option(read_id)
-        data_keys = body.list(lambda r: (r.raw(16), r.kms_key(), r.bytes(6144)))
-        entries = body.list(self.read_entry)
-        dropped = body.list(self.read_dropped)
-        holds = body.list(self.read_hold)
-        self.withdrawn, orders = body.list(read_id), body.list(read_id)
-        claims, last = [], 0
-        while body.at < len(body.data):
-            tag, part = body.number(1), Reader(body.bytes(1 << 24))
-            require(last < tag, "the parts of a ring are not in order")
-            require(tag == 1 or tag >= 128, "a part of a ring that has to be known")
-            if tag == 1:
-                claims = part.list(self.read_claim)
-                part.end()
-                require(claims, "an empty part of a ring")
-            last = tag
+        claims = []
+        if base is None:
+            data_keys, entries = body.list(self.read_data_key), body.list(self.read_entry)
+            dropped, holds = body.list(self.read_dropped), body.list(self.read_hold)
+            self.withdrawn, orders = body.list(read_id), body.list(read_id)
+            claims = self.read_parts(body)
+        else:
+            # A ring with claims is stored whole.
+            holds = body.list(self.read_hold)
+            self.withdrawn, orders = body.list(read_id), body.list(read_id)
+            data_keys = self.changed(base.lists[0], body.list(read_id), body.list(self.read_data_key))
+            entries = self.changed(base.lists[1], body.list(read_id), body.list(self.read_entry))
+            dropped = self.changed(base.lists[2], [], body.list(self.read_dropped))
         body.end()
+        self.lists = data_keys, entries, dropped
 
         for items in (data_keys, entries, dropped, holds):
             ascending([item["id"] if isinstance(item, dict) else item[0] for item in items])
@@ -507,6 +511,28 @@ class Ring:
             pends = (entry["kind"][0] != 3 or closed is not None) and (not held or claimed)
             require(entry["state"] == 1 or pends, "a key that is to stay is pending")
 
+    def base(self, version, base, digest):
+        """The whole version that this one says the changes since."""
+        require(base < version, "a ring is over a later version")
+        data = self.store.read("keys", "ring", self.customer_text, "%016x" % base)
+        require(hashlib.sha256(data).digest() == digest, "a ring is over another version than it names")
+        ring = Ring(self.store, self.customer_text, base, data)
+        require(ring.form == 1 and ring.epoch == self.epoch, "a ring is over one that is not whole")
+        return ring
+
+    @staticmethod
+    def changed(before, out, put):
+        """A list with some left out and some put in, by id."""
+        id_of = lambda item: item["id"] if isinstance(item, dict) else item[0]
+        ascending(out)
+        ascending([id_of(item) for item in put])
+        items = {id_of(item): item for item in before}
+        require(all(item in items for item in out), "what is left out was not there")
+        require(all(items.get(id_of(item)) != item for item in put), "what is put in was there")
+        items = {name: item for name, item in items.items() if name not in out}
+        items.update({id_of(item): item for item in put})
+        return [items[name] for name in sorted(items)]
+
     def check_hold(self, hold):
         """What a hold on one blob needs: its key, and the blob's while it is opening."""
         if hold["scope"] != 3:
@@ -527,11 +553,30 @@ class Ring:
         return hold["scope"] == 1 or entry["kind"] == struct.pack(">BI", 1, hold["day"])
 
     @staticmethod
+    def read_parts(body):
+        """What stands behind the lists that every ring has: the claims, and what may be passed over."""
+        claims, last = [], 0
+        while body.at < len(body.data):
+            tag, part = body.number(1), Reader(body.bytes(1 << 24))
+            require(last < tag, "the parts of a ring are not in order")
+            require(tag == 1 or tag >= 128, "a part of a ring that has to be known")
+            if tag == 1:
+                claims = part.list(Ring.read_claim)
+                part.end()
+                require(claims, "an empty part of a ring")
+            last = tag
+        return claims
+
+    @staticmethod
     def read_claim(reader):
         claim = {"order": read_id(reader), "since": reader.number(8), "until": reader.time()}
         claim["blob"], claim["keys"] = reader.option(read_id), reader.list(read_id)
         ascending(claim["keys"])
         return claim
+
+    @staticmethod
+    def read_data_key(reader):
+        return reader.raw(16), reader.kms_key(), reader.bytes(6144)
 
     @staticmethod
     def read_policy(reader):
@@ -596,7 +641,11 @@ class Ring:
             "strongroom:customer": self.customer_text,
             "strongroom:data-key": base32(entry["data_key"]),
         }
-        data_key = self.store.kms.data_key(kms_key, wrapped, context)
+        if kms_key == "ring:outer":
+            require(entry["kind"][0] == 3 and len(wrapped) == 32, "a key is under the outer seal alone")
+            data_key = wrapped
+        else:
+            data_key = self.store.kms.data_key(kms_key, wrapped, context)
         sealing = expand(data_key, b"strongroom/v1/ring-entry\0" + entry["id"] + entry["salt"], 32)
         aad = self.store.id + self.customer + entry["id"] + entry["kind"]
         key = open_sealed(AES_256_GCM, sealing, aad, entry["sealed"])

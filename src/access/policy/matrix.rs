@@ -49,6 +49,7 @@ impl RoleMatrix {
             Role::PrivacyOfficer => matches!(
                 operation,
                 Op::Extend
+                    | Op::ExtendFar
                     | Op::CustomerRead
                     | Op::HoldPlace
                     | Op::ShredRead

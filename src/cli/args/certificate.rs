@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{OfLog, PublicKeyText, Whose};
-use crate::id::CertificateId;
+use super::{OfLog, PublicKeyText};
+use crate::id::{CertificateId, CustomerRef};
 use crate::tlog::VerifierKey;
 
 #[derive(Debug, Subcommand)]
@@ -22,9 +22,9 @@ pub(in crate::cli) enum Certificate {
 /// used, and nothing is recorded.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ListCertificates {
-    /// Only this customer's: its label, or its id. What can be an id is taken for one
+    /// Only this customer's: its label, or its id.
     #[arg(long, value_name = "LABEL|ID")]
-    pub(in crate::cli) customer: Option<Whose>,
+    pub(in crate::cli) customer: Option<CustomerRef>,
     #[command(flatten)]
     pub(in crate::cli) log: OfLog,
 }

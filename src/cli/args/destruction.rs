@@ -10,7 +10,7 @@ use super::OfCustomer;
 use super::audit::PublicKeyText;
 use crate::access::Principal;
 use crate::envelope::BlobName;
-use crate::id::{BlobId, HoldId, KekId, Label, OrderId};
+use crate::id::{BlobId, CustomerRef, HoldId, KekId, OrderId};
 use crate::order::{NewPerson, ReturnTo};
 use crate::retention::Period;
 use crate::time::{Day, Timestamp};
@@ -32,9 +32,9 @@ pub(in crate::cli) enum Shred {
 /// is changed.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PlanShred {
-    /// Only this customer's
-    #[arg(long, value_name = "CUSTOMER")]
-    pub(in crate::cli) customer: Option<Label>,
+    /// Only this customer's: its label, or its id
+    #[arg(long, value_name = "LABEL|ID")]
+    pub(in crate::cli) customer: Option<CustomerRef>,
 }
 
 /// Destroys what is due, of every customer: for cron
@@ -52,9 +52,9 @@ pub(in crate::cli) struct RunShred {
 /// Shows what is under way: keys in the window, certificates that are not final, holds and orders
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StatusOfShred {
-    /// Only this customer's
-    #[arg(long, value_name = "CUSTOMER")]
-    pub(in crate::cli) customer: Option<Label>,
+    /// Only this customer's: its label, or its id
+    #[arg(long, value_name = "LABEL|ID")]
+    pub(in crate::cli) customer: Option<CustomerRef>,
 }
 
 /// Takes keys back out of the window

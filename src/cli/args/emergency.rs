@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::{OfCustomer, Term};
-use crate::id::{EmergencyId, Label};
+use crate::id::{CustomerRef, EmergencyId};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Emergency {
@@ -44,9 +44,9 @@ pub(in crate::cli) struct EmergencyDeclare {
 /// It lists what the audit log has. What a node still keeps in its own directory is not in it.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EmergencyList {
-    /// Of one customer. A daemon lists those of one only
-    #[arg(long, value_name = "LABEL")]
-    pub(in crate::cli) customer: Option<Label>,
+    /// Of one customer, by label or id. A daemon lists those of one only
+    #[arg(long, value_name = "LABEL|ID")]
+    pub(in crate::cli) customer: Option<CustomerRef>,
     /// Only those that nobody has reviewed
     #[arg(long)]
     pub(in crate::cli) unreviewed: bool,

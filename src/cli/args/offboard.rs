@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use crate::id::Label;
+use crate::id::CustomerRef;
 use crate::room::KeyChoice;
 use crate::store::StorageUrl;
 
@@ -17,7 +17,8 @@ use crate::store::StorageUrl;
 #[command(group = ArgGroup::new("what").required(true).args(["kms", "status"]))]
 pub(in crate::cli) struct Rekey {
     /// The customer
-    pub(in crate::cli) label: Label,
+    #[arg(value_name = "LABEL|ID")]
+    pub(in crate::cli) customer: CustomerRef,
     /// The KMS key: `local` or `aws-kms` for a new key, `local:<id>` or `aws-kms:<ARN>` for one that
     /// exists, in whatever account
     #[arg(long, value_name = "KMS")]
@@ -32,7 +33,8 @@ pub(in crate::cli) enum Offboard {
     /// Shows how far the offboarding of a customer is
     Status {
         /// The customer
-        label: Label,
+        #[arg(value_name = "LABEL|ID")]
+        customer: CustomerRef,
     },
     Return(OffboardReturn),
     Destroy(OffboardDestroy),
@@ -41,7 +43,8 @@ pub(in crate::cli) enum Offboard {
     /// The order is used up.
     Reopen {
         /// The customer
-        label: Label,
+        #[arg(value_name = "LABEL|ID")]
+        customer: CustomerRef,
     },
     /// Ends the KMS key of a customer whose keys are all destroyed, or shows how far that is
     ///
@@ -50,7 +53,8 @@ pub(in crate::cli) enum Offboard {
     /// to us is its owner's to end.
     Finish {
         /// The customer
-        label: Label,
+        #[arg(value_name = "LABEL|ID")]
+        customer: CustomerRef,
     },
 }
 
@@ -60,7 +64,8 @@ pub(in crate::cli) enum Offboard {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct OffboardReturn {
     /// The customer
-    pub(in crate::cli) label: Label,
+    #[arg(value_name = "LABEL|ID")]
+    pub(in crate::cli) customer: CustomerRef,
     #[command(flatten)]
     pub(in crate::cli) to: ReturnedTo,
 }
@@ -72,7 +77,8 @@ pub(in crate::cli) struct OffboardReturn {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct OffboardDestroy {
     /// The customer
-    pub(in crate::cli) label: Label,
+    #[arg(value_name = "LABEL|ID")]
+    pub(in crate::cli) customer: CustomerRef,
     #[command(flatten)]
     pub(in crate::cli) to: MaybeReturnedTo,
     /// How many blobs the manifest says are missing, by whoever has looked at its list
@@ -108,7 +114,7 @@ pub(in crate::cli) struct Into {
     /// The file with the signing key of that store's audit log
     #[arg(long, value_name = "FILE", requires = "into_store")]
     pub(in crate::cli) into_log_key: Option<PathBuf>,
-    /// The customer in that store
-    #[arg(long, value_name = "CUSTOMER", requires = "into_store")]
-    pub(in crate::cli) into_customer: Option<Label>,
+    /// The customer in that store: its label, or its id
+    #[arg(long, value_name = "LABEL|ID", requires = "into_store")]
+    pub(in crate::cli) into_customer: Option<CustomerRef>,
 }

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args};
 use super::OfCustomer;
 use crate::drill::{JOBS, MAX_JOBS};
 use crate::envelope::BlobName;
-use crate::id::{BlobId, Label};
+use crate::id::{BlobId, CustomerRef};
 use crate::time::Day;
 
 /// How many at once: 1 to [`MAX_JOBS`].
@@ -27,9 +27,10 @@ fn jobs(text: &str) -> Result<usize, &'static str> {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").required(true).args(["blobs", "name", "all"]))]
 pub(in crate::cli) struct Verify {
+    // By label or id.
     /// Whose; without it, and with --all, every customer's
     #[arg(long, value_name = "CUSTOMER", required_unless_present = "all")]
-    pub(in crate::cli) customer: Option<Label>,
+    pub(in crate::cli) customer: Option<CustomerRef>,
     /// The blobs
     #[arg(value_name = "BLOB")]
     pub(in crate::cli) blobs: Vec<BlobId>,

@@ -3,7 +3,7 @@
 use clap::{ArgGroup, Args, Subcommand};
 
 use super::{OfCustomer, OneBlob};
-use crate::id::Label;
+use crate::id::CustomerRef;
 use crate::retention::{Period, Window};
 use crate::time::Day;
 
@@ -14,7 +14,8 @@ pub(in crate::cli) enum Retention {
     /// A blob keeps the day that it was sealed with, whatever the policy is by now.
     Show {
         /// The customer
-        label: Label,
+        #[arg(value_name = "LABEL|ID")]
+        customer: CustomerRef,
     },
     Set(RetentionSet),
     Extend(Extend),
@@ -28,7 +29,8 @@ pub(in crate::cli) enum Retention {
 #[command(group = ArgGroup::new("policy").required(true).multiple(true).args(["period", "window"]))]
 pub(in crate::cli) struct RetentionSet {
     /// The customer
-    pub(in crate::cli) label: Label,
+    #[arg(value_name = "LABEL|ID")]
+    pub(in crate::cli) customer: CustomerRef,
     /// How long its blobs are kept, as an ISO 8601 period
     #[arg(long, value_name = "PERIOD")]
     pub(in crate::cli) period: Option<Period>,

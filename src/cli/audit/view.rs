@@ -12,7 +12,7 @@ use super::super::exit::Exit;
 use super::super::failure::Failure;
 use super::super::output::{Output, line, seconds};
 use super::export::{is_file, sink};
-use super::{Answer, Backend, audit_only, customer, publish};
+use super::{Answer, Backend, audit_only, publish};
 use crate::audit::view::{Finding, ShardReport, Trust, ViewReport, check};
 use crate::error::{Error, ErrorKind};
 use crate::json::Published;
@@ -21,7 +21,7 @@ pub(super) async fn make(backend: &Backend, command: &View) -> Answer {
     // Before anything is recorded: what cannot be written is not made.
     let mut sink = sink(&command.to)?;
     let explain = |error| backend.explain(error);
-    let customer = customer(backend, &command.customer).await?;
+    let customer = backend.customer_id(&command.customer).await?;
     let records: u64 = match &backend.place {
         Place::Store(store) => {
             let mut made = store.room.customer_view(customer).await.map_err(explain)?;

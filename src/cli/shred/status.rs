@@ -10,23 +10,23 @@ use super::super::output::{Column, seconds, table};
 use super::super::{Answer, Backend, hold};
 use super::{Labels, chosen, end, told};
 use crate::error::{Error, ErrorKind};
-use crate::id::{CustomerId, Label};
+use crate::id::{CustomerId, CustomerRef};
 use crate::json::{self, InWindow, ShredStatus, Unfinished};
 use crate::shred::{OrderState, OrderStatus};
 
-pub(super) async fn run(backend: &Backend, label: Option<&Label>) -> Answer {
+pub(super) async fn run(backend: &Backend, whose: Option<&CustomerRef>) -> Answer {
     let explain = |error| backend.explain(error);
-    let customers = chosen(backend, label).await?;
+    let customers = chosen(backend, whose).await?;
     let found = backend.shred_status(&customers).await.map_err(explain)?;
     let (mut all, mut failed) = (Vec::new(), Vec::new());
     for (customer, status) in found {
         match status {
             Ok(status) => all.push(status),
-            Err(error) => failed.push(told(backend, customer, error)?),
+            Err(error) => failed.push(told(backend, customer, whose.is_some(), error)?),
         }
     }
     let mut orders = backend.orders().await.map_err(explain)?;
-    orders.retain(|order| is_open(order) && (label.is_none() || of(order, &customers)));
+    orders.retain(|order| is_open(order) && (whose.is_none() || of(order, &customers)));
     if backend.output.json {
         backend.output.print_json(&json!({
             "customers": all,

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use super::super::endpoints::Endpoint;
 use super::super::problem::Problem;
 use super::{Ask, header, id, json as read_json};
+use crate::access::policy::Operation;
 use crate::envelope::{BlobName, Metadata};
 use crate::error::{Error, ErrorKind};
 use crate::id::{BlobId, CustomerId};
@@ -232,8 +233,13 @@ pub(super) async fn extend(
     body: Body,
 ) -> Result<Json<Value>, Problem> {
     let (customer, blob): (CustomerId, BlobId) = (id(&customer, "customer")?, id(&blob, "blob")?);
-    let customer = ask.on_blob(Endpoint::ExtendBlob, customer, Some(blob)).await?;
+    let mut customer = ask.on_blob(Endpoint::ExtendBlob, customer, Some(blob)).await?;
     let Extension { until } = read_json(&headers, body).await?;
+    if customer.permit_writer(until).await.is_err() {
+        // More than a writer alone may ask for.
+        let what = (customer.id(), Some(blob));
+        customer = ask.for_more(Endpoint::ExtendBlob, Operation::ExtendFar, what).await?;
+    }
     let extended = customer.extend(blob, until).await?;
     Ok(Json(json!({
         "blob": extended.id,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::super::endpoints::Endpoint;
 use super::super::problem::Problem;
 use super::{Ask, id, json as read_json};
-use crate::id::{BlobId, CustomerId, Label};
+use crate::id::{BlobId, CustomerId, CustomerRef};
 use crate::json as shown;
 use crate::room::NewCustomer;
 use crate::shred::HoldTarget;
@@ -66,6 +66,7 @@ pub(super) async fn add(ask: Ask, headers: HeaderMap, body: Body) -> Result<Resp
     Ok((StatusCode::CREATED, Json(shown::customer(&info))).into_response())
 }
 
+/// A customer's label, or its id: what can be an id is one.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Find {
@@ -75,11 +76,14 @@ struct Find {
 /// Answers the same whether there is no such customer or it is none of the caller's.
 pub(super) async fn find(ask: Ask, headers: HeaderMap, body: Body) -> Result<Json<Value>, Problem> {
     let Find { label } = read_json(&headers, body).await?;
-    let label: Label = read(&label, "label")?;
-    let found = ask.room().customer(&label, ask.own()).await.map(|customer| customer.id());
+    let whose: CustomerRef = read(&label, "label")?;
+    let found = ask.room().customer_of(&whose, ask.own()).await.map(|customer| customer.id());
     let found = found.ok().filter(|id| ask.covers(*id));
-    let none =
-        || Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no customer of this label for you");
+    let detail = match whose {
+        CustomerRef::Label(_) => "there is no customer of this label for you",
+        CustomerRef::Id(_) => "there is no customer of this id for you",
+    };
+    let none = || Problem::new(StatusCode::NOT_FOUND, "not-found", detail);
     match found {
         Some(id) => {
             ask.customer(Endpoint::FindCustomer, id).await?;

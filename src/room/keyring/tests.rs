@@ -87,7 +87,8 @@ async fn keys_in_a_customers_own_hand_leave_memory_with_the_session_or_the_term(
     let outside = Asker { access: &access, cause: None };
     let ring = keyring.ring(outside, acme).await.unwrap();
     let (id, own) = {
-        let (entry, own) = keyring.own_entry(&ring, EntryKind::Name).unwrap();
+        let day = ring.promised(clock.now());
+        let (entry, own) = keyring.own_entry(&ring, day).unwrap();
         (entry.data_key, Arc::downgrade(&own))
     };
     assert_eq!(keyring.data_key(outside, &ring, id).await.unwrap_err().kind(), ErrorKind::Denied);
@@ -108,6 +109,47 @@ async fn keys_in_a_customers_own_hand_leave_memory_with_the_session_or_the_term(
     clock.0.store(12 * 3600, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert!(own.upgrade().is_none(), "what this node made is still in memory");
+}
+
+/// Programs once added a name key each. What was sealed under those names is found beside the rest.
+#[tokio::test]
+async fn names_under_a_programs_own_key_are_still_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(TestClock::default());
+    let kms = InsecureLocalKms::open(directory.path().join("kms"), clock.clone(), Arc::new(SystemEntropy));
+    let kms = Arc::new(kms.unwrap());
+    let registry = KmsRegistry::new().with(kms.clone()).with_grants(kms);
+    let access = Access::new(Principal::service("tests").unwrap(), Purpose::SystemAdministration);
+    let signer = Arc::new(LocalSigner::generate(&SystemEntropy).unwrap());
+    let options = Options { clock: clock.clone(), ..Options::new(signer) };
+    let local = || KeyChoice::New("local".into());
+    let storages = Storages::memory();
+    let (room, _) = Strongroom::init(storages.clone(), registry, local(), &access, options).await.unwrap();
+    let mut new = NewCustomer::new("acme".parse().unwrap(), local());
+    new.tenancy = Tenancy::Customer;
+    let acme = room.add_customer(&access, new).await.unwrap();
+    let (asker, keyring) = (Asker { access: &access, cause: None }, &room.0.keyring);
+    let (stored, key) = keyring.new_data_key(asker, acme.id, acme.kms_key).await.unwrap();
+    let kinds = [EntryKind::Name].into_iter();
+    let own = keyring.new_entries(acme.id, kinds, (stored.id, &key)).unwrap();
+    let own_id = own[0].id;
+    let ring =
+        keyring.change(asker, acme.id, Change::Mint { data_keys: vec![stored], entries: own }).await.unwrap();
+    assert_ne!(ring.name_key().unwrap().id, own_id, "new names go under the one that all open");
+
+    let name: crate::envelope::BlobName = "nightly".parse().unwrap();
+    let receipt = KeyUseReceipt::mint(RequestId::from_bytes([0; 16]));
+    let tag = ring.open_key(receipt, own_id, &key).unwrap().name_tag(&name).unwrap();
+    let old = BlobId::new(Day::from_number(21_000), [7; 13]).unwrap();
+    let path = layout::name(acme.id, &tag, "2026-01-01T00:00:00.000000Z".parse().unwrap(), old);
+    storages.blobs.put(&path, object_store::PutPayload::new()).await.unwrap();
+    let named = crate::envelope::Metadata::new().with_name(name.clone());
+    let customer = room.customer_by_id(acme.id, access.clone()).await.unwrap();
+    let sealed = customer.seal(b"x".to_vec(), crate::room::SealOptions::new().metadata(named)).await.unwrap();
+
+    let session = room.open_session(&access, acme.id, crate::session::SessionLimits::DEFAULT).await.unwrap();
+    let within = room.customer_by_id(acme.id, access.within(session.id)).await.unwrap();
+    assert_eq!(within.find(&name).await.unwrap(), [sealed.id, old]);
 }
 
 impl Keyring {

@@ -12,7 +12,6 @@ use futures_util::StreamExt;
 use crate::error::{ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId};
 use crate::kms::{KeyState, KmsError, KmsErrorKind};
-use crate::ring::Ring;
 use crate::room::Strongroom;
 use crate::room::keyring::Asker;
 
@@ -143,7 +142,7 @@ impl Strongroom {
         let customers = keyring.customers().await?;
         let rings = futures_util::stream::iter(customers).map(|customer| async move {
             let found = match keyring.fresh_ring(asker, customer).await {
-                Ok(ring) => Found::Opens { epoch: ring.epoch, kms_keys: kms_keys(&ring) },
+                Ok(ring) => Found::Opens { epoch: ring.epoch, kms_keys: ring.kms_keys() },
                 Err(error) => {
                     let epoch = keyring.epoch_in_front(customer).await.ok();
                     Found::Fails { epoch, kind: error.kind() }
@@ -156,12 +155,6 @@ impl Strongroom {
         heads.insert(Head::Register, of_register);
         Ok(Survey { heads })
     }
-}
-
-/// The KMS keys of a customer, those of its data keys and the one of those to come.
-fn kms_keys(ring: &Ring) -> BTreeSet<KmsKeyId> {
-    let keys = ring.data_keys.iter().map(|key| &key.kms_key).chain([&ring.settings.kms_key]);
-    keys.cloned().collect()
 }
 
 #[cfg(test)]

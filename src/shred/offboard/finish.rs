@@ -79,7 +79,7 @@ impl Strongroom {
         }
         let needed = self.needed_keys(asker, customer).await?;
         let mut ends = Vec::new();
-        for kms_key in named(&ring) {
+        for kms_key in ring.kms_keys() {
             let end = match needed.contains(&kms_key) {
                 true => CustomerKeyEnd::Shared,
                 false => {
@@ -103,7 +103,7 @@ impl Strongroom {
             let ring = keyring.fresh_ring(asker, customer).await?;
             // One that was offboarded as well needs none.
             if ring.closed.is_none() || !ring.entries.is_empty() {
-                needed.extend(named(&ring));
+                needed.extend(ring.kms_keys());
             }
         }
         Ok(needed)
@@ -172,12 +172,6 @@ impl Strongroom {
         intent.key = Some(KeyRef::Customer { kms_key: kms_key.clone(), data_key });
         Ok(intent)
     }
-}
-
-/// The KMS keys that a ring names.
-fn named(ring: &Ring) -> BTreeSet<KmsKeyId> {
-    let under = ring.data_keys.iter().map(|key| key.kms_key.clone());
-    under.chain([ring.settings.kms_key.clone()]).collect()
 }
 
 /// A key that is denied to us is its owner's to end; all else is an error.
