@@ -127,8 +127,9 @@ impl Delta {
             return Err(DecodeError::Invalid("changes"));
         }
         let mut ring = Ring {
-            // A ring that has some is stored whole.
+            // A ring that has some, or what a later version wrote, is stored whole.
             claims: Vec::new(),
+            later: Vec::new(),
             store: base.store,
             customer: base.customer,
             version,

@@ -10,6 +10,7 @@ use thiserror::Error as ThisError;
 
 use super::{Customer, Strongroom};
 use crate::access::Access;
+use crate::audit::voucher::Versioned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, CustomerRef, Label};
 use crate::store::{layout, store_error};
@@ -64,7 +65,7 @@ impl Strongroom {
         }
         let mut rings = self.0.storages.keys.list(Some(&layout::rings_of(id)));
         let ring = rings.try_next().await.map_err(|error| store_error(error, "look for a ring"))?;
-        match ring.is_some() || self.log().ring_pin(id).await?.is_some() {
+        match ring.is_some() || self.log().newest_pin(Versioned::Ring(id)).await?.is_some() {
             true => Ok(()),
             false => Err(no_such_id()),
         }
