@@ -12,7 +12,7 @@
 //! | `blob` | a blob, which is read in ranges or as it streams | 4,000 GiB |
 //! | `wrap` | a wrap | 128 KiB |
 //! | `once`, `session`, `label`, `returned` | a claim, a paper of a session, a label, a line about a returned blob | 64 KiB |
-//! | `name`, `clock`, `pin`, `store`, `probe` | a name, the clock's object, a pin, the marker, what a storage is tried with | 4 KiB |
+//! | `name`, `clock`, `voucher`, `pin`, `store`, `probe` | a name, the clock's object, a voucher, a pin, the marker, what a storage is tried with | 4 KiB |
 //! | `ring` | a ring | 128 MiB |
 //! | `register` | a register | 64 MiB |
 //! | `wal` | a commit | 64 MiB |
@@ -21,7 +21,7 @@
 //! | `head` | a saved head | 256 KiB |
 //! | `tile`, `shard` | a tile, an entry bundle | 16.1 MiB |
 //! | `list` | a list of returned blobs | 1 GiB |
-//! | `epoch`, `key`, `order`, `certificate`, `checkpoint`, `manifest`, `meta` | a record or a signed note | 1 MiB |
+//! | `epoch`, `key`, `order`, `certificate`, `checkpoint`, `manifest`, `meta`, `watch` | a record, a signed note, a list of silent writers | 1 MiB |
 //! | anything else | nothing of ours | 64 MiB |
 //!
 //! What is not on a storage has limits of its own where it is read: files of keys, tokens and
@@ -70,7 +70,9 @@ const TABLE: &[(&str, Limit)] = &[
     ("shard", Limit { kind: "tile or checkpoint of the audit log", bytes: TILE }),
     ("store", Limit { kind: "marker of a store", bytes: 4 * KIB }),
     ("tile", Limit { kind: "tile of the audit log", bytes: TILE }),
+    ("voucher", Limit { kind: "voucher", bytes: 4 * KIB }),
     ("wal", Limit { kind: "commit of the audit log", bytes: 64 * MIB }),
+    ("watch", Limit { kind: "list of silent writers", bytes: MIB }),
     ("wrap", Limit { kind: "wrap of a blob's key", bytes: 128 * KIB }),
 ];
 
