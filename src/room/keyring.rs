@@ -241,14 +241,15 @@ impl Keyring {
 
     async fn load_ring(&self, asker: Asker<'_>, customer: CustomerId, keys: &CustomerKeys) -> Result<Ring> {
         let mut known = keys.newest_version();
-        let mut read = self.read_ring(asker, customer, keys).await;
+        // On the heap, as the other loads: every use of a key goes through here, and few load anything.
+        let mut read = Box::pin(self.read_ring(asker, customer, keys)).await;
         // What this node wrote while it read makes what it read old, and no
         // rollback. Its own version is there for the next look.
         while read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Integrity)
             && keys.newest_version() != known
         {
             known = keys.newest_version();
-            read = self.read_ring(asker, customer, keys).await;
+            read = Box::pin(self.read_ring(asker, customer, keys)).await;
         }
         match read {
             Err(error) => Err(self.refuse(asker, Some(customer), error).await),

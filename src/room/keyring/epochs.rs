@@ -186,7 +186,7 @@ impl Keyring {
     }
 
     async fn load_epoch(&self, asker: Asker<'_>, number: u32) -> Result<Epoch> {
-        match self.read_epoch(asker, number).await {
+        match Box::pin(self.read_epoch(asker, number)).await {
             Err(error) => Err(self.refuse(asker, None, error).await),
             epoch => epoch,
         }

@@ -42,13 +42,13 @@ impl Keyring {
     /// The newest version of the register.
     pub(crate) async fn register(&self, asker: Asker<'_>) -> Result<Arc<Register>> {
         let mut known = self.register.newest_version();
-        let mut read = self.read_register(asker).await;
+        let mut read = Box::pin(self.read_register(asker)).await;
         // What this node wrote while it read makes what it read old, and no rollback.
         while read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Integrity)
             && self.register.newest_version() > known
         {
             known = self.register.newest_version();
-            read = self.read_register(asker).await;
+            read = Box::pin(self.read_register(asker)).await;
         }
         match read {
             Err(error) => Err(self.refuse(asker, Some(self.stores_own()), error).await),
