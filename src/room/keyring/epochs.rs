@@ -206,12 +206,18 @@ impl Keyring {
                 "the epoch record belongs to another store or epoch",
             ));
         }
-        // Before the KMS key is asked that stands in it.
         let found = RingRef { version: u64::from(number), hash: Sha256::digest(&bytes).into() };
-        self.accept_epoch(asker, found, number, &record.kms_key).await?;
         let reference = epoch_ref(&record.kms_key, number);
         let provider = self.kms.get(&record.kms_key)?;
-        let (open, receipt) = self.begin(asker, Action::KmsDecrypt, None, reference).await?;
+        let (accepted, begun) = tokio::join!(
+            self.accept_epoch(asker, found, number, &record.kms_key),
+            self.begin(asker, Action::KmsDecrypt, None, reference)
+        );
+        let (open, receipt) = begun?;
+        // Before the KMS key is asked that stands in it.
+        if let Err(error) = accepted {
+            return settle(open, Err(error));
+        }
         let context = EncryptionContext::epoch(self.store, number);
         let data_key = provider.decrypt(receipt, &record.kms_key, &record.wrapped, &context).await;
         let altered = "the epoch record does not verify";
