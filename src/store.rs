@@ -181,7 +181,7 @@ impl Storages {
     /// [`StorageKind::Cloud`], which suits every kind, but get no second requests: see
     /// [`Storages::from_cloud_parts`].
     ///
-    /// For a directory give a [`Directory`](directory::Directory): another local storage shows what
+    /// For a directory give a [`Directory`]: another local storage shows what
     /// is not on the disk yet.
     #[must_use]
     pub fn from_parts(

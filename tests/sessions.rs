@@ -482,10 +482,11 @@ async fn the_kms_refuses_without_a_grant_whatever_a_node_believes() {
         receipt
     };
     assert_eq!(grants.retire_grants(receipt().await, key, session.id).await.unwrap(), 1);
+    // Else the other writes in a shard of its own.
+    world.room.log().flush().await.unwrap();
     let node = world.node().await;
     let acme = acme(&node, reader().within(session.id)).await;
     assert_eq!(open(&acme, blob).await, Err(ErrorKind::KeyUnavailable));
-    world.room.log().flush().await.unwrap();
     assert_eq!(
         outcomes(&node, head, Action::KmsDecrypt).await.last().unwrap(),
         &(Some(session.id), OutcomeResult::KeyUnavailable)

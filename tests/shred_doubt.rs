@@ -21,8 +21,11 @@ use destroy::{DAY, Vault, access, key, opens, refused, seal};
 use faults::FaultStore;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use sha2::{Digest, Sha256};
 use strongroom::ErrorKind;
-use strongroom::audit::{Action, Event, OutcomeResult};
+use strongroom::audit::layout::Object;
+use strongroom::audit::voucher::Versioned;
+use strongroom::audit::{Action, Event, OutcomeResult, RingRef};
 use strongroom::id::{BlobId, CustomerId};
 use strongroom::kms::KmsDestroyer;
 use strongroom::order::OrderKind;
@@ -115,11 +118,17 @@ async fn a_ring_of_a_later_format() {
     let mut later = read(keys, &scene.newest_ring().await).await;
     let version = scene.acme.info().await.unwrap().ring_version;
     // The format's version and its complement stand behind the magic.
-    (later[8], later[9]) = (2, !2);
+    (later[8], later[9]) = (3, !3);
     let path = layout::ring(scene.acme.id(), version + 1);
+    // Its writer vouched for it, as every writer does.
+    let (of, log) = (Versioned::Ring(scene.acme.id()), scene.vault.room.log());
+    let written = RingRef { version: version + 1, hash: Sha256::digest(&later).into() };
+    let vouched = log.vouch(of, written, log.request_id().unwrap()).await.unwrap();
     write(keys, &path, later).await;
     scene.refused_for_acme(ErrorKind::UnsupportedFormat).await;
     keys.delete(&path).await.unwrap();
+    let (version, hash, key) = (written.version, written.hash, vouched.key());
+    scene.vault.raw.audit.delete(&Object::Voucher { of, version, hash, key }.path()).await.unwrap();
     scene.completes().await;
 }
 

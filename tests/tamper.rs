@@ -701,6 +701,10 @@ async fn every_changed_byte_of_the_keys_storage_is_refused() {
     // With the log's pins, and as far as the seals alone carry.
     for pinned in [true, false] {
         for (path, bytes) in objects(&intact.keys).await {
+            // What a storage was tried with says nothing.
+            if path.as_ref().starts_with("probe/") {
+                continue;
+            }
             let (first, step) = if path.as_ref().starts_with("ring/") { (120, 37) } else { (bytes.len(), 1) };
             for byte in (0..bytes.len()).filter(|byte| *byte < first || byte % step == 0) {
                 f.raw = intact.fork();

@@ -51,7 +51,7 @@ pub(super) struct Delta {
 impl Ring {
     /// The stored form of this version: whole, or what changed since `base` where that takes less room
     /// in the long run. `salt` is fresh and random. Of the base's entries no key is needed
-    /// ([`Ring::bare`]).
+    /// (`Ring::bare`).
     #[must_use]
     pub fn stored(&self, base: Option<(Base, &Self)>, epoch_key: &DataKey, salt: Salt) -> Vec<u8> {
         let whole = self.to_bytes().len();

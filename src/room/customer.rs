@@ -239,6 +239,7 @@ impl Customer {
 
     /// That a writer alone may keep a blob until `until`: what else a daemon lets nobody but a privacy
     /// officer do.
+    #[cfg(feature = "daemon")]
     pub(crate) async fn permit_writer(&self, until: Day) -> Result<()> {
         let room = &*self.room.0;
         let now = room.clock.now().max(room.log.time());
