@@ -262,7 +262,7 @@ impl Strongroom {
         for (order, keys) in by_order.iter_mut() {
             // A certificate has a proof for each key, and is not to grow without bound. A
             // single blob's keys are few, and go at once.
-            if !order.and_then(|order| ring.claim(order)).is_some_and(|claim| claim.blob.is_some()) {
+            if order.and_then(|order| ring.claim(order)).is_none_or(|claim| claim.blob.is_none()) {
                 *keys = keys.iter().copied().take(KEYS_AT_ONCE).collect();
             }
         }
