@@ -130,6 +130,13 @@ impl Ring {
         scattered || takes
     }
 
+    /// Whether this is a day's key that is in the window by an order on a single blob.
+    #[must_use]
+    pub fn is_for_one_blob(&self, entry: &Entry) -> bool {
+        let one = self.leader(entry).is_some_and(|claim| claim.blob.is_some());
+        one && matches!(entry.kind, EntryKind::Day(_))
+    }
+
     /// The order by which a key is dropped, if it goes by one.
     fn leader(&self, entry: &Entry) -> Option<&Claim> {
         let order = entry.order()?;

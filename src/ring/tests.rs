@@ -333,6 +333,11 @@ fn an_order_owns_its_keys_whatever_becomes_of_another() {
     assert!(done.apply(drop_at(23, 60)).is_ok());
     let both = Change::Drop { keys: [20, 23].map(kek_id).into(), time: trusted_at(noon(60)) };
     assert_eq!(ring.apply(both), Err(RingRefusal::Authorities));
+    // A day that is over goes by its time, and the orders keep what they own.
+    let over = ring.apply(pend(20, 101)).unwrap();
+    assert_eq!((leads(&over, 20), over.claims.len(), over.withdrawn.len()), (None, 2, 2));
+    assert!(over.apply(drop_at(20, 107)).is_err() && over.apply(drop_at(20, 108)).is_ok());
+    assert_eq!(over.apply(pend(20, 102)), Err(RingRefusal::Pending));
     // The first alone is taken back: the key is the second's now.
     let back = ring.apply(Change::Cancel(only(20))).unwrap();
     assert!(!back.is_withdrawn(blob(100, 1)) && back.is_withdrawn(blob(100, 2)));

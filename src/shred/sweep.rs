@@ -194,6 +194,14 @@ impl Strongroom {
             self.go_on_with_holds(asker, &ring, &due.opening).await;
             let Droppable { ready, waiting, vain } =
                 self.droppable(asker, &ring, (&due.drop, time), orders).await?;
+            // A day that is over waits for no order on one of its blobs: it goes by its time, with
+            // a window of its own. The blob's other keys stay the order's.
+            let is_over = |id: &&KekId| {
+                let entry = ring.entry(**id);
+                entry.is_some_and(|entry| ring.is_for_one_blob(entry) && ring.is_over(entry, time.at()))
+            };
+            let over: BTreeSet<KekId> = waiting.iter().filter(is_over).copied().collect();
+            let pend: BTreeSet<KekId> = due.pend.union(&over).copied().collect();
             swept.waiting = waiting;
             if let Some((order, keys)) = vain.first_key_value() {
                 if self.cancel_vain(asker, &ring, (*order, keys)).await?.is_none() {
@@ -209,12 +217,12 @@ impl Strongroom {
                     Some(_) => swept.dropped.extend(keys),
                     None => lost += 1,
                 }
-            } else if !due.pend.is_empty() {
-                let intents = self.intents(asker, Action::ShredPend, &ring, &due.pend, None)?;
-                let keys = due.pend.clone();
+            } else if !pend.is_empty() {
+                let intents = self.intents(asker, Action::ShredPend, &ring, &pend, None)?;
+                let keys = pend.clone();
                 let change = Change::Pend { keys, permit: routine(time)?, withdraw: None };
                 match self.step(asker, &ring, intents, change).await? {
-                    Some(_) => swept.pended.extend(due.pend),
+                    Some(_) => swept.pended.extend(pend),
                     None => lost += 1,
                 }
             } else {
