@@ -6,7 +6,7 @@ use super::*;
 use crate::access::{Principal, Purpose};
 use crate::audit::signer::LocalSigner;
 use crate::kms::local::InsecureLocalKms;
-use crate::room::{KeyChoice, NewCustomer, Options, Strongroom};
+use crate::room::{CustomerInfo, KeyChoice, NewCustomer, Options, Strongroom};
 use crate::store::Storages;
 use crate::system::SystemEntropy;
 use crate::time::Timestamp;
@@ -66,22 +66,33 @@ async fn keys_that_nobody_asks_for_leave_memory_when_their_term_is_over() {
     assert!(epoch.upgrade().is_none());
 }
 
+/// A store on these storages with a customer whose keys are in its own hand.
+async fn in_own_hand(
+    storages: Storages,
+    directory: &tempfile::TempDir,
+    (clock, access): (&Arc<TestClock>, &Access),
+) -> (Strongroom, CustomerInfo) {
+    let kms = InsecureLocalKms::open(directory.path().join("kms"), clock.clone(), Arc::new(SystemEntropy));
+    let kms = Arc::new(kms.unwrap());
+    let registry = KmsRegistry::new().with(kms.clone()).with_grants(kms);
+    let signer = Arc::new(LocalSigner::generate(&SystemEntropy).unwrap());
+    let options = Options { clock: clock.clone(), ..Options::new(signer) };
+    let local = || KeyChoice::New("local".into());
+    let (room, _) = Strongroom::init(storages, registry, local(), access, options).await.unwrap();
+    let mut new = NewCustomer::new("acme".parse().unwrap(), local());
+    new.tenancy = Tenancy::Customer;
+    let acme = room.add_customer(access, new).await.unwrap();
+    (room, acme)
+}
+
 /// What a session unwrapped leaves with it, and what this node made when its term is over.
 #[tokio::test(start_paused = true)]
 async fn keys_in_a_customers_own_hand_leave_memory_with_the_session_or_the_term() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(TestClock::default());
-    let kms = InsecureLocalKms::open(directory.path().join("kms"), clock.clone(), Arc::new(SystemEntropy));
-    let kms = Arc::new(kms.unwrap());
-    let registry = KmsRegistry::new().with(kms.clone()).with_grants(kms);
     let access = Access::new(Principal::service("tests").unwrap(), Purpose::SystemAdministration);
-    let signer = Arc::new(LocalSigner::generate(&SystemEntropy).unwrap());
-    let options = Options { clock: clock.clone(), ..Options::new(signer) };
-    let local = || KeyChoice::New("local".into());
-    let (room, _) = Strongroom::init(Storages::memory(), registry, local(), &access, options).await.unwrap();
-    let mut new = NewCustomer::new("acme".parse().unwrap(), local());
-    new.tenancy = Tenancy::Customer;
-    let acme = room.add_customer(&access, new).await.unwrap().id;
+    let (room, acme) = in_own_hand(Storages::memory(), &directory, (&clock, &access)).await;
+    let acme = acme.id;
 
     let keyring = &room.0.keyring;
     let outside = Asker { access: &access, cause: None };
@@ -116,18 +127,9 @@ async fn keys_in_a_customers_own_hand_leave_memory_with_the_session_or_the_term(
 async fn names_under_a_programs_own_key_are_still_found() {
     let directory = tempfile::tempdir().unwrap();
     let clock = Arc::new(TestClock::default());
-    let kms = InsecureLocalKms::open(directory.path().join("kms"), clock.clone(), Arc::new(SystemEntropy));
-    let kms = Arc::new(kms.unwrap());
-    let registry = KmsRegistry::new().with(kms.clone()).with_grants(kms);
     let access = Access::new(Principal::service("tests").unwrap(), Purpose::SystemAdministration);
-    let signer = Arc::new(LocalSigner::generate(&SystemEntropy).unwrap());
-    let options = Options { clock: clock.clone(), ..Options::new(signer) };
-    let local = || KeyChoice::New("local".into());
     let storages = Storages::memory();
-    let (room, _) = Strongroom::init(storages.clone(), registry, local(), &access, options).await.unwrap();
-    let mut new = NewCustomer::new("acme".parse().unwrap(), local());
-    new.tenancy = Tenancy::Customer;
-    let acme = room.add_customer(&access, new).await.unwrap();
+    let (room, acme) = in_own_hand(storages.clone(), &directory, (&clock, &access)).await;
     let (asker, keyring) = (Asker { access: &access, cause: None }, &room.0.keyring);
     let (stored, key) = keyring.new_data_key(asker, acme.id, acme.kms_key).await.unwrap();
     let kinds = [EntryKind::Name].into_iter();
