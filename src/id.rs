@@ -426,6 +426,15 @@ pub(crate) fn is_slug(text: &str) -> bool {
     text.bytes().next().is_some_and(plain) && text.bytes().all(|c| plain(c) || b"._-".contains(&c))
 }
 
+impl StoreId {
+    /// The store's own id, taken as a customer's, which nobody else has: what is of the store and of no
+    /// customer stands under it in the log.
+    #[must_use]
+    pub const fn as_customer(&self) -> CustomerId {
+        CustomerId(self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -76,7 +76,7 @@ impl Versioned {
     pub fn pinned_as(self, store: StoreId) -> Option<CustomerId> {
         match self {
             Self::Ring(customer) => Some(customer),
-            Self::Register => Some(CustomerId::from_bytes(*store.as_bytes())),
+            Self::Register => Some(store.as_customer()),
             Self::Epoch | Self::Session(..) => None,
         }
     }

@@ -326,7 +326,7 @@ fn fits(body: &CertificateBody, Shown { what, intent, at, .. }: &Shown) -> bool 
     let of_epoch = |time: fn(&EpochEnd) -> _| {
         let is = |epoch: &EpochEnd| names_epoch(intent.key.as_ref(), epoch) && time(epoch) == *at;
         // What concerns the store is in the chain of its own id.
-        intent.customer == Some(CustomerId::from_bytes(*body.store.as_bytes()))
+        intent.customer == Some(body.store.as_customer())
             && body.epochs.iter().filter_map(CertifiedEpoch::in_full).any(is)
     };
     certificate

@@ -27,7 +27,7 @@ use crate::audit::proof::Proved;
 use crate::audit::signer::LogSigner;
 use crate::audit::{KeyRef, OutcomeResult, RingRef};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{CustomerId, KmsKeyId, StoreId};
+use crate::id::{KmsKeyId, StoreId};
 use crate::kms::DestructionAssurance;
 use crate::time::Timestamp;
 use crate::tlog::VerifierKey;
@@ -262,7 +262,7 @@ pub(super) fn check(
         let shown = show(evidence, body.store, log_key, witnesses, quorum)?;
         let named = |key: &KeyRef| matches!(key, KeyRef::Epoch { kms_key, epoch } if (kms_key, epoch) == (&body.kms_key, &body.epoch));
         // What concerns the store is in the chain of its own id.
-        let of_store = shown.intent.customer == Some(CustomerId::from_bytes(*body.store.as_bytes()));
+        let of_store = shown.intent.customer == Some(body.store.as_customer());
         if shown.what != what
             || shown.at != step.at
             || !of_store

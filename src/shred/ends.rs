@@ -156,7 +156,7 @@ impl Strongroom {
         // Proofs are of what is published.
         self.0.log.flush().await?;
         self.publish_log().await?;
-        let store = CustomerId::from_bytes(*self.0.store.as_bytes());
+        let store = self.0.store.as_customer();
         let records = EpochRecords::read(&History::open(&self.log_reader()).await?, store, *first).await?;
         for epoch in began.into_keys() {
             if let Err(error) = self.keep_epoch_end(asker, epoch, &records).await {
@@ -176,7 +176,7 @@ impl Strongroom {
     ) -> Result<EndOnPaper> {
         let room = &*self.0;
         let body = self.epoch_end(asker, epoch, records).await?;
-        let store = CustomerId::from_bytes(*room.store.as_bytes());
+        let store = room.store.as_customer();
         let mut intent = Intent::new(room.log.request_id()?, asker.access, Action::Certify);
         (intent.cause, intent.customer) = (asker.cause, Some(store));
         intent.key = Some(epoch_ref(&body.kms_key, epoch));

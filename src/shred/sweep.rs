@@ -122,7 +122,7 @@ impl Strongroom {
             // Proofs are of what is published.
             self.0.log.flush().await?;
             self.publish_log().await?;
-            let store = CustomerId::from_bytes(*self.0.store.as_bytes());
+            let store = self.0.store.as_customer();
             let began = unwritten.iter().filter_map(|epoch| Some(register.epoch_state(*epoch)?.began));
             records = Records::read(&self.log_reader(), store, &wanted, began.min()).await?;
             for epoch in unwritten {

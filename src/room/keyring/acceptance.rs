@@ -185,7 +185,7 @@ impl Keyring {
 
     /// The store's own id, taken as a customer's: nobody else has it.
     pub(super) fn stores_own(&self) -> CustomerId {
-        CustomerId::from_bytes(*self.store.as_bytes())
+        self.store.as_customer()
     }
 }
 

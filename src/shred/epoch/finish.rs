@@ -24,7 +24,7 @@ use crate::audit::log::OpenIntent;
 use crate::audit::{Action, Intent, OutcomeResult};
 use crate::certificate::LONGEST_WAIT;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{CustomerId, KmsKeyId};
+use crate::id::KmsKeyId;
 use crate::kms::{DestroyerRegistry, KeyState, KmsDestroyer};
 use crate::register::{EpochPhase, EpochState, Register, RegisterChange};
 use crate::retention::clock::{STEP, TrustedTime};
@@ -339,7 +339,7 @@ impl Strongroom {
     /// KMS had scheduled its deletion, and nobody looked until it was over. Then the log has
     /// the intent, and the deletion was due 30 days behind it at the latest.
     async fn gone_unnoticed(&self, run: Run<'_>, epoch: &EpochState) -> Result<StepTaken> {
-        let store = CustomerId::from_bytes(*self.0.store.as_bytes());
+        let store = self.0.store.as_customer();
         let key = Some(epoch_ref(&epoch.kms_key, epoch.number));
         let history = History::open(&self.log_reader()).await?;
         let mut found = history.operations(Some(store), &Need::Customer(Some(epoch.began)));
@@ -381,7 +381,7 @@ impl Strongroom {
         let mut intent = Intent::new(self.0.log.request_id()?, run.asker.access, action);
         // In the chain of the store's own id, so that a certificate finds it without
         // reading the whole log.
-        intent.customer = Some(CustomerId::from_bytes(*self.0.store.as_bytes()));
+        intent.customer = Some(self.0.store.as_customer());
         intent.key = Some(epoch_ref(&epoch.kms_key, epoch.number));
         let (open, receipt) = self.0.log.begin(intent).await?;
         // The key is not used for data: nothing is sealed or opened by this.
