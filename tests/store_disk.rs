@@ -94,14 +94,19 @@ impl Template {
         local_kms(self.home.path().join("kms"), &self.clock)
     }
 
-    fn options(&self) -> Options {
-        let mut options = options(&self.clock);
-        options.log_deadline = Duration::from_millis(400);
-        options
+    async fn open(&self, storages: Storages) -> Result<Strongroom> {
+        Strongroom::open(storages, self.kms(), options(&self.clock)).await
     }
 
-    async fn open(&self, storages: Storages) -> Result<Strongroom> {
-        Strongroom::open(storages, self.kms(), self.options()).await
+    /// For work on a disk that fails: it gives up soon.
+    async fn open_hasty(&self, storages: Storages) -> Result<Strongroom> {
+        let mut hasty = options(&self.clock);
+        hasty.log_deadline = Duration::from_millis(400);
+        match Strongroom::open(storages.clone(), self.kms(), hasty).await {
+            // The machine is busy, and nothing has failed yet.
+            Err(_) => self.open(storages).await,
+            opened => opened,
+        }
     }
 }
 
@@ -146,12 +151,19 @@ async fn run(template: &Template, work: Work, failure: Option<(&str, u64, Choose
     let disk = FaultDisk::new(&root);
     let mut acknowledged = vec![Acknowledged::Blob(template.blob, SHORT)];
 
-    let room = template.open(storages(&root, &Arc::new(disk.clone()))).await.unwrap();
-    if let Some((_, k, choose)) = failure {
-        disk.fail(move |at, call| choose(k, at, call));
-    } else {
-        disk.heal();
-    }
+    let storages_now = storages(&root, &Arc::new(disk.clone()));
+    let room = match failure {
+        Some((_, k, choose)) => {
+            let room = template.open_hasty(storages_now).await.unwrap();
+            disk.fail(move |at, call| choose(k, at, call));
+            room
+        }
+        None => {
+            let room = template.open(storages_now).await.unwrap();
+            disk.heal();
+            room
+        }
+    };
     let done = work.run(&room).await;
     let calls = disk.calls();
     assert!(failure.is_some() || done.is_ok(), "{what}: {done:?}");
