@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use futures_util::stream::BoxStream;
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -26,6 +25,7 @@ use strongroom::audit::verify::{Options, verify};
 use strongroom::audit::{Action, Intent, OutcomeResult};
 use strongroom::id::{CustomerId, StoreId};
 use strongroom::secret::Secret;
+use strongroom::store::directory::Directory;
 use strongroom::store::marker::Marker;
 use strongroom::system::{SystemClock, SystemEntropy};
 use strongroom::time::Clock;
@@ -51,8 +51,8 @@ async fn all() -> Result {
     let base = std::env::var_os("STRONGROOM_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
 
     let directory = tempfile::tempdir_in(&base)?;
-    let local = LocalFileSystem::new_with_prefix(directory.path())?.with_fsync(true);
-    append(&format!("append, {} with fsync", base.display()), Arc::new(local), 256, 200).await?;
+    let local = Directory::open(directory.path())?;
+    append(&format!("append, {}", base.display()), Arc::new(local), 256, 200).await?;
     append("append, 80 ms storage", Arc::new(Far(InMemory::new())), 1000, 20).await?;
 
     let batched = grown(records, TOGETHER).await?;

@@ -1,0 +1,745 @@
+//! A store on storages of somebody who wants to deceive it, and a model of what they may not reach.
+//!
+//! They have the storages that are named, one tenant's KMS key, and a node's rights at the KMS: they open rings
+//! and registers and seal others. They have neither the log's key nor that of an endorsed writer. In an
+//! *episode* they take some steps, at any request, while programs go on; then all is undone.
+//!
+//! During an episode an operation may fail, and when it succeeds:
+//! * what is opened is what was sealed, or what somebody with a node's rights sealed in its place;
+//! * what is looked up by name has that name, and settings are the newest that were acknowledged;
+//! * no KMS key is asked that only they name, no key of theirs is in a ring, nothing of theirs is pinned;
+//! * no key is dropped early, and none that is held.
+//!
+//! Afterwards everything that was acknowledged opens, every node goes on, and the log verifies. A log
+//! that was damaged where a checkpoint covers it does not verify.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use sha2::{Digest, Sha256};
+use strongroom::ErrorKind;
+use strongroom::access::{Access, Principal, Purpose};
+use strongroom::audit::log::{Log, LogConfig};
+use strongroom::audit::signer::{LocalSigner, LogSigner};
+use strongroom::audit::verify;
+use strongroom::audit::voucher::Versioned;
+use strongroom::audit::{Action, Intent, KeyUseReceipt, RingRef};
+use strongroom::codec::{Decode, Encode};
+use strongroom::envelope::{Header, Metadata, PRELUDE_LEN, Unwrapped, WrapPath};
+use strongroom::id::{BlobId, CustomerId, DataKeyId, KmsKeyId, StoreId};
+use strongroom::kms::{DataKey, EncryptionContext, Kms, KmsAdmin};
+use strongroom::order::NewPerson;
+use strongroom::payload;
+use strongroom::register::sealed::SealedRegister;
+use strongroom::register::{NewEpoch, Register, RegisterChange};
+use strongroom::retention::Period;
+use strongroom::ring::sealed::{EpochRecord, SealedRing};
+use strongroom::ring::{EntryKind, EntryState, Ring};
+use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, SealOptions, Strongroom};
+use strongroom::secret::Secret;
+use strongroom::shred::HoldTarget;
+use strongroom::store::{Storages, layout};
+use strongroom::system::SystemEntropy;
+use strongroom::time::{Clock, Day, Timestamp};
+use strongroom::tlog::checkpoint::SignedCheckpoint;
+use strongroom::tlog::{NamedKey, SecretKey};
+
+use crate::world::signer::{authority, signer};
+use crate::world::{World, access, label};
+use crate::faults::FaultStore;
+use dice::Dice;
+use storage::{AUDIT, BLOBS, Hostile, KEYS, Objects, Plan};
+
+mod dice;
+mod storage;
+
+/// Which storages an episode is about: each by itself, and all pairs.
+const REACHES: [[bool; 3]; 6] = [
+    [true, false, false],
+    [false, true, false],
+    [false, false, true],
+    [true, true, false],
+    [true, false, true],
+    [false, true, true],
+];
+
+/// How long a node keeps keys, and a little.
+const TERM: Duration = Duration::from_secs(301);
+
+const CUSTOMERS: [&str; 2] = ["acme", "globex"];
+const TENANT: &str = "tenant";
+
+/// What a run comes to.
+#[derive(Default)]
+pub struct Report {
+    /// Steps of the attacker, by storage and what they were.
+    pub steps: BTreeMap<String, u64>,
+    /// Operations that succeeded while it was at work, and those that were refused, by name.
+    pub done: BTreeMap<&'static str, u64>,
+    pub refused: BTreeMap<&'static str, u64>,
+    pub episodes: u64,
+}
+
+impl Report {
+    pub fn total(&self) -> u64 {
+        self.steps.values().sum()
+    }
+
+    pub fn add(&mut self, other: Self) {
+        self.episodes += other.episodes;
+        for (all, more) in [(&mut self.done, other.done), (&mut self.refused, other.refused)] {
+            more.into_iter().for_each(|(what, count)| *all.entry(what).or_default() += count);
+        }
+        other.steps.into_iter().for_each(|(what, count)| *self.steps.entry(what).or_default() += count);
+    }
+}
+
+/// Takes so many steps, in worlds of that seed, on this thread.
+pub fn run(seed: u64, steps: u64) -> Report {
+    let mut report = Report::default();
+    for number in 0.. {
+        if report.total() >= steps {
+            break;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        let seed = seed.wrapping_mul(1_000_003).wrapping_add(number);
+        report.add(runtime.expect("a runtime").block_on(Box::pin(world(seed))));
+    }
+    report
+}
+
+async fn world(seed: u64) -> Report {
+    let mut scene = Scene::new(seed).await;
+    for _ in 0..12 {
+        Box::pin(scene.episode()).await;
+    }
+    let Scene { hostile, mut report, .. } = scene;
+    report.steps = hostile.counts();
+    report
+}
+
+#[derive(Clone)]
+struct Owed {
+    customer: usize,
+    text: Bytes,
+    until: Day,
+    held: bool,
+}
+
+/// What was acknowledged.
+#[derive(Clone, Default)]
+struct Model {
+    blobs: BTreeMap<BlobId, Owed>,
+    /// Of each customer, the periods that were set or tried, and since when a later one was acknowledged.
+    periods: [Vec<(String, Option<Timestamp>)>; 2],
+}
+
+impl Model {
+    /// Whether this may be a customer's period: a node keeps settings for as long as keys.
+    fn may_be(&self, which: usize, period: &str, now: Timestamp) -> bool {
+        self.periods[which].iter().any(|(one, until)| {
+            one == period && until.is_none_or(|until| now <= until.saturating_add(TERM))
+        })
+    }
+}
+
+struct Scene {
+    dice: Dice,
+    seed: u64,
+    hostile: Hostile,
+    world: World,
+    store: StoreId,
+    ids: [CustomerId; 2],
+    /// The tenant's, and one that nobody uses.
+    theirs: [KmsKeyId; 2],
+    nodes: Vec<Strongroom>,
+    model: Model,
+    /// What somebody with a node's rights put in a blob's place.
+    forged: BTreeMap<BlobId, BTreeSet<Bytes>>,
+    /// A log of the attacker's own, under this store's name.
+    their_log: Log,
+    their_storage: Arc<dyn object_store::ObjectStore>,
+    /// How much of what the nodes wrote was looked at.
+    looked: [usize; 3],
+    hashes: BTreeSet<String>,
+    epochs: BTreeMap<u32, DataKey>,
+    /// Who had acknowledged holds when it was looked at last.
+    held: [bool; 2],
+    reach: [bool; 3],
+    report: Report,
+}
+
+fn their_signer() -> Arc<dyn LogSigner> {
+    Arc::new(LocalSigner::new(SecretKey::from_seed(&Secret::init(|seed| *seed = [0xE7; 32]))))
+}
+
+fn world_over(hostile: &Hostile) -> World {
+    World::over([BLOBS, KEYS, AUDIT].map(|at| FaultStore::new(hostile.storage(at))))
+}
+
+impl Scene {
+    async fn new(seed: u64) -> Self {
+        let hostile = Hostile::new(seed);
+        let world = world_over(&hostile);
+        world.kms.hurry();
+        let room = world.init(world.options()).await.unwrap();
+        let mut ids = Vec::new();
+        for name in CUSTOMERS.iter().chain(&[TENANT]) {
+            let mut new = NewCustomer::new(label(name), KeyChoice::New("local".into()));
+            new.period = "P3D".parse().unwrap();
+            ids.push(room.add_customer(&access(), new).await.unwrap());
+        }
+        let evil = world.kms.inner.create_key(&EncryptionContext::new_customer(room.store_id(), ids[2].id)).await.unwrap();
+        let theirs = [ids[2].kms_key.clone(), evil];
+        let store = room.store_id();
+        let their_storage = Storages::memory().audit;
+        let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
+        let config = LogConfig::new(store, their_signer());
+        let their_log =
+            Log::open(Arc::clone(&their_storage), config, clock, Arc::new(SystemEntropy)).await.unwrap();
+        hostile.foreign(foreign(&world).await);
+        let second = world.node(world.options()).await.unwrap();
+        let mut scene = Self {
+            dice: Dice::new(seed ^ 0x5EED),
+            seed,
+            hostile,
+            store,
+            ids: [ids[0].id, ids[1].id],
+            theirs,
+            nodes: vec![room, second],
+            model: Model::default(),
+            forged: BTreeMap::new(),
+            their_log,
+            their_storage,
+            looked: [0; 3],
+            hashes: BTreeSet::new(),
+            epochs: BTreeMap::new(),
+            held: [false; 2],
+            reach: [false; 3],
+            report: Report::default(),
+            world,
+        };
+        scene.model.periods = std::array::from_fn(|_| vec![("P3D".to_owned(), None)]);
+        scene.world.kms.forget();
+        for _ in 0..6 {
+            scene.operate().await;
+        }
+        scene
+    }
+
+    fn what(&self) -> String {
+        format!("seed {}, {:?} in reach\n{}", self.seed, self.reach, self.hostile.trace())
+    }
+
+    fn today(&self) -> Day {
+        self.world.clock.now().day()
+    }
+
+    async fn episode(&mut self) {
+        for _ in 0..4 {
+            self.hostile.mark();
+            self.operate().await;
+        }
+        self.reach = self.dice.of(&REACHES).unwrap();
+        let kept = if self.reach[AUDIT] && self.dice.one_in(3) { Some(self.publish().await) } else { None };
+        // What the checkpoints cover.
+        let covered: Vec<Path> = self.hostile.honest(AUDIT).into_keys().collect();
+        let before = self.reach[AUDIT].then(|| (self.hostile.snapshot(), self.model.clone()));
+        self.prepare().await;
+        self.hostile.begin(self.reach, 1 + self.dice.below(24));
+        for _ in 0..40 {
+            if self.hostile.is_done() {
+                break;
+            }
+            for _ in 0..self.dice.below(3) {
+                self.hostile.step();
+            }
+            self.operate().await;
+        }
+        for _ in 0..3 {
+            self.operate().await;
+        }
+        self.report.episodes += 1;
+        match before {
+            Some((objects, model)) => {
+                if let Some(kept) = kept {
+                    self.verify_damaged(&covered, kept).await;
+                }
+                self.restore(&objects, model).await;
+            }
+            None => self.hostile.undo(),
+        }
+        self.reach = [false; 3];
+        self.aftermath().await;
+    }
+
+    /// Everything is as it was before, and programs begin anew.
+    async fn restore(&mut self, objects: &[Objects; 3], model: Model) {
+        self.nodes.clear();
+        let hostile = self.hostile.restored(objects, self.seed ^ self.report.episodes);
+        // The KMS and its clock are others' and go on.
+        let storages = [BLOBS, KEYS, AUDIT].map(|at| FaultStore::new(hostile.storage(at)));
+        [self.world.blobs, self.world.keys, self.world.audit] = storages;
+        self.hostile = hostile;
+        (self.model, self.looked, self.held) = (model, [0; 3], [false; 2]);
+        self.forged.clear();
+        for _ in 0..2 {
+            self.nodes.push(self.world.node(self.options()).await.unwrap());
+        }
+    }
+
+    fn options(&self) -> Options {
+        self.world.options()
+    }
+
+    async fn publish(&self) -> Vec<SignedCheckpoint> {
+        let (published, error) = self.nodes[0].publish_shards().await.unwrap();
+        assert!(error.is_none(), "{}: {error:?}", self.what());
+        published.into_iter().map(|(_, published)| published.checkpoint).collect()
+    }
+
+    /// What the log has become is no continuation of what was kept, if anything of that was touched.
+    async fn verify_damaged(&self, covered: &[Path], kept: Vec<SignedCheckpoint>) {
+        let damaged: Vec<&Path> = (covered.iter())
+            .filter(|path| path.as_ref().starts_with("wal/") && self.hostile.is_changed(AUDIT, path))
+            .collect();
+        let mut options = verify::Options::new(self.world.clock.now());
+        (options.authority, options.store, options.pinned) = (Some(authority()), Some(self.store), kept);
+        let verified = verify::verify(self.hostile.raw(AUDIT), options).await;
+        let clean = verified.is_ok_and(|report| report.is_ok());
+        assert!(damaged.is_empty() || !clean, "{}: it verifies without {damaged:?}", self.what());
+    }
+
+    /// What has to hold when nobody is at work any more.
+    async fn aftermath(&mut self) {
+        let what = self.what();
+        self.world.clock.advance(Duration::from_mins(20));
+        let mut all = self.nodes.clone();
+        all.push(self.world.node(self.options()).await.unwrap_or_else(|error| panic!("{what}: {}", error.chain())));
+        for (which, room) in all.iter().enumerate() {
+            for customer in 0..CUSTOMERS.len() {
+                let sealed = self.seal(room, customer, None).await;
+                assert!(sealed.is_ok(), "{what}: node {which} does not go on: {}", sealed.unwrap_err().chain());
+            }
+        }
+        let node = all.pop().unwrap();
+        let today = self.today();
+        let owed: Vec<(BlobId, Owed)> = (self.model.blobs.iter())
+            .filter(|(_, owed)| owed.until >= today || owed.held)
+            .map(|(id, owed)| (*id, owed.clone()))
+            .collect();
+        for (id, owed) in owed {
+            let customer = self.customer(&node, owed.customer).await.unwrap();
+            let opened = customer.open(id).await.unwrap_or_else(|error| panic!("{what}: {id}: {}", error.chain()));
+            assert_eq!(opened.bytes(1 << 20).await.unwrap(), owed.text, "{what}: {id}");
+        }
+        for which in 0..CUSTOMERS.len() {
+            let period = self.customer(&node, which).await.unwrap().info().await.unwrap().period.to_string();
+            assert!(self.model.may_be(which, &period, self.world.clock.now()), "{what}: the period is {period}");
+        }
+        self.look().await;
+        if self.dice.one_in(6) {
+            for room in &self.nodes {
+                room.log().flush().await.unwrap();
+            }
+            let report = node.verify_log().await.unwrap();
+            assert!(report.is_ok(), "{what}: {:#?}", report.findings);
+        }
+        self.forged.clear();
+    }
+
+    async fn customer(&self, room: &Strongroom, which: usize) -> strongroom::Result<Customer> {
+        room.customer(&label(CUSTOMERS[which]), access()).await
+    }
+
+    /// A blob whose text says whose and what it is.
+    async fn seal(
+        &mut self,
+        room: &Strongroom,
+        customer: usize,
+        name: Option<u64>,
+    ) -> strongroom::Result<BlobId> {
+        let own = self.customer(room, customer).await?;
+        let text = Bytes::from(format!("{} {:?} {}", CUSTOMERS[customer], name, self.dice.below(u64::MAX)));
+        let mut options = SealOptions::new();
+        if let Some(name) = name {
+            options = options.metadata(Metadata::new().with_name(format!("name {name}").parse().unwrap()));
+        }
+        let sealed = own.seal(text.clone(), options).await?;
+        let owed = Owed { customer, text, until: sealed.retain_until, held: false };
+        self.model.blobs.insert(sealed.id, owed);
+        Ok(sealed.id)
+    }
+
+    /// One operation by one node, and what it may not have come to.
+    async fn operate(&mut self) {
+        let node = usize::try_from(self.dice.below(self.nodes.len() as u64)).unwrap();
+        let room = self.nodes[node].clone();
+        let customer = usize::from(self.dice.one_in(2));
+        let (name, result) = match self.dice.below(20) {
+            0..=2 => ("seal", self.seal(&room, customer, None).await.map(drop)),
+            3 | 4 => {
+                let name = self.dice.below(3);
+                ("seal with a name", self.seal(&room, customer, Some(name)).await.map(drop))
+            }
+            5..=7 => ("open", self.open(&room).await),
+            8 => ("look up", self.newest(&room, customer).await),
+            9 => ("settings", self.info(&room, customer).await),
+            10 => ("set", self.set(&room, customer).await),
+            11 => ("hold", self.hold(&room).await),
+            12 => ("sweep", room.sweep(&access()).await.map(drop)),
+            13 => ("people", self.people(&room).await),
+            14 => ("list", self.list(&room, customer).await),
+            15 => {
+                let opened = self.world.node(self.options()).await;
+                ("start", opened.map(|room| self.nodes[node] = room))
+            }
+            16 => {
+                let key = KeyChoice::New("local".into());
+                ("rotate", if self.dice.one_in(4) { room.rotate_epoch(&access(), key).await.map(drop) } else { Ok(()) })
+            }
+            17 => {
+                self.world.clock.advance(Duration::from_hours(self.dice.below(12)));
+                return;
+            }
+            _ => {
+                self.world.clock.advance(Duration::from_secs(self.dice.below(400)));
+                return;
+            }
+        };
+        match result {
+            Ok(()) => *self.report.done.entry(name).or_default() += 1,
+            Err(error) => {
+                let odd = [ErrorKind::InvalidInput, ErrorKind::AlreadyExists, ErrorKind::Io];
+                assert!(!odd.contains(&error.kind()), "{}: {name}: {}", self.what(), error.chain());
+                *self.report.refused.entry(name).or_default() += 1;
+            }
+        }
+        self.look().await;
+    }
+
+    async fn open(&mut self, room: &Strongroom) -> strongroom::Result<()> {
+        let blobs: Vec<BlobId> = self.model.blobs.keys().copied().collect();
+        let Some(id) = self.dice.of(&blobs) else { return Ok(()) };
+        let owed = self.model.blobs[&id].clone();
+        let read = self.customer(room, owed.customer).await?.open(id).await?.bytes(1 << 20).await?;
+        let forged = self.forged.get(&id).is_some_and(|forged| forged.contains(&read));
+        assert!(read == owed.text || forged, "{}: {id} is {read:?}", self.what());
+        Ok(())
+    }
+
+    async fn newest(&mut self, room: &Strongroom, which: usize) -> strongroom::Result<()> {
+        let name = self.dice.below(3);
+        let customer = self.customer(room, which).await?;
+        let found = customer.newest(&format!("name {name}").parse().unwrap()).await?;
+        // One that was not acknowledged may be it: only that tells whose it is.
+        if let Some(owed) = self.model.blobs.get(&found.id) {
+            let front = format!("{} {:?} ", CUSTOMERS[which], Some(name));
+            assert!(owed.text.starts_with(front.as_bytes()), "{}: {:?}", self.what(), owed.text);
+        }
+        Ok(())
+    }
+
+    async fn info(&mut self, room: &Strongroom, which: usize) -> strongroom::Result<()> {
+        let info = self.customer(room, which).await?.info().await?;
+        assert_eq!(info.id, self.ids[which], "{}", self.what());
+        assert!(!info.strict, "{}", self.what());
+        assert!(!self.theirs.contains(&info.kms_key), "{}", self.what());
+        // With both storages, all of it may be of an earlier moment.
+        let period = info.period.to_string();
+        let fine = self.model.may_be(which, &period, self.world.clock.now()) || (self.reach[KEYS] && self.reach[AUDIT]);
+        assert!(fine, "{}: the period is {period} and not one of {:?}", self.what(), self.model.periods[which]);
+        Ok(())
+    }
+
+    async fn set(&mut self, room: &Strongroom, which: usize) -> strongroom::Result<()> {
+        let period = format!("P{}D", 3 + self.dice.below(5));
+        let customer = self.customer(room, which).await?;
+        let parsed: Period = period.parse().unwrap();
+        self.model.periods[which].push((period, None));
+        customer.set(Some(parsed), None).await?;
+        let now = self.world.clock.now();
+        let (_, before) = self.model.periods[which].split_last_mut().unwrap();
+        before.iter_mut().for_each(|(_, until)| _ = until.get_or_insert(now));
+        Ok(())
+    }
+
+    async fn hold(&mut self, room: &Strongroom) -> strongroom::Result<()> {
+        let today = self.today();
+        let alive = self.model.blobs.iter().filter(|(_, owed)| owed.until > today);
+        let alive: Vec<BlobId> = alive.map(|(id, _)| *id).collect();
+        let Some(id) = self.dice.of(&alive) else { return Ok(()) };
+        let customer = self.customer(room, self.model.blobs[&id].customer).await?;
+        customer.place_hold(HoldTarget::Blob(id)).await?;
+        self.model.blobs.get_mut(&id).unwrap().held = true;
+        Ok(())
+    }
+
+    async fn people(&mut self, room: &Strongroom) -> strongroom::Result<()> {
+        let register = room.register(&access()).await?;
+        assert_eq!(register.people.iter().count(), 0, "{}", self.what());
+        Ok(())
+    }
+
+    async fn list(&mut self, room: &Strongroom, which: usize) -> strongroom::Result<()> {
+        let customer = self.customer(room, which).await?;
+        let Some(first) = customer.page(None, 5).await?.first().copied() else { return Ok(()) };
+        let listed = customer.stat(first).await?;
+        if let Some(owed) = self.model.blobs.get(&listed.id) {
+            assert_eq!(owed.customer, which, "{}", self.what());
+        }
+        Ok(())
+    }
+
+    /// Looks at what nodes wrote and asked since the last time.
+    async fn look(&mut self) {
+        let what = self.what();
+        for (_, key) in self.world.kms.counts().keys() {
+            assert!(!self.theirs.contains(key), "{what}: a KMS key of theirs was asked");
+        }
+        self.world.kms.forget();
+        let keys = self.hostile.written_since(KEYS, self.looked[KEYS]);
+        self.looked[KEYS] += keys.len();
+        for (path, bytes) in keys {
+            self.hashes.insert(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect());
+            if let Some(number) = layout::read_epoch(&path) {
+                let record = EpochRecord::from_bytes(&bytes).unwrap();
+                let context = EncryptionContext::epoch(self.store, number);
+                let key = self.ask(&record.kms_key, &record.wrapped, &context).await.unwrap();
+                self.epochs.insert(number, key);
+            }
+            if let Some((customer, _)) = layout::read_ring(&path) {
+                self.check_ring(customer, &bytes);
+            }
+        }
+        let audit = self.hostile.written_since(AUDIT, self.looked[AUDIT]);
+        self.looked[AUDIT] += audit.len();
+        for (path, bytes) in audit {
+            if path.as_ref().starts_with("pin/") {
+                let text = String::from_utf8(bytes.to_vec()).unwrap();
+                let known = self.hashes.iter().any(|hash| text.contains(hash));
+                assert!(known, "{what}: {path} pins what nobody wrote: {text}");
+            }
+        }
+        self.held = [0, 1].map(|which| self.model.blobs.values().any(|owed| owed.held && owed.customer == which));
+    }
+
+    /// A ring that a node wrote.
+    fn check_ring(&self, customer: CustomerId, bytes: &[u8]) {
+        let what = self.what();
+        let sealed = SealedRing::parse(bytes).unwrap();
+        let key = self.epochs.get(&sealed.epoch);
+        let key = key.unwrap_or_else(|| panic!("{what}: a ring under an epoch that nobody began"));
+        let ring = sealed.open(key).unwrap_or_else(|_| panic!("{what}: a ring under a key of theirs"));
+        assert!(!ring.data_keys.iter().any(|key| self.theirs.contains(&key.kms_key)) || !self.ids.contains(&customer), "{what}");
+        for gone in &ring.dropped {
+            let EntryKind::Day(day) = gone.kind else { continue };
+            assert!(self.today() > day, "{what}: the key of {day} was dropped early");
+        }
+        let held = self.ids.iter().position(|id| *id == customer).is_some_and(|which| self.held[which]);
+        let both = self.reach[KEYS] && self.reach[AUDIT];
+        if held && !both {
+            assert!(ring.live_holds().next().is_some(), "{what}: a hold is lost");
+            let alive = ring.entries.iter().any(|entry| entry.kind == EntryKind::Hold && entry.state == EntryState::Active);
+            assert!(alive, "{what}: the key of what is held is lost");
+        }
+    }
+
+    async fn receipt(&self) -> KeyUseReceipt {
+        let access = Access::new(Principal::Unix(0), Purpose::SystemAdministration);
+        let intent = Intent::new(self.their_log.request_id().unwrap(), &access, Action::KmsDecrypt);
+        self.their_log.begin(intent).await.unwrap().1
+    }
+
+    async fn ask(
+        &self,
+        key: &KmsKeyId,
+        wrapped: &strongroom::kms::WrappedDataKey,
+        context: &EncryptionContext,
+    ) -> Option<DataKey> {
+        self.world.kms.inner.decrypt(self.receipt().await, key, wrapped, context).await.ok()
+    }
+
+    /// What the attacker makes of what there is, with the rights of a node.
+    async fn prepare(&mut self) {
+        self.look().await;
+        let honest = self.hostile.honest(KEYS);
+        let newest = |of: Path| honest.iter().rfind(|(path, _)| path.as_ref().starts_with(of.as_ref()));
+        let mut plans = Vec::new();
+        let victim = self.dice.of(&self.ids).unwrap();
+        let ring = newest(layout::rings_of(victim)).map(|(_, bytes)| self.open_ring(bytes));
+        let register = newest(layout::registers()).map(|(_, bytes)| {
+            let sealed = SealedRegister::parse(bytes).unwrap();
+            sealed.open(&self.epochs[&sealed.epoch]).unwrap()
+        });
+        let last = self.epochs.keys().last().copied().unwrap();
+        let (record, record_key) = self.forge_epoch(last + 1).await;
+        let (again, again_key) = self.forge_epoch(last).await;
+        let epoch = |number, record: &EpochRecord| (KEYS, layout::epoch(number), record.to_bytes().into());
+        plans.push(Plan { what: "an epoch", objects: vec![epoch(last + 1, &record)] });
+        plans.push(Plan { what: "the newest epoch, under a key of theirs", objects: vec![epoch(last, &again)] });
+        if let Some(ring) = ring {
+            for (ahead, number, key) in [
+                (1, last, &self.epochs[&last]),
+                (0, last, &self.epochs[&last]),
+                (1, last + 1, &record_key),
+                (0, last, &again_key),
+                (2, last, &self.epochs[&last]),
+            ] {
+                let mut next = ring.clone();
+                (next.version, next.epoch) = (ring.version + ahead, number);
+                match self.dice.below(3) {
+                    0 => next.settings.strict = true,
+                    1 => next.settings.kms_key = self.theirs[1].clone(),
+                    _ => next.entries.clear(),
+                }
+                let bytes: Bytes = next.seal(key, [8; 24]).into();
+                let mut objects = vec![(KEYS, layout::ring(victim, next.version), bytes.clone())];
+                if number > last {
+                    objects.push(epoch(number, &record));
+                }
+                plans.push(Plan { what: "a ring", objects: objects.clone() });
+                let version = RingRef { version: next.version, hash: Sha256::digest(&bytes).into() };
+                objects.extend(self.vouch(Versioned::Ring(victim), version).await);
+                plans.push(Plan { what: "a ring with a voucher of theirs", objects });
+            }
+        }
+        if let Some(register) = register {
+            let person = |name: &str, seed| -> NewPerson {
+                let key = SecretKey::from_seed(&Secret::init(|to| *to = [seed; 32]));
+                NamedKey::new(name.parse().unwrap(), key).verifier().try_into().unwrap()
+            };
+            let people = vec![person("person:e-1", 1), person("person:e-2", 2)];
+            let now = self.world.clock.now();
+            let begun = NewEpoch { number: last + 1, kms_key: record.kms_key.clone(), record: None };
+            for change in [
+                RegisterChange::FoundPeople { people, now },
+                RegisterChange::BeginEpoch { epoch: begun, at: now },
+            ] {
+                let Ok(next) = register.apply(change) else { continue };
+                let next: Register = next;
+                let bytes: Bytes = next.seal(&self.epochs[&register.epoch], [7; 24]).into();
+                let mut objects = vec![(KEYS, layout::register(next.version), bytes.clone())];
+                plans.push(Plan { what: "a register", objects: objects.clone() });
+                let version = RingRef { version: next.version, hash: Sha256::digest(&bytes).into() };
+                objects.extend(self.vouch(Versioned::Register, version).await);
+                plans.push(Plan { what: "a register with a voucher of theirs", objects: objects.clone() });
+                objects.push(epoch(last + 1, &record));
+                plans.push(Plan { what: "a register and an epoch", objects });
+            }
+        }
+        let label_of = |name: &str| {
+            let path = honest.keys().filter(|path| path.as_ref().starts_with("label/")).cloned().collect::<Vec<_>>();
+            let _ = name;
+            path
+        };
+        let labels = label_of(TENANT);
+        if let Some(path) = self.dice.of(&labels) {
+            let other = self.dice.of(&labels).and_then(|other| honest.get(&other).cloned());
+            plans.extend(other.map(|bytes| Plan { what: "another's label", objects: vec![(KEYS, path, bytes)] }));
+        }
+        // Their log under the name of this store: commits, heads and checkpoints by writers of their own.
+        let mut theirs = Vec::new();
+        for path in crate::paths(&*self.their_storage).await {
+            use object_store::ObjectStoreExt as _;
+            let bytes = self.their_storage.get(&path).await.unwrap().bytes().await.unwrap();
+            theirs.push((AUDIT, path, bytes));
+        }
+        if let Some(one) = self.dice.of(&theirs) {
+            plans.push(Plan { what: "an object of a log of theirs", objects: vec![one] });
+        }
+        plans.push(Plan { what: "a log of theirs", objects: theirs });
+        plans.extend(self.forge_blob(victim, &honest).await);
+        self.hostile.arm(plans);
+    }
+
+    fn open_ring(&self, bytes: &[u8]) -> Ring {
+        let sealed = SealedRing::parse(bytes).unwrap();
+        sealed.open(&self.epochs[&sealed.epoch]).unwrap()
+    }
+
+    async fn forge_epoch(&mut self, number: u32) -> (EpochRecord, DataKey) {
+        let honest = self.hostile.honest(KEYS);
+        let first = EpochRecord::from_bytes(&honest[&layout::epoch(1)]).unwrap();
+        let directory = first.open(&self.epochs[&1]).unwrap();
+        let kms_key = self.dice.of(&self.theirs).unwrap();
+        let context = EncryptionContext::epoch(self.store, number);
+        let made = self.world.kms.inner.generate_data_key(self.receipt().await, &kms_key, &context).await.unwrap();
+        let key = (&made.plaintext, made.wrapped);
+        let record =
+            EpochRecord::seal((self.store, number), first.created, kms_key, key, &directory, [9; 24]);
+        (record, made.plaintext)
+    }
+
+    /// A voucher and a pin by a writer whom their own log endorsed.
+    async fn vouch(&self, of: Versioned, version: RingRef) -> Vec<(usize, Path, Bytes)> {
+        let request = self.their_log.request_id().unwrap();
+        let vouched = self.their_log.vouch(of, version, request).await.unwrap();
+        let before = crate::paths(&*self.their_storage).await;
+        // One that was made for the same version before stays: it is as good.
+        let _ = self.their_log.pin(&vouched).await;
+        let mut objects = Vec::new();
+        for path in before.into_iter().chain(crate::paths(&*self.their_storage).await) {
+            use object_store::ObjectStoreExt as _;
+            let text = path.as_ref();
+            let hash: String = version.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            let bytes = self.their_storage.get(&path).await.unwrap().bytes().await.unwrap();
+            let of_this = text.contains(&hash) || String::from_utf8_lossy(&bytes).contains(&hash);
+            if of_this && (text.starts_with("voucher/") || text.starts_with("pin/")) {
+                objects.push((AUDIT, path, bytes));
+            }
+        }
+        objects
+    }
+
+    /// Other bytes in a blob, by whoever can have its key unwrapped.
+    async fn forge_blob(&mut self, victim: CustomerId, honest: &Objects) -> Option<Plan> {
+        let blobs: Vec<(Path, Bytes)> = (self.hostile.honest(BLOBS).into_iter())
+            .filter(|(path, _)| layout::read_blob(path).is_some_and(|(customer, _)| customer == victim))
+            .collect();
+        let (path, bytes) = self.dice.of(&blobs)?;
+        let length = Header::length(bytes.get(..PRELUDE_LEN)?).ok()?;
+        let header = Header::parse(bytes.get(..length)?).ok()?;
+        let newest = honest.iter().rfind(|(path, _)| path.as_ref().starts_with(layout::rings_of(victim).as_ref()))?;
+        let ring = self.open_ring(newest.1);
+        let entry = ring.entry(header.binding.kek)?;
+        let data_key = ring.data_key(entry.data_key)?;
+        let id: DataKeyId = data_key.id;
+        let context = EncryptionContext::customer(self.store, victim, id);
+        let opened = self.ask(&data_key.kms_key, &data_key.wrapped, &context).await?;
+        let key = ring.open_key(self.receipt().await, entry.id, &opened).ok()?;
+        let Unwrapped::Dek(dek) = key.open(WrapPath::from(&header)).ok()? else { return None };
+        let text = Bytes::from(format!("forged {}", self.dice.below(1000)));
+        let sealed = payload::seal(dek.secret(), header.binding.suite, &[3; 24], &header.context(), &text).ok()?;
+        self.forged.entry(header.binding.blob).or_default().insert(text);
+        let bytes = [bytes.slice(..length), sealed.into()].concat();
+        Some(Plan { what: "a blob with a node's rights", objects: vec![(BLOBS, path, bytes.into())] })
+    }
+}
+
+/// Objects of another store, made with the same KMS.
+async fn foreign(world: &World) -> [Vec<(Path, Bytes)>; 3] {
+    use object_store::ObjectStoreExt as _;
+    let storages = Storages::memory();
+    let mut options = Options::new(signer());
+    options.clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
+    let key = KeyChoice::New("local".into());
+    let (room, _) =
+        Strongroom::init(storages.clone(), world.registry(), key, &access(), options).await.unwrap();
+    let acme = crate::world::add(&room, CUSTOMERS[0]).await.unwrap();
+    let named = SealOptions::new().metadata(Metadata::new().with_name("name 1".parse().unwrap()));
+    acme.seal(Bytes::from_static(b"foreign"), named).await.unwrap();
+    room.publish_log().await.unwrap();
+    room.close().await.unwrap();
+    let mut all = [Vec::new(), Vec::new(), Vec::new()];
+    for (at, storage) in [&storages.blobs, &storages.keys, &storages.audit].into_iter().enumerate() {
+        for path in crate::paths(&**storage).await {
+            let bytes = storage.get(&path).await.unwrap().bytes().await.unwrap();
+            all[at].push((path, bytes));
+        }
+    }
+    all
+}
