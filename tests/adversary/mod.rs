@@ -14,11 +14,14 @@
 //! that was damaged where a checkpoint covers it does not verify.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 use strongroom::ErrorKind;
 use strongroom::access::{Access, Principal, Purpose};
@@ -47,9 +50,9 @@ use strongroom::time::{Clock, Day, Timestamp};
 use strongroom::tlog::checkpoint::SignedCheckpoint;
 use strongroom::tlog::{NamedKey, SecretKey};
 
+use crate::faults::FaultStore;
 use crate::world::signer::{authority, signer};
 use crate::world::{World, access, label};
-use crate::faults::FaultStore;
 use dice::Dice;
 use storage::{AUDIT, BLOBS, Hostile, KEYS, Objects, Plan};
 
@@ -83,6 +86,18 @@ pub struct Report {
     pub episodes: u64,
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} steps in {} episodes", self.total(), self.episodes)?;
+        self.steps.iter().try_for_each(|(what, count)| writeln!(f, "  {what}: {count}"))?;
+        for (what, count) in &self.done {
+            let refused = self.refused.get(what).copied().unwrap_or(0);
+            writeln!(f, "{what}: {count} succeeded, {refused} were refused")?;
+        }
+        Ok(())
+    }
+}
+
 impl Report {
     pub fn total(&self) -> u64 {
         self.steps.values().sum()
@@ -97,21 +112,39 @@ impl Report {
     }
 }
 
-/// Takes so many steps, in worlds of that seed, on this thread.
-pub fn run(seed: u64, steps: u64) -> Report {
-    let mut report = Report::default();
-    for number in 0.. {
-        if report.total() >= steps {
-            break;
+/// Takes so many steps on each of some threads, in worlds with seeds of their own.
+pub fn run(threads: u64, steps: u64) -> Report {
+    let on_one = |thread: u64| {
+        let mut report = Report::default();
+        for number in 0.. {
+            if report.total() >= steps {
+                break;
+            }
+            report.add(world(number * threads + thread));
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-        let seed = seed.wrapping_mul(1_000_003).wrapping_add(number);
-        report.add(runtime.expect("a runtime").block_on(Box::pin(world(seed))));
-    }
-    report
+        report
+    };
+    std::thread::scope(|scope| {
+        let spawn = |thread| {
+            let builder = std::thread::Builder::new().stack_size(8 << 20);
+            builder.spawn_scoped(scope, move || on_one(thread)).expect("a thread")
+        };
+        let threads: Vec<_> = (0..threads).map(spawn).collect();
+        let mut report = Report::default();
+        for thread in threads {
+            report.add(thread.join().expect("its own message was printed"));
+        }
+        report
+    })
 }
 
-async fn world(seed: u64) -> Report {
+/// The episodes of one world.
+pub fn world(seed: u64) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(Box::pin(episodes(seed)))
+}
+
+async fn episodes(seed: u64) -> Report {
     let mut scene = Scene::new(seed).await;
     for _ in 0..12 {
         Box::pin(scene.episode()).await;
@@ -133,6 +166,8 @@ struct Owed {
 #[derive(Clone, Default)]
 struct Model {
     blobs: BTreeMap<BlobId, Owed>,
+    /// The newest epoch.
+    epoch: u32,
     /// Of each customer, the periods that were set or tried, and since when a later one was acknowledged.
     periods: [Vec<(String, Option<Timestamp>)>; 2],
 }
@@ -140,9 +175,9 @@ struct Model {
 impl Model {
     /// Whether this may be a customer's period: a node keeps settings for as long as keys.
     fn may_be(&self, which: usize, period: &str, now: Timestamp) -> bool {
-        self.periods[which].iter().any(|(one, until)| {
-            one == period && until.is_none_or(|until| now <= until.saturating_add(TERM))
-        })
+        self.periods[which]
+            .iter()
+            .any(|(one, until)| one == period && until.is_none_or(|until| now <= until.saturating_add(TERM)))
     }
 }
 
@@ -161,7 +196,7 @@ struct Scene {
     forged: BTreeMap<BlobId, BTreeSet<Bytes>>,
     /// A log of the attacker's own, under this store's name.
     their_log: Log,
-    their_storage: Arc<dyn object_store::ObjectStore>,
+    their_storage: Arc<dyn ObjectStore>,
     /// How much of what the nodes wrote was looked at.
     looked: [usize; 3],
     hashes: BTreeSet<String>,
@@ -192,7 +227,12 @@ impl Scene {
             new.period = "P3D".parse().unwrap();
             ids.push(room.add_customer(&access(), new).await.unwrap());
         }
-        let evil = world.kms.inner.create_key(&EncryptionContext::new_customer(room.store_id(), ids[2].id)).await.unwrap();
+        let evil = world
+            .kms
+            .inner
+            .create_key(&EncryptionContext::new_customer(room.store_id(), ids[2].id))
+            .await
+            .unwrap();
         let theirs = [ids[2].kms_key.clone(), evil];
         let store = room.store_id();
         let their_storage = Storages::memory().audit;
@@ -224,6 +264,7 @@ impl Scene {
         };
         scene.model.periods = std::array::from_fn(|_| vec![("P3D".to_owned(), None)]);
         scene.world.kms.forget();
+        scene.look().await;
         for _ in 0..6 {
             scene.operate().await;
         }
@@ -263,17 +304,16 @@ impl Scene {
             self.operate().await;
         }
         self.report.episodes += 1;
-        match before {
-            Some((objects, model)) => {
-                if let Some(kept) = kept {
-                    self.verify_damaged(&covered, kept).await;
-                }
-                self.restore(&objects, model).await;
+        if let Some((objects, model)) = before {
+            if let Some(kept) = kept {
+                self.verify_damaged(&covered, kept).await;
             }
-            None => self.hostile.undo(),
+            self.restore(&objects, model).await;
         }
+        let touched = self.touched_blobs();
+        self.hostile.undo();
         self.reach = [false; 3];
-        self.aftermath().await;
+        self.aftermath(&touched).await;
     }
 
     /// Everything is as it was before, and programs begin anew.
@@ -314,31 +354,43 @@ impl Scene {
     }
 
     /// What has to hold when nobody is at work any more.
-    async fn aftermath(&mut self) {
+    async fn aftermath(&mut self, touched: &BTreeSet<BlobId>) {
         let what = self.what();
         self.world.clock.advance(Duration::from_mins(20));
         let mut all = self.nodes.clone();
-        all.push(self.world.node(self.options()).await.unwrap_or_else(|error| panic!("{what}: {}", error.chain())));
+        all.push(
+            self.world.node(self.options()).await.unwrap_or_else(|error| panic!("{what}: {}", error.chain())),
+        );
         for (which, room) in all.iter().enumerate() {
             for customer in 0..CUSTOMERS.len() {
                 let sealed = self.seal(room, customer, None).await;
-                assert!(sealed.is_ok(), "{what}: node {which} does not go on: {}", sealed.unwrap_err().chain());
+                assert!(
+                    sealed.is_ok(),
+                    "{what}: node {which} does not go on: {}",
+                    sealed.unwrap_err().chain()
+                );
             }
         }
         let node = all.pop().unwrap();
         let today = self.today();
         let owed: Vec<(BlobId, Owed)> = (self.model.blobs.iter())
-            .filter(|(_, owed)| owed.until >= today || owed.held)
+            .filter(|(id, owed)| {
+                (owed.until >= today || owed.held) && (touched.contains(id) || self.dice.one_in(8))
+            })
             .map(|(id, owed)| (*id, owed.clone()))
             .collect();
         for (id, owed) in owed {
             let customer = self.customer(&node, owed.customer).await.unwrap();
-            let opened = customer.open(id).await.unwrap_or_else(|error| panic!("{what}: {id}: {}", error.chain()));
+            let opened =
+                customer.open(id).await.unwrap_or_else(|error| panic!("{what}: {id}: {}", error.chain()));
             assert_eq!(opened.bytes(1 << 20).await.unwrap(), owed.text, "{what}: {id}");
         }
         for which in 0..CUSTOMERS.len() {
             let period = self.customer(&node, which).await.unwrap().info().await.unwrap().period.to_string();
-            assert!(self.model.may_be(which, &period, self.world.clock.now()), "{what}: the period is {period}");
+            assert!(
+                self.model.may_be(which, &period, self.world.clock.now()),
+                "{what}: the period is {period}"
+            );
         }
         self.look().await;
         if self.dice.one_in(6) {
@@ -385,8 +437,8 @@ impl Scene {
                 let name = self.dice.below(3);
                 ("seal with a name", self.seal(&room, customer, Some(name)).await.map(drop))
             }
-            5..=7 => ("open", self.open(&room).await),
-            8 => ("look up", self.newest(&room, customer).await),
+            5 | 6 => ("open", self.open(&room).await),
+            7 | 8 => ("look up", self.newest(&room, customer).await),
             9 => ("settings", self.info(&room, customer).await),
             10 => ("set", self.set(&room, customer).await),
             11 => ("hold", self.hold(&room).await),
@@ -397,9 +449,10 @@ impl Scene {
                 let opened = self.world.node(self.options()).await;
                 ("start", opened.map(|room| self.nodes[node] = room))
             }
-            16 => {
+            16 if self.dice.one_in(4) => {
                 let key = KeyChoice::New("local".into());
-                ("rotate", if self.dice.one_in(4) { room.rotate_epoch(&access(), key).await.map(drop) } else { Ok(()) })
+                let rotated = room.rotate_epoch(&access(), key).await;
+                ("rotate", rotated.map(|rotated| self.model.epoch = self.model.epoch.max(rotated.epoch)))
             }
             17 => {
                 self.world.clock.advance(Duration::from_hours(self.dice.below(12)));
@@ -421,8 +474,17 @@ impl Scene {
         self.look().await;
     }
 
+    fn touched_blobs(&self) -> BTreeSet<BlobId> {
+        self.hostile.touched(BLOBS).iter().filter_map(layout::read_blob).map(|(_, blob)| blob).collect()
+    }
+
     async fn open(&mut self, room: &Strongroom) -> strongroom::Result<()> {
-        let blobs: Vec<BlobId> = self.model.blobs.keys().copied().collect();
+        // Where the attacker was, mostly.
+        let touched = self.touched_blobs().into_iter();
+        let mut blobs: Vec<BlobId> = touched.filter(|blob| self.model.blobs.contains_key(blob)).collect();
+        if blobs.is_empty() || self.dice.one_in(3) {
+            blobs = self.model.blobs.keys().copied().collect();
+        }
         let Some(id) = self.dice.of(&blobs) else { return Ok(()) };
         let owed = self.model.blobs[&id].clone();
         let read = self.customer(room, owed.customer).await?.open(id).await?.bytes(1 << 20).await?;
@@ -450,8 +512,14 @@ impl Scene {
         assert!(!self.theirs.contains(&info.kms_key), "{}", self.what());
         // With both storages, all of it may be of an earlier moment.
         let period = info.period.to_string();
-        let fine = self.model.may_be(which, &period, self.world.clock.now()) || (self.reach[KEYS] && self.reach[AUDIT]);
-        assert!(fine, "{}: the period is {period} and not one of {:?}", self.what(), self.model.periods[which]);
+        let fine = self.model.may_be(which, &period, self.world.clock.now())
+            || (self.reach[KEYS] && self.reach[AUDIT]);
+        assert!(
+            fine,
+            "{}: the period is {period} and not one of {:?}",
+            self.what(),
+            self.model.periods[which]
+        );
         Ok(())
     }
 
@@ -481,6 +549,12 @@ impl Scene {
     async fn people(&mut self, room: &Strongroom) -> strongroom::Result<()> {
         let register = room.register(&access()).await?;
         assert_eq!(register.people.iter().count(), 0, "{}", self.what());
+        let least = if self.reach[KEYS] && self.reach[AUDIT] { 1 } else { self.model.epoch };
+        assert!(register.newest_epoch().number >= least, "{}: the register is an older one", self.what());
+        for epoch in &register.epochs {
+            let known = self.epochs.contains_key(&epoch.number);
+            assert!(known, "{}: the register has epoch {}, which nobody began", self.what(), epoch.number);
+        }
         Ok(())
     }
 
@@ -524,7 +598,8 @@ impl Scene {
                 assert!(known, "{what}: {path} pins what nobody wrote: {text}");
             }
         }
-        self.held = [0, 1].map(|which| self.model.blobs.values().any(|owed| owed.held && owed.customer == which));
+        self.held =
+            [0, 1].map(|which| self.model.blobs.values().any(|owed| owed.held && owed.customer == which));
     }
 
     /// A ring that a node wrote.
@@ -534,7 +609,11 @@ impl Scene {
         let key = self.epochs.get(&sealed.epoch);
         let key = key.unwrap_or_else(|| panic!("{what}: a ring under an epoch that nobody began"));
         let ring = sealed.open(key).unwrap_or_else(|_| panic!("{what}: a ring under a key of theirs"));
-        assert!(!ring.data_keys.iter().any(|key| self.theirs.contains(&key.kms_key)) || !self.ids.contains(&customer), "{what}");
+        assert!(
+            !ring.data_keys.iter().any(|key| self.theirs.contains(&key.kms_key))
+                || !self.ids.contains(&customer),
+            "{what}"
+        );
         for gone in &ring.dropped {
             let EntryKind::Day(day) = gone.kind else { continue };
             assert!(self.today() > day, "{what}: the key of {day} was dropped early");
@@ -543,7 +622,10 @@ impl Scene {
         let both = self.reach[KEYS] && self.reach[AUDIT];
         if held && !both {
             assert!(ring.live_holds().next().is_some(), "{what}: a hold is lost");
-            let alive = ring.entries.iter().any(|entry| entry.kind == EntryKind::Hold && entry.state == EntryState::Active);
+            let alive = ring
+                .entries
+                .iter()
+                .any(|entry| entry.kind == EntryKind::Hold && entry.state == EntryState::Active);
             assert!(alive, "{what}: the key of what is held is lost");
         }
     }
@@ -578,9 +660,13 @@ impl Scene {
         let last = self.epochs.keys().last().copied().unwrap();
         let (record, record_key) = self.forge_epoch(last + 1).await;
         let (again, again_key) = self.forge_epoch(last).await;
-        let epoch = |number, record: &EpochRecord| (KEYS, layout::epoch(number), record.to_bytes().into());
+        let epoch =
+            |number, record: &EpochRecord| (KEYS, layout::epoch(number), Some(record.to_bytes().into()));
         plans.push(Plan { what: "an epoch", objects: vec![epoch(last + 1, &record)] });
-        plans.push(Plan { what: "the newest epoch, under a key of theirs", objects: vec![epoch(last, &again)] });
+        plans.push(Plan {
+            what: "the newest epoch, under a key of theirs",
+            objects: vec![epoch(last, &again)],
+        });
         if let Some(ring) = ring {
             for (ahead, number, key) in [
                 (1, last, &self.epochs[&last]),
@@ -597,13 +683,27 @@ impl Scene {
                     _ => next.entries.clear(),
                 }
                 let bytes: Bytes = next.seal(key, [8; 24]).into();
-                let mut objects = vec![(KEYS, layout::ring(victim, next.version), bytes.clone())];
+                let mut objects = vec![(KEYS, layout::ring(victim, next.version), Some(bytes.clone()))];
                 if number > last {
                     objects.push(epoch(number, &record));
                 }
                 plans.push(Plan { what: "a ring", objects: objects.clone() });
                 let version = RingRef { version: next.version, hash: Sha256::digest(&bytes).into() };
-                objects.extend(self.vouch(Versioned::Ring(victim), version).await);
+                let vouched = self.vouch(Versioned::Ring(victim), version).await;
+                // The voucher of the real one at the place of theirs, and the pin is withheld.
+                let audit = self.hostile.honest(AUDIT);
+                let real = |what: &str| {
+                    let of = format!("{what}/{victim}/{:016x}", next.version);
+                    audit.iter().rfind(|(path, _)| path.as_ref().starts_with(&of))
+                };
+                if let (Some((_, bytes)), Some((pin, _)), Some((at, path, _))) =
+                    (real("voucher"), real("pin"), vouched.first())
+                {
+                    let moved = [(*at, path.clone(), Some(bytes.clone())), (AUDIT, pin.clone(), None)];
+                    let objects = [&objects[..], &moved].concat();
+                    plans.push(Plan { what: "a ring with the voucher of another", objects });
+                }
+                objects.extend(vouched);
                 plans.push(Plan { what: "a ring with a voucher of theirs", objects });
             }
         }
@@ -622,7 +722,7 @@ impl Scene {
                 let Ok(next) = register.apply(change) else { continue };
                 let next: Register = next;
                 let bytes: Bytes = next.seal(&self.epochs[&register.epoch], [7; 24]).into();
-                let mut objects = vec![(KEYS, layout::register(next.version), bytes.clone())];
+                let mut objects = vec![(KEYS, layout::register(next.version), Some(bytes.clone()))];
                 plans.push(Plan { what: "a register", objects: objects.clone() });
                 let version = RingRef { version: next.version, hash: Sha256::digest(&bytes).into() };
                 objects.extend(self.vouch(Versioned::Register, version).await);
@@ -632,21 +732,23 @@ impl Scene {
             }
         }
         let label_of = |name: &str| {
-            let path = honest.keys().filter(|path| path.as_ref().starts_with("label/")).cloned().collect::<Vec<_>>();
+            let path =
+                honest.keys().filter(|path| path.as_ref().starts_with("label/")).cloned().collect::<Vec<_>>();
             let _ = name;
             path
         };
         let labels = label_of(TENANT);
         if let Some(path) = self.dice.of(&labels) {
             let other = self.dice.of(&labels).and_then(|other| honest.get(&other).cloned());
-            plans.extend(other.map(|bytes| Plan { what: "another's label", objects: vec![(KEYS, path, bytes)] }));
+            plans.extend(
+                other.map(|bytes| Plan { what: "another's label", objects: vec![(KEYS, path, Some(bytes))] }),
+            );
         }
         // Their log under the name of this store: commits, heads and checkpoints by writers of their own.
         let mut theirs = Vec::new();
-        for path in crate::paths(&*self.their_storage).await {
-            use object_store::ObjectStoreExt as _;
+        for path in paths(&*self.their_storage).await {
             let bytes = self.their_storage.get(&path).await.unwrap().bytes().await.unwrap();
-            theirs.push((AUDIT, path, bytes));
+            theirs.push((AUDIT, path, Some(bytes)));
         }
         if let Some(one) = self.dice.of(&theirs) {
             plans.push(Plan { what: "an object of a log of theirs", objects: vec![one] });
@@ -667,7 +769,8 @@ impl Scene {
         let directory = first.open(&self.epochs[&1]).unwrap();
         let kms_key = self.dice.of(&self.theirs).unwrap();
         let context = EncryptionContext::epoch(self.store, number);
-        let made = self.world.kms.inner.generate_data_key(self.receipt().await, &kms_key, &context).await.unwrap();
+        let made =
+            self.world.kms.inner.generate_data_key(self.receipt().await, &kms_key, &context).await.unwrap();
         let key = (&made.plaintext, made.wrapped);
         let record =
             EpochRecord::seal((self.store, number), first.created, kms_key, key, &directory, [9; 24]);
@@ -675,21 +778,20 @@ impl Scene {
     }
 
     /// A voucher and a pin by a writer whom their own log endorsed.
-    async fn vouch(&self, of: Versioned, version: RingRef) -> Vec<(usize, Path, Bytes)> {
+    async fn vouch(&self, of: Versioned, version: RingRef) -> Vec<(usize, Path, Option<Bytes>)> {
         let request = self.their_log.request_id().unwrap();
         let vouched = self.their_log.vouch(of, version, request).await.unwrap();
-        let before = crate::paths(&*self.their_storage).await;
+        let before = paths(&*self.their_storage).await;
         // One that was made for the same version before stays: it is as good.
         let _ = self.their_log.pin(&vouched).await;
         let mut objects = Vec::new();
-        for path in before.into_iter().chain(crate::paths(&*self.their_storage).await) {
-            use object_store::ObjectStoreExt as _;
+        for path in before.into_iter().chain(paths(&*self.their_storage).await) {
             let text = path.as_ref();
             let hash: String = version.hash.iter().map(|byte| format!("{byte:02x}")).collect();
             let bytes = self.their_storage.get(&path).await.unwrap().bytes().await.unwrap();
             let of_this = text.contains(&hash) || String::from_utf8_lossy(&bytes).contains(&hash);
             if of_this && (text.starts_with("voucher/") || text.starts_with("pin/")) {
-                objects.push((AUDIT, path, bytes));
+                objects.push((AUDIT, path, Some(bytes)));
             }
         }
         objects
@@ -703,7 +805,8 @@ impl Scene {
         let (path, bytes) = self.dice.of(&blobs)?;
         let length = Header::length(bytes.get(..PRELUDE_LEN)?).ok()?;
         let header = Header::parse(bytes.get(..length)?).ok()?;
-        let newest = honest.iter().rfind(|(path, _)| path.as_ref().starts_with(layout::rings_of(victim).as_ref()))?;
+        let newest =
+            honest.iter().rfind(|(path, _)| path.as_ref().starts_with(layout::rings_of(victim).as_ref()))?;
         let ring = self.open_ring(newest.1);
         let entry = ring.entry(header.binding.kek)?;
         let data_key = ring.data_key(entry.data_key)?;
@@ -713,16 +816,20 @@ impl Scene {
         let key = ring.open_key(self.receipt().await, entry.id, &opened).ok()?;
         let Unwrapped::Dek(dek) = key.open(WrapPath::from(&header)).ok()? else { return None };
         let text = Bytes::from(format!("forged {}", self.dice.below(1000)));
-        let sealed = payload::seal(dek.secret(), header.binding.suite, &[3; 24], &header.context(), &text).ok()?;
+        let sealed =
+            payload::seal(dek.secret(), header.binding.suite, &[3; 24], &header.context(), &text).ok()?;
         self.forged.entry(header.binding.blob).or_default().insert(text);
         let bytes = [bytes.slice(..length), sealed.into()].concat();
-        Some(Plan { what: "a blob with a node's rights", objects: vec![(BLOBS, path, bytes.into())] })
+        Some(Plan { what: "a blob with a node's rights", objects: vec![(BLOBS, path, Some(bytes.into()))] })
     }
+}
+
+async fn paths(storage: &dyn ObjectStore) -> Vec<Path> {
+    storage.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap()
 }
 
 /// Objects of another store, made with the same KMS.
 async fn foreign(world: &World) -> [Vec<(Path, Bytes)>; 3] {
-    use object_store::ObjectStoreExt as _;
     let storages = Storages::memory();
     let mut options = Options::new(signer());
     options.clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
@@ -736,7 +843,7 @@ async fn foreign(world: &World) -> [Vec<(Path, Bytes)>; 3] {
     room.close().await.unwrap();
     let mut all = [Vec::new(), Vec::new(), Vec::new()];
     for (at, storage) in [&storages.blobs, &storages.keys, &storages.audit].into_iter().enumerate() {
-        for path in crate::paths(&**storage).await {
+        for path in paths(&**storage).await {
             let bytes = storage.get(&path).await.unwrap().bytes().await.unwrap();
             all[at].push((path, bytes));
         }

@@ -27,11 +27,12 @@ pub const AUDIT: usize = 2;
 /// What lies on one storage.
 pub type Objects = BTreeMap<Path, Bytes>;
 
-/// Objects of the attacker's own making, by the storage that they are for. They are put there together.
+/// Objects of the attacker's own making, by the storage that they are for, and what goes with them. It
+/// is done together.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub what: &'static str,
-    pub objects: Vec<(usize, Path, Bytes)>,
+    pub objects: Vec<(usize, Path, Option<Bytes>)>,
 }
 
 /// The attacker, and all three storages below. Clones share everything.
@@ -80,11 +81,20 @@ fn neighbour(path: &Path, by: u64) -> Path {
     Path::from(format!("{front}/{next}"))
 }
 
+/// A path with some segments of the one and some of the other.
+fn between(one: &Path, other: &Path, which: u64) -> Path {
+    let mixed = one.as_ref().split('/').zip(other.as_ref().split('/')).enumerate();
+    Path::from_iter(mixed.map(|(at, (one, other))| if which >> (at % 3) & 1 == 0 { one } else { other }))
+}
+
 impl State {
     fn objects(&self, at: usize) -> Objects {
         let raw = &self.raw[at];
         let listed: Vec<ObjectMeta> = now(raw.list(None).try_collect());
-        listed.into_iter().map(|meta| (meta.location.clone(), self.read(at, &meta.location).unwrap())).collect()
+        listed
+            .into_iter()
+            .map(|meta| (meta.location.clone(), self.read(at, &meta.location).unwrap()))
+            .collect()
     }
 
     fn read(&self, at: usize, path: &Path) -> Option<Bytes> {
@@ -148,7 +158,7 @@ impl State {
         let (path, bytes) = self.any(at)?;
         let what;
         let mut to = path.clone();
-        match self.dice.below(14) {
+        match self.dice.below(16) {
             0 | 1 => {
                 what = "delete";
                 self.delete(at, &path);
@@ -201,9 +211,19 @@ impl State {
                 }
             }
             11 => {
+                what = "one at a place between two";
+                let (other_path, other) = self.other(at, &path)?;
+                to = between(&path, &other_path, self.dice.below(8));
+                let put = if self.dice.one_in(2) { other } else { bytes };
+                self.put(at, &to, put);
+            }
+            12 => {
                 what = "add from another store";
-                let foreign: Vec<(Path, Bytes)> =
-                    self.foreign[at].iter().filter(|(other, _)| kind(other) == kind(&path)).cloned().collect();
+                let foreign: Vec<(Path, Bytes)> = self.foreign[at]
+                    .iter()
+                    .filter(|(other, _)| kind(other) == kind(&path))
+                    .cloned()
+                    .collect();
                 let (own, other) = self.dice.of(&foreign)?;
                 to = match self.dice.below(3) {
                     0 => own,
@@ -217,7 +237,10 @@ impl State {
                 let plan = self.dice.of(&plans)?;
                 what = plan.what;
                 for (at, path, bytes) in plan.objects {
-                    self.put(at, &path, bytes);
+                    match bytes {
+                        Some(bytes) => self.put(at, &path, bytes),
+                        None => self.delete(at, &path),
+                    }
                     to = path;
                 }
             }
@@ -319,6 +342,11 @@ impl Hostile {
 
     pub fn is_done(&self) -> bool {
         self.state().left == 0
+    }
+
+    /// Where the attacker was on a storage.
+    pub fn touched(&self, at: usize) -> Vec<Path> {
+        self.state().touched[at].iter().cloned().collect()
     }
 
     /// Whether this object is not what the store's programs wrote last.
@@ -435,8 +463,7 @@ impl ObjectStore for Storage {
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         self.request();
-        let storage =
-            Self { hostile: self.hostile.clone(), inner: Arc::clone(&self.inner), at: self.at };
+        let storage = Self { hostile: self.hostile.clone(), inner: Arc::clone(&self.inner), at: self.at };
         let deleted = self.inner.delete_stream(locations);
         deleted.inspect_ok(move |path| storage.wrote(path, None)).boxed()
     }
