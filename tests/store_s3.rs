@@ -264,10 +264,9 @@ async fn the_command_line_retries_conflicts_and_says_what_may_be_stored() {
 }
 
 /// Servers that are not ones to build on, and what they lack.
-const LAX: [(Lax, &str); 7] = [
+const LAX: [(Lax, &str); 6] = [
     (Lax::NoneMatch, "create-if-absent"),
     (Lax::Racy, "create-if-absent"),
-    (Lax::Match, "conditional replacement"),
     (Lax::Range, "ranges"),
     (Lax::WrongRange, "ranges"),
     (Lax::Read, "read-after-write"),
@@ -277,9 +276,7 @@ const LAX: [(Lax, &str); 7] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lax_server_is_refused_by_name_by_init_doctor_and_the_daemon() {
     for (lax, lacks) in LAX {
-        // Only the audit storage replaces anything under a condition.
-        let roles: &[&str] = if lax == Lax::Match { &["audit"] } else { &["blobs", "keys", "audit"] };
-        for role in roles {
+        for role in ["blobs", "keys", "audit"] {
             let said = format!("the storage of {role} lacks {lacks}");
             let s3 = S3::start().await;
             let home = tempfile::tempdir().unwrap();
@@ -326,6 +323,30 @@ async fn a_lax_server_is_refused_by_name_by_init_doctor_and_the_daemon() {
             assert!(err.contains(&said), "{lax:?} {role}: {err}");
         }
     }
+}
+
+/// Only checkpoints are replaced: an older one stands until the next is published.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ignores_if_match_is_warned_of_and_good_enough() {
+    let s3 = S3::start().await;
+    s3.fail(|_: &Seen| Fault::Lax(Lax::Match));
+    let home = tempfile::tempdir().unwrap();
+    let run = |args, input| strongroom(home.path(), &s3, args, input);
+    for args in [
+        &["init", "-q", "--epoch-kms", "local"][..],
+        &["customer", "add", "acme", "--kms", "local"],
+        &["put", "--customer", "acme", "-"],
+        &["audit", "publish"],
+        &["put", "--customer", "acme", "-"],
+        &["audit", "publish"],
+        &["audit", "verify"],
+    ] {
+        let (code, _, err) = run(args, "bytes").await;
+        assert_eq!(code, 0, "{args:?}: {err}");
+    }
+    let (_, out, _) = run(&["doctor"], "").await;
+    let said = out.lines().find(|line| line.contains("the storage of audit lacks conditional replacement"));
+    assert!(said.is_some_and(|line| line.trim_start().starts_with("warning")), "{out}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

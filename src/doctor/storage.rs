@@ -79,7 +79,10 @@ async fn tried(role: StorageRole, probe: &Probe, clock: &dyn Clock) -> Option<Ch
         Ok(None) => {
             Check::ok(subject, "create-if-absent, read-after-write, list-after-write and ranges were tried")
         }
-        Ok(Some(lack)) => Check::problem(subject, lack.to_string(), lack.promise.advice()),
+        Ok(Some(lack)) => {
+            let check = if lack.promise.is_vital() { Check::problem } else { Check::warning };
+            check(subject, lack.to_string(), lack.promise.advice())
+        }
         Err(error) => {
             let what = format!("what the storage keeps could not be tried: {}", error.chain());
             Check::unknown(subject, what, "run this as a node, which may write to `probe/`")

@@ -11,7 +11,11 @@
 //! | read-after-write | the winner's bytes are read at once |
 //! | ranges | what is read are the bytes from the 17th on, up to one far behind the end |
 //! | list-after-write | the object is in a list at once |
-//! | conditional replacement (audit storage alone, for checkpoints) | a replacement of an object with another tag is refused |
+//! | conditional replacement (audit storage alone) | a replacement of an object with another tag is refused |
+//!
+//! A storage that lacks one of them is refused, but for the last, of which `doctor` warns: only
+//! checkpoints are replaced, and an older one that went over a newer one stands until the next is
+//! published.
 //!
 //! # What stays
 //! [`layout::probe`]: an object of 49 bytes for each trial, [`SLOTS`] a month at most, since nodes may
@@ -78,6 +82,12 @@ impl Promise {
         }
     }
 
+    /// Whether nothing may be built on a storage that lacks it.
+    #[must_use]
+    pub const fn is_vital(self) -> bool {
+        !matches!(self, Self::ConditionalReplacement)
+    }
+
     /// What was seen.
     const fn seen(self) -> &'static str {
         match self {
@@ -104,7 +114,8 @@ impl Promise {
                 "use a storage that honours `Range` on GetObject, and have no proxy that drops it"
             }
             Self::ConditionalReplacement => {
-                "use a storage that honours `If-Match` on PutObject, or one that says that it does not know it"
+                "nothing is lost: when two programs publish at once, the older checkpoint may stand until the next \
+                 one; prefer a storage that honours `If-Match` on PutObject"
             }
         }
     }
@@ -142,7 +153,7 @@ impl Storages {
     /// Tries the three storages. See the [module](self).
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] with the storage and what it [lacks](Lack), or where we may not
+    /// [`ErrorKind::Configuration`] with the storage and what [vital](Promise::is_vital) thing it [lacks](Lack), or where we may not
     /// write or list; [`ErrorKind::Unavailable`].
     ///
     /// # Cancel safety
@@ -156,8 +167,8 @@ impl Storages {
         ];
         let trials = storages.map(|(storage, kind, role)| async move {
             match try_out(role, &**storage, kind, day).await {
-                Ok(None) => Ok(()),
-                Ok(Some(lack)) => Err(lack.into()),
+                Ok(Some(lack)) if lack.promise.is_vital() => Err(lack.into()),
+                Ok(_) => Ok(()),
                 Err(error) => {
                     Err(Error::new(error.kind(), format!("the storage of {role} could not be tried"))
                         .with_source(error))
