@@ -72,7 +72,8 @@ mod tests {
         let url = text.replace('+', "-").replace('/', "_");
         assert_ne!(url, text);
         // 2 bytes and 30, each padded by itself.
-        let pieces = format!("{}{}", BASE64.encode(&hash.as_bytes()[..2]), BASE64.encode(&hash.as_bytes()[2..]));
+        let pieces =
+            format!("{}{}", BASE64.encode(&hash.as_bytes()[..2]), BASE64.encode(&hash.as_bytes()[2..]));
         for bad in [unpadded, &loose, &url, &pieces, "", "AAAA", &format!("{text}\n"), &format!(" {text}")] {
             assert_eq!(hash_from_base64(bad), None, "{bad}");
         }
