@@ -33,6 +33,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use data_encoding::HEXLOWER;
 use mutate::{Random, mutated};
 use rows::{Limit, ROWS, Row};
+use strongroom::daemon::endpoints::TABLE;
 use tokens::{Token, after_brackets, tokens, without_tests};
 
 /// What all of it follows from.
@@ -49,7 +50,10 @@ fn no_decoder_panics_or_allocates_what_its_input_is_not_worth() {
     let _alone = alone();
     let chosen = std::env::var("STRONGROOM_FUZZ_ROW").ok();
     let input = std::env::var("STRONGROOM_FUZZ_INPUT").ok();
-    for row in ROWS.iter().filter(|row| chosen.as_ref().is_none_or(|name| name == row.name)) {
+    let rows: Vec<&Row> =
+        ROWS.iter().filter(|row| chosen.as_ref().is_none_or(|name| name == row.name)).collect();
+    assert!(!rows.is_empty(), "there is no row {chosen:?}");
+    for row in rows {
         match &input {
             Some(hex) => row.execute(&HEXLOWER.decode(hex.trim().as_bytes()).expect("hexadecimal")),
             None => short(row),
@@ -614,4 +618,18 @@ fn a_new_decoder_is_found() {
     ] {
         assert_eq!(found(text), expected, "{text}");
     }
+}
+
+/// Or the mutations of them would try nothing but the refusals.
+#[test]
+fn requests_get_behind_the_door() {
+    let _alone = alone();
+    let mut answered = BTreeSet::new();
+    for seed in http::seeds(corpus::world()) {
+        let (status, _) = http::ask(&seed).expect("it is a request");
+        if status.is_success() {
+            answered.insert(seed.split(|byte| *byte == b'\n').next().map(<[u8]>::to_vec));
+        }
+    }
+    assert!(answered.len() > 60, "{} methods and paths of {} endpoints", answered.len(), TABLE.len());
 }

@@ -254,7 +254,7 @@ pub fn run(input: &[u8]) {
 }
 
 /// A request for each endpoint, and some that are the same in other words.
-pub fn seeds(_: &World) -> Vec<Vec<u8>> {
+pub fn seeds(world: &World) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     for row in TABLE {
         for (customer, session) in [("\x01", ""), ("\x02", "strongroom-session: \x04\n")] {
@@ -285,6 +285,13 @@ pub fn seeds(_: &World) -> Vec<Vec<u8>> {
             found.push([&[who], line.as_bytes(), b"\n", headers.as_bytes(), b"\n", body.as_bytes()].concat());
         }
     }
+    // Orders of another store, signed well.
+    for note in world.at(&["audit/order/"]) {
+        for path in ["/v1/orders", "/v1/orders/\x04/approval"] {
+            let head = format!("POST {path}\ncontent-type: text/plain\n\n");
+            found.push([b"\x01", head.as_bytes(), &note].concat());
+        }
+    }
     found
 }
 
@@ -307,7 +314,7 @@ fn bodies(path: &str, method: &Method) -> Vec<String> {
         path if path.contains("/blobs/") => more(r#"{"until":"2029-11-30"}"#),
         path if path.contains("/audit/") => {
             more(
-                r#"{"customer":"CUSTOMER","principal":"service:daemon","action":"seal","outcome":"ok","purpose":"SYSADMIN","from":"2026-11-22T00:00:00.000000Z","until":"2027-11-22T00:00:00.000000Z","limit":3}"#,
+                r#"{"customer":"CUSTOMER","principal":"service:daemon","action":"seal","outcome":"ok","purpose":"HSYSADMIN","from":"2026-11-22T00:00:00.000000Z","until":"2027-11-22T00:00:00.000000Z","limit":3}"#,
             );
             more(r#"{"customer":"CUSTOMER","shard":0,"index":3}"#);
             more(r#"{"request":"ID","outcome":true}"#);
@@ -324,14 +331,14 @@ fn bodies(path: &str, method: &Method) -> Vec<String> {
         }
         path if path.contains("session") || path.contains("access") || path.contains("emergenc") => {
             more(r#"{"idle_seconds":60,"absolute_seconds":600}"#);
-            more(r#"{"seconds":600,"reason":"x"}"#);
+            more(r#"{"seconds":600}"#);
         }
         path if path.contains("shred") => more(r#"{"keys":["ID"]}"#),
         _ => {
             more(
-                r#"{"label":"new","kms_key":"local","period":"P18M","suite":"AEAD_AES_256_GCM","phi":true,"tenancy":"held"}"#,
+                r#"{"label":"new","kms_key":"local","retention":"P18M","suite":"aes-256-gcm","phi":true,"tenancy":"held"}"#,
             );
-            more(r#"{"period":"P24M","window":"P7D"}"#);
+            more(r#"{"retention":"P24M","window":"P8D"}"#);
             more(r#"{"kms_key":"local"}"#);
         }
     }
