@@ -107,9 +107,9 @@ pub fn epoch_end(bytes: &[u8]) -> bool {
 
 /// The answers of an S3 server about a bucket, and its list of versions.
 #[cfg(feature = "aws")]
-pub fn s3_answer(xml: &str) {
-    crate::store::s3::ask::fuzz(xml);
-    let _ = crate::store::s3::versions::fuzz(xml);
+#[must_use]
+pub fn s3_answer(xml: &str) -> bool {
+    crate::store::s3::ask::fuzz(xml) | crate::store::s3::versions::fuzz(xml)
 }
 
 /// The policy of a bucket.

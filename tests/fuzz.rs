@@ -620,7 +620,19 @@ fn a_new_decoder_is_found() {
     }
 }
 
-/// Or the mutations of them would try nothing but the refusals.
+/// Or the mutations of them would try nothing but the first line of the decoder.
+#[test]
+fn what_it_begins_with_is_accepted() {
+    let _alone = alone();
+    for row in ROWS.iter().filter(|row| row.name != "http") {
+        let seeds = (row.seeds)(corpus::world());
+        let accepted = row.accepts(&seeds);
+        // Among words, paths and answers, one is for one decoder.
+        assert!(3 * accepted > seeds.len(), "{}: {accepted} of {} seeds", row.name, seeds.len());
+    }
+}
+
+/// The same of requests.
 #[test]
 fn requests_get_behind_the_door() {
     let _alone = alone();
