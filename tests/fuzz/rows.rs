@@ -430,11 +430,19 @@ fn ring_changes(bytes: &[u8]) {
     }
 }
 
+/// From each ring to each other, as if they were versions of one.
 fn ring_changes_seeds(world: &World) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
-    for (at, base) in world.rings.iter().enumerate() {
-        found.extend(world.rings[at..].iter().filter_map(|ring| fuzz::ring_changes_between(base, ring)));
+    for ring in &world.rings {
+        for base in &world.rings {
+            let mut base = base.clone();
+            (base.store, base.customer, base.epoch) = (ring.store, ring.customer, ring.epoch);
+            base.version = ring.version.saturating_sub(1);
+            found.extend(fuzz::ring_changes_between(&base, ring));
+        }
     }
+    found.sort();
+    found.dedup();
     found
 }
 
