@@ -30,7 +30,7 @@ mod customer;
 mod download;
 mod inventory;
 mod orders;
-mod problem;
+pub(crate) mod problem;
 mod store;
 mod tls;
 mod upload;

@@ -33,7 +33,7 @@ use crate::store::probe::Probe;
 use crate::store::{CreateRoot, StorageRole, StorageUrls, Storages};
 use crate::time::Clock;
 
-mod bucket;
+pub(crate) mod bucket;
 mod directory;
 mod host;
 mod keys;

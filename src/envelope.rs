@@ -23,6 +23,7 @@ mod metadata;
 mod wrap;
 
 use metadata::METADATA_BLOCK;
+pub(crate) use metadata::fuzz as fuzz_metadata;
 pub use metadata::{BlobName, MAX_METADATA_LEN, Metadata, MetadataError};
 use wrap::{Content, MAX_EXTRA_LEN, Wrapped};
 pub use wrap::{KmsWrapped, Unwrapped, Wrap, WrapPath};

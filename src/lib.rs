@@ -32,6 +32,8 @@ pub mod durable;
 pub mod entropy;
 pub mod envelope;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod id;
 #[cfg(feature = "cli")]
 mod json;

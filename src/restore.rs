@@ -44,7 +44,7 @@ use crate::room::Customer;
 use crate::shred::inventory::Standing;
 use crate::time::{Day, Timestamp};
 
-mod place;
+pub(crate) mod place;
 mod plan;
 pub(crate) mod source;
 

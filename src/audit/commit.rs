@@ -552,8 +552,11 @@ fn check_links(records: &[Record], leaves: &[Leaf]) -> Result<BTreeMap<CustomerI
             None => {
                 moved.insert(customer, Moved { first: link, end });
             }
-            Some(so_far) if (so_far.end.records + 1, so_far.end.last) == (link.number, link.previous) => {
-                so_far.end = end;
+            // Any number may stand in a record: there is none behind the last.
+            Some(Moved { end: so_far, .. })
+                if (so_far.records.checked_add(1), so_far.last) == (Some(link.number), link.previous) =>
+            {
+                *so_far = end;
             }
             Some(_) => return Err(Fault::Header("a customer's chain")),
         }
@@ -768,6 +771,23 @@ pub(super) mod tests {
         refused(good.replacen("commit-v1", "commit-v0", 1), integrity);
         refused(good.replacen("commit-v1", "commit-v2", 1), ErrorKind::UnsupportedFormat);
         refused(good.replacen("commit-v1\"", "commit-v12\",\"new\":[]", 1), ErrorKind::UnsupportedFormat);
+    }
+
+    /// Whatever key signed it: the decoder does not ask who endorsed the writer.
+    #[test]
+    fn no_record_is_behind_the_last_number_of_a_chain() {
+        let good = String::from_utf8(chain(&[5])[0].to_vec()).unwrap();
+        let customer = CustomerId::from_bytes([1; 16]);
+        let (head, first) = good.split_once(&format!("\"customer\":\"{customer}\"")).unwrap();
+        let last = first.replacen("\"number\":1,", &format!("\"number\":{},", u64::MAX), 1);
+        assert_ne!(last, first);
+        let changed = format!("{head}\"customer\":\"{customer}\"{last}");
+        let (_, body) = changed.split_once("}\n").and_then(|(_, rest)| rest.split_once("}\n")).unwrap();
+        let body = Hash::of(body.as_bytes()).to_string();
+        let at = changed.find("\"body\":\"").unwrap() + "\"body\":\"".len();
+        let changed = format!("{}{body}{}", &changed[..at], &changed[at + body.len()..]);
+        let error = Commit::decode(signed_again(&changed).as_bytes()).unwrap_err();
+        assert!(error.chain().contains("chain"), "{}", error.chain());
     }
 
     #[test]

@@ -47,7 +47,7 @@ use crate::retention::clock::AGREEMENT;
 use crate::time::{Clock, Timestamp};
 
 mod file;
-mod lines;
+pub(crate) mod lines;
 
 use file::SinkFile;
 use lines::{End, Entry};

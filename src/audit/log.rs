@@ -52,14 +52,14 @@ mod intent;
 mod memory;
 mod open;
 mod pace;
-mod pins;
+pub(crate) mod pins;
 mod queue;
 mod reader;
 mod rotate;
 mod settle;
 mod shards;
 pub(super) mod wal;
-mod watch;
+pub(crate) mod watch;
 
 use append::Chain;
 pub use intent::OpenIntent;

@@ -157,7 +157,7 @@ impl Vouched {
 
     /// Verifies the lines of a voucher for this version. `None` if they are none, or are for
     /// something else, or if none of the log's keys endorsed their writer.
-    pub(super) fn verify(
+    pub(crate) fn verify(
         lines: &[u8],
         store: StoreId,
         (of, version): (Versioned, RingRef),

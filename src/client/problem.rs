@@ -103,6 +103,11 @@ fn kind_of(status: StatusCode) -> ErrorKind {
     }
 }
 
+/// Reads a refusal: for [`crate::fuzz`].
+pub(crate) fn fuzz(status: StatusCode, body: &[u8]) -> Error {
+    told(status, &HeaderMap::new(), body)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -44,7 +44,7 @@ use crate::id::{AlarmId, CustomerId, RequestId, StoreId};
 use crate::time::{Clock, Timestamp};
 
 mod delivery;
-mod spool;
+pub(crate) mod spool;
 mod webhook;
 
 pub use delivery::Delivery;

@@ -25,9 +25,9 @@ use crate::access::Factor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Clock, Timestamp};
 
-mod keys;
+pub(crate) mod keys;
 mod replay;
-mod token;
+pub(crate) mod token;
 
 use keys::{KeySource, Keys};
 use replay::Used;

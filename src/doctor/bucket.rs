@@ -335,6 +335,12 @@ fn one_or_many(value: &Value) -> impl Iterator<Item = &Value> {
     }
 }
 
+/// Reads a bucket's policy: for [`crate::fuzz`].
+#[cfg(feature = "aws")]
+pub(crate) fn fuzz(policy: &str) -> bool {
+    denies_deletion(policy, Bucket { role: StorageRole::Audit, name: "bucket", prefix: "store/audit" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

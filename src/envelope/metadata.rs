@@ -211,6 +211,11 @@ impl Decode for Metadata {
     }
 }
 
+/// Reads a padded block and writes it again: for [`crate::fuzz`].
+pub(crate) fn fuzz(bytes: &[u8]) -> Option<Vec<u8>> {
+    Metadata::from_padded_bytes(bytes).ok().map(|metadata| metadata.to_padded_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

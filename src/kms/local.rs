@@ -54,7 +54,7 @@ use crate::secret::Secret;
 use crate::suite::{AeadKey, KEY_LEN, Suite, TAG_LEN};
 use crate::time::{Clock, Timestamp};
 
-mod directory;
+pub(crate) mod directory;
 
 use directory::{KeyDirectory, State, StoredKey};
 
@@ -432,6 +432,11 @@ fn pending() -> KmsError {
 
 fn no_entropy(error: EntropyError) -> KmsError {
     KmsError::new(KmsErrorKind::Unavailable, "no random bytes could be had").with_source(error)
+}
+
+/// Reads a wrapped data key and writes it again: for [`crate::fuzz`].
+pub(crate) fn fuzz(bytes: &[u8]) -> Option<Vec<u8>> {
+    SealedDataKey::from_bytes(bytes).ok().map(|sealed| sealed.to_bytes())
 }
 
 #[cfg(test)]

@@ -332,7 +332,7 @@ enum Replace {
 
 /// Reads what was written down, and makes it end with a whole line.
 fn read_state(file: &mut File, whose: Whose) -> Result<BTreeMap<BlobId, Line>> {
-    let (length, done) = read_lines(file, whose)?;
+    let (length, done) = read_lines(&*file, whose)?;
     // What a crash cut off is cut off for good, or the next line would hang on to it.
     file.set_len(length).and_then(|()| file.seek(SeekFrom::End(0))).map_err(unmade)?;
     if length == 0 {
@@ -343,7 +343,7 @@ fn read_state(file: &mut File, whose: Whose) -> Result<BTreeMap<BlobId, Line>> {
 
 /// The lines of a state, and where the last whole one ends. One that is none of ours is passed
 /// over: its blob is restored once more, and compared.
-fn read_lines(file: &File, whose: Whose) -> Result<(u64, BTreeMap<BlobId, Line>)> {
+fn read_lines(file: impl Read, whose: Whose) -> Result<(u64, BTreeMap<BlobId, Line>)> {
     let (mut reader, mut length, mut done) = (BufReader::new(file), 0, BTreeMap::new());
     let mut bytes = Vec::new();
     loop {
@@ -387,6 +387,12 @@ fn unread(error: io::Error) -> Error {
 
 fn unwritten(error: io::Error) -> Error {
     Error::new(ErrorKind::Io, "what is restored cannot be written").with_source(error)
+}
+
+/// Reads what a directory has written down of a restore: for [`crate::fuzz`]. The length of its
+/// whole lines.
+pub(crate) fn fuzz(bytes: &[u8], store: StoreId, customer: CustomerId) -> Option<u64> {
+    read_lines(bytes, Whose { format: Format::V1, store, customer }).ok().map(|(length, _)| length)
 }
 
 #[cfg(test)]

@@ -185,3 +185,15 @@ impl Decode for Delta {
         })
     }
 }
+
+/// Reads changes, applies them to a version and writes them again: for [`crate::fuzz`].
+pub(crate) fn fuzz(bytes: &[u8], base: &Ring) -> Option<Vec<u8>> {
+    let delta = Delta::from_bytes(bytes).ok()?;
+    let _ = delta.apply(base, base.version.saturating_add(1));
+    Some(delta.to_bytes())
+}
+
+/// Writes what changed from one version to another: for [`crate::fuzz`].
+pub(crate) fn fuzz_between(base: &Ring, ring: &Ring) -> Option<Vec<u8>> {
+    Delta::between(base, ring).map(|delta| delta.to_bytes())
+}

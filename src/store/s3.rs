@@ -62,8 +62,8 @@ use super::{answers, bounded};
 use crate::error::Result;
 use crate::time::{Clock, Timestamp};
 
-pub(super) mod ask;
-pub(super) mod versions;
+pub(crate) mod ask;
+pub(crate) mod versions;
 
 /// How long finding region and credentials may take.
 const CONFIGURE: Duration = Duration::from_secs(20);

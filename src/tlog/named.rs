@@ -21,6 +21,7 @@ use super::checkpoint::Checkpoint;
 use super::cosignature;
 use super::key::{PublicKey, SecretKey};
 use super::note::NoteSignature;
+use super::text::from_base64;
 use crate::error::{Error, ErrorKind};
 use crate::secret::Secret;
 use crate::time::Timestamp;
@@ -182,7 +183,7 @@ impl FromStr for VerifierKey {
 
     fn from_str(text: &str) -> Result<Self, KeyTextError> {
         let (name, id, key) = split(text)?;
-        let typed = BASE64.decode(key.as_bytes()).map_err(|_| KeyTextError::Form)?;
+        let typed = from_base64(key).ok_or(KeyTextError::Form)?;
         let (kind, key) = typed.split_first().ok_or(KeyTextError::Form)?;
         let signature_type = SignatureType::from_byte(*kind).ok_or(KeyTextError::Type)?;
         let public = PublicKey::from_bytes(key.try_into().map_err(|_| KeyTextError::Form)?);

@@ -16,7 +16,7 @@ use thiserror::Error as ThisError;
 use super::cosignature;
 use super::key::{PublicKey, Signature};
 use super::named::{KeyName, SignatureType, VerifierKey};
-use super::text::lines;
+use super::text::{from_base64, lines};
 use crate::error::{Error, ErrorKind};
 
 /// The longest note that is read or made, in bytes.
@@ -230,7 +230,7 @@ impl NoteSignature {
         let line = line.strip_prefix(LINE_START).ok_or(NoteError::Line)?;
         let (name, base64) = line.split_once(' ').ok_or(NoteError::Line)?;
         let name = name.parse().map_err(|_| NoteError::Line)?;
-        let bytes = BASE64.decode(base64.as_bytes()).map_err(|_| NoteError::Line)?;
+        let bytes = from_base64(base64).ok_or(NoteError::Line)?;
         let (id, bytes) = bytes.split_first_chunk().ok_or(NoteError::Line)?;
         Self::new(name, u32::from_be_bytes(*id), bytes.to_vec())
     }
@@ -342,6 +342,8 @@ mod tests {
             format!("text\n\n{}", line.replace("AAAAAQI=", "AAAAAA==")),
             format!("text\n\n{}", line.replace("AAAAAQI=", "AAAAAQI= ")),
             format!("text\n\n{}", line.replace("AAAAAQI=", "AAAA")),
+            // Two pieces, each padded by itself.
+            format!("text\n\n{}", line.replace("AAAAAQI=", "AAAAAQ==Ag==")),
         ] {
             assert_eq!(parse(&bad), NoteError::Line, "{bad:?}");
         }

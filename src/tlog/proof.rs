@@ -16,7 +16,7 @@ use thiserror::Error as ThisError;
 use super::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use super::named::VerifierKey;
 use super::note;
-use super::text::{base64_of, decimal, hash_from_base64};
+use super::text::{base64_of, decimal, from_base64, hash_from_base64};
 use crate::error::{Error, ErrorKind};
 use crate::merkle::{Hash, ProofError, verify_inclusion};
 use crate::time::Timestamp;
@@ -192,7 +192,7 @@ impl TlogProof {
 
 /// The data of an `extra` line, which is not there when there are none.
 fn read_extra(line: &str) -> Result<Vec<u8>, TlogProofError> {
-    let data = line.strip_prefix("extra ").and_then(|base64| BASE64.decode(base64.as_bytes()).ok());
+    let data = line.strip_prefix("extra ").and_then(from_base64);
     data.filter(|data| !data.is_empty()).ok_or(TlogProofError::Line("extra data"))
 }
 

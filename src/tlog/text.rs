@@ -16,10 +16,18 @@ pub(crate) fn base64_of(hash: &Hash) -> String {
     BASE64.encode(hash.as_bytes())
 }
 
-/// Reads a hash in base64: padded, with no bits set that belong to no byte.
+/// Reads base64: padded, with no bits set that belong to no byte, and in one piece. The decoder by
+/// itself takes several padded pieces one behind the other, which is another text of the same bytes.
+pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
+    if text.trim_end_matches('=').contains('=') {
+        return None;
+    }
+    BASE64.decode(text.as_bytes()).ok()
+}
+
+/// Reads a hash in base64.
 pub(crate) fn hash_from_base64(text: &str) -> Option<Hash> {
-    let bytes = BASE64.decode(text.as_bytes()).ok()?;
-    Some(Hash::from_bytes(bytes.try_into().ok()?))
+    Some(Hash::from_bytes(from_base64(text)?.try_into().ok()?))
 }
 
 /// The lines of a text that ends each of them with a line feed.
@@ -41,6 +49,16 @@ mod tests {
     }
 
     #[test]
+    fn base64_is_in_one_piece() {
+        for good in ["", "YQ==", "YWI=", "YWJj", "YWJjYQ=="] {
+            assert_eq!(BASE64.encode(&from_base64(good).unwrap()), good);
+        }
+        for bad in ["YWI=YWJj", "YQ==YQ==", "YWI=YWI=", "=", "====", "YQ=", "YQ===", "YR=="] {
+            assert_eq!(from_base64(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn a_hash_has_one_form() {
         let hash = Hash::of(b"x");
         let text = base64_of(&hash);
@@ -53,7 +71,10 @@ mod tests {
         loose.push('=');
         let url = text.replace('+', "-").replace('/', "_");
         assert_ne!(url, text);
-        for bad in [unpadded, &loose, &url, "", "AAAA", &format!("{text}\n"), &format!(" {text}")] {
+        // 2 bytes and 30, each padded by itself.
+        let pieces =
+            format!("{}{}", BASE64.encode(&hash.as_bytes()[..2]), BASE64.encode(&hash.as_bytes()[2..]));
+        for bad in [unpadded, &loose, &url, &pieces, "", "AAAA", &format!("{text}\n"), &format!(" {text}")] {
             assert_eq!(hash_from_base64(bad), None, "{bad}");
         }
     }

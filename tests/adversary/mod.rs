@@ -621,7 +621,7 @@ impl Scene {
         let held = self.ids.iter().position(|id| *id == customer).is_some_and(|which| self.held[which]);
         let both = self.reach[KEYS] && self.reach[AUDIT];
         if held && !both {
-            assert!(ring.live_holds().next().is_some(), "{what}: a hold is lost");
+            assert!(ring.live_holds().next().is_some(), "{what}: a hold of {customer} is lost in version {}", ring.version);
             let alive = ring
                 .entries
                 .iter()

@@ -195,7 +195,7 @@ fn encode<K: Serialize, V: Serialize>(map: &BTreeMap<K, V>) -> Vec<u8> {
 }
 
 /// Reads a page or the contents, whose hash the caller has compared.
-pub(in crate::audit) fn decode<K, V>(bytes: &[u8]) -> Result<BTreeMap<K, V>>
+pub(crate) fn decode<K, V>(bytes: &[u8]) -> Result<BTreeMap<K, V>>
 where
     K: Ord + for<'de> Deserialize<'de>,
     V: for<'de> Deserialize<'de>,
@@ -228,7 +228,7 @@ fn encode_entries(operations: &[&Operation]) -> Vec<u8> {
 ///
 /// # Errors
 /// [`ErrorKind::UnsupportedFormat`] if it is not one.
-pub(in crate::audit) fn decode_operations(shard: u16, bytes: &[u8]) -> Result<Vec<Operation>> {
+pub(crate) fn decode_operations(shard: u16, bytes: &[u8]) -> Result<Vec<Operation>> {
     let unread = || Error::new(ErrorKind::UnsupportedFormat, "the records of an extract cannot be read");
     let mut pairing = Pairing::default();
     let mut operations = Vec::new();

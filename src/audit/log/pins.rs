@@ -219,7 +219,7 @@ fn path(customer: CustomerId, version: u64) -> Path {
 
 /// What is pinned, and the lines of its voucher if it has one. `None` if it is not in the one form
 /// that is written.
-pub(in crate::audit) fn pinned(pin: &[u8]) -> Option<(RingRef, &[u8])> {
+pub(crate) fn pinned(pin: &[u8]) -> Option<(RingRef, &[u8])> {
     let (first, lines) = pin.split_at(pin.iter().position(|byte| *byte == b'\n')? + 1);
     let version: RingRef = serde_json::from_slice(first).ok()?;
     (line(&version) == first).then_some((version, lines))

@@ -224,6 +224,11 @@ impl Inner {
     }
 }
 
+/// Reads the object: for [`crate::fuzz`].
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Stored>(bytes).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -290,3 +290,10 @@ fn pick(keys: &[PublicKey], algorithm: Algorithm, id: Option<&str>) -> Result<Pu
         (Some(_), Some(_)) => Err(Refusal::AmbiguousKey),
     }
 }
+
+/// Reads the answers of an issuer: for [`crate::fuzz`]. The number of keys in them.
+pub(crate) fn fuzz(body: &[u8]) -> usize {
+    let _ = serde_json::from_slice::<Metadata>(body);
+    let Ok(KeySet { keys }) = serde_json::from_slice(body) else { return 0 };
+    keys.into_iter().take(MAX_KEYS).filter_map(PublicKey::read).count()
+}

@@ -151,3 +151,11 @@ fn decode<T: DeserializeOwned>(part: &str) -> Result<T, Refusal> {
 fn is_there<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(from).map(|_| true)
 }
+
+/// Takes a token apart, and looks at what it claims: for [`crate::fuzz`].
+pub(crate) fn fuzz(token: &str, now: Timestamp) -> bool {
+    let Ok(token) = parse(token) else { return false };
+    let _ = token.claims.check("https://strongroom.example", now);
+    let _ = token.claims.factor(&SecondFactor::default());
+    true
+}

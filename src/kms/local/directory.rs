@@ -38,7 +38,7 @@ use crate::secret::Secret;
 use crate::suite::KEY_LEN;
 use crate::time::Timestamp;
 
-mod grants;
+pub(crate) mod grants;
 
 const MAGIC: &[u8; 8] = b"SRlkmsky";
 const VERSION: u8 = 1;
@@ -450,6 +450,15 @@ fn failed_io(error: std::io::Error) -> KmsError {
         _ => (KmsErrorKind::Unavailable, "the key directory cannot be read or written at the moment"),
     };
     KmsError::new(kind, message).with_source(error)
+}
+
+/// Reads a key file, under the id that it names, and writes it again: for [`crate::fuzz`].
+pub(crate) fn fuzz(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut reader = Reader::new(bytes);
+    reader.version(MAGIC, VERSION_BY_GRANT).ok()?;
+    let id = LocalKeyId::decode(&mut reader).ok()?;
+    let stored = decode(bytes, id).ok()?;
+    Some(encode(&stored, id).expose().to_vec())
 }
 
 #[cfg(test)]

@@ -294,6 +294,12 @@ fn number(xml: &str, name: &str) -> Option<u32> {
     text(xml, name)?.parse().ok()
 }
 
+/// Reads the answers about a bucket: for [`crate::fuzz`].
+pub(crate) fn fuzz(xml: &str) -> bool {
+    let about = read_versioning(xml).is_some() | read_object_lock(xml).is_some();
+    about | !read_lifecycle(xml).is_empty() | http_date(xml).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

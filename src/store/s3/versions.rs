@@ -213,6 +213,11 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
+/// Reads a page of a list: for [`crate::fuzz`].
+pub(crate) fn fuzz(xml: &str) -> bool {
+    read_page(xml).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Write};

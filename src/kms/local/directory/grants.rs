@@ -178,6 +178,11 @@ fn decode(bytes: &[u8]) -> Result<(LocalKeyId, Grant), DecodeError> {
     Ok((key, Grant { store, customer, session }))
 }
 
+/// Reads a grant: for [`crate::fuzz`].
+pub(crate) fn fuzz(bytes: &[u8]) -> bool {
+    decode(bytes).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
