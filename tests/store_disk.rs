@@ -18,7 +18,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use strongroom::Result;
 use strongroom::id::BlobId;
 use strongroom::kms::KmsRegistry;
-use strongroom::room::{KeyChoice, NewCustomer, Options, SealOptions, Strongroom};
+use strongroom::room::{KeyChoice, NewCustomer, SealOptions, Strongroom};
 use strongroom::store::Storages;
 use strongroom::store::directory::{Directory, SystemDisk};
 use strongroom::store::upload::{BlobWriter, PartPlan};

@@ -200,6 +200,8 @@ struct Scene {
     /// How much of what the nodes wrote was looked at.
     looked: [usize; 3],
     hashes: BTreeSet<String>,
+    /// Rings that nobody pinned yet, by hash: they count from then on.
+    unpinned: BTreeMap<String, (CustomerId, Bytes)>,
     epochs: BTreeMap<u32, DataKey>,
     /// Who had acknowledged holds when it was looked at last.
     held: [bool; 2],
@@ -256,6 +258,7 @@ impl Scene {
             their_storage,
             looked: [0; 3],
             hashes: BTreeSet::new(),
+            unpinned: BTreeMap::new(),
             epochs: BTreeMap::new(),
             held: [false; 2],
             reach: [false; 3],
@@ -578,7 +581,7 @@ impl Scene {
         let keys = self.hostile.written_since(KEYS, self.looked[KEYS]);
         self.looked[KEYS] += keys.len();
         for (path, bytes) in keys {
-            self.hashes.insert(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect());
+            let hash = hex(&Sha256::digest(&bytes));
             if let Some(number) = layout::read_epoch(&path) {
                 let record = EpochRecord::from_bytes(&bytes).unwrap();
                 let context = EncryptionContext::epoch(self.store, number);
@@ -586,23 +589,28 @@ impl Scene {
                 self.epochs.insert(number, key);
             }
             if let Some((customer, _)) = layout::read_ring(&path) {
-                self.check_ring(customer, &bytes);
+                self.unpinned.insert(hash.clone(), (customer, bytes));
             }
+            self.hashes.insert(hash);
         }
         let audit = self.hostile.written_since(AUDIT, self.looked[AUDIT]);
         self.looked[AUDIT] += audit.len();
         for (path, bytes) in audit {
             if path.as_ref().starts_with("pin/") {
                 let text = String::from_utf8(bytes.to_vec()).unwrap();
-                let known = self.hashes.iter().any(|hash| text.contains(hash));
-                assert!(known, "{what}: {path} pins what nobody wrote: {text}");
+                let pinned = self.hashes.iter().find(|hash| text.contains(*hash));
+                let pinned =
+                    pinned.unwrap_or_else(|| panic!("{what}: {path} pins what nobody wrote: {text}"));
+                if let Some((customer, ring)) = self.unpinned.remove(pinned) {
+                    self.check_ring(customer, &ring);
+                }
             }
         }
         self.held =
             [0, 1].map(|which| self.model.blobs.values().any(|owed| owed.held && owed.customer == which));
     }
 
-    /// A ring that a node wrote.
+    /// A ring that a node wrote and pinned.
     fn check_ring(&self, customer: CustomerId, bytes: &[u8]) {
         let what = self.what();
         let sealed = SealedRing::parse(bytes).unwrap();
@@ -621,7 +629,11 @@ impl Scene {
         let held = self.ids.iter().position(|id| *id == customer).is_some_and(|which| self.held[which]);
         let both = self.reach[KEYS] && self.reach[AUDIT];
         if held && !both {
-            assert!(ring.live_holds().next().is_some(), "{what}: a hold of {customer} is lost in version {}", ring.version);
+            assert!(
+                ring.live_holds().next().is_some(),
+                "{what}: a hold of {customer} is lost in version {}",
+                ring.version
+            );
             let alive = ring
                 .entries
                 .iter()
@@ -787,7 +799,7 @@ impl Scene {
         let mut objects = Vec::new();
         for path in before.into_iter().chain(paths(&*self.their_storage).await) {
             let text = path.as_ref();
-            let hash: String = version.hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hash = hex(&version.hash);
             let bytes = self.their_storage.get(&path).await.unwrap().bytes().await.unwrap();
             let of_this = text.contains(&hash) || String::from_utf8_lossy(&bytes).contains(&hash);
             if of_this && (text.starts_with("voucher/") || text.starts_with("pin/")) {
@@ -822,6 +834,10 @@ impl Scene {
         let bytes = [bytes.slice(..length), sealed.into()].concat();
         Some(Plan { what: "a blob with a node's rights", objects: vec![(BLOBS, path, Some(bytes.into()))] })
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn paths(storage: &dyn ObjectStore) -> Vec<Path> {

@@ -13,7 +13,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use super::dice::Dice;
@@ -410,14 +410,13 @@ struct Storage {
 }
 
 impl Storage {
-    fn wrote(&self, path: &Path, bytes: Option<Bytes>) {
+    fn wrote(&self, path: &Path, bytes: Bytes, created: bool) {
         let mut state = self.hostile.state();
-        match bytes {
-            Some(bytes) => {
-                state.honest[self.at].insert(path.clone(), bytes.clone());
-                state.past[self.at].push((path.clone(), bytes));
-            }
-            None => _ = state.honest[self.at].remove(path),
+        state.past[self.at].push((path.clone(), bytes.clone()));
+        match created {
+            // Where the attacker took one away, another may be created: the first is what they have to undo.
+            true => _ = state.honest[self.at].entry(path.clone()).or_insert(bytes),
+            false => _ = state.honest[self.at].insert(path.clone(), bytes),
         }
     }
 
@@ -442,9 +441,9 @@ impl fmt::Display for Storage {
 impl ObjectStore for Storage {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         self.request();
-        let bytes: Bytes = payload.clone().into();
+        let (bytes, created) = (payload.clone().into(), matches!(opts.mode, PutMode::Create));
         let put = self.inner.put_opts(location, payload, opts).await?;
-        self.wrote(location, Some(bytes));
+        self.wrote(location, bytes, created);
         Ok(put)
     }
 
@@ -465,7 +464,8 @@ impl ObjectStore for Storage {
         self.request();
         let storage = Self { hostile: self.hostile.clone(), inner: Arc::clone(&self.inner), at: self.at };
         let deleted = self.inner.delete_stream(locations);
-        deleted.inspect_ok(move |path| storage.wrote(path, None)).boxed()
+        let gone = move |path: &Path| _ = storage.hostile.state().honest[storage.at].remove(path);
+        deleted.inspect_ok(gone).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
