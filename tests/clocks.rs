@@ -443,3 +443,24 @@ fn the_table_of_clocks_is_whole() {
         );
     }
 }
+
+/// A node that wrote nothing for days, and whose clock went back as far meanwhile, knows by its own uptime
+/// that the log's newest commit was long ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_goes_back_shortens_no_promise() {
+    for on in [On::Cloud, On::Directory] {
+        let scene = Scene::new(on).await;
+        let clock = HostClock::right(&scene.truth);
+        let room = scene.on(&clock).await;
+        put(&room, None).await.unwrap();
+        for _ in 0..9 {
+            scene.truth.pass(DAY);
+        }
+        clock.set_ahead(-9 * 86_400);
+        let error = put(&room, None).await.unwrap_err();
+        doubt(&error);
+        // Within what is not seen, the later time counts.
+        clock.set_ahead(-1800);
+        assert_eq!(kept_too_long(&scene, &room).await, 0, "{on:?}");
+    }
+}

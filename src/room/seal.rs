@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::{ObjectStore, PutMode, PutPayload};
-use tokio::task::JoinHandle;
 
 use super::customer::use_error;
 use super::keyring::{Asker, Want, close, settle};
@@ -28,6 +27,7 @@ use crate::room::{Inner, MAX_TTL};
 use crate::store::upload::{BlobWriter, is_in_doubt};
 use crate::store::{layout, store_error};
 use crate::suite::Suite;
+use crate::system::{Work, work};
 use crate::time::{Day, Timestamp};
 
 /// How many segments are being sealed at once, on as many threads.
@@ -273,13 +273,18 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
 }
 
 /// The time from which a blob is kept for its customer's period: by this host's clock, and no earlier than
-/// the log's. Where the log is far ahead of this host, one of them is wrong: then two clocks have to agree, or
-/// people say that the log is, and otherwise nothing is promised.
+/// the log's, or than the log's with the time that this program has run since. Where one of these is far ahead
+/// of this host, something is wrong: then two clocks have to agree, or people say that the log is, and otherwise
+/// nothing is promised.
 async fn promise_time(room: &Inner, asker: Asker<'_>) -> Result<Timestamp> {
-    let (host, log) = (room.clock.now(), room.log.time());
+    let (host, mut log) = (room.clock.now(), room.log.time());
     if log <= host.saturating_add(NEAR) {
-        // A clock that is behind the log must not make the promise shorter.
-        return Ok(host.max(log));
+        // A clock that is behind the log must not make the promise shorter, nor one that went back while
+        // this program wrote nothing.
+        log = room.log.reckoned();
+        if log <= host.saturating_add(NEAR) {
+            return Ok(host.max(log));
+        }
     }
     if let Some(storage) = room.storages.clock().await? {
         let agree = host.max(storage) <= host.min(storage).saturating_add(AGREEMENT);
@@ -357,7 +362,7 @@ async fn upload(
     front.extend_from_slice(sealer.prologue());
     writer.write(Bytes::from(front)).await?;
 
-    let mut sealing: VecDeque<JoinHandle<Bytes>> = VecDeque::with_capacity(SEALING);
+    let mut sealing: VecDeque<Work<Bytes>> = VecDeque::with_capacity(SEALING);
     let mut bytes = 0;
     loop {
         let segment = segments.next().await.map_err(unread)?;
@@ -368,11 +373,11 @@ async fn upload(
         let spare = segments.spare();
         if !segment.is_full() {
             let job = sealer.last(segment).map_err(seal_error)?;
-            sealing.push_back(tokio::task::spawn_blocking(move || reusable(job.run(), spare)));
+            sealing.push_back(work(move || reusable(job.run(), spare)));
             break;
         }
         let job = sealer.segment(segment).map_err(seal_error)?;
-        sealing.push_back(tokio::task::spawn_blocking(move || reusable(job.run(), spare)));
+        sealing.push_back(work(move || reusable(job.run(), spare)));
         if sealing.len() == SEALING {
             write_next(&mut sealing, writer).await?;
         }
@@ -383,7 +388,7 @@ async fn upload(
     Ok(bytes)
 }
 
-async fn write_next(sealing: &mut VecDeque<JoinHandle<Bytes>>, writer: &mut BlobWriter) -> Result<()> {
+async fn write_next(sealing: &mut VecDeque<Work<Bytes>>, writer: &mut BlobWriter) -> Result<()> {
     let Some(job) = sealing.pop_front() else { return Ok(()) };
     let sealed =
         job.await.map_err(|error| Error::new(ErrorKind::Io, "a sealing thread ended").with_source(error))?;

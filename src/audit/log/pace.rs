@@ -177,6 +177,14 @@ impl Drop for Confirmed<'_> {
     }
 }
 
+impl Log {
+    /// The time of the log as this handle has seen it, with what has passed since by its own uptime.
+    pub(crate) fn reckoned(&self) -> Timestamp {
+        let reckoned = self.inner.pace.known().reckoned(self.inner.clock.uptime());
+        self.time().max(reckoned)
+    }
+}
+
 impl Inner {
     /// The time of the next commit behind `head` with these records, which are dated anew where
     /// this host's clock was ahead when they were made and is not any more.
