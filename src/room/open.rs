@@ -32,6 +32,7 @@ use crate::payload::{CHUNK_LEN, Layout, Opener, PROLOGUE_LEN};
 use crate::ring::Ring;
 use crate::store::{StorageKind, layout, store_error};
 use crate::suite::Suite;
+use crate::system::work;
 use crate::time::{Day, Timestamp};
 
 /// What is fetched with the first request of a range or a stat: the header of
@@ -454,11 +455,11 @@ impl SegmentJob {
             let sealed = sealed.map_err(|error| (error, Bytes::new()))?;
             let mut buffer = sealed.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
             let opener = self.opener;
-            let work = tokio::task::spawn_blocking(move || {
+            let opening = work(move || {
                 let result = opener.open_in_place(chunks.start, &mut buffer);
                 (result, buffer)
             });
-            let (result, mut buffer) = work.await.map_err(|error| {
+            let (result, mut buffer) = opening.await.map_err(|error| {
                 (Error::new(ErrorKind::Io, "an opening thread ended").with_source(error), Bytes::new())
             })?;
             match result {

@@ -26,7 +26,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
@@ -47,6 +46,7 @@ use object_store::{
 use super::fault::{conflicted, is_conflict, silence, too_large, too_large_to_write};
 use super::hedge::{Class, Hedge};
 use super::limits::{self, Limit};
+use crate::system::chance;
 
 /// For a call that moves next to nothing, and for each piece of a body.
 pub(super) const CALL: Duration = Duration::from_secs(20);
@@ -139,10 +139,10 @@ pub(super) async fn within<T>(deadline: Duration, call: impl Future<Output = Res
 }
 
 /// How long to wait before attempt `number` (1 is the second), at random. It only keeps writers
-/// from meeting again, so that the seeds of hash maps are random enough.
+/// from meeting again.
 pub(super) fn jitter((first, most): (Duration, Duration), number: u32) -> Duration {
     let window = first.saturating_mul(1 << number.saturating_sub(1).min(16)).min(most);
-    let random = u16::try_from(RandomState::new().hash_one(number) & 0xFFFF).expect("16 bits");
+    let random = u16::try_from(chance() & 0xFFFF).expect("16 bits");
     window.mul_f64(f64::from(random) / f64::from(u16::MAX))
 }
 

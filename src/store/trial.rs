@@ -28,7 +28,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -40,6 +39,7 @@ use object_store::{
 use super::fault::is_conflict;
 use super::{StorageKind, StorageRole, Storages, layout, store_error};
 use crate::error::{Error, ErrorKind, Result};
+use crate::system::chance;
 use crate::time::{Clock, Day};
 
 /// How many objects trials make in a month, on each storage.
@@ -335,9 +335,8 @@ impl Trial<'_> {
 
 /// The bytes of one trial.
 fn body() -> Bytes {
-    // Only different, and no secret: the seeds of hash maps are.
-    let random = || RandomState::new().hash_one(0u8);
-    [FRONT, format!("{:016x}{:016x}\n", random(), random()).as_bytes()].concat().into()
+    // Only different, and no secret.
+    [FRONT, format!("{:016x}{:016x}\n", chance(), chance()).as_bytes()].concat().into()
 }
 
 /// Whether this is what follows the front of such bytes.

@@ -20,6 +20,7 @@ use crate::audit::layout::{Object, SegmentName};
 use crate::audit::segment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::StoreId;
+use crate::system;
 
 /// Objects that are read ahead.
 pub(super) const READ_AHEAD: usize = 16;
@@ -287,7 +288,7 @@ fn salvaged(bytes: &Bytes, store: StoreId, name: SegmentName, problem: Problem) 
 
 /// Runs `work` on another thread.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = system::work(work).await;
     done.map_err(|error| Error::new(ErrorKind::Unavailable, "the program is ending").with_source(error))
 }
 

@@ -12,6 +12,7 @@ use crate::audit::layout::{Object, SegmentName};
 use crate::audit::segment::{Header, Segment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
+use crate::system::work;
 
 /// How much of a segment is read first when its header is wanted, in bytes.
 const HEADER_GUESS: u64 = 64 << 10;
@@ -39,7 +40,7 @@ impl ShardReader {
         let decode = || async {
             let (bytes, authority) = (bytes.clone(), authority.clone());
             // Milliseconds for each megabyte; others use this thread.
-            let decoded = tokio::task::spawn_blocking(move || Segment::decode(&bytes, &authority)).await;
+            let decoded = work(move || Segment::decode(&bytes, &authority)).await;
             decoded.map_err(|error| {
                 Error::new(ErrorKind::Unavailable, "a segment of the audit log was not decoded")
                     .with_source(error)

@@ -1,0 +1,61 @@
+//! Some seeds of the simulation, which `simulation/sim.rs` describes; the bench of the same name runs a
+//! thousand, for a hundred days each.
+
+#[path = "simulation/sim.rs"]
+mod sim;
+
+use std::collections::BTreeMap;
+
+/// How many worlds, and for how many days each.
+const SEEDS: u64 = 6;
+const DAYS: u32 = 12;
+
+fn run(seed: u64) -> sim::Report {
+    sim::simulate(seed, DAYS).unwrap_or_else(|broken| panic!("{}\n{}", broken.message, broken.tail))
+}
+
+#[test]
+fn nothing_is_lost_or_early_or_alive_after_final_or_believed_and_everybody_progresses() {
+    let mut steps = BTreeMap::<String, u64>::new();
+    let mut faults = BTreeMap::<&str, u64>::new();
+    for seed in 1..=SEEDS {
+        let report = run(seed);
+        for (what, count) in report.steps {
+            *steps.entry(what).or_default() += count;
+        }
+        for (what, count) in report.faults {
+            *faults.entry(what).or_default() += count;
+        }
+    }
+    // That these were no empty worlds.
+    for what in [
+        "seal",
+        "open",
+        "extend",
+        "hold",
+        "release",
+        "order",
+        "rotate",
+        "drop",
+        "crash",
+        "clock leaps",
+        "attack: refused",
+        "keys gone from all copies",
+        "final certificates",
+        "progress",
+    ] {
+        assert!(steps.get(what).is_some_and(|count| *count >= 2), "{what}: {steps:?}");
+    }
+    for what in ["fails", "answer lost", "slow", "late", "out", "crash at a write"] {
+        assert!(faults.get(what).is_some_and(|count| *count >= 2), "{what}: {faults:?}");
+    }
+}
+
+/// Request by request, with times and outcomes.
+#[test]
+fn the_same_seed_is_the_same_world() {
+    let (first, second, other) = (run(101), run(101), run(102));
+    assert_eq!((first.digest, first.requests), (second.digest, second.requests));
+    assert_eq!(first.steps, second.steps);
+    assert_ne!(first.digest, other.digest);
+}
