@@ -45,17 +45,17 @@ use strongroom::room::{Customer, KeyChoice, NewCustomer, Options, SealOptions, S
 use strongroom::secret::Secret;
 use strongroom::shred::HoldTarget;
 use strongroom::store::{Storages, layout};
-use strongroom::system::SystemEntropy;
 use strongroom::time::{Clock, Day, Timestamp};
 use strongroom::tlog::checkpoint::SignedCheckpoint;
 use strongroom::tlog::{NamedKey, SecretKey};
 
 use crate::faults::FaultStore;
-use crate::world::signer::{authority, signer};
+use crate::world::signer::authority;
 use crate::world::{World, access, label};
-use dice::Dice;
+use dice::{Dice, SeededEntropy};
 use storage::{AUDIT, BLOBS, Hostile, KEYS, Objects, Plan};
 
+#[path = "../common/dice.rs"]
 mod dice;
 mod storage;
 
@@ -140,6 +140,7 @@ pub fn run(threads: u64, steps: u64) -> Report {
 
 /// The episodes of one world.
 pub fn world(seed: u64) -> Report {
+    strongroom::system::simulate(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime").block_on(Box::pin(episodes(seed)))
 }
@@ -186,6 +187,7 @@ struct Scene {
     seed: u64,
     hostile: Hostile,
     world: World,
+    entropy: Arc<SeededEntropy>,
     store: StoreId,
     ids: [CustomerId; 2],
     /// The tenant's, and one that nobody uses.
@@ -213,6 +215,12 @@ fn their_signer() -> Arc<dyn LogSigner> {
     Arc::new(LocalSigner::new(SecretKey::from_seed(&Secret::init(|seed| *seed = [0xE7; 32]))))
 }
 
+fn seeded(world: &World, entropy: &Arc<SeededEntropy>) -> Options {
+    let mut options = world.options();
+    options.entropy = Arc::clone(entropy) as _;
+    options
+}
+
 fn world_over(hostile: &Hostile) -> World {
     World::over([BLOBS, KEYS, AUDIT].map(|at| FaultStore::new(hostile.storage(at))))
 }
@@ -222,7 +230,9 @@ impl Scene {
         let hostile = Hostile::new(seed);
         let world = world_over(&hostile);
         world.kms.hurry();
-        let room = world.init(world.options()).await.unwrap();
+        let entropy = Arc::new(SeededEntropy::new(Dice::new(seed, 2)));
+        let options = || seeded(&world, &entropy);
+        let room = world.init(options()).await.unwrap();
         let mut ids = Vec::new();
         for name in CUSTOMERS.iter().chain(&[TENANT]) {
             let mut new = NewCustomer::new(label(name), KeyChoice::New("local".into()));
@@ -240,14 +250,14 @@ impl Scene {
         let their_storage = Storages::memory().audit;
         let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
         let config = LogConfig::new(store, their_signer());
-        let their_log =
-            Log::open(Arc::clone(&their_storage), config, clock, Arc::new(SystemEntropy)).await.unwrap();
-        hostile.foreign(foreign(&world).await);
-        let second = world.node(world.options()).await.unwrap();
+        let their_log = Log::open(Arc::clone(&their_storage), config, clock, entropy.clone()).await.unwrap();
+        hostile.foreign(foreign(&world, options()).await);
+        let second = world.node(options()).await.unwrap();
         let mut scene = Self {
-            dice: Dice::new(seed ^ 0x5EED),
+            dice: Dice::new(seed, 1),
             seed,
             hostile,
+            entropy,
             store,
             ids: [ids[0].id, ids[1].id],
             theirs,
@@ -335,7 +345,7 @@ impl Scene {
     }
 
     fn options(&self) -> Options {
-        self.world.options()
+        seeded(&self.world, &self.entropy)
     }
 
     async fn publish(&self) -> Vec<SignedCheckpoint> {
@@ -845,10 +855,8 @@ async fn paths(storage: &dyn ObjectStore) -> Vec<Path> {
 }
 
 /// Objects of another store, made with the same KMS.
-async fn foreign(world: &World) -> [Vec<(Path, Bytes)>; 3] {
+async fn foreign(world: &World, options: Options) -> [Vec<(Path, Bytes)>; 3] {
     let storages = Storages::memory();
-    let mut options = Options::new(signer());
-    options.clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
     let key = KeyChoice::New("local".into());
     let (room, _) =
         Strongroom::init(storages.clone(), world.registry(), key, &access(), options).await.unwrap();

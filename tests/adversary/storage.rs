@@ -264,7 +264,7 @@ impl State {
 impl Hostile {
     pub fn new(seed: u64) -> Self {
         let state = State {
-            dice: Dice::new(seed),
+            dice: Dice::new(seed, 3),
             raw: std::array::from_fn(|_| Arc::new(InMemory::new())),
             honest: Default::default(),
             past: Default::default(),

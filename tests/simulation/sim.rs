@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex};
 
 pub mod attacks;
 pub mod clock;
+#[path = "../common/dice.rs"]
 pub mod dice;
 pub mod kms;
 pub mod ledger;

@@ -1,4 +1,7 @@
 //! Chance from a seed.
+//!
+//! Use it with `#[path = "common/dice.rs"] mod dice;`.
+#![allow(dead_code, reason = "no test uses all of it")]
 
 use std::sync::Mutex;
 
@@ -44,8 +47,8 @@ impl Dice {
         usize::try_from(self.below(length as u64)).unwrap()
     }
 
-    pub fn of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
-        if all.is_empty() { None } else { all.get(self.index(all.len())).copied() }
+    pub fn of<T: Clone>(&mut self, all: &[T]) -> Option<T> {
+        if all.is_empty() { None } else { all.get(self.index(all.len())).cloned() }
     }
 }
 
