@@ -158,8 +158,9 @@ impl World {
         self.put(&self.disks.blobs, layout::blob(client.id, id), Some(bytes.into()), &mut before).await;
         let all = self.witnesses().await;
         for actor in &all {
-            if self.opened(actor, &client, id).await.is_ok() {
-                self.broken("a copy of a blob opens under another id");
+            match self.opened(actor, &client, id).await {
+                Ok(_) => self.broken("a copy of a blob opens under another id"),
+                Err(error) => self.count(&format!("attack: copied blob: {}", error.kind())),
             }
         }
         self.undo(before).await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::{Either, join, join_all, select};
 use strongroom::access::{Access, Principal, Purpose};
 use strongroom::audit::layout::{CertificateStage, Object};
 use strongroom::audit::log::TimeDoubt;
@@ -65,6 +65,18 @@ pub fn key(name: &str) -> NamedKey {
 
 fn people() -> Vec<NewPerson> {
     ["a", "b", "c"].map(|name| NewPerson::try_from(key(name).verifier()).unwrap()).to_vec()
+}
+
+/// All blobs of a customer, a few at a time.
+async fn pages(customer: &Customer) -> Result<Vec<BlobId>> {
+    let mut all: Vec<BlobId> = Vec::new();
+    loop {
+        let page = customer.page(all.last().copied(), 7).await?;
+        if page.is_empty() {
+            return Ok(all);
+        }
+        all.extend(page);
+    }
 }
 
 /// A customer.
@@ -130,14 +142,14 @@ const STEPS: [(Step, u64); 19] = [
     (Step::Names, 40),
     (Step::List, 30),
     (Step::Extend, 50),
-    (Step::Hold, 50),
-    (Step::Release, 40),
+    (Step::Hold, 55),
+    (Step::Release, 20),
     (Step::Lengthen, 12),
     (Step::Destroy, 45),
     (Step::Cancel, 20),
     (Step::Sweep, 110),
     (Step::Finish, 40),
-    (Step::Rotate, 10),
+    (Step::Rotate, 16),
     (Step::Maintain, 40),
     (Step::Publish, 20),
     (Step::Remove, 10),
@@ -293,7 +305,9 @@ impl World {
     }
 
     fn client(&self) -> Client {
-        let index = self.roll().index(self.clients.borrow().len());
+        // Mostly one, so that blobs have neighbours under their keys.
+        let mut dice = self.roll();
+        let index = if dice.one_in(2) { 0 } else { dice.index(self.clients.borrow().len()) };
         self.clients.borrow()[index].clone()
     }
 
@@ -403,7 +417,7 @@ impl World {
     fn mood(&self) -> Mood {
         let mut dice = self.roll();
         match dice.below(20) {
-            0..=4 => Mood { fails: 15, loses: 15, slow: 15, late: 4, ..Mood::default() },
+            0..=4 => Mood { fails: 30, loses: 30, slow: 15, late: 6, ..Mood::default() },
             5 | 6 => Mood { loses: 60, ..Mood::default() },
             7 => Mood { slow: 200, late: 20, ..Mood::default() },
             8 => Mood { out: dice.of(&Place::ALL), ..Mood::default() },
@@ -418,7 +432,7 @@ impl World {
         self.weather.set(mood);
         let many = [1, 2, 2, 3, 4][self.roll().index(5)];
         let crashes = self.roll().one_in(8);
-        let sleeps = self.roll().one_in(25);
+        let sleeps = self.roll().one_in(20);
         if !mood.is_calm() || crashes || sleeps {
             // Writers that died are given up after ten minutes.
             self.unrest.set(self.truth.micros() + 1_200_000_000);
@@ -432,7 +446,20 @@ impl World {
             let short = self.roll().one_in(4);
             steps.push(self.act(step, (node, short), stagger, (crashes && at == 0, sleeps && at == 0)));
         }
-        join_all(steps).await;
+        // Meanwhile others may take for dead who sleeps.
+        let maintained = async {
+            for minutes in [12, 12] {
+                if sleeps {
+                    sleep(MINUTE * minutes).await;
+                    let keeper = self.surely("start", self.judge().await);
+                    let kept = keeper.room.maintain_log().await;
+                    self.done("maintain", &keeper, kept);
+                    self.surely("close", keeper.room.close().await);
+                    keeper.link.kill();
+                }
+            }
+        };
+        join(join_all(steps), maintained).await;
         self.weather.set(Mood::default());
     }
 
@@ -495,7 +522,7 @@ impl World {
             actor.link.crash_at(writes);
         }
         if sleeps {
-            let span = Duration::from_secs(self.roll().between(5, 1500));
+            let span = Duration::from_secs(self.roll().between(5, 2400));
             let until = self.truth.micros() + u64::try_from(span.as_micros()).unwrap();
             actor.link.suspend_until(until);
             clock.sleeps_until(until);
@@ -517,9 +544,9 @@ impl World {
             }
         });
         // Death first: nothing of a dead program goes on.
-        let ended = select(died, done).await;
+        let crashed = matches!(select(died, done).await, Either::Left(_));
         let took = self.truth.elapsed() - began;
-        if let Either::Left(_) = &ended {
+        if crashed {
             self.count("crash");
         }
         if !sleeps && !actor.link.is_dead() {
@@ -669,6 +696,7 @@ impl World {
             if promised < least || until.is_some_and(|until| promised < until) || right && promised > most {
                 self.broken(format!("sealed until {promised}, not {least} ({until:?}) to {most}"));
             }
+            let sent = bytes.clone();
             let owed = Owed {
                 customer: client.id,
                 bytes,
@@ -681,6 +709,19 @@ impl World {
             };
             let unique = once.is_some().then(|| owed.name.clone()).flatten();
             self.oracle.borrow_mut().sealed(began, sealed.id, owed, promised);
+            if let (Some(name), Some(once)) = (&unique, &once) {
+                // Its caller may not have heard of it, and sends it again.
+                let options = SealOptions::new()
+                    .metadata(Metadata::default().with_name(name.parse().unwrap()))
+                    .once(once.parse().unwrap());
+                let options = until.map_or(options.clone(), |day| options.retain_until(day));
+                let again = async { actor.customer(&client).await?.seal(sent, options).await }.await;
+                if let Some(again) = self.done("seal again", actor, again)
+                    && again.id != sealed.id
+                {
+                    self.broken(format!("{} and {} were sealed once as {name}", sealed.id, again.id));
+                }
+            }
             if let Some(name) = unique {
                 self.check_once(actor, &client, &name).await;
             }
@@ -813,21 +854,14 @@ impl World {
 
     async fn list(&self, actor: &Actor) {
         let client = self.client();
-        let pages = self.roll().one_in(2);
+        let in_pages = self.roll().one_in(2);
         let began = self.oracle.borrow_mut().moment();
         let listed = async {
             let customer = actor.customer(&client).await?;
-            if !pages {
+            if !in_pages {
                 return customer.list().map_ok(|listed| listed.id).try_collect().await;
             }
-            let mut all: Vec<BlobId> = Vec::new();
-            loop {
-                let page = customer.page(all.last().copied(), 7).await?;
-                if page.is_empty() {
-                    return Ok(all);
-                }
-                all.extend(page);
-            }
+            pages(&customer).await
         };
         let listed: Result<Vec<BlobId>> = listed.await;
         if let Some(listed) = self.done("list", actor, listed) {
@@ -913,9 +947,7 @@ impl World {
         if days > 16 {
             return;
         }
-        {
-            let mut clients = self.clients.borrow_mut();
-            let known = clients.iter_mut().find(|known| known.id == client.id).unwrap();
+        for known in self.clients.borrow_mut().iter_mut().filter(|known| known.id == client.id) {
             known.kept.1 = known.kept.1.max(days);
         }
         let period = format!("P{days}D").parse().unwrap();
@@ -1070,6 +1102,8 @@ impl World {
             };
             let listed: Result<Vec<_>> = customer.list().map_ok(|listed| listed.id).try_collect().await;
             self.check_list(client.id, began, &self.surely("list", listed));
+            let paged = self.surely("page", pages(&customer).await);
+            self.check_list(client.id, began, &paged);
             if !client.leaves {
                 for number in 0..4 {
                     let name = format!("daily/{number}");
@@ -1178,6 +1212,33 @@ impl World {
                 self.broken(format!("node {node} makes no progress: {last}"));
             }
             self.count("progress");
+        }
+        self.check_caches().await;
+    }
+
+    /// Programs that ran while keys were dropped have none of them any more.
+    async fn check_caches(&self) {
+        let mut dead = Vec::new();
+        let young: Vec<_> = {
+            let oracle = self.oracle.borrow();
+            let today = self.today();
+            let gone = oracle.blobs.iter().rev().filter(|(_, owed)| !owed.is_owed(today));
+            gone.map(|(blob, owed)| (*blob, owed.customer)).take(40).collect()
+        };
+        for (blob, customer) in young {
+            let Some(keys) = self.keys_of(customer, blob).await else { continue };
+            let ledger = self.ledger.borrow();
+            if dead.len() < 4 && keys.iter().all(|key| ledger.dropped_at(*key).is_some()) {
+                dead.push((blob, customer, keys));
+            }
+        }
+        tokio::time::advance(TERM).await;
+        for node in 0..self.nodes() {
+            let Some(actor) = self.running(node) else { continue };
+            for (blob, customer, keys) in &dead {
+                let opened = self.opened(&actor, &self.client_of(*customer), *blob).await;
+                self.judge_open("open what is dead", &actor, *blob, (Some(keys.clone()), opened));
+            }
         }
     }
 
