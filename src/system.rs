@@ -1,8 +1,8 @@
 //! The machine's own clock and randomness, and its threads for blocking work: the only code that
-//! asks for the former, and the one place through which jobs get to the latter ([`Work`]).
+//! asks for the former, and the one place through which jobs get to the latter (`Work`).
 //!
 //! A deterministic simulation gives clocks and entropy as arguments. What is no argument is here, and
-//! [`simulate`] takes it away from one thread: then jobs run in place, and [`chance`] goes by a seed.
+//! [`simulate`] takes it away from one thread: then jobs run in place, and `chance` goes by a seed.
 
 use std::cell::Cell;
 use std::future::Future;

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 use strongroom::ErrorKind;
 use strongroom::access::{Access, Principal, Purpose};
@@ -37,7 +37,7 @@ use strongroom::kms::{DataKey, EncryptionContext, Kms, KmsAdmin};
 use strongroom::order::NewPerson;
 use strongroom::payload;
 use strongroom::register::sealed::SealedRegister;
-use strongroom::register::{NewEpoch, Register, RegisterChange};
+use strongroom::register::{NewEpoch, RegisterChange};
 use strongroom::retention::Period;
 use strongroom::ring::sealed::{EpochRecord, SealedRing};
 use strongroom::ring::{EntryKind, EntryState, Ring};
@@ -57,6 +57,7 @@ use storage::{AUDIT, BLOBS, Hostile, KEYS, Objects, Plan};
 
 #[path = "../common/dice.rs"]
 mod dice;
+mod forge;
 mod storage;
 
 /// Which storages an episode is about: each by itself, and all pairs.
@@ -251,7 +252,7 @@ impl Scene {
         let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
         let config = LogConfig::new(store, their_signer());
         let their_log = Log::open(Arc::clone(&their_storage), config, clock, entropy.clone()).await.unwrap();
-        hostile.foreign(foreign(&world, options()).await);
+        hostile.foreign(forge::foreign(&world, options()).await);
         let second = world.node(options()).await.unwrap();
         let mut scene = Self {
             dice: Dice::new(seed, 1),
@@ -651,199 +652,6 @@ impl Scene {
             assert!(alive, "{what}: the key of what is held is lost");
         }
     }
-
-    async fn receipt(&self) -> KeyUseReceipt {
-        let access = Access::new(Principal::Unix(0), Purpose::SystemAdministration);
-        let intent = Intent::new(self.their_log.request_id().unwrap(), &access, Action::KmsDecrypt);
-        self.their_log.begin(intent).await.unwrap().1
-    }
-
-    async fn ask(
-        &self,
-        key: &KmsKeyId,
-        wrapped: &strongroom::kms::WrappedDataKey,
-        context: &EncryptionContext,
-    ) -> Option<DataKey> {
-        self.world.kms.inner.decrypt(self.receipt().await, key, wrapped, context).await.ok()
-    }
-
-    /// What the attacker makes of what there is, with the rights of a node.
-    async fn prepare(&mut self) {
-        self.look().await;
-        let honest = self.hostile.honest(KEYS);
-        let newest = |of: Path| honest.iter().rfind(|(path, _)| path.as_ref().starts_with(of.as_ref()));
-        let mut plans = Vec::new();
-        let victim = self.dice.of(&self.ids).unwrap();
-        let ring = newest(layout::rings_of(victim)).map(|(_, bytes)| self.open_ring(bytes));
-        let register = newest(layout::registers()).map(|(_, bytes)| {
-            let sealed = SealedRegister::parse(bytes).unwrap();
-            sealed.open(&self.epochs[&sealed.epoch]).unwrap()
-        });
-        let last = self.epochs.keys().last().copied().unwrap();
-        let (record, record_key) = self.forge_epoch(last + 1).await;
-        let (again, again_key) = self.forge_epoch(last).await;
-        let epoch =
-            |number, record: &EpochRecord| (KEYS, layout::epoch(number), Some(record.to_bytes().into()));
-        plans.push(Plan { what: "an epoch", objects: vec![epoch(last + 1, &record)] });
-        plans.push(Plan {
-            what: "the newest epoch, under a key of theirs",
-            objects: vec![epoch(last, &again)],
-        });
-        if let Some(ring) = ring {
-            for (ahead, number, key) in [
-                (1, last, &self.epochs[&last]),
-                (0, last, &self.epochs[&last]),
-                (1, last + 1, &record_key),
-                (0, last, &again_key),
-                (2, last, &self.epochs[&last]),
-            ] {
-                let mut next = ring.clone();
-                (next.version, next.epoch) = (ring.version + ahead, number);
-                match self.dice.below(3) {
-                    0 => next.settings.strict = true,
-                    1 => next.settings.kms_key = self.theirs[1].clone(),
-                    _ => next.entries.clear(),
-                }
-                let bytes: Bytes = next.seal(key, [8; 24]).into();
-                let mut objects = vec![(KEYS, layout::ring(victim, next.version), Some(bytes.clone()))];
-                if number > last {
-                    objects.push(epoch(number, &record));
-                }
-                plans.push(Plan { what: "a ring", objects: objects.clone() });
-                let version = RingRef { version: next.version, hash: Sha256::digest(&bytes).into() };
-                let vouched = self.vouch(Versioned::Ring(victim), version).await;
-                // The voucher of the real one at the place of theirs, and the pin is withheld.
-                let audit = self.hostile.honest(AUDIT);
-                let real = |what: &str| {
-                    let of = format!("{what}/{victim}/{:016x}", next.version);
-                    audit.iter().rfind(|(path, _)| path.as_ref().starts_with(&of))
-                };
-                if let (Some((_, bytes)), Some((pin, _)), Some((at, path, _))) =
-                    (real("voucher"), real("pin"), vouched.first())
-                {
-                    let moved = [(*at, path.clone(), Some(bytes.clone())), (AUDIT, pin.clone(), None)];
-                    let objects = [&objects[..], &moved].concat();
-                    plans.push(Plan { what: "a ring with the voucher of another", objects });
-                }
-                objects.extend(vouched);
-                plans.push(Plan { what: "a ring with a voucher of theirs", objects });
-            }
-        }
-        if let Some(register) = register {
-            let person = |name: &str, seed| -> NewPerson {
-                let key = SecretKey::from_seed(&Secret::init(|to| *to = [seed; 32]));
-                NamedKey::new(name.parse().unwrap(), key).verifier().try_into().unwrap()
-            };
-            let people = vec![person("person:e-1", 1), person("person:e-2", 2)];
-            let now = self.world.clock.now();
-            let begun = NewEpoch { number: last + 1, kms_key: record.kms_key.clone(), record: None };
-            for change in [
-                RegisterChange::FoundPeople { people, now },
-                RegisterChange::BeginEpoch { epoch: begun, at: now },
-            ] {
-                let Ok(next) = register.apply(change) else { continue };
-                let next: Register = next;
-                let bytes: Bytes = next.seal(&self.epochs[&register.epoch], [7; 24]).into();
-                let mut objects = vec![(KEYS, layout::register(next.version), Some(bytes.clone()))];
-                plans.push(Plan { what: "a register", objects: objects.clone() });
-                let version = RingRef { version: next.version, hash: Sha256::digest(&bytes).into() };
-                objects.extend(self.vouch(Versioned::Register, version).await);
-                plans.push(Plan { what: "a register with a voucher of theirs", objects: objects.clone() });
-                objects.push(epoch(last + 1, &record));
-                plans.push(Plan { what: "a register and an epoch", objects });
-            }
-        }
-        let label_of = |name: &str| {
-            let path =
-                honest.keys().filter(|path| path.as_ref().starts_with("label/")).cloned().collect::<Vec<_>>();
-            let _ = name;
-            path
-        };
-        let labels = label_of(TENANT);
-        if let Some(path) = self.dice.of(&labels) {
-            let other = self.dice.of(&labels).and_then(|other| honest.get(&other).cloned());
-            plans.extend(
-                other.map(|bytes| Plan { what: "another's label", objects: vec![(KEYS, path, Some(bytes))] }),
-            );
-        }
-        // Their log under the name of this store: commits, heads and checkpoints by writers of their own.
-        let mut theirs = Vec::new();
-        for path in paths(&*self.their_storage).await {
-            let bytes = self.their_storage.get(&path).await.unwrap().bytes().await.unwrap();
-            theirs.push((AUDIT, path, Some(bytes)));
-        }
-        if let Some(one) = self.dice.of(&theirs) {
-            plans.push(Plan { what: "an object of a log of theirs", objects: vec![one] });
-        }
-        plans.push(Plan { what: "a log of theirs", objects: theirs });
-        plans.extend(self.forge_blob(victim, &honest).await);
-        self.hostile.arm(plans);
-    }
-
-    fn open_ring(&self, bytes: &[u8]) -> Ring {
-        let sealed = SealedRing::parse(bytes).unwrap();
-        sealed.open(&self.epochs[&sealed.epoch]).unwrap()
-    }
-
-    async fn forge_epoch(&mut self, number: u32) -> (EpochRecord, DataKey) {
-        let honest = self.hostile.honest(KEYS);
-        let first = EpochRecord::from_bytes(&honest[&layout::epoch(1)]).unwrap();
-        let directory = first.open(&self.epochs[&1]).unwrap();
-        let kms_key = self.dice.of(&self.theirs).unwrap();
-        let context = EncryptionContext::epoch(self.store, number);
-        let made =
-            self.world.kms.inner.generate_data_key(self.receipt().await, &kms_key, &context).await.unwrap();
-        let key = (&made.plaintext, made.wrapped);
-        let record =
-            EpochRecord::seal((self.store, number), first.created, kms_key, key, &directory, [9; 24]);
-        (record, made.plaintext)
-    }
-
-    /// A voucher and a pin by a writer whom their own log endorsed.
-    async fn vouch(&self, of: Versioned, version: RingRef) -> Vec<(usize, Path, Option<Bytes>)> {
-        let request = self.their_log.request_id().unwrap();
-        let vouched = self.their_log.vouch(of, version, request).await.unwrap();
-        let before = paths(&*self.their_storage).await;
-        // One that was made for the same version before stays: it is as good.
-        let _ = self.their_log.pin(&vouched).await;
-        let mut objects = Vec::new();
-        for path in before.into_iter().chain(paths(&*self.their_storage).await) {
-            let text = path.as_ref();
-            let hash = hex(&version.hash);
-            let bytes = self.their_storage.get(&path).await.unwrap().bytes().await.unwrap();
-            let of_this = text.contains(&hash) || String::from_utf8_lossy(&bytes).contains(&hash);
-            if of_this && (text.starts_with("voucher/") || text.starts_with("pin/")) {
-                objects.push((AUDIT, path, Some(bytes)));
-            }
-        }
-        objects
-    }
-
-    /// Other bytes in a blob, by whoever can have its key unwrapped.
-    async fn forge_blob(&mut self, victim: CustomerId, honest: &Objects) -> Option<Plan> {
-        let blobs: Vec<(Path, Bytes)> = (self.hostile.honest(BLOBS).into_iter())
-            .filter(|(path, _)| layout::read_blob(path).is_some_and(|(customer, _)| customer == victim))
-            .collect();
-        let (path, bytes) = self.dice.of(&blobs)?;
-        let length = Header::length(bytes.get(..PRELUDE_LEN)?).ok()?;
-        let header = Header::parse(bytes.get(..length)?).ok()?;
-        let newest =
-            honest.iter().rfind(|(path, _)| path.as_ref().starts_with(layout::rings_of(victim).as_ref()))?;
-        let ring = self.open_ring(newest.1);
-        let entry = ring.entry(header.binding.kek)?;
-        let data_key = ring.data_key(entry.data_key)?;
-        let id: DataKeyId = data_key.id;
-        let context = EncryptionContext::customer(self.store, victim, id);
-        let opened = self.ask(&data_key.kms_key, &data_key.wrapped, &context).await?;
-        let key = ring.open_key(self.receipt().await, entry.id, &opened).ok()?;
-        let Unwrapped::Dek(dek) = key.open(WrapPath::from(&header)).ok()? else { return None };
-        let text = Bytes::from(format!("forged {}", self.dice.below(1000)));
-        let sealed =
-            payload::seal(dek.secret(), header.binding.suite, &[3; 24], &header.context(), &text).ok()?;
-        self.forged.entry(header.binding.blob).or_default().insert(text);
-        let bytes = [bytes.slice(..length), sealed.into()].concat();
-        Some(Plan { what: "a blob with a node's rights", objects: vec![(BLOBS, path, Some(bytes.into()))] })
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -852,25 +660,4 @@ fn hex(bytes: &[u8]) -> String {
 
 async fn paths(storage: &dyn ObjectStore) -> Vec<Path> {
     storage.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap()
-}
-
-/// Objects of another store, made with the same KMS.
-async fn foreign(world: &World, options: Options) -> [Vec<(Path, Bytes)>; 3] {
-    let storages = Storages::memory();
-    let key = KeyChoice::New("local".into());
-    let (room, _) =
-        Strongroom::init(storages.clone(), world.registry(), key, &access(), options).await.unwrap();
-    let acme = crate::world::add(&room, CUSTOMERS[0]).await.unwrap();
-    let named = SealOptions::new().metadata(Metadata::new().with_name("name 1".parse().unwrap()));
-    acme.seal(Bytes::from_static(b"foreign"), named).await.unwrap();
-    room.publish_log().await.unwrap();
-    room.close().await.unwrap();
-    let mut all = [Vec::new(), Vec::new(), Vec::new()];
-    for (at, storage) in [&storages.blobs, &storages.keys, &storages.audit].into_iter().enumerate() {
-        for path in paths(&**storage).await {
-            let bytes = storage.get(&path).await.unwrap().bytes().await.unwrap();
-            all[at].push((path, bytes));
-        }
-    }
-    all
 }
