@@ -121,6 +121,7 @@ impl Row {
     }
 
     /// How many of its seeds a decoder accepts.
+    #[allow(dead_code, reason = "the long form does not ask")]
     pub fn accepts(&self, seeds: &[Vec<u8>]) -> usize {
         let accepts = |seed: &&Vec<u8>| {
             ACCEPTED.set(0);
