@@ -297,6 +297,10 @@ async fn a_log_that_is_ahead_lengthens_no_promise_silently() {
         assert_eq!(kept_too_long(&scene, &scene.right().await).await, 0);
         scene.truth.pass(DAY);
     }
+    // It was as late as they said: a host that is behind that promises nothing either.
+    let behind = HostClock::right(&scene.truth);
+    behind.set_ahead(-9 * 86_400);
+    doubt(&put(&scene.on(&behind).await, None).await.unwrap_err());
     // One that is ahead anew is in doubt anew.
     put(&scene.ahead(40 * DAY).await, None).await.unwrap();
     doubt(&put(&scene.right().await, None).await.unwrap_err());

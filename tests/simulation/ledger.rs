@@ -29,8 +29,8 @@ struct Epoch {
 struct Trail {
     /// The epochs under which a ring with it was ever written.
     under: BTreeSet<u32>,
-    /// Since when it is in the window, with the end that the window has.
-    window: Option<(Timestamp, Timestamp)>,
+    /// Since when it is in the window.
+    window: Option<Timestamp>,
     /// When it was dropped, by the time that it is.
     dropped: Option<Timestamp>,
 }
@@ -162,7 +162,7 @@ impl Ledger {
                 }
                 let window = self.keys.entry(entry.id).or_default().window;
                 let shortest = |since| before.policies.iter().map(|policy| policy.window.end(since)).min();
-                if let Some((since, _)) = window
+                if let Some(since) = window
                     && shortest(since) > Some(late)
                 {
                     return Err(format!("{key}, which is in the window since {since} only, at {now}"));
@@ -176,16 +176,17 @@ impl Ledger {
                 self.keys.entry(entry.id).or_default().dropped = Some(now);
             }
         }
+        let before = self.rings.get(&customer);
         for entry in &ring.entries {
             let trail = self.keys.entry(entry.id).or_default();
             trail.under.insert(ring.epoch);
-            trail.window = match (entry.state, trail.window) {
-                (EntryState::Active, _) => None,
-                // It goes on, or another order leads it that was first.
-                (EntryState::Pending { until, .. }, Some((since, before))) if until <= before => {
-                    Some((since, until))
-                }
-                (EntryState::Pending { until, .. }, _) => Some((now, until)),
+            let was_kept =
+                before.is_some_and(|before| before.entry(entry.id).is_some_and(|old| before.is_kept(old)));
+            trail.window = match entry.state {
+                EntryState::Active => None,
+                // It has a whole window once no hold is on it any more.
+                EntryState::Pending { .. } if was_kept && !ring.is_kept(entry) => Some(now),
+                EntryState::Pending { .. } => trail.window.or(Some(now)),
             };
         }
         self.rings.insert(customer, ring);

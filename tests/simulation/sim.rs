@@ -4,7 +4,8 @@
 //! thread, tokio's time is paused, jobs run in place (`system::simulate`), and all chance is the
 //! seed's.
 //!
-//! Several steps are under way at once. After each round of them these have to hold:
+//! Several steps are under way at once. What was written is looked at after each round of them, some blobs
+//! twice a day, and everything every twenty days and in the end. These have to hold:
 //!
 //! * nothing is lost: what the store confirmed and still owes opens, with its bytes, on a node that
 //!   knows nothing, is listed, and is found by its name in the order of time;

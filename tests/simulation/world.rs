@@ -43,7 +43,7 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// Rounds of steps in a day.
 const ROUNDS: u32 = 5;
-/// After how many days everything is looked at, and not only some blobs.
+/// After how many days every node has to make progress; after twice as many everything is looked at.
 const THOROUGH: u32 = 10;
 /// How long one operation may take at most, whatever the storages do.
 const LONGEST: Duration = Duration::from_mins(8);
@@ -338,7 +338,7 @@ impl World {
                 *self.what.borrow_mut() = format!("day {day}, round {round}");
                 self.round().await;
                 self.catch_up().await;
-                if round % 2 == 0 {
+                if round == 3 {
                     self.check(false).await;
                 }
                 self.rest(round).await;
@@ -349,7 +349,7 @@ impl World {
             }
             if day % THOROUGH == 0 {
                 *self.what.borrow_mut() = format!("day {day}, all of it");
-                self.check(true).await;
+                self.check(day % (2 * THOROUGH) == 0).await;
                 self.progress().await;
             }
         }
@@ -370,13 +370,13 @@ impl World {
     /// Clocks drift and leap, and programs that died are started again.
     async fn start_day(&self, day: u32) {
         *self.what.borrow_mut() = format!("the morning of day {day}");
-        // The daily task, by a program of its own.
+        // The daily task, by a program of its own, which sees to some blobs as well.
         self.weather.set(Mood::default());
         self.trouble.set(false);
         let keeper = self.surely("start", self.judge().await);
         self.surely("maintain", keeper.room.maintain_log().await);
-        self.surely("close", keeper.room.close().await);
-        keeper.link.kill();
+        self.check_by(&keeper, false).await;
+        self.dismiss(keeper).await;
         let clocks: Vec<_> = self.nodes.borrow().iter().map(|node| Arc::clone(&node.clock)).collect();
         for clock in clocks {
             let ahead = {
@@ -1053,8 +1053,20 @@ impl World {
         }
     }
 
-    /// What has to hold after each round: of some blobs, or of all and of everything else.
+    /// What has to hold, by a program that knows nothing.
     async fn check(&self, thorough: bool) {
+        let judge = self.surely("open the store", self.judge().await);
+        self.check_by(&judge, thorough).await;
+        self.dismiss(judge).await;
+    }
+
+    async fn dismiss(&self, judge: Actor) {
+        self.surely("close", judge.room.close().await);
+        judge.link.kill();
+    }
+
+    /// Some blobs that are owed are looked at, or all and everything else.
+    async fn check_by(&self, judge: &Actor, thorough: bool) {
         let today = self.today();
         let blobs: Vec<(BlobId, CustomerId)> = {
             let oracle = self.oracle.borrow();
@@ -1066,29 +1078,18 @@ impl World {
                 owed.iter().copied().partition(|(blob, _)| blob.day() <= today);
             match thorough {
                 true => owed,
-                false => dice.of(&risky).into_iter().chain(dice.of(&rest)).collect(),
+                false => [dice.of(&risky), dice.of(&risky), dice.of(&rest)].into_iter().flatten().collect(),
             }
-        };
-        if blobs.is_empty() && !thorough {
-            return;
-        }
-        let judge = match self.judge().await {
-            Ok(judge) => judge,
-            Err(error) => self.broken(format!("the store does not open: {}", error.chain())),
         };
         for (blob, customer) in blobs {
             let client = self.client_of(customer);
             let keys = self.keys_of(customer, blob).await;
-            let opened = self.opened(&judge, &client, blob).await;
-            self.judge_open("check", &judge, blob, (keys, opened));
+            let opened = self.opened(judge, &client, blob).await;
+            self.judge_open("check", judge, blob, (keys, opened));
         }
         if thorough {
-            self.check_all(&judge).await;
+            self.check_all(judge).await;
         }
-        if let Err(error) = judge.room.close().await {
-            self.broken(format!("the judge does not end: {}", error.chain()));
-        }
-        judge.link.kill();
     }
 
     async fn check_all(&self, judge: &Actor) {
