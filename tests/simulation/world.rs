@@ -343,7 +343,7 @@ impl World {
                 }
                 self.rest(round).await;
             }
-            if self.roll().one_in(3) {
+            if self.roll().one_in(2) {
                 self.attack().await;
                 self.catch_up().await;
             }
