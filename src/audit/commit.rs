@@ -552,7 +552,7 @@ fn check_links(records: &[Record], leaves: &[Leaf]) -> Result<BTreeMap<CustomerI
             None => {
                 moved.insert(customer, Moved { first: link, end });
             }
-            // Any number may stand in a record: there is none behind the last.
+            // A record can claim any number, the greatest included: nothing follows that one.
             Some(Moved { end: so_far, .. })
                 if (so_far.records.checked_add(1), so_far.last) == (Some(link.number), link.previous) =>
             {

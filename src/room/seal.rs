@@ -277,15 +277,15 @@ pub(super) async fn seal(customer: &Customer, source: Source, options: SealOptio
 /// of this host, something is wrong: then two clocks have to agree, or people say that the log is, and otherwise
 /// nothing is promised.
 async fn promise_time(room: &Inner, asker: Asker<'_>) -> Result<Timestamp> {
-    let (host, mut log) = (room.clock.now(), room.log.time());
-    if log <= host.saturating_add(NEAR) {
+    let (host, log, reckoned) = (room.clock.now(), room.log.time(), room.log.reckoned());
+    let near = host.saturating_add(NEAR);
+    if reckoned <= near {
         // A clock that is behind the log must not make the promise shorter, nor one that went back while
         // this program wrote nothing.
-        log = room.log.reckoned();
-        if log <= host.saturating_add(NEAR) {
-            return Ok(host.max(log));
-        }
+        return Ok(host.max(reckoned));
     }
+    // A mark in the register is about the log's own time, where that is what is ahead.
+    let log = if log > near { log } else { reckoned };
     if let Some(storage) = room.storages.clock().await? {
         let agree = host.max(storage) <= host.min(storage).saturating_add(AGREEMENT);
         return if agree {
@@ -303,8 +303,7 @@ async fn promise_time(room: &Inner, asker: Asker<'_>) -> Result<Timestamp> {
     // Behind the commit that was ahead, the log's time rises by a moment with each. And it was as late as
     // people said, at least.
     let ignored = |clock: &AcceptedTime| {
-        clock.log_mark_ignored().is_some_and(|mark| log <= mark.saturating_add(NEAR))
-            && clock.at() <= host.saturating_add(NEAR)
+        clock.log_mark_ignored().is_some_and(|mark| log <= mark.saturating_add(NEAR)) && clock.at() <= near
     };
     match accepted.filter(ignored) {
         Some(clock) => Ok(host.max(clock.at())),
