@@ -1,8 +1,8 @@
-//! The machine's own clock and randomness, and its threads for blocking work: the only code that
-//! asks for the former, and the one place through which jobs get to the latter (`Work`).
+//! The machine's own clock and randomness: the only code that asks for them. And the threads that seal,
+//! open and decode.
 //!
-//! A deterministic simulation gives clocks and entropy as arguments. What is no argument is here, and
-//! [`simulate`] takes it away from one thread: then jobs run in place, and `chance` goes by a seed.
+//! Clocks and entropy are arguments, so that a deterministic simulation passes its own. These threads and
+//! the jitter of retries are not: after [`simulate`], jobs run in place, and jitter follows from a seed.
 
 use std::cell::Cell;
 use std::future::Future;
