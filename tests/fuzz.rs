@@ -15,6 +15,8 @@
 mod common;
 #[path = "fuzz/corpus.rs"]
 mod corpus;
+#[path = "common/dice.rs"]
+mod dice;
 #[path = "fuzz/http.rs"]
 mod http;
 #[path = "fuzz/mutate.rs"]
@@ -31,7 +33,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use data_encoding::HEXLOWER;
-use mutate::{Random, mutated};
+use dice::Dice;
+use mutate::mutated;
 use rows::{Limit, ROWS, Row};
 use strongroom::daemon::endpoints::TABLE;
 use tokens::{Token, after_brackets, tokens, without_tests};
@@ -63,8 +66,8 @@ fn no_decoder_panics_or_allocates_what_its_input_is_not_worth() {
 
 fn short(row: &Row) {
     let seeds = (row.seeds)(corpus::world());
-    let mut random = Random::new(SEED);
-    let mutations = (0..row.short).map(|_| mutated(&seeds, &mut random));
+    let mut dice = Dice::new(SEED, 0);
+    let mutations = (0..row.short).map(|_| mutated(&seeds, &mut dice));
     for (number, input) in seeds.iter().cloned().chain(mutations).enumerate() {
         let run = catch_unwind(AssertUnwindSafe(|| row.execute(&input)));
         let Err(why) = run else { continue };

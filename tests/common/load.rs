@@ -33,6 +33,11 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use dice::Dice;
+
+#[path = "dice.rs"]
+mod dice;
+
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const BLOB_LEN: usize = 4096;
@@ -143,14 +148,14 @@ fn held<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 async fn client(shared: &Arc<Shared>, number: u64, operations: u64) -> Result {
     let mut client = Client::connect(shared).await?;
-    let mut dice = Dice(number);
+    let mut dice = Dice::new(number, 0);
     while shared.begun.fetch_add(1, Ordering::Relaxed) < operations {
         let blob = {
             let blobs = held(&shared.blobs);
-            blobs[dice.below(blobs.len())].clone()
+            blobs[dice.index(blobs.len())].clone()
         };
-        match dice.below(100) {
-            0..10 => client.seal(dice.below(CUSTOMERS)).await?,
+        match dice.index(100) {
+            0..10 => client.seal(dice.index(CUSTOMERS)).await?,
             10..70 => client.open(&blob).await?,
             70..85 => client.stat(&blob).await?,
             85..95 => client.list(blob.customer).await?,
@@ -263,25 +268,8 @@ impl Client {
 
 /// The bytes of a blob: no two have the same.
 fn content(seed: u64) -> Vec<u8> {
-    let mut dice = Dice(seed.wrapping_add(1));
+    let mut dice = Dice::new(seed, 1);
     (0..BLOB_LEN / 8).flat_map(|_| dice.next().to_le_bytes()).collect()
-}
-
-/// The generator SplitMix64: the same choices in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        let bound = u64::try_from(bound).expect("a length fits in 64 bits");
-        usize::try_from(self.next() % bound).expect("it is less than a length")
-    }
 }
 
 /// Looks at the daemon again and again, and says what it saw.
