@@ -13,7 +13,6 @@
 #[path = "../tests/simulation/sim.rs"]
 mod sim;
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -25,9 +24,7 @@ const EVERY: u64 = 60;
 #[derive(Default)]
 struct Sums {
     worlds: u64,
-    requests: u64,
-    steps: BTreeMap<String, u64>,
-    faults: BTreeMap<&'static str, u64>,
+    all: sim::Report,
     broken: Vec<u64>,
     said: u64,
 }
@@ -57,17 +54,7 @@ fn main() -> ExitCode {
                     let mut sums = sums.lock().expect("nobody panics while counting");
                     sums.worlds += 1;
                     match ended {
-                        Ok(report) => {
-                            sums.requests += report.requests;
-                            for (what, count) in report.steps {
-                                let sum = sums.steps.entry(what.clone()).or_default();
-                                *sum =
-                                    if what.starts_with("longest") { count.max(*sum) } else { *sum + count };
-                            }
-                            for (what, count) in report.faults {
-                                *sums.faults.entry(what).or_default() += count;
-                            }
-                        }
+                        Ok(report) => sums.all.add(report),
                         Err(broken) => {
                             println!("\nbroken: {}\n{}\n", broken.message, broken.tail);
                             sums.broken.push(seed);
@@ -85,17 +72,17 @@ fn main() -> ExitCode {
     let sums = sums.into_inner().expect("all are through");
     let seconds = began.elapsed().as_secs_f64();
     println!("steps:");
-    for (what, count) in &sums.steps {
+    for (what, count) in &sums.all.steps {
         println!("{count:>10}  {what}");
     }
     println!("faults:");
-    for (what, count) in &sums.faults {
+    for (what, count) in &sums.all.faults {
         println!("{count:>10}  {what}");
     }
     println!(
         "{} seeds of {days} days, {} requests in {seconds:.0} s on {threads} threads: {:.1} seeds a minute",
         sums.worlds,
-        sums.requests,
+        sums.all.requests,
         sums.worlds as f64 * 60.0 / seconds,
     );
     if sums.broken.is_empty() {

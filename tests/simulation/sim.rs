@@ -50,6 +50,19 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
 }
 
+impl Report {
+    /// Counts another world with this one. The hash stays that of this one.
+    pub fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        for (what, count) in other.steps {
+            let most = what.starts_with("longest");
+            let sum = self.steps.entry(what).or_default();
+            *sum = if most { count.max(*sum) } else { *sum + count };
+        }
+        other.faults.into_iter().for_each(|(what, count)| *self.faults.entry(what).or_default() += count);
+    }
+}
+
 /// A world in which something does not hold.
 #[derive(Clone, Debug)]
 pub struct Broken {
