@@ -189,7 +189,7 @@ impl Scene {
         let mut objects = Vec::new();
         for path in before.into_iter().chain(paths(&*self.their_storage).await) {
             let text = path.as_ref();
-            let hash = hex(&version.hash);
+            let hash = HEXLOWER.encode(&version.hash);
             let bytes = read(&*self.their_storage, &path).await;
             let of_this = text.contains(&hash) || String::from_utf8_lossy(&bytes).contains(&hash);
             if of_this && (text.starts_with("voucher/") || text.starts_with("pin/")) {

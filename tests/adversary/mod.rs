@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures_util::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -222,14 +223,15 @@ fn seeded(world: &World, entropy: &Arc<SeededEntropy>) -> Options {
     options
 }
 
-fn world_over(hostile: &Hostile) -> World {
-    World::over([BLOBS, KEYS, AUDIT].map(|at| FaultStore::new(hostile.storage(at))))
+/// As the store's programs reach them.
+fn storages(hostile: &Hostile) -> [FaultStore; 3] {
+    [BLOBS, KEYS, AUDIT].map(|at| FaultStore::new(hostile.storage(at)))
 }
 
 impl Scene {
     async fn new(seed: u64) -> Self {
         let hostile = Hostile::new(seed);
-        let world = world_over(&hostile);
+        let world = World::over(storages(&hostile));
         world.kms.hurry();
         let entropy = Arc::new(SeededEntropy::new(Dice::new(seed, 2)));
         let options = || seeded(&world, &entropy);
@@ -318,14 +320,14 @@ impl Scene {
             self.operate().await;
         }
         self.report.episodes += 1;
-        if let Some((objects, model)) = before {
-            if let Some(kept) = kept {
-                self.verify_damaged(&covered, kept).await;
-            }
-            self.restore(&objects, model).await;
-        }
         let touched = self.touched_blobs();
-        self.hostile.undo();
+        if let Some(kept) = kept {
+            self.verify_damaged(&covered, kept).await;
+        }
+        match before {
+            Some((objects, model)) => self.restore(&objects, model).await,
+            None => self.hostile.undo(),
+        }
         self.reach = [false; 3];
         self.aftermath(&touched).await;
     }
@@ -335,8 +337,7 @@ impl Scene {
         self.nodes.clear();
         let hostile = self.hostile.restored(objects, self.seed ^ self.report.episodes);
         // The KMS and its clock are others' and go on.
-        let storages = [BLOBS, KEYS, AUDIT].map(|at| FaultStore::new(hostile.storage(at)));
-        [self.world.blobs, self.world.keys, self.world.audit] = storages;
+        [self.world.blobs, self.world.keys, self.world.audit] = storages(&hostile);
         self.hostile = hostile;
         (self.model, self.looked, self.held) = (model, [0; 3], [false; 2]);
         self.forged.clear();
@@ -592,7 +593,7 @@ impl Scene {
         let keys = self.hostile.written_since(KEYS, self.looked[KEYS]);
         self.looked[KEYS] += keys.len();
         for (path, bytes) in keys {
-            let hash = hex(&Sha256::digest(&bytes));
+            let hash = HEXLOWER.encode(&Sha256::digest(&bytes));
             if let Some(number) = layout::read_epoch(&path) {
                 let record = EpochRecord::from_bytes(&bytes).unwrap();
                 let context = EncryptionContext::epoch(self.store, number);
@@ -652,10 +653,6 @@ impl Scene {
             assert!(alive, "{what}: the key of what is held is lost");
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn paths(storage: &dyn ObjectStore) -> Vec<Path> {
