@@ -298,9 +298,9 @@ impl Ring {
         let order = self.use_order(order.id())?;
         let until = self.policy().window.end(at);
         let hold = self.live_hold(id)?;
+        let stood = *hold;
         hold.state = HoldState::Released { order, at };
-        let hold = *hold;
-        self.reopen_windows(&hold, until);
+        self.reopen_windows(&stood, until);
         Ok(())
     }
 

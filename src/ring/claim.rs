@@ -282,14 +282,20 @@ impl Ring {
         }
     }
 
-    /// A hold was released: what it suspended has a whole window again.
+    /// A hold was released that stood as `hold`: what it kept has a whole window again.
     pub(super) fn reopen_windows(&mut self, hold: &Hold, until: Timestamp) {
         for at in 0..self.claims.len() {
             let claim = &self.claims[at];
             let on_blob = claim.blob.is_some_and(|blob| hold.is_on(blob));
-            let keeps = |key: &KekId| self.entry(*key).is_some_and(|entry| hold.keeps_active(entry));
+            let keeps = |key: &KekId| self.entry(*key).is_some_and(|entry| hold.covers(entry));
             if on_blob || claim.keys.iter().any(keeps) {
                 self.claims[at].until = claim.until.max(until);
+            }
+        }
+        // A day that is over is in the window by itself, also while its key is all that a held blob has.
+        for entry in self.entries.iter_mut().filter(|entry| hold.covers(entry)) {
+            if let EntryState::Pending { until: end, order: None } = &mut entry.state {
+                *end = (*end).max(until);
             }
         }
         self.settle_claims();

@@ -369,6 +369,33 @@ fn an_order_owns_its_keys_whatever_becomes_of_another() {
     assert_eq!(leads(&released, 30), Some(id(1)), "the key of its hold is the order's as well");
 }
 
+/// Also where it is the day's key that the hold kept, as the blob had no other yet.
+#[test]
+fn a_hold_that_is_released_leaves_a_whole_window() {
+    let of = HoldId::from_bytes([3; 16]);
+    let place = || {
+        let scope = HoldScope::Blob { blob: blob(100, 1), from: kek_id(20), key: kek_id(30) };
+        Change::PlaceHold { hold: hold(3, scope), key: Some(entry(30, EntryKind::Hold)) }
+    };
+    let release = || {
+        let order = approved(3, OrderKind::ReleaseHold { hold: of });
+        Change::ReleaseHold { hold: of, order, at: noon(105) }
+    };
+    let order = approved(4, OrderKind::DestroyDays { days: vec![day(100)] });
+    let ordered = Change::Pend { keys: only(20), permit: ordered(&order, noon(101)), withdraw: None };
+    for begin in [pend(20, 101), ordered] {
+        let held = ring_with([begin, place()]);
+        assert_eq!(held.apply(drop_at(20, 109)), Err(RingRefusal::Held));
+        let released = held.apply(release()).unwrap();
+        assert_eq!(released.apply(drop_at(20, 111)), Err(RingRefusal::WindowOpen));
+        assert!(released.apply(drop_at(20, 112)).is_ok());
+        // Once the blob has a key of its own, its day goes its way.
+        let held = held.apply(Change::CompleteHold(of)).unwrap();
+        assert!(held.apply(drop_at(20, 109)).is_ok());
+        assert!(held.apply(release()).unwrap().apply(drop_at(20, 109)).is_ok());
+    }
+}
+
 #[test]
 fn a_ring_from_before_orders_owned_anything_is_read_and_goes_on() {
     let order = |byte| OrderId::from_bytes([byte; 16]);

@@ -177,6 +177,10 @@ impl Ledger {
             }
         }
         let before = self.rings.get(&customer);
+        let is_released = before.is_some_and(|before| {
+            let live = before.holds.iter().filter(|hold| hold.is_live());
+            live.map(|hold| ring.hold(hold.id)).any(|now| now.is_none_or(|now| !now.is_live()))
+        });
         for entry in &ring.entries {
             let trail = self.keys.entry(entry.id).or_default();
             trail.under.insert(ring.epoch);
@@ -184,8 +188,8 @@ impl Ledger {
                 before.is_some_and(|before| before.entry(entry.id).is_some_and(|old| before.is_kept(old)));
             trail.window = match entry.state {
                 EntryState::Active => None,
-                // It has a whole window once no hold is on it any more.
-                EntryState::Pending { .. } if was_kept && !ring.is_kept(entry) => Some(now),
+                // It has a whole window once a hold on it is released.
+                EntryState::Pending { .. } if is_released && was_kept && !ring.is_kept(entry) => Some(now),
                 EntryState::Pending { .. } => trail.window.or(Some(now)),
             };
         }
