@@ -468,3 +468,35 @@ async fn a_clock_that_goes_back_shortens_no_promise() {
         assert_eq!(kept_too_long(&scene, &room).await, 0, "{on:?}");
     }
 }
+
+/// What it writes to a shard of its own is dated days ago, and nobody is late with its segments.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_days_behind_owes_no_segments() {
+    let scene = Scene::new(On::Cloud).await;
+    let (right, behind) = (scene.right().await, scene.on(&HostClock::right(&scene.truth)).await);
+    // Both at once, or they would have one shard.
+    let clock = HostClock::right(&scene.truth);
+    clock.set_ahead(-20 * 86_400);
+    let late = scene.on(&clock).await;
+    for _ in 0..3 {
+        for room in [&right, &behind, &late] {
+            find_acme(room).await.unwrap();
+        }
+        right.maintain_log().await.unwrap();
+        scene.truth.pass(DAY);
+    }
+    for _ in 0..2 {
+        find_acme(&late).await.unwrap();
+        let report = right.verify_log().await.unwrap();
+        assert!(report.is_ok(), "{:?}", report.findings);
+        scene.truth.pass(DAY);
+    }
+    // Once it was stored for so long, somebody should have seen to it.
+    scene.truth.pass(9 * DAY);
+    let report = right.verify_log().await.unwrap();
+    assert!(
+        report.findings.iter().any(|finding| finding.path.starts_with("segment/")),
+        "{:?}",
+        report.findings
+    );
+}

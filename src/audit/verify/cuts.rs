@@ -4,13 +4,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use object_store::ObjectStoreExt;
+
 use super::Context;
 use super::finding::Problem;
+use super::inventory::failed;
 use super::tree::exists;
 use crate::audit::commit::Header;
 use crate::audit::layout::{Object, SegmentName};
 use crate::audit::segment::MAX_BODY;
 use crate::error::Result;
+use crate::store::stored_at;
 use crate::time::{Day, Timestamp};
 
 /// How long after the end of its last commit's day a segment has to be there.
@@ -106,15 +110,36 @@ impl<'a> Cuts<'a> {
         if self.waiting.remove(&name) || !over {
             return Ok(());
         }
-        // Without any, nobody keeps segments here, and nothing is lost by it yet.
-        let overdue = self.last.is_some() && self.context.now > name.until.saturating_add(OVERDUE);
         let path = Object::Segment(name).path();
-        if self.last > Some(name.last) && !exists(self.context, &path).await? {
+        // Without any, nobody keeps segments here, and nothing is lost by it yet.
+        let Some(last) = self.last else { return Ok(()) };
+        let overdue = self.is_old(name.until);
+        if last <= name.last && !overdue || exists(self.context, &path).await? {
+            return Ok(());
+        }
+        if last > name.last {
             self.context.findings.wrong(&path, Problem::Missing("there is a later one"));
-        } else if overdue && !exists(self.context, &path).await? {
+        } else if self.is_long_stored(name.last).await? {
             self.context.findings.wrong(&path, Problem::Missing("its day is long over"));
         }
         Ok(())
+    }
+
+    /// Whether a segment that ends at this time has to be there by now.
+    fn is_old(&self, until: Timestamp) -> bool {
+        self.context.now > until.saturating_add(OVERDUE)
+    }
+
+    /// Whether a commit was stored so long ago that its segment has to be there by now. A host that is
+    /// days behind dates what it writes to a shard of its own so, and nobody is late with it yet. Where
+    /// the commit is gone, or the storage has no date for it, its own time counts.
+    async fn is_long_stored(&self, seq: u64) -> Result<bool> {
+        let path = Object::Commit { shard: self.shard, seq }.path();
+        match self.context.storage.head(&path).await {
+            Ok(meta) => Ok(stored_at(&meta).is_none_or(|at| self.is_old(at))),
+            Err(object_store::Error::NotFound { .. }) => Ok(true),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// The end of the log: names the segments that its commits do not make.
