@@ -42,9 +42,13 @@ pub const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// Rounds of steps in a day.
-const ROUNDS: u32 = 5;
-/// After how many days every node has to make progress; after twice as many everything is looked at.
-const THOROUGH: u32 = 10;
+const ROUNDS: u32 = 3;
+/// After how many days every node has to make progress.
+const PROGRESSES: u32 = 10;
+/// After how many days everything is looked at; and in the end.
+const THOROUGH: u32 = 40;
+/// After how many days the daily task is sure to run; programs run it now and then as well.
+const KEPT: u32 = 2;
 /// How long one operation may take at most, whatever the storages do.
 const LONGEST: Duration = Duration::from_mins(8);
 /// How long a node has to seal and to open once there are no faults any more.
@@ -338,7 +342,7 @@ impl World {
                 *self.what.borrow_mut() = format!("day {day}, round {round}");
                 self.round().await;
                 self.catch_up().await;
-                if round == 3 {
+                if round == 2 {
                     self.check(false).await;
                 }
                 self.rest(round).await;
@@ -347,9 +351,9 @@ impl World {
                 self.attack().await;
                 self.catch_up().await;
             }
-            if day % THOROUGH == 0 {
+            if day % PROGRESSES == 0 {
                 *self.what.borrow_mut() = format!("day {day}, all of it");
-                self.check(day % (2 * THOROUGH) == 0).await;
+                self.check(day % THOROUGH == 0).await;
                 self.progress().await;
             }
         }
@@ -374,7 +378,9 @@ impl World {
         self.weather.set(Mood::default());
         self.trouble.set(false);
         let keeper = self.surely("start", self.judge().await);
-        self.surely("maintain", keeper.room.maintain_log().await);
+        if day % KEPT == 0 {
+            self.surely("maintain", keeper.room.maintain_log().await);
+        }
         self.check_by(&keeper, false).await;
         self.dismiss(keeper).await;
         let clocks: Vec<_> = self.nodes.borrow().iter().map(|node| Arc::clone(&node.clock)).collect();
@@ -1134,9 +1140,6 @@ impl World {
         }
         self.check_orders(judge).await;
         self.check_finals(judge).await;
-        // A host that is days behind dates what it writes to a shard of its own so, and its segment is
-        // due at once.
-        self.surely("maintain", judge.room.maintain_log().await);
         let report = self.surely("verify", judge.room.verify_log().await);
         let wrong = report.findings.iter().find(|finding| finding.severity == Severity::Wrong);
         if let Some(wrong) = wrong {
@@ -1316,7 +1319,9 @@ impl World {
     async fn evening(&self, judge: &Actor) {
         tokio::time::advance(DAY).await;
         sleep(SECOND).await;
-        self.surely("maintain", judge.room.maintain_log().await);
+        if self.today().number() % KEPT == 0 {
+            self.surely("maintain", judge.room.maintain_log().await);
+        }
         let leaves = self.clients.borrow().iter().find(|client| client.leaves).map(|client| client.id);
         if let Some(customer) = leaves {
             // Not before it has been closed for a day, and not at all where the order was not approved.
