@@ -22,6 +22,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::ObjectStore;
 
@@ -68,6 +69,10 @@ const SAMPLES: usize = 4;
 /// How many commits a shard may have without a checkpoint before it is worth a
 /// note.
 const UNSIGNED: u64 = 1;
+
+/// How long after a day its segment has to be there, and after its record a base: an idle shard has a mark
+/// each week, and who maintains the log may be late by as much. Commits are kept twice as long.
+const OVERDUE: Duration = Duration::from_secs(16 * 24 * 3600);
 
 /// What the verifier knows from elsewhere.
 #[derive(Clone, Debug)]

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use futures_util::stream::{self, TryStreamExt};
 
-use super::Context;
 use super::finding::{Problem, RecordProblem};
 use super::inventory::ShardObjects;
 use super::records::{Said, Story};
 use super::source::{self, READ_AHEAD, Read, blocking};
+use super::{Context, OVERDUE};
 use crate::audit::BaseRef;
 use crate::audit::base::extract::{Contents, Page, PageName, Piece};
 use crate::audit::base::{self, Base, Draft};
@@ -23,9 +23,6 @@ use crate::audit::layout::Object;
 use crate::audit::log::LogReader;
 use crate::audit::publish::earlier;
 use crate::error::{Error, Result};
-
-/// How long after its record a base has to be there.
-const OVERDUE: Duration = Duration::from_secs(24 * 3600);
 
 /// How many bases there are at least where commits may be missing: the one that stands for them
 /// and another.
@@ -241,9 +238,12 @@ impl<'a> Bases<'a> {
         }
         let begin = begun.as_ref().map_or(0, |base| base.header().commits);
         for ((_, commits), recorded) in story.bases.range((shard, begin)..=(shard, u64::MAX)) {
-            // It is stored behind its record.
+            if self.objects.bases.contains(commits) {
+                continue;
+            }
+            // It is stored behind its record, and before the next one is made.
             let old = |(_, since, _): &Said| since.saturating_add(OVERDUE) <= self.context.now;
-            if recorded.iter().any(old) && !self.objects.bases.contains(commits) {
+            if recorded.iter().any(old) || self.objects.bases.last() > Some(commits) {
                 let path = Object::Base { shard, commits: *commits }.path();
                 findings.wrong(&path, Problem::Missing("it is on record"));
             }

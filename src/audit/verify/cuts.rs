@@ -6,20 +6,16 @@ use std::time::Duration;
 
 use object_store::ObjectStoreExt;
 
-use super::Context;
 use super::finding::Problem;
 use super::inventory::failed;
 use super::tree::exists;
+use super::{Context, OVERDUE};
 use crate::audit::commit::Header;
 use crate::audit::layout::{Object, SegmentName};
 use crate::audit::segment::MAX_BODY;
 use crate::error::Result;
 use crate::store::stored_at;
 use crate::time::{Day, Timestamp};
-
-/// How long after the end of its last commit's day a segment has to be there.
-/// Commits are kept four times as long.
-const OVERDUE: Duration = Duration::from_secs(8 * 24 * 3600);
 
 /// The segments of one shard, up to where the walk has come.
 pub(super) struct Cuts<'a> {
