@@ -297,6 +297,15 @@ async fn a_log_that_is_ahead_lengthens_no_promise_silently() {
         assert_eq!(kept_too_long(&scene, &scene.right().await).await, 0);
         scene.truth.pass(DAY);
     }
+    // A program that stays knows how late it was when it promised something, and for how long it has run.
+    let clock = HostClock::right(&scene.truth);
+    let stays = scene.on(&clock).await;
+    put(&stays, None).await.unwrap();
+    scene.truth.pass(2 * DAY);
+    clock.set_ahead(-86_400);
+    doubt(&put(&stays, None).await.unwrap_err());
+    clock.set_ahead(-1800);
+    assert_eq!(kept_too_long(&scene, &stays).await, 0);
     // It was as late as they said: a host that is behind that promises nothing either.
     let behind = HostClock::right(&scene.truth);
     behind.set_ahead(-9 * 86_400);
@@ -492,7 +501,7 @@ async fn a_host_that_is_days_behind_owes_no_segments() {
         scene.truth.pass(DAY);
     }
     // Once it was stored for so long, somebody should have seen to it.
-    scene.truth.pass(9 * DAY);
+    scene.truth.pass(17 * DAY);
     let report = right.verify_log().await.unwrap();
     assert!(
         report.findings.iter().any(|finding| finding.path.starts_with("segment/")),

@@ -21,7 +21,7 @@ use crate::id::{BlobId, RequestId};
 use crate::kms::DataKey;
 use crate::once::{Claim, Content, OnceKey};
 use crate::payload::{SealError, Sealer};
-use crate::retention::clock::{AGREEMENT, AcceptedTime};
+use crate::retention::clock::AGREEMENT;
 use crate::ring::{Entry, GrowthRefusal, Ring, Tenancy};
 use crate::room::{Inner, MAX_TTL};
 use crate::store::upload::{BlobWriter, is_in_doubt};
@@ -294,21 +294,18 @@ async fn promise_time(room: &Inner, asker: Asker<'_>) -> Result<Timestamp> {
             Err(TimeDoubt::Contradicted { host, storage }.into())
         };
     }
-    let accepted = match room.keyring.register(asker).await {
-        Ok(register) => Some(register.clock),
-        // A store that was made without one has no such mark.
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    // Behind the commit that was ahead, the log's time rises by a moment with each. And it was as late as
-    // people said, at least.
-    let ignored = |clock: &AcceptedTime| {
-        clock.log_mark_ignored().is_some_and(|mark| log <= mark.saturating_add(NEAR)) && clock.at() <= near
-    };
-    match accepted.filter(ignored) {
-        Some(clock) => Ok(host.max(clock.at())),
-        None => Err(TimeDoubt::LogAhead { host, log }.into()),
+    let doubt = |log| Err(TimeDoubt::LogAhead { host, log }.into());
+    let Some((clock, accepted)) = room.keyring.accepted_time(asker).await? else { return doubt(log) };
+    match clock.log_mark_ignored() {
+        // Behind the commit that was ahead, the log's time rises by a moment with each.
+        Some(mark) if log <= mark.saturating_add(NEAR) => {}
+        _ => return doubt(log),
     }
+    // It was as late as people said, at least, or as this program went by, and that has run since.
+    if accepted > near {
+        return doubt(accepted);
+    }
+    Ok(room.keyring.go_by(clock, host.max(accepted)))
 }
 
 /// A key of the ring to seal with for a day; and the data key that it is under, if it is one that

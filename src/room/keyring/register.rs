@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::order::NewPerson;
 use crate::register::sealed::SealedRegister;
 use crate::register::{Register, RegisterChange};
-use crate::retention::clock::{ClockDoubt, Clocks, TrustedTime, trust};
+use crate::retention::clock::{AcceptedTime, ClockDoubt, Clocks, TrustedTime, trust};
 use crate::room::keyring::close;
 use crate::store::create::{Created, create};
 use crate::store::{layout, store_error};
@@ -34,8 +34,24 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 pub(super) struct Known {
     /// The newest version: nothing older is used.
     newest: Mutex<Option<Arc<Register>>>,
+    /// What this program knows of the time since that of this register was accepted.
+    floor: Mutex<Option<Floor>>,
     /// Serialises this node's own changes, so that they need not race.
     change: tokio::sync::Mutex<()>,
+}
+
+/// A time that it was at least, and this host's uptime then.
+#[derive(Clone, Copy, Debug)]
+struct Floor {
+    clock: AcceptedTime,
+    at: Timestamp,
+    uptime: Duration,
+}
+
+impl Floor {
+    fn at(&self, uptime: Duration) -> Timestamp {
+        self.at.saturating_add(uptime.saturating_sub(self.uptime))
+    }
 }
 
 impl Keyring {
@@ -109,6 +125,28 @@ impl Keyring {
         }
         self.register.accept(&register)?;
         Ok(register)
+    }
+
+    /// The time that was accepted last, and one that it is no earlier than now: that, or what this program
+    /// went by since, with the time that it has run. `None` if there is no register.
+    pub(crate) async fn accepted_time(&self, asker: Asker<'_>) -> Result<Option<(AcceptedTime, Timestamp)>> {
+        let clock = match self.register(asker).await {
+            Ok(register) => register.clock,
+            // A store that was made without one.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(Some((clock, self.go_by(clock, clock.at()))))
+    }
+
+    /// Takes note that while `clock` was accepted it was this late, and returns how late it is at least.
+    pub(crate) fn go_by(&self, clock: AcceptedTime, at: Timestamp) -> Timestamp {
+        let uptime = self.clock.uptime();
+        let mut floor = lock(&self.register.floor);
+        let known = floor.filter(|known| known.clock == clock).map(|known| known.at(uptime));
+        let at = known.map_or(at, |known| known.max(at));
+        *floor = Some(Floor { clock, at, uptime });
+        at
     }
 
     /// The newest version that this node has seen, if it has seen one.
