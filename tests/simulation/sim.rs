@@ -5,7 +5,7 @@
 //! seed's.
 //!
 //! Several steps are under way at once. What was written is looked at after each round of them, some blobs
-//! twice a day, and everything every forty days and in the end. These have to hold:
+//! twice a day, and everything every fifty days and in the end. These have to hold:
 //!
 //! * nothing is lost: what the store confirmed and still owes opens, with its bytes, on a node that
 //!   knows nothing, is listed, and is found by its name in the order of time;

@@ -41,14 +41,15 @@ const MINUTE: Duration = Duration::from_mins(1);
 pub const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
-/// Rounds of steps in a day.
-const ROUNDS: u32 = 3;
+/// Rounds of steps in a day. On one day in so many there are none.
+const ROUNDS: u32 = 2;
+const IDLE: u64 = 4;
 /// After how many days every node has to make progress.
 const PROGRESSES: u32 = 10;
 /// After how many days everything is looked at; and in the end.
-const THOROUGH: u32 = 40;
+const THOROUGH: u32 = 50;
 /// After how many days the daily task is sure to run; programs run it now and then as well.
-const KEPT: u32 = 2;
+const KEPT: u32 = 6;
 /// How long one operation may take at most, whatever the storages do.
 const LONGEST: Duration = Duration::from_mins(8);
 /// How long a node has to seal and to open once there are no faults any more.
@@ -338,22 +339,27 @@ impl World {
     pub async fn run(self, days: u32) -> Report {
         for day in 1..=days {
             self.start_day(day).await;
-            for round in 1..=ROUNDS {
+            let rounds = if self.roll().one_in(IDLE) { 0 } else { ROUNDS };
+            if rounds == 0 {
+                self.catch_up().await;
+                self.rest(ROUNDS).await;
+            }
+            for round in 1..=rounds {
                 *self.what.borrow_mut() = format!("day {day}, round {round}");
                 self.round().await;
                 self.catch_up().await;
-                if round == 2 {
+                if round == 1 {
                     self.check(false).await;
                 }
                 self.rest(round).await;
             }
-            if self.roll().one_in(2) {
+            if self.roll().one_in(3) {
                 self.attack().await;
                 self.catch_up().await;
             }
             if day % PROGRESSES == 0 {
                 *self.what.borrow_mut() = format!("day {day}, all of it");
-                self.check(day % THOROUGH == 0).await;
+                self.check(day % THOROUGH == 0 && day < days).await;
                 self.progress().await;
             }
         }
@@ -378,7 +384,7 @@ impl World {
         self.weather.set(Mood::default());
         self.trouble.set(false);
         let keeper = self.surely("start", self.judge().await);
-        if day % KEPT == 0 {
+        if day.is_multiple_of(KEPT) {
             self.surely("maintain", keeper.room.maintain_log().await);
         }
         self.check_by(&keeper, false).await;
@@ -695,7 +701,11 @@ impl World {
             let Some(sealed) = self.done("seal", actor, sealed) else { continue };
             // Where the clock is wrong, the promise is for longer, if for anything.
             let right = actor.clock.seconds_ahead().abs() <= 100;
-            let least = if right { from.plus(kept.0) } else { from.plus(kept.0 - 1) };
+            let earliest = if right { from.plus(kept.0) } else { from.plus(kept.0 - 1) };
+            if sealed.retain_until < earliest {
+                self.catch_up().await;
+            }
+            let least = self.least_promise(earliest, kept.0);
             let kept = self.client_of(client.id).kept;
             let most = self.today().plus(kept.1 + 2).max(until.unwrap_or(from));
             let promised = sealed.retain_until;
@@ -733,6 +743,15 @@ impl World {
             }
             return;
         }
+    }
+
+    /// Where two people said that the log is ahead, and no second clock is there, a host is held against
+    /// the time that they said alone.
+    fn least_promise(&self, day: Day, kept: u32) -> Day {
+        let ledger = self.ledger.borrow();
+        let clock = ledger.register().map(|register| register.clock);
+        let alone = clock.filter(|clock| !self.own_clock && clock.log_mark_ignored().is_some());
+        alone.map_or(day, |clock| day.min(clock.at().day().plus(kept)))
     }
 
     /// What was sealed once is there once, however often it was sent.
@@ -1252,6 +1271,8 @@ impl World {
         self.trouble.set(false);
         self.weather.set(Mood::default());
         self.progress().await;
+        self.catch_up().await;
+        self.check(true).await;
         for node in self.nodes.borrow_mut().iter_mut() {
             if let Some(program) = node.program.take() {
                 program.link.kill();
@@ -1296,7 +1317,6 @@ impl World {
         while self.today() <= last {
             self.evening(&judge).await;
         }
-        self.check(true).await;
         let rotated = self.truth.now();
         // The first may only end a rotation that was begun.
         for _ in 0..2 {
@@ -1316,10 +1336,11 @@ impl World {
         self.surely("close", room.close().await);
     }
 
+    /// A day goes by, and what may die in the evening does.
     async fn evening(&self, judge: &Actor) {
         tokio::time::advance(DAY).await;
         sleep(SECOND).await;
-        if self.today().number() % KEPT == 0 {
+        if self.today().number().is_multiple_of(KEPT) {
             self.surely("maintain", judge.room.maintain_log().await);
         }
         let leaves = self.clients.borrow().iter().find(|client| client.leaves).map(|client| client.id);
