@@ -290,6 +290,11 @@ impl Link {
         self.until.store(micros, SeqCst);
     }
 
+    /// Whether it was suspended at any time since, for whatever step.
+    pub fn slept_since(&self, micros: u64) -> bool {
+        self.until.load(SeqCst) > micros
+    }
+
     fn sleeps(&self, now: u64) -> Option<Duration> {
         let left = self.until.load(SeqCst).saturating_sub(now);
         (left > 0).then(|| Duration::from_micros(left))

@@ -520,7 +520,7 @@ impl World {
     ) {
         sleep(stagger).await;
         let clock = Arc::clone(&self.nodes.borrow()[node].clock);
-        let began = self.truth.elapsed();
+        let (began, since) = (self.truth.elapsed(), self.truth.micros());
         let actor = if short { self.start(&clock, false).await } else { self.program(node).await };
         let actor = match actor {
             Ok(actor) => actor,
@@ -561,7 +561,7 @@ impl World {
         if crashed {
             self.count("crash");
         }
-        if !sleeps && !actor.link.is_dead() {
+        if !actor.link.slept_since(since) && !actor.link.is_dead() {
             if took > LONGEST {
                 self.broken(format!("{step:?} took {took:?}"));
             }
