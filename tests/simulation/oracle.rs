@@ -6,6 +6,9 @@ use strongroom::id::{BlobId, CustomerId, HoldId};
 use strongroom::shred::HoldTarget;
 use strongroom::time::Day;
 
+/// How many orders are recent.
+const RECENT: usize = 12;
+
 /// What is known of a blob.
 #[derive(Clone, Debug)]
 pub struct Owed {
@@ -90,6 +93,29 @@ impl Oracle {
         });
         let owed = self.blobs.get_mut(&blob).unwrap();
         owed.until = if disputed { None } else { owed.until.max(Some(until)) };
+    }
+
+    /// Those that two people ordered to be destroyed not long ago, by themselves or with their day.
+    pub fn contested(&self) -> Vec<(BlobId, CustomerId)> {
+        let recent = &self.orders[self.orders.len().saturating_sub(RECENT)..];
+        let orders = |blob: &BlobId, owed: &Owed| {
+            let on = |what: &What| *what == What::Blob(*blob) || *what == What::Day(blob.day());
+            recent.iter().any(|order| order.customer == owed.customer && on(&order.what))
+        };
+        let contested = self.blobs.iter().filter(|(blob, owed)| orders(blob, owed));
+        contested.map(|(blob, owed)| (*blob, owed.customer)).collect()
+    }
+
+    /// Those that are owed beside others of their customer and day.
+    pub fn crowded(&self, today: Day) -> Vec<(BlobId, CustomerId)> {
+        let mut days: BTreeMap<(CustomerId, Day), Vec<BlobId>> = BTreeMap::new();
+        for (blob, owed) in self.blobs.iter().filter(|(_, owed)| owed.is_owed(today)) {
+            days.entry((owed.customer, blob.day())).or_default().push(*blob);
+        }
+        let crowds = days.into_iter().filter(|(_, blobs)| blobs.len() > 1);
+        crowds
+            .flat_map(|((customer, _), blobs)| blobs.into_iter().map(move |blob| (blob, customer)))
+            .collect()
     }
 
     /// Those that a hold covers which is about to be placed.

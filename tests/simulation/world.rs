@@ -336,6 +336,25 @@ impl World {
         Some((blob, self.client_of(customer)))
     }
 
+    /// One to extend or to hold: now and then one that is to be destroyed.
+    fn blob_to_keep(&self) -> Option<(BlobId, Client)> {
+        let contested = self.oracle.borrow().contested();
+        self.one_of(&contested).or_else(|| self.owed_blob())
+    }
+
+    /// One to destroy: now and then one that has others beside it.
+    fn blob_to_destroy(&self) -> Option<(BlobId, Client)> {
+        let crowded = self.oracle.borrow().crowded(self.today());
+        self.one_of(&crowded).or_else(|| self.owed_blob())
+    }
+
+    /// One of these in a third of cases.
+    fn one_of(&self, blobs: &[(BlobId, CustomerId)]) -> Option<(BlobId, Client)> {
+        let mut dice = self.roll();
+        let (blob, customer) = if dice.one_in(3) { dice.of(blobs)? } else { return None };
+        Some((blob, self.client_of(customer)))
+    }
+
     pub async fn run(self, days: u32) -> Report {
         for day in 1..=days {
             self.start_day(day).await;
@@ -908,7 +927,7 @@ impl World {
     }
 
     async fn extend(&self, actor: &Actor) {
-        let Some((blob, client)) = self.owed_blob() else { return };
+        let Some((blob, client)) = self.blob_to_keep() else { return };
         let more = u32::try_from(self.roll().between(1, 8)).unwrap();
         let until = blob.day().max(self.today()).plus(more);
         let began = self.oracle.borrow_mut().moment();
@@ -923,7 +942,7 @@ impl World {
     }
 
     async fn hold(&self, actor: &Actor) {
-        let Some((blob, client)) = self.owed_blob() else { return };
+        let Some((blob, client)) = self.blob_to_keep() else { return };
         let target = match self.roll().below(8) {
             0 => HoldTarget::Customer,
             1 | 2 => HoldTarget::Day(blob.day()),
@@ -981,7 +1000,7 @@ impl World {
     }
 
     async fn destroy(&self, actor: &Actor) {
-        let Some((blob, client)) = self.owed_blob() else { return };
+        let Some((blob, client)) = self.blob_to_destroy() else { return };
         let one = self.roll().one_in(2);
         let (what, meant) = match one {
             true => (OrderKind::DestroyBlob { blob }, What::Blob(blob)),
