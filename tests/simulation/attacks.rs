@@ -398,7 +398,7 @@ impl World {
         for head in heads {
             let older: Vec<Bytes> = {
                 let all = self.disks.audit.written_since(0);
-                all.into_iter().filter(|(path, _)| *path == head).map(|(_, bytes)| bytes).collect()
+                all.into_iter().filter(|(path, ..)| *path == head).map(|(_, bytes, _)| bytes).collect()
             };
             let index = self.roll().index(older.len().max(1));
             let older = older.get(index).cloned();

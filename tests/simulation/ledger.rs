@@ -99,10 +99,10 @@ impl Ledger {
     }
 
     /// Takes in what was written since, and says what is wrong with it.
-    pub fn catch_up(&mut self, disk: &Disk, now: Timestamp) -> Result<(), String> {
+    pub fn catch_up(&mut self, disk: &Disk) -> Result<(), String> {
         let written = disk.written_since(self.seen);
         self.seen += written.len();
-        for (path, bytes) in &written {
+        for (path, bytes, at) in &written {
             if let Some(number) = layout::read_epoch(path) {
                 let record =
                     EpochRecord::from_bytes(bytes).map_err(|error| format!("epoch {number}: {error}"))?;
@@ -110,7 +110,7 @@ impl Ledger {
                     self.kms.peek(&record.wrapped).ok_or(format!("epoch {number} has no data key"))?;
                 self.epochs.insert(number, Epoch { kms_key: record.kms_key, data_key });
             } else if layout::read_ring(path).is_some() {
-                self.take_ring(bytes, now)?;
+                self.take_ring(bytes, *at)?;
             } else if layout::read_register(path).is_some() {
                 let sealed = SealedRegister::parse(bytes).map_err(|error| format!("{path}: {error}"))?;
                 let epoch = self.epochs.get(&sealed.epoch).ok_or(format!("{path} is of an unknown epoch"))?;

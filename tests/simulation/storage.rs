@@ -19,6 +19,7 @@ use object_store::{
     ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use strongroom::store::Storages;
+use strongroom::time::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -309,8 +310,8 @@ pub struct Disk {
     truth: Arc<Truth>,
     /// When each object was written, as the metadata of one that was.
     dates: Mutex<BTreeMap<Path, ObjectMeta>>,
-    /// Everything that programs ever wrote, in order.
-    written: Mutex<Vec<(Path, Bytes)>>,
+    /// Everything that programs ever wrote, in order, and when.
+    written: Mutex<Vec<(Path, Bytes, Timestamp)>>,
     /// The requests that commits of the log have.
     requests: Mutex<BTreeSet<String>>,
 }
@@ -323,7 +324,7 @@ impl Disk {
     }
 
     /// What programs wrote from the `from`-th object on.
-    pub fn written_since(&self, from: usize) -> Vec<(Path, Bytes)> {
+    pub fn written_since(&self, from: usize) -> Vec<(Path, Bytes, Timestamp)> {
         self.written.lock().unwrap()[from..].to_vec()
     }
 
@@ -352,10 +353,10 @@ impl Disk {
     }
 
     fn note(&self, path: &Path, bytes: Option<Bytes>) {
-        let at = self.truth.now().to_string();
+        let now = self.truth.now();
         let meta = ObjectMeta {
             location: path.clone(),
-            last_modified: at.parse().unwrap(),
+            last_modified: now.to_string().parse().unwrap(),
             size: 0,
             e_tag: None,
             version: None,
@@ -367,7 +368,7 @@ impl Disk {
                 let requests = text.split("\"request\":\"").skip(1).filter_map(|rest| rest.split('"').next());
                 self.requests.lock().unwrap().extend(requests.map(str::to_owned));
             }
-            self.written.lock().unwrap().push((path.clone(), bytes));
+            self.written.lock().unwrap().push((path.clone(), bytes, now));
         }
     }
 
