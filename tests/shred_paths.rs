@@ -14,6 +14,7 @@ use std::time::Duration;
 use common::{TestClock, options};
 use destroy::{DAY, Vault, access, keys_of, opens, person, refused, seal};
 use faults::FaultStore;
+use object_store::ObjectStoreExt;
 use strongroom::ErrorKind;
 use strongroom::audit::layout::CertificateStage;
 use strongroom::certificate::{CertificateBody, SurvivorClass};
@@ -147,6 +148,52 @@ async fn many_keys_are_dropped_in_several_versions_and_each_is_certified() {
         let id = refused(&acme, blob).await.certificate().unwrap();
         assert!(swept.certificates.contains_key(&id));
     }
+}
+
+/// Somebody takes a shard of the log away: what was sealed by it would look as if it had never been.
+#[tokio::test]
+async fn a_shard_that_was_taken_away_stops_what_goes_by_paths() {
+    let vault = Vault::new().await;
+    let acme = vault.customer("acme", 300).await;
+    let victim = seal(&acme, "victim").await;
+    let mut own = options(&vault.clock);
+    own.own_shard = true;
+    let node = Strongroom::open(vault.raw.storages(), vault.kms.clone(), own).await.unwrap();
+    let neighbour = seal(&vault.of(&node, "acme").await, "neighbour").await;
+    node.close().await.unwrap();
+    vault.room.publish_log().await.unwrap();
+    let hidden: Vec<_> = common::objects(&vault.raw.audit).await;
+    let hidden: Vec<_> = hidden
+        .into_iter()
+        .filter(|(path, _)| path.as_ref().starts_with("wal/") && !path.as_ref().starts_with("wal/0000/"))
+        .collect();
+    assert!(!hidden.is_empty(), "the node had a shard of its own");
+    for (path, _) in &hidden {
+        vault.raw.audit.delete(path).await.unwrap();
+    }
+    let id = vault.request(OrderKind::DestroyBlob { blob: victim }, Some(&acme)).await;
+    let begun = vault.room.approve_order(&access(), id, &destroy::key("b")).await;
+    let mut refused = vec![begun.map(drop)];
+    for _ in 0..9 {
+        vault.clock.pass(DAY);
+        for (_, swept) in vault.room.sweep(&access()).await.unwrap().customers {
+            refused.push(swept.map(drop));
+        }
+    }
+    assert!(
+        refused
+            .iter()
+            .flat_map(|result| result.as_ref().err())
+            .any(|error| error.kind() == ErrorKind::Integrity)
+    );
+    assert_eq!(opens(&acme, neighbour).await, b"neighbour");
+    // When it is there again, the order goes on.
+    for (path, bytes) in hidden {
+        vault.raw.audit.put(&path, bytes.into()).await.unwrap();
+    }
+    vault.days(9).await;
+    assert_eq!(opens(&acme, neighbour).await, b"neighbour");
+    assert_eq!(destroy::refused(&acme, victim).await.kind(), ErrorKind::KeyDestroyed);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@
 //! ([`shelves`]), it does not matter whether the base has it or a commit behind it: it is given
 //! out once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -17,10 +17,12 @@ use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::base::Base;
 use super::base::extract::{Contents, Page, PageName, Part, Shelf, decode_operations, shelves};
+use super::layout::FIRST_SHARD;
 use super::log::{LogReader, ShardReader};
 use super::operation::Operation;
 use super::query::{Filter, merged, tail};
-use crate::error::{Error, Result};
+use super::{Event, ShardHead};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 use crate::time::Timestamp;
 
@@ -88,10 +90,12 @@ pub struct History {
 }
 
 impl History {
-    /// Reads the newest bases.
+    /// Reads the newest bases, and sees to it that every shard is there which the first one says has records,
+    /// as far as it says.
     ///
     /// # Errors
-    /// As [`LogReader::shard`] and [`LogReader::newest_base`].
+    /// As [`LogReader::shard`] and [`LogReader::newest_base`];
+    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) also if a shard is missing, or its end.
     ///
     /// # Cancel safety
     /// Nothing is written.
@@ -101,8 +105,55 @@ impl History {
             let base = reader.newest_base(shard).await?.map(Arc::new);
             Ok::<_, Error>((reader.shard(shard).await?, base))
         };
-        let shards = try_join_all(reader.shards().await?.into_iter().map(open)).await?;
-        Ok(Self { reader: reader.clone(), shards })
+        // The first before the others: what it says of them was so before they are looked at.
+        let first = open(FIRST_SHARD).await?;
+        let others = reader.shards().await?.into_iter().filter(|shard| *shard != FIRST_SHARD);
+        let mut shards = try_join_all(others.map(open)).await?;
+        shards.insert(0, first);
+        let history = Self { reader: reader.clone(), shards };
+        history.check_named().await?;
+        Ok(history)
+    }
+
+    /// A list alone would leave out what somebody took away, and what is under its records would look as if
+    /// nobody had sealed or kept it.
+    async fn check_named(&self) -> Result<()> {
+        let (first, base) = &self.shards[0];
+        let of_base = base.iter().flat_map(|base| &base.header().used).map(|shard| (*shard, 1));
+        let mut named: BTreeMap<u16, u64> = of_base.collect();
+        let begin = base.as_ref().map_or(first.begin(), |base| base.header().commits);
+        let mut commits = first.commits(begin..first.end(), None);
+        while let Some(commit) = commits.try_next().await? {
+            for record in commit.records() {
+                if let Event::Shard(ShardHead { shard, tree }) = &record.event {
+                    let size = named.entry(*shard).or_default();
+                    *size = (*size).max(tree.size);
+                }
+            }
+        }
+        for (shard, size) in named.into_iter().filter(|(_, size)| *size > 0) {
+            let found = self.shards.iter().find(|(found, _)| found.number() == shard);
+            let records = match found {
+                Some((found, base)) => {
+                    let of_base = base.as_ref().map_or(0, |base| base.header().size);
+                    of_base.max(found.records().await?)
+                }
+                None => 0,
+            };
+            if records < size {
+                let sentence = format!("commits of shard {shard:04x} of the audit log are missing");
+                return Err(Error::new(ErrorKind::Integrity, sentence));
+            }
+        }
+        Ok(())
+    }
+
+    /// The customers of whom the bases keep anything.
+    #[must_use]
+    pub fn customers(&self) -> BTreeSet<CustomerId> {
+        let bases = self.shards.iter().filter_map(|(_, base)| base.as_ref());
+        let kept = bases.flat_map(|base| base.customers()).filter(|of| of.contents.is_some());
+        kept.map(|of| of.customer).collect()
     }
 
     /// The operations that are kept of a customer, or of all, and wanted: those of the bases in

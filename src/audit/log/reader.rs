@@ -280,6 +280,14 @@ impl ShardReader {
         self.end
     }
 
+    /// How many records it has up to its end; none if all its commits were removed.
+    pub(in crate::audit) async fn records(&self) -> Result<u64> {
+        match self.end.checked_sub(1).filter(|last| *last >= self.begin) {
+            Some(last) => Ok(self.see(last).await?.size),
+            None => Ok(0),
+        }
+    }
+
     /// The numbers of commits among which are all that have a time of `since` or later
     /// and a record from before `until`. Others may be among them.
     ///
