@@ -254,8 +254,8 @@ async fn a_restored_old_ring_is_refused_and_stops_the_end_of_its_epoch() {
     keys.delete(&newest).await.unwrap();
     let error = opens(&place.node().await, "a").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Integrity, "{}", error.chain());
-    // By what stands in front of it, it needs the old epoch.
-    let heads = vec![LeftBehind { head: Head::Ring(a), why: Why::Epoch(1) }];
+    // What stands in front of it says nothing: it is not the one that the log vouches for.
+    let heads = vec![LeftBehind { head: Head::Ring(a), why: Why::Failed(ErrorKind::Integrity) }];
     assert_eq!(place.step().await, StepTaken::LeftBehind { heads, enabled: false });
     keys.put(&newest, ring.into()).await.unwrap();
     assert!(matches!(place.step().await, StepTaken::Disabled { .. }));
@@ -494,6 +494,57 @@ async fn nothing_ends_on_doubt() {
     place.rotate().await;
     let steps = place.room.finish_epochs(&access(), &DestroyerRegistry::new(), options).await.unwrap();
     assert_eq!(steps[0].result.as_ref().unwrap_err().kind(), ErrorKind::Configuration);
+}
+
+/// A key that is disabled stays so, whatever somebody adds to the keys storage or brings back there.
+#[tokio::test]
+async fn no_key_is_used_again_for_a_ring_that_nobody_vouches_for() {
+    let place = Place::new().await;
+    let a = place.customer("a").await;
+    place.rotate().await;
+    let keys = place.world.keys.inner();
+    let ring = |customer, version| Path::from(format!("ring/{customer}/{version:016x}"));
+    let of_first = keys.get(&ring(a, 1)).await.unwrap().bytes().await.unwrap();
+    let newest = keys.get(&ring(a, 2)).await.unwrap().bytes().await.unwrap();
+    assert!(matches!(place.step().await, StepTaken::Disabled { .. }));
+
+    let nobody = CustomerId::from_bytes([9; 16]);
+    keys.put(&ring(nobody, 1), of_first.into()).await.unwrap();
+    assert!(matches!(place.step().await, StepTaken::Waits { .. }));
+    keys.delete(&ring(a, 2)).await.unwrap();
+    assert!(matches!(place.step().await, StepTaken::Waits { .. }));
+    place.wait(25 * HOUR).await;
+    let failed = |customer| LeftBehind { head: Head::Ring(customer), why: Why::Failed(ErrorKind::Integrity) };
+    let mut heads = vec![failed(a), failed(nobody)];
+    heads.sort_by_key(|left| left.head);
+    assert_eq!(place.step().await, StepTaken::LeftBehind { heads, enabled: false });
+
+    keys.put(&ring(a, 2), newest.into()).await.unwrap();
+    keys.delete(&ring(nobody, 1)).await.unwrap();
+    assert!(matches!(place.step().await, StepTaken::Scheduled { .. }));
+}
+
+/// Somebody takes away all that says that there is a customer, but for the log.
+#[tokio::test]
+async fn a_customer_that_is_hidden_keeps_its_epoch() {
+    let place = Place::new().await;
+    let a = place.customer("a").await;
+    for _ in 0..3 {
+        place.wait(25 * HOUR).await;
+        place.room.maintain_log().await.unwrap();
+    }
+    place.rotate().await;
+    assert!(matches!(place.step().await, StepTaken::Disabled { .. }));
+    let (keys, audit) = (place.world.keys.inner(), place.world.audit.inner());
+    for (storage, folder) in [(keys, format!("ring/{a}")), (audit, format!("pin/{a}"))] {
+        let listed: Vec<_> = storage.list(Some(&Path::from(folder))).try_collect().await.unwrap();
+        for meta in listed {
+            storage.delete(&meta.location).await.unwrap();
+        }
+    }
+    place.wait(25 * HOUR).await;
+    let heads = vec![LeftBehind { head: Head::Ring(a), why: Why::Failed(ErrorKind::NotFound) }];
+    assert_eq!(place.step().await, StepTaken::LeftBehind { heads, enabled: false });
 }
 
 #[tokio::test]

@@ -24,7 +24,6 @@ const VERSION: u8 = 1;
 /// Of a ring that is stored as what changed.
 const CHANGES: u8 = 2;
 const RING_PREFIX_LEN: usize = 10 + 16 + 16 + 8 + 4 + SALT_LEN;
-const BASE_LEN: usize = 8 + 32;
 
 /// A stored ring that is not sealed open yet.
 #[derive(Debug)]
@@ -80,9 +79,6 @@ impl Ring {
 }
 
 impl<'a> SealedRing<'a> {
-    /// How many bytes [`SealedRing::parse`] takes at least, to say whose ring it is.
-    pub const FRONT_LEN: u64 = RING_PREFIX_LEN as u64 + BASE_LEN as u64 + TAG_LEN as u64;
-
     /// Reads the prefix of a stored ring.
     ///
     /// # Errors

@@ -14,13 +14,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 
 use super::KeyChoice;
 use crate::access::Access;
+use crate::audit::history::{History, Need};
 use crate::audit::log::{Log, OpenIntent, Pin};
 use crate::audit::voucher::Versioned;
 use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult, RingRef};
@@ -224,6 +225,26 @@ impl Keyring {
         customers.extend(self.log.pinned().await?);
         // The register is pinned under the store's own id.
         customers.remove(&self.stores_own());
+        Ok(customers)
+    }
+
+    /// The same, with those of whom the log's bases have a ring: for what ends a key for good. Whoever hides a
+    /// customer's rings and pins for a while must not have its keys ended.
+    pub(crate) async fn customers_on_record(&self) -> Result<BTreeSet<CustomerId>> {
+        let mut customers = self.customers().await?;
+        let history = History::open(&self.log.reader()).await?;
+        let mut others = history.customers();
+        others.retain(|customer| !customers.contains(customer) && *customer != self.stores_own());
+        for customer in others {
+            let mut operations = history.operations(Some(customer), &Need::Customer(None));
+            while let Some(operation) = operations.try_next().await? {
+                let is_done = operation.outcome().is_some_and(|outcome| outcome.result == OutcomeResult::Ok);
+                if is_done && operation.intent().action == Action::RingWrite {
+                    customers.insert(customer);
+                    break;
+                }
+            }
+        }
         Ok(customers)
     }
 

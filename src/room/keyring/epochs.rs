@@ -259,16 +259,31 @@ impl Keyring {
         Ok(())
     }
 
-    /// The epoch that stands in front of a customer's newest ring, which is not opened:
-    /// whom to look for where it cannot be.
+    /// The epoch that stands in front of a customer's newest ring, which is not opened: whom to look for
+    /// where its KMS key does not answer. It is the ring that the log vouches for, as a key is used
+    /// again for its sake.
     pub(crate) async fn epoch_in_front(&self, customer: CustomerId) -> Result<u32> {
+        let of = Versioned::Ring(customer);
         let version = |path: &Path| layout::read_ring(path).map(|(_, version)| version);
-        let found = newest(&*self.storage, layout::rings_of(customer), version).await?;
+        let newest = newest(&*self.storage, layout::rings_of(customer), version).await?;
         let none = || Error::new(ErrorKind::NotFound, format!("there is no ring of customer {customer}"));
-        let path = layout::ring(customer, found.ok_or_else(none)?);
-        let front = self.storage.get_range(&path, 0..SealedRing::FRONT_LEN).await;
-        let front = front.map_err(|error| store_error(error, "read a ring"))?;
-        Ok(SealedRing::parse(&front).map_err(|error| unreadable(error, "ring"))?.epoch)
+        let version = newest.ok_or_else(none)?;
+        let failed = |error| store_error(error, "read a ring");
+        let stored = self.storage.get(&layout::ring(customer, version)).await.map_err(failed)?;
+        let bytes = stored.bytes().await.map_err(failed)?;
+        let found = RingRef { version, hash: Sha256::digest(&bytes).into() };
+        let pin = self.log.newest_pin(of).await?;
+        if pin.as_ref().is_some_and(|pin| pin.version.version > version) {
+            let message = format!("the ring of customer {customer} is older than the log says");
+            return Err(Error::new(ErrorKind::Integrity, message));
+        }
+        self.accept(of, found, pin).await?;
+        let sealed = SealedRing::parse(&bytes).map_err(|error| unreadable(error, "ring"))?;
+        if (sealed.store, sealed.customer, sealed.version) != (self.store, customer, version) {
+            let message = format!("the ring of customer {customer} belongs to another customer or version");
+            return Err(Error::new(ErrorKind::Integrity, message));
+        }
+        Ok(sealed.epoch)
     }
 }
 

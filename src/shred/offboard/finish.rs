@@ -99,7 +99,7 @@ impl Strongroom {
         let mut needed = keyring.epoch_kms_keys().await?;
         let register = keyring.register(asker).await?;
         needed.extend(register.epochs.iter().map(|epoch| epoch.kms_key.clone()));
-        for customer in keyring.customers().await?.into_iter().filter(|customer| *customer != but) {
+        for customer in keyring.customers_on_record().await?.into_iter().filter(|customer| *customer != but) {
             let ring = keyring.fresh_ring(asker, customer).await?;
             // One that was offboarded as well needs none.
             if ring.closed.is_none() || !ring.entries.is_empty() {
