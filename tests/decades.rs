@@ -17,6 +17,7 @@ use destroy::{DAY, Vault, access, opens, seal};
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use strongroom::ErrorKind;
 use strongroom::audit::base::extract::shelves;
 use strongroom::audit::history::{History, Need};
 use strongroom::audit::layout::{CertificateStage, Object};
@@ -297,6 +298,35 @@ async fn wherever_a_removal_stops_the_log_is_whole() {
     }
     let report = run.verify(run.vault.raw.audit.clone()).await;
     assert!(report.is_ok(), "{:#?}", report.findings);
+}
+
+/// What somebody took away at the beginning of the log is not put on record as removed by the rules.
+#[tokio::test]
+async fn what_is_only_missing_is_never_recorded_as_removed() {
+    let mut run = Years { removes: false, ..Years::begin(20).await };
+    run.run(12).await;
+    let audit = &run.vault.raw.audit;
+    let objects = common::objects(audit).await;
+    let bases = objects.iter().filter_map(|(path, _)| match Object::at(path) {
+        Some(Object::Base { shard: 0, commits }) => Some(commits),
+        _ => None,
+    });
+    let begin = bases.min().unwrap();
+    for (path, _) in &objects {
+        let goes = match Object::at(path) {
+            Some(Object::Commit { shard: 0, seq }) => seq < begin,
+            Some(Object::Segment(name)) => name.shard == 0 && name.last < begin,
+            _ => false,
+        };
+        if goes {
+            audit.delete(path).await.unwrap();
+        }
+    }
+    let error = run.vault.room.customer_view(run.acme.id()).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Integrity, "{}", error.chain());
+    let report = run.verify(audit.clone()).await;
+    let first = report.findings.iter().find(|finding| finding.path == "wal/0000/0000000000000000");
+    assert_eq!(first.map(|finding| finding.severity), Some(Severity::Wrong), "{:#?}", report.findings);
 }
 
 /// Twelve years under `P10Y`. From the tenth on as much is destroyed as is sealed.

@@ -131,7 +131,8 @@ impl Strongroom {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for a customer of whom there is no record, and then
-    /// there is none of this either; as [`Log::record_view`], [`Strongroom::publish_log`] and
+    /// there is none of this either; [`ErrorKind::Integrity`] if the log's first commits are missing and
+    /// no removal of them is on record; as [`Log::record_view`], [`Strongroom::publish_log`] and
     /// [`Publisher::view`](crate::audit::publish::Publisher::view).
     ///
     /// # Cancel safety
@@ -143,7 +144,7 @@ impl Strongroom {
         if first.count_records(customer).await?.shards.iter().all(|shard| shard.records == 0) {
             return Err(Error::new(ErrorKind::NotFound, "the log has no record of this customer"));
         }
-        let removed = self.removed().await?;
+        let removed = self.removed_on_record().await?;
         let view = first.record_view_behind(&removed, customer).await?;
         first.close().await?;
         // If we stop here, the view is on the record and nobody has it.
@@ -346,6 +347,39 @@ impl Strongroom {
             }
         }
         Ok(removed)
+    }
+
+    /// The same, each of them by a record of its removal: what is only missing was taken away by somebody
+    /// else, and a record of it now would make it look removed by the rules.
+    async fn removed_on_record(&self) -> Result<Vec<BaseRef>> {
+        let removed = self.removed().await?;
+        let mut without = removed.clone();
+        if without.is_empty() {
+            return Ok(removed);
+        }
+        // Each removal has the others on record anew, so that none of them is in what goes.
+        let first = self.log_reader().shard(FIRST_SHARD).await?;
+        let mut commits = first.commits(first.begin()..first.end(), None);
+        while !without.is_empty()
+            && let Some(commit) = commits.try_next().await?
+        {
+            for record in commit.records() {
+                if let Event::Removal(base) = &record.event {
+                    without.retain(|of| of != base);
+                }
+            }
+        }
+        match without.first() {
+            None => Ok(removed),
+            Some(base) => {
+                let message = format!(
+                    "the first commits of shard {:04x} of the audit log are missing, and no removal of them is on \
+                     record: `audit verify` says what is wrong",
+                    base.shard
+                );
+                Err(Error::new(ErrorKind::Integrity, message))
+            }
+        }
     }
 
     /// Makes the bases of a shard that are missing behind its segments, and says how many.
