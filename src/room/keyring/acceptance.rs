@@ -26,6 +26,7 @@ use crate::audit::{Action, Intent, OutcomeResult, RingRef};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{CustomerId, KmsKeyId, RequestId, SessionId};
 use crate::register::Register;
+use crate::time::Timestamp;
 
 /// How many refused versions are remembered.
 const REMEMBERED: usize = 1024;
@@ -142,7 +143,8 @@ impl Keyring {
     }
 
     /// Takes up the record of an epoch from before records were named in the log: that its data key
-    /// was made under this KMS key is there. It is named now, so that no other is taken up later.
+    /// was made under this KMS key is there, before any record was named. It is named now, so that no other is
+    /// taken up later. A rotation that stopped behind the making of its data key is of no such time.
     async fn adopt_epoch(
         &self,
         asker: Asker<'_>,
@@ -151,6 +153,7 @@ impl Keyring {
     ) -> Result<Option<RequestId>> {
         let Ok(number) = u32::try_from(found.version) else { return Ok(None) };
         let key = epoch_ref(kms_key, number);
+        let named = self.first_named_epoch().await?;
         let mut made = false;
         let mut operations = query::operations(&self.log.reader(), &Filter::default(), None);
         while let Some(operation) = operations.try_next().await? {
@@ -160,7 +163,10 @@ impl Keyring {
             {
                 return Ok(None);
             }
-            made |= intent.action == Action::KmsGenerateDataKey && intent.key.as_ref() == Some(&key);
+            let is_old = named.is_none_or(|named| operation.intent_entry().time < named);
+            let failed = operation.outcome().is_some_and(|outcome| outcome.result != OutcomeResult::Ok);
+            let makes = intent.action == Action::KmsGenerateDataKey && intent.key.as_ref() == Some(&key);
+            made |= makes && is_old && !failed;
         }
         if !made {
             return Ok(None);
@@ -172,6 +178,20 @@ impl Keyring {
         drop(receipt);
         open.finish(OutcomeResult::Ok, None).await?;
         Ok(Some(request))
+    }
+
+    /// Since when the log names the records of epochs, if it does.
+    async fn first_named_epoch(&self) -> Result<Option<Timestamp>> {
+        let history = History::open(&self.log.reader()).await?;
+        let mut operations = history.operations(Some(self.stores_own()), &Need::Customer(None));
+        let mut first: Option<Timestamp> = None;
+        while let Some(operation) = operations.try_next().await? {
+            if operation.intent().action == Action::EpochWrite {
+                let at = operation.intent_entry().time;
+                first = Some(first.map_or(at, |first| first.min(at)));
+            }
+        }
+        Ok(first)
     }
 
     /// The intent by which the log names the record of an epoch.
