@@ -362,6 +362,29 @@ async fn a_name_is_the_newest_that_was_sealed_whatever_clocks_say() {
     }
 }
 
+/// One commit that leapt ahead is no bridge for whoever leapt with it, when the time comes near.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leap_that_waits_bridges_nothing() {
+    let scene = Scene::new(On::Directory).await;
+    let right = scene.right().await;
+    put(&right, None).await.unwrap();
+    put(&scene.ahead(2 * DAY).await, None).await.unwrap();
+    // What was accepted last goes on with the true time, while the log's stands still.
+    for _ in 0..4 {
+        scene.truth.pass(10 * HOUR);
+        let accepted = scene.truth.now();
+        assert_eq!(right.log().memory(accepted, None).await.unwrap(), accepted);
+    }
+    // Behind it, commits are dense again.
+    scene.truth.pass(10 * HOUR);
+    let accepted = scene.truth.now();
+    for _ in 0..3 {
+        put(&scene.right().await, None).await.unwrap();
+        scene.truth.pass(20 * HOUR);
+    }
+    assert!(right.log().memory(accepted, None).await.unwrap() > accepted);
+}
+
 /// Days go on while the log's time stands still, or a bucket's rule removes the only copy.
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_go_on_while_the_log_is_ahead() {

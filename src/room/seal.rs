@@ -12,7 +12,7 @@ use super::customer::use_error;
 use super::keyring::{Asker, Want, close, settle};
 use super::source::Segments;
 use super::{Customer, Source, once, wraps};
-use crate::audit::log::{NEAR, TimeDoubt};
+use crate::audit::log::{LEAP, NEAR, TimeDoubt};
 use crate::audit::{Action, Intent, KeyRef, OutcomeResult};
 use crate::entropy::{random, random_secret};
 use crate::envelope::{Binding, Dek, Header, Metadata};
@@ -301,9 +301,10 @@ async fn promise_time(room: &Inner, asker: Asker<'_>) -> Result<Timestamp> {
         Some(mark) if log <= mark.saturating_add(NEAR) => {}
         _ => return doubt(log),
     }
-    // It was as late as people said, at least, or as this program went by, and that has run since.
-    if accepted > near {
-        return doubt(accepted);
+    // It was as late as people said, at least, or as this program went by, and that has run since. And no
+    // later than a store may have been idle.
+    if accepted > near || host > accepted.saturating_add(LEAP) {
+        return doubt(log.max(accepted));
     }
     Ok(room.keyring.go_by(clock, host.max(accepted)))
 }

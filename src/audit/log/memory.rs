@@ -12,7 +12,8 @@ use crate::time::Timestamp;
 
 impl Log {
     /// How far the commits of the first shard reach from `from`, without a gap of
-    /// more than [`STEP`]: [`bridge`] over their times. Commits up to `ignored` bridge
+    /// more than [`STEP`], the one before `from` included: [`bridge`] over their times. So one that leapt ahead
+    /// bridges nothing when the time comes near it. Commits up to `ignored` bridge
     /// nothing, nor do those up to [`NEAR`] later: behind it, the log's time rises by a moment
     /// with each commit until the clocks have caught up.
     ///
@@ -28,13 +29,14 @@ impl Log {
         let shard = self.first_shard().await?;
         let ignored = ignored.map(|mark| mark.saturating_add(NEAR));
         let mut reach = from;
+        let mut last = shard.newest_by(from).await?.unwrap_or(from);
         loop {
-            let found = shard.newest_by(reach.saturating_add(STEP)).await?;
+            let found = shard.newest_by(last.saturating_add(STEP)).await?;
             let next = bridge(reach, found.filter(|time| Some(*time) > ignored));
             if next <= reach {
                 return Ok(reach);
             }
-            reach = next;
+            (reach, last) = (next, next);
         }
     }
 
