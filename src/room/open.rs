@@ -191,8 +191,12 @@ pub(crate) async fn open(
     match prepared {
         Ok((body, wanted)) => {
             let info = body.info.clone();
-            let door =
-                Door { customer: customer.clone(), kek: body.by.kek, emergency: intent.open.emergency() };
+            let door = Door {
+                customer: customer.clone(),
+                blob,
+                kek: body.by.kek,
+                emergency: intent.open.emergency(),
+            };
             Ok(Opened { info, range: wanted.clone(), releasing: release(body, wanted, intent.open, door) })
         }
         Err(error) => close(intent.open, Err(error)).await,
@@ -542,10 +546,11 @@ fn release(body: Body, wanted: Range<u64>, open: OpenIntent, door: Door) -> Rele
 type Piece = (u64, Result<Bytes, (Error, Bytes)>);
 
 /// Whether what comes next may still be released: asked for each piece anew, as a session may
-/// end meanwhile, the customer's key be disabled or the blob's destroyed. Within its term
-/// a cached key or ring answers.
+/// end meanwhile, the customer's key be disabled, or the blob be withdrawn or its key destroyed. Within its
+/// term a cached key or ring answers.
 struct Door {
     customer: Customer,
+    blob: BlobId,
     /// The key that the blob was opened by.
     kek: KekId,
     /// The emergency without which it had not been opened.
@@ -564,6 +569,10 @@ impl Door {
             let message = "the key of this blob was destroyed while it was being opened";
             return Err(Error::new(ErrorKind::KeyDestroyed, message));
         };
+        if ring.is_withdrawn(self.blob) {
+            let message = "the blob was withdrawn by an order of two people while it was being opened";
+            return Err(Error::new(ErrorKind::Denied, message));
+        }
         keyring.data_key(asker, &ring, entry.data_key).await.map(drop)
     }
 }
