@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use common::records_since;
 use destroy::{DAY, Vault, access, count, day, key, keys_of, opens, person, refused, seal};
+use futures_util::TryStreamExt;
 use strongroom::ErrorKind;
 use strongroom::audit::layout::CertificateStage;
 use strongroom::audit::{Action, Event, papers};
@@ -388,6 +389,45 @@ async fn each_order_on_a_day_is_carried_out_and_certified_by_itself() {
         assert_eq!(body.scope.blobs.certain, 1, "one blob, one order, one certificate");
     }
     assert_eq!(opens(&acme, blobs[3]).await, b"3");
+}
+
+/// Of two orders on a day, the first is suspended by a hold: the second takes nothing along that the first may
+/// have to give back.
+#[tokio::test]
+async fn a_blob_whose_order_is_suspended_keeps_its_day() {
+    let vault = Vault::new().await;
+    let acme = vault.customer("acme", 300).await;
+    let (held, other) = (seal(&acme, "held").await, seal(&acme, "other").await);
+    let (_, keys) = approved(&vault, &acme, OrderKind::DestroyBlob { blob: held }).await;
+    let hold = acme.place_hold(HoldTarget::Blob(held)).await.unwrap().hold.id;
+    let (second, _) = approved(&vault, &acme, OrderKind::DestroyBlob { blob: other }).await;
+    vault.days(10).await;
+    assert_eq!(refused(&acme, other).await.kind(), ErrorKind::Denied, "it waits, and nobody reads it");
+    vault.order(OrderKind::ReleaseHold { hold }, Some(&acme)).await;
+    vault.room.cancel_shred(&access(), acme.id(), &keys).await.unwrap();
+    vault.days(20).await;
+    assert_eq!(opens(&acme, held).await, b"held", "nobody ordered its destruction any more");
+    assert_eq!(refused(&acme, other).await.kind(), ErrorKind::KeyDestroyed);
+    assert_eq!(state(&vault, second).await, OrderState::Done);
+}
+
+/// What is being read when two people order its destruction is read no further.
+#[tokio::test]
+async fn a_blob_that_is_withdrawn_stops_being_read() {
+    let vault = Vault::new().await;
+    let acme = vault.customer("acme", 300).await;
+    let bytes = vec![7; 8 << 20];
+    let blob = acme.seal(bytes, SealOptions::new()).await.unwrap().id;
+    let mut stream = acme.open(blob).await.unwrap().into_stream();
+    stream.try_next().await.unwrap().unwrap();
+    approved(&vault, &acme, OrderKind::DestroyBlob { blob }).await;
+    let error = loop {
+        match stream.try_next().await {
+            Ok(piece) => assert!(piece.is_some(), "it was read to the end"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Denied, "{}", error.chain());
 }
 
 #[tokio::test]

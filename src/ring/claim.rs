@@ -87,7 +87,7 @@ impl Ring {
         let live = || claim.keys.iter().filter_map(|key| self.entry(*key));
         match () {
             () if live().next().is_none() => ClaimState::CarriedOut,
-            () if self.is_blob_held(claim) || live().any(|entry| self.keeps_active(entry)) => {
+            () if self.is_blob_held(claim) || live().any(|entry| self.is_held(entry)) => {
                 ClaimState::Suspended
             }
             () => ClaimState::UnderWay,

@@ -120,12 +120,11 @@ pub(super) fn promised(ring: &Ring, blob: BlobId, paths: &BlobPaths) -> Day {
 
 /// Whether a blob has a path, other than by `keys`, for as long as it is kept.
 pub(super) fn is_safe(ring: &Ring, keys: &BTreeSet<KekId>, blob: BlobId, paths: &BlobPaths) -> bool {
+    // Also what an order destroys: it is to go by that order alone, which may be taken back.
     let until = promised(ring, blob, paths);
-    // What an order destroys is promised nothing: it is to go by that order, and alone.
-    let ordered = ring.is_withdrawn(blob);
     paths.keys.iter().any(|(key, certainty)| {
         // One in the window has a guard of its own against being dropped early.
-        let kept = |kind| ordered || matches!(kind, EntryKind::Day(day) if day >= until);
+        let kept = |kind| matches!(kind, EntryKind::Day(day) if day >= until);
         let outlives = ring.entry(*key).is_some_and(|entry| kept(entry.kind));
         *certainty == Certainty::Certain && !keys.contains(key) && outlives
     })

@@ -262,16 +262,21 @@ impl Strongroom {
             if !may_go {
                 droppable.waiting.extend(keys);
                 by_order.remove(&Some(order));
-            } else if self.is_vain(ring, &keys).await? {
+            } else if self.is_vain(ring, &with_their_days(ring, order, &keys)).await? {
                 by_order.remove(&Some(order));
                 droppable.vain.insert(order, keys);
+            } else if self.is_vain(ring, &keys).await? {
+                // What these days have is under another key of theirs, which a hold keeps for now. They go
+                // together: by themselves they would undo the order, or have a certificate of nothing.
+                by_order.remove(&Some(order));
+                droppable.waiting.extend(keys);
             }
         }
         for (order, keys) in by_order.iter_mut() {
             // A certificate has a proof for each key, and is not to grow without bound. A
             // single blob's keys are few, and go at once.
             if order.and_then(|order| ring.claim(order)).is_none_or(|claim| claim.blob.is_none()) {
-                *keys = keys.iter().copied().take(KEYS_AT_ONCE).collect();
+                *keys = self.first_of(ring, keys).await?;
             }
         }
         // The name key goes when nothing else is there: until then, closing can be taken
@@ -307,10 +312,30 @@ impl Strongroom {
         Ok(self.make_neighbours_safe(asker, ring, keys, blob).await?.is_safe())
     }
 
+    /// So many of these keys as go at once, and those first that something is under.
+    async fn first_of(&self, ring: &Ring, keys: &BTreeSet<KekId>) -> Result<BTreeSet<KekId>> {
+        if keys.len() <= KEYS_AT_ONCE {
+            return Ok(keys.clone());
+        }
+        let paths = self.paths_of(ring, keys).await?;
+        let is_empty = |key: &&KekId| paths.under(&BTreeSet::from([**key])).next().is_none();
+        let (empty, full): (Vec<&KekId>, Vec<&KekId>) = keys.iter().partition(is_empty);
+        Ok(full.into_iter().chain(empty).take(KEYS_AT_ONCE).copied().collect())
+    }
+
     /// Whether nothing would be destroyed with these keys: whatever was under them is kept by
     /// others now.
     async fn is_vain(&self, ring: &Ring, keys: &BTreeSet<KekId>) -> Result<bool> {
         let scope = self.paths_of(ring, keys).await?.scope(ring, ring.version, keys);
         Ok(scope.shredded.is_empty() && scope.uncertain.is_empty())
     }
+}
+
+/// Keys of an order, with the others that it owns of the same days.
+fn with_their_days(ring: &Ring, order: OrderId, keys: &BTreeSet<KekId>) -> BTreeSet<KekId> {
+    let kinds: Vec<EntryKind> = keys.iter().filter_map(|key| Some(ring.entry(*key)?.kind)).collect();
+    let owned =
+        ring.claim(order).filter(|claim| claim.blob.is_none()).map_or(&[][..], |claim| claim.keys.as_slice());
+    let is_beside = |key: &&KekId| ring.entry(**key).is_some_and(|entry| kinds.contains(&entry.kind));
+    keys.iter().chain(owned.iter().filter(is_beside)).copied().collect()
 }

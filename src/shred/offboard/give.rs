@@ -284,15 +284,14 @@ impl Recorded {
 }
 
 /// The blobs that live by what the log says, and those on the storage that the log does
-/// not name.
+/// not name. What an order withdrew is read by nobody, and not returned; if the order is taken back, it lives
+/// again, and a manifest without it is not whole.
 async fn wanted(from: &Customer, ring: &Ring, paths: &Paths) -> Result<Vec<Wanted>> {
     let found = inventory(from, ring, paths).await?;
     let wanted = found.into_iter().filter_map(|(blob, standing)| match standing {
-        Standing::Lives { sealed, .. } | Standing::Withdrawn(sealed) => {
-            Some(Wanted { blob, logged: Some(sealed) })
-        }
+        Standing::Lives { sealed, .. } => Some(Wanted { blob, logged: Some(sealed) }),
         Standing::Unlogged => Some(Wanted { blob, logged: None }),
-        Standing::Destroyed => None,
+        Standing::Withdrawn(_) | Standing::Destroyed => None,
     });
     Ok(wanted.collect())
 }
