@@ -20,6 +20,7 @@ use super::Strongroom;
 use super::keyring::{Asker, close};
 use crate::access::{Access, Principal, Purpose};
 use crate::audit::emergency::{Case, EmergencySink, LONGEST, SHORTEST, Told, reads};
+use crate::audit::log::LEAP;
 use crate::audit::operation::Operation;
 use crate::audit::query::{Filter, operations};
 use crate::audit::{Action, EmergencyRef, Intent, Outcome, OutcomeResult};
@@ -179,7 +180,7 @@ impl Strongroom {
         }
         // What an earlier run queued is in the log behind this, and is found.
         self.0.log.flush().await?;
-        let since = news.iter().map(|(case, _)| case.from).min();
+        let since = news.iter().map(|(case, _)| searched_from(case, self.0.clock.now())).min();
         let mut found = self.found_in_log(since, None).await?;
         for (case, told) in news {
             let of_case = found.remove(&case.id).unwrap_or_default();
@@ -269,7 +270,7 @@ impl Strongroom {
     ) -> Result<Folded> {
         case.note_in_log(found.requests.iter().copied());
         let mut write = Vec::new();
-        if found.declared.is_none() {
+        if found.declared.is_none() && !case.is_in_log(case.declared.request) {
             write.push(ended_well(case.declared.clone()));
         }
         let before = write.len();
@@ -352,6 +353,16 @@ impl Strongroom {
         }
         Ok(found)
     }
+}
+
+/// From when the log is searched for what it has of an emergency. One that a clock declared which was ahead may
+/// be there long before the time that it begins, by as much as a log may be ahead.
+fn searched_from(case: &Case, now: Timestamp) -> Timestamp {
+    if case.is_in_log(case.declared.request) {
+        return case.from;
+    }
+    let leap = u64::try_from(LEAP.as_micros()).unwrap_or(u64::MAX);
+    Timestamp::from_micros(case.from.min(now).micros().saturating_sub(leap)).unwrap_or(case.from)
 }
 
 /// Whether a file tells what this program did not see in the log, or is to be renamed.
