@@ -208,6 +208,11 @@ fn no_more_than(
     .boxed()
 }
 
+/// How many bytes an answer says that its body has.
+fn announced(result: &GetResult) -> u64 {
+    result.range.end.saturating_sub(result.range.start)
+}
+
 /// The answer to a read together with the first piece of the body, so that what hangs in between
 /// hangs before the answer.
 async fn with_first_piece(mut result: GetResult) -> Result<GetResult> {
@@ -281,14 +286,22 @@ impl ObjectStore for Bounded {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let first = self.hedge.is_some() && !options.head;
+        let limit = limits::of(location);
         let get = || {
             let got = self.store.get_opts(location, options.clone());
-            if first { async { with_first_piece(got.await?).await }.boxed() } else { got }
+            if !first {
+                return got;
+            }
+            let with_first = async move {
+                let got = got.await?;
+                // Of what is too large, nothing is read.
+                if announced(&got) > limit.bytes { Ok(got) } else { with_first_piece(got).await }
+            };
+            with_first.boxed()
         };
         let get = async { self.hedged(Some(Class::Read), get).await.0 };
         let mut result = within(CALL, get).await?;
-        let announced = result.range.end.saturating_sub(result.range.start);
-        let limit = limits::of(location);
+        let announced = announced(&result);
         result.payload = GetResultPayload::Stream(if announced > limit.bytes {
             // Said with the first piece: who only asks for the size, or has a sentence of its own for
             // an object that is too large, does not read on.
