@@ -382,8 +382,11 @@ impl Strongroom {
             }
             let standing = match keyring.standing(asker, customer, *id).await {
                 Ok(standing) => standing,
-                // What it was opened for cannot be read any more, so that it opens nothing.
-                Err(error) if is_of_closed_epoch(&error) => {
+                // What it was opened for cannot be read any more, so that it opens nothing. Nor does one whose
+                // paper somebody replaced: its grant must not outlive that.
+                Err(error)
+                    if is_of_closed_epoch(&error) || granted.contains(id) && is_no_paper(error.kind()) =>
+                {
                     let (at, limits) = (self.0.clock.now(), SessionLimits::DEFAULT);
                     let opened = Opened { kms_key: kms_key.clone(), at, log: None, limits, only: None };
                     Standing { last_use: opened.at, opened, ended: true }
@@ -451,4 +454,9 @@ fn session((customer, id): (CustomerId, SessionId), standing: Standing, state: S
 fn check(limits: SessionLimits) -> Result<()> {
     let wrong = "a session cannot have these limits";
     limits.check().map_err(|error| Error::new(ErrorKind::InvalidInput, wrong).with_source(error))
+}
+
+/// Whether what lies at the place of a paper is none, whenever it is read.
+const fn is_no_paper(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Integrity | ErrorKind::NotFound | ErrorKind::UnsupportedFormat)
 }
