@@ -45,6 +45,8 @@ pub struct Ledger {
     rings: BTreeMap<CustomerId, Ring>,
     registers: Option<Register>,
     keys: BTreeMap<KekId, Trail>,
+    /// Keys that were dropped since somebody asked.
+    fresh: BTreeSet<KekId>,
     /// Keys of which it was checked that nothing opens them any more.
     ended: BTreeSet<KekId>,
     /// Objects that could not be opened yet: their epoch's record came later.
@@ -61,6 +63,7 @@ impl Ledger {
             rings: BTreeMap::new(),
             registers: None,
             keys: BTreeMap::new(),
+            fresh: BTreeSet::new(),
             ended: BTreeSet::new(),
             versions: 0,
         }
@@ -87,6 +90,11 @@ impl Ledger {
     /// When a key was dropped, if it was.
     pub fn dropped_at(&self, key: KekId) -> Option<Timestamp> {
         self.keys.get(&key).and_then(|trail| trail.dropped)
+    }
+
+    /// The keys that were dropped since this was asked last.
+    pub fn newly_dropped(&mut self) -> BTreeSet<KekId> {
+        std::mem::take(&mut self.fresh)
     }
 
     /// Whether any copy of a ring that was ever written still opens, with this key in it.
@@ -174,6 +182,7 @@ impl Ledger {
                     _ => {}
                 }
                 self.keys.entry(entry.id).or_default().dropped = Some(now);
+                self.fresh.insert(entry.id);
             }
         }
         let before = self.rings.get(&customer);

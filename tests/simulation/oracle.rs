@@ -7,7 +7,7 @@ use strongroom::shred::HoldTarget;
 use strongroom::time::Day;
 
 /// How many orders are recent.
-const RECENT: usize = 12;
+const RECENT: usize = 4;
 
 /// What is known of a blob.
 #[derive(Clone, Debug)]

@@ -1073,6 +1073,30 @@ impl World {
         if self.kms.unrecorded() > 0 {
             self.broken("a key was used before its intent was durable");
         }
+        self.check_drops().await;
+    }
+
+    /// That no key was dropped which was the last of a blob that is owed.
+    async fn check_drops(&self) {
+        let fresh = self.ledger.borrow_mut().newly_dropped();
+        if fresh.is_empty() {
+            return;
+        }
+        let today = self.today();
+        let owed: Vec<(BlobId, CustomerId)> = {
+            let oracle = self.oracle.borrow();
+            let owed = oracle.blobs.iter().filter(|(_, owed)| owed.is_owed(today) && !owed.withdrawn);
+            owed.map(|(blob, owed)| (*blob, owed.customer)).collect()
+        };
+        for (blob, customer) in owed {
+            let Some(keys) = self.keys_of(customer, blob).await else { continue };
+            let ledger = self.ledger.borrow();
+            if keys.iter().any(|key| fresh.contains(key))
+                && keys.iter().all(|key| ledger.dropped_at(*key).is_some())
+            {
+                self.broken(format!("{blob} is owed, and its last key was dropped"));
+            }
+        }
     }
 
     /// That no copy opens of what a certificate says is destroyed.
