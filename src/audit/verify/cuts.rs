@@ -7,7 +7,7 @@ use std::time::Duration;
 use object_store::ObjectStoreExt;
 
 use super::finding::Problem;
-use super::inventory::failed;
+use super::inventory::{ShardObjects, failed};
 use super::tree::exists;
 use super::{Context, OVERDUE};
 use crate::audit::commit::Header;
@@ -25,6 +25,8 @@ pub(super) struct Cuts<'a> {
     waiting: BTreeSet<SegmentName>,
     /// The last commit in any of them.
     last: Option<u64>,
+    /// Of how many commits there are bases: each is made behind a segment.
+    bases: &'a BTreeSet<u64>,
     /// The segment that is being filled, `None` where it is not known where it
     /// began.
     current: Option<Part>,
@@ -48,9 +50,10 @@ struct Part {
 }
 
 impl<'a> Cuts<'a> {
-    pub(super) fn new(context: &'a Context, shard: u16, listed: &BTreeSet<SegmentName>) -> Self {
-        let last = listed.iter().map(|name| name.last).max();
-        Self { context, shard, waiting: listed.clone(), last, current: None, day: None }
+    pub(super) fn new(context: &'a Context, shard: u16, objects: &'a ShardObjects) -> Self {
+        let (waiting, bases) = (objects.segments.clone(), &objects.bases);
+        let last = waiting.iter().map(|name| name.last).max();
+        Self { context, shard, waiting, last, bases, current: None, day: None }
     }
 
     /// Commits are missing here.
@@ -107,14 +110,17 @@ impl<'a> Cuts<'a> {
             return Ok(());
         }
         let path = Object::Segment(name).path();
+        let has_later = self.last > Some(name.last);
+        let has_base = self.bases.contains(&name.last.saturating_add(1));
         // Without any, nobody keeps segments here, and nothing is lost by it yet.
-        let Some(last) = self.last else { return Ok(()) };
-        let overdue = self.is_old(name.until);
-        if last <= name.last && !overdue || exists(self.context, &path).await? {
+        let overdue = self.last.is_some() && self.is_old(name.until);
+        if !(has_later || has_base || overdue) || exists(self.context, &path).await? {
             return Ok(());
         }
-        if last > name.last {
+        if has_later {
             self.context.findings.wrong(&path, Problem::Missing("there is a later one"));
+        } else if has_base {
+            self.context.findings.wrong(&path, Problem::Missing("there is a base behind it"));
         } else if self.is_long_stored(name.last).await? {
             self.context.findings.wrong(&path, Problem::Missing("its day is long over"));
         }

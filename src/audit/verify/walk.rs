@@ -108,7 +108,7 @@ impl<'a> Walk<'a> {
             lists: BTreeMap::new(),
             tree: Tree::new(context, shard, objects),
             records: Records::new(context, shard),
-            cuts: Cuts::new(context, shard, &objects.segments),
+            cuts: Cuts::new(context, shard, objects),
             claimed: claimed.into(),
             bad: BTreeSet::new(),
             first: None,
