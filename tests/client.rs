@@ -765,16 +765,23 @@ fn answer(stream: &mut impl Write, status: &str, headers: &str, body: &str) {
 const CUSTOMER: &str = r#"{"customer":"019mx0xqp7xz8cphp0tt9dmxsc"}"#;
 const BLOB: &str = "019mx0xqp7xz8cphp0tt9dmxsc";
 
-/// A daemon of which each connection is answered by `each`, told which one it is.
-fn scripted(path: &Path, each: impl Fn(usize, &str, &mut UnixStream) + Send + 'static) -> Arc<AtomicUsize> {
+/// A daemon of which each request is answered by `each`, told which one it is. A connection without one keeps
+/// no other waiting.
+fn scripted(
+    path: &Path,
+    each: impl Fn(usize, &str, &mut UnixStream) + Send + Sync + 'static,
+) -> Arc<AtomicUsize> {
     let listener = UnixListener::bind(path).unwrap();
     let count = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&count);
+    let (counted, each) = (Arc::clone(&count), Arc::new(each));
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let Some(head) = read_head(&mut stream) else { continue };
-            each(counted.fetch_add(1, Ordering::SeqCst), &head, &mut stream);
+            let (counted, each) = (Arc::clone(&counted), Arc::clone(&each));
+            thread::spawn(move || {
+                let Some(head) = read_head(&mut stream) else { return };
+                each(counted.fetch_add(1, Ordering::SeqCst), &head, &mut stream);
+            });
         }
     });
     count
