@@ -95,7 +95,7 @@ impl History {
     ///
     /// # Errors
     /// As [`LogReader::shard`] and [`LogReader::newest_base`];
-    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) also if a shard is missing, or its end.
+    /// [`ErrorKind::Integrity`] also if a shard is missing, or its end.
     ///
     /// # Cancel safety
     /// Nothing is written.
@@ -160,9 +160,9 @@ impl History {
     /// no order, and then those behind them by time. The stream ends with the first error.
     ///
     /// # Errors
-    /// [`ErrorKind::AuditUnavailable`](crate::ErrorKind::AuditUnavailable) if the storage cannot be read;
-    /// [`ErrorKind::Integrity`](crate::ErrorKind::Integrity) or
-    /// [`ErrorKind::UnsupportedFormat`](crate::ErrorKind::UnsupportedFormat) if what was to be read is
+    /// [`ErrorKind::AuditUnavailable`] if the storage cannot be read;
+    /// [`ErrorKind::Integrity`] or
+    /// [`ErrorKind::UnsupportedFormat`] if what was to be read is
     /// missing, or is not what the log's key stands for.
     #[must_use]
     pub fn operations(
