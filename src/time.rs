@@ -114,6 +114,13 @@ impl Timestamp {
         Self::from_micros(self.0.saturating_add(micros)).unwrap_or(Self::MAX)
     }
 
+    /// The moment `span` earlier, or the first one there is.
+    #[must_use]
+    pub fn saturating_sub(self, span: Duration) -> Self {
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     fn to_jiff(self) -> jiff::Timestamp {
         let signed = i64::try_from(self.0).expect("checked when it was made");
         jiff::Timestamp::from_microsecond(signed).expect("checked when it was made")

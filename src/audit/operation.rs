@@ -109,6 +109,12 @@ impl Operation {
         self.outcome.as_ref()?.as_outcome()
     }
 
+    /// Whether it ended, and well.
+    #[must_use]
+    pub fn ended_well(&self) -> bool {
+        self.outcome().is_some_and(|outcome| outcome.result == OutcomeResult::Ok)
+    }
+
     /// The intent in its place in the log.
     #[must_use]
     pub fn intent_entry(&self) -> &Entry {

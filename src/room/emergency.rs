@@ -338,8 +338,7 @@ impl Strongroom {
         since: Option<Timestamp>,
         customer: Option<CustomerId>,
     ) -> Result<BTreeMap<EmergencyId, InLog>> {
-        let micros = |from: Timestamp| from.micros().saturating_sub(SKEW.as_micros().try_into().unwrap_or(0));
-        let from = since.and_then(|from| Timestamp::from_micros(micros(from)).ok());
+        let from = since.map(|since| since.saturating_sub(SKEW));
         let mut found: BTreeMap<EmergencyId, InLog> = BTreeMap::new();
         // What concerns no customer may be of an emergency all the same: an epoch's key.
         let filter = Filter { from, ..Filter::default() };
@@ -361,8 +360,7 @@ fn searched_from(case: &Case, now: Timestamp) -> Timestamp {
     if case.is_in_log(case.declared.request) {
         return case.from;
     }
-    let leap = u64::try_from(LEAP.as_micros()).unwrap_or(u64::MAX);
-    Timestamp::from_micros(case.from.min(now).micros().saturating_sub(leap)).unwrap_or(case.from)
+    case.from.min(now).saturating_sub(LEAP)
 }
 
 /// Whether a file tells what this program did not see in the log, or is to be renamed.
@@ -408,7 +406,7 @@ impl Declared {
 impl InLog {
     fn take(&mut self, operation: &Operation) {
         let (intent, time) = (operation.intent(), operation.intent_entry().record.time);
-        let is_ok = operation.outcome().is_some_and(|outcome| outcome.result == OutcomeResult::Ok);
+        let is_ok = operation.ended_well();
         match intent.action {
             Action::EmergencyDeclare if is_ok => self.declared = Some(Declared::of(intent, time)),
             Action::EmergencyFold => self.folded |= is_ok,

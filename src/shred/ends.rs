@@ -20,7 +20,7 @@ use crate::audit::layout::Object;
 use crate::audit::operation::Operation;
 use crate::audit::proof::{ProvenOperation, prove_all};
 use crate::audit::voucher::Versioned;
-use crate::audit::{Action, Intent, KeyRef, OutcomeResult, papers};
+use crate::audit::{Action, Intent, KeyRef, papers};
 use crate::certificate::{
     self as paper, Assurance, EndOnPaper, EndStep, EpochPaperBody, EpochPaperFormat, Evidence, GoneBy,
     StepAnswer, verify_epoch,
@@ -96,7 +96,7 @@ impl EpochRecords {
         let end = self.0.entry(epoch).or_default();
         let place = if action == Action::EpochDisable { &mut end.disabled } else { &mut end.deleted };
         // One whose end nobody knows counts where none ended well.
-        if place.is_none() || ended_well(&operation) {
+        if place.is_none() || operation.ended_well() {
             *place = Some(operation);
         }
     }
@@ -106,10 +106,6 @@ impl EpochRecords {
         let end = self.0.get(&epoch)?;
         Some([end.disabled.as_ref()?, end.deleted.as_ref()?])
     }
-}
-
-pub(super) fn ended_well(operation: &Operation) -> bool {
-    operation.outcome().is_some_and(|outcome| outcome.result == OutcomeResult::Ok)
 }
 
 /// It did, or nobody knows: its writer died or did not learn how it ended. What stands

@@ -461,8 +461,7 @@ fn principal_of(key: &NamedKey) -> Result<Principal> {
 
 /// When an order begins that is drafted at `now`.
 fn begin(now: Timestamp) -> Timestamp {
-    let apart = u64::try_from(CLOCKS_APART.as_micros()).expect("minutes are few microseconds");
-    Timestamp::from_micros(now.micros().saturating_sub(apart)).unwrap_or(now)
+    now.saturating_sub(CLOCKS_APART)
 }
 
 fn denied(sentence: &'static str) -> Error {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::TryStreamExt;
 
-use super::ends::{EpochRecords, ended_well, may_have_ended_well};
+use super::ends::{EpochRecords, may_have_ended_well};
 use super::paths::Paths;
 use crate::audit::base::extract::Shelf;
 use crate::audit::history::{History, Need};
@@ -38,8 +38,7 @@ pub(super) struct Drops {
 
 /// A time that no record is before which was made behind `since`: its clock may be behind.
 pub(super) fn earlier(since: Timestamp) -> Timestamp {
-    let ahead = u64::try_from(STEP.as_micros()).unwrap_or(u64::MAX);
-    Timestamp::from_micros(since.micros().saturating_sub(ahead)).unwrap_or(since)
+    since.saturating_sub(STEP)
 }
 
 /// What was found.
@@ -123,8 +122,8 @@ impl OfCustomer {
                 _,
             ) if drops.shelves.contains_key(id) => {
                 let id = *id;
-                let is_known = self.tombstones.get(&id).is_some_and(ended_well);
-                if ended_well(operation) || !is_known {
+                let is_known = self.tombstones.get(&id).is_some_and(Operation::ended_well);
+                if operation.ended_well() || !is_known {
                     self.tombstones.insert(id, operation.clone());
                 }
             }

@@ -31,7 +31,7 @@ use crate::audit::layout::{self, Object, SegmentName};
 use crate::audit::log::wal::request_within;
 use crate::audit::segment::Segment;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::store_error;
+use crate::store::{store_error, stored_at};
 use crate::time::Timestamp;
 use crate::tlog::tile::{Bundle, Tile, TilePath};
 
@@ -115,7 +115,7 @@ impl Publisher {
         for (name, meta) in segments.into_values() {
             // A day later than the last commit, its own day is over too.
             let over = name.until.saturating_add(Duration::from_secs(DAY));
-            let is_old = [over, modified(&meta)].iter().all(|since| since.saturating_add(KEPT) <= now);
+            let is_old = [over, written_at(&meta)].iter().all(|since| since.saturating_add(KEPT) <= now);
             // Behind a gap, or beside one that is too young, nothing goes: what is left is a suffix.
             if name.first != next || name.last >= newest || !is_old {
                 break;
@@ -185,7 +185,7 @@ impl Publisher {
         let mut removed = 0;
         for (tile, meta) in tiles {
             let (place, width) = place_of(&tile);
-            let is_old = modified(&meta).saturating_add(KEPT) <= now;
+            let is_old = written_at(&meta).saturating_add(KEPT) <= now;
             if is_old && widest.get(&place).is_some_and(|widest| width < *widest) && !needed.contains(&tile) {
                 // If we stop behind this, readers find the wider one in its place.
                 removed += u64::from(self.remove(&meta.location).await?);
@@ -231,9 +231,8 @@ fn place_of(tile: &TilePath) -> ((Option<u8>, u64), u16) {
 }
 
 /// When the storage says that an object was written. Where it does not say, just now.
-fn modified(meta: &ObjectMeta) -> Timestamp {
-    let micros = u64::try_from(meta.last_modified.timestamp_micros()).ok();
-    micros.and_then(|micros| Timestamp::from_micros(micros).ok()).unwrap_or(Timestamp::MAX)
+fn written_at(meta: &ObjectMeta) -> Timestamp {
+    stored_at(meta).unwrap_or(Timestamp::MAX)
 }
 
 fn differs() -> Error {
