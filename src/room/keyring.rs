@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -23,7 +24,7 @@ use super::KeyChoice;
 use crate::access::Access;
 use crate::audit::history::{History, Need};
 use crate::audit::log::{Log, OpenIntent, Pin};
-use crate::audit::voucher::Versioned;
+use crate::audit::voucher::{Versioned, Vouched};
 use crate::audit::{Action, Intent, KeyRef, KeyUseReceipt, OutcomeResult, RingRef};
 use crate::cache::{Cached, Limits};
 use crate::codec::DecodeError;
@@ -228,8 +229,8 @@ impl Keyring {
         Ok(customers)
     }
 
-    /// The same, with those of whom the log's bases have a ring: for what ends a key for good. Whoever hides a
-    /// customer's rings and pins for a while must not have its keys ended.
+    /// The same, and the customers for whom the log's bases have a ring. Ask this before a key is destroyed: an
+    /// attacker who hides a customer's rings and pins for a while must not get its keys destroyed.
     pub(crate) async fn customers_on_record(&self) -> Result<BTreeSet<CustomerId>> {
         let mut customers = self.customers().await?;
         let history = History::open(&self.log.reader()).await?;
@@ -238,8 +239,7 @@ impl Keyring {
         for customer in others {
             let mut operations = history.operations(Some(customer), &Need::Customer(None));
             while let Some(operation) = operations.try_next().await? {
-                let is_done = operation.outcome().is_some_and(|outcome| outcome.result == OutcomeResult::Ok);
-                if is_done && operation.intent().action == Action::RingWrite {
+                if operation.ended_well() && operation.intent().action == Action::RingWrite {
                     customers.insert(customer);
                     break;
                 }
@@ -297,6 +297,35 @@ impl Keyring {
     }
 
     async fn read_ring(&self, asker: Asker<'_>, customer: CustomerId, keys: &CustomerKeys) -> Result<Ring> {
+        let stored = self.stored_ring(asker, customer, keys).await?;
+        let sealed = self.sealed_ring(customer, &stored)?;
+        let epoch = self.epoch(asker, sealed.epoch).await?;
+        let ring = self.open_ring(keys, (&sealed, stored.found.hash), &epoch).await?;
+        if let Some(vouched) = &stored.unpinned {
+            // Its writer stopped before it pinned it. Now the log knows it.
+            self.pin_found(asker, vouched).await?;
+        }
+        keys.accept(Arc::new(ring.clone()), stored.found)?;
+        Ok(ring)
+    }
+
+    /// A stored ring as its prefix has it: of this customer and version.
+    fn sealed_ring<'a>(&self, customer: CustomerId, stored: &'a StoredRing) -> Result<SealedRing<'a>> {
+        let sealed = SealedRing::parse(&stored.bytes).map_err(|error| unreadable(error, "ring"))?;
+        if (sealed.store, sealed.customer, sealed.version) == (self.store, customer, stored.found.version) {
+            return Ok(sealed);
+        }
+        let message = format!("the ring of customer {customer} belongs to another customer or version");
+        Err(Error::new(ErrorKind::Integrity, message))
+    }
+
+    /// The newest version of a customer's ring that the log vouches for. No key is used.
+    async fn stored_ring(
+        &self,
+        asker: Asker<'_>,
+        customer: CustomerId,
+        keys: &CustomerKeys,
+    ) -> Result<StoredRing> {
         let of = Versioned::Ring(customer);
         let rolled_back = || {
             Error::new(
@@ -320,14 +349,14 @@ impl Keyring {
             }
         };
         let (found, pin) = tokio::join!(find(), self.pin(asker, customer, keys));
-        let (found, bytes, vouched) = match pin? {
+        match pin? {
             Known::Seen(seen) => {
                 // An emergency: what this node has seen stands for what the log cannot say.
                 let (found, bytes) = read(seen.version).await?;
                 if found != seen {
                     return Err(rolled_back());
                 }
-                (found, bytes, None)
+                Ok(StoredRing { found, bytes, unpinned: None })
             }
             Known::Pinned(pin) => {
                 let mut newest = found?;
@@ -365,22 +394,9 @@ impl Keyring {
                     _ => {}
                 }
                 let vouched = self.accept(of, found, pin).await?;
-                (found, bytes, (!is_pinned).then_some(vouched))
+                Ok(StoredRing { found, bytes, unpinned: (!is_pinned).then_some(vouched) })
             }
-        };
-        let sealed = SealedRing::parse(&bytes).map_err(|error| unreadable(error, "ring"))?;
-        if (sealed.store, sealed.customer, sealed.version) != (self.store, customer, found.version) {
-            let message = format!("the ring of customer {customer} belongs to another customer or version");
-            return Err(Error::new(ErrorKind::Integrity, message));
         }
-        let epoch = self.epoch(asker, sealed.epoch).await?;
-        let ring = self.open_ring(keys, (&sealed, found.hash), &epoch).await?;
-        if let Some(vouched) = vouched {
-            // Its writer stopped before it pinned it. Now the log knows it.
-            self.pin_found(asker, &vouched).await?;
-        }
-        keys.accept(Arc::new(ring.clone()), found)?;
-        Ok(ring)
     }
 
     /// The data key `id` of `ring`, unwrapped: for whoever is admitted, each time anew. One that no
@@ -739,6 +755,14 @@ impl Keyring {
             lock(&keys.sessions).retain(|_, known| !known.evict(now) || Arc::strong_count(known) > 1);
         }
     }
+}
+
+/// A version of a ring that the log vouches for, as it is stored.
+struct StoredRing {
+    found: RingRef,
+    bytes: Bytes,
+    /// Its voucher, where the log has no pin of it yet.
+    unpinned: Option<Vouched>,
 }
 
 impl CustomerKeys {

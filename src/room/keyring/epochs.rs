@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 
@@ -27,7 +26,7 @@ use crate::id::{CustomerId, KmsKeyId};
 use crate::kms::{DataKey, EncryptionContext, KmsErrorKind};
 use crate::register::{NewEpoch, OnRecord, Register};
 use crate::ring::DirectoryKey;
-use crate::ring::sealed::{EpochRecord, SealedRing};
+use crate::ring::sealed::EpochRecord;
 use crate::store::create::{Created, create};
 use crate::store::{layout, store_error};
 use crate::time::Clock;
@@ -259,31 +258,11 @@ impl Keyring {
         Ok(())
     }
 
-    /// The epoch that stands in front of a customer's newest ring, which is not opened: whom to look for
-    /// where its KMS key does not answer. It is the ring that the log vouches for, as a key is used
-    /// again for its sake.
-    pub(crate) async fn epoch_in_front(&self, customer: CustomerId) -> Result<u32> {
-        let of = Versioned::Ring(customer);
-        let version = |path: &Path| layout::read_ring(path).map(|(_, version)| version);
-        let newest = newest(&*self.storage, layout::rings_of(customer), version).await?;
-        let none = || Error::new(ErrorKind::NotFound, format!("there is no ring of customer {customer}"));
-        let version = newest.ok_or_else(none)?;
-        let failed = |error| store_error(error, "read a ring");
-        let stored = self.storage.get(&layout::ring(customer, version)).await.map_err(failed)?;
-        let bytes = stored.bytes().await.map_err(failed)?;
-        let found = RingRef { version, hash: Sha256::digest(&bytes).into() };
-        let pin = self.log.newest_pin(of).await?;
-        if pin.as_ref().is_some_and(|pin| pin.version.version > version) {
-            let message = format!("the ring of customer {customer} is older than the log says");
-            return Err(Error::new(ErrorKind::Integrity, message));
-        }
-        self.accept(of, found, pin).await?;
-        let sealed = SealedRing::parse(&bytes).map_err(|error| unreadable(error, "ring"))?;
-        if (sealed.store, sealed.customer, sealed.version) != (self.store, customer, version) {
-            let message = format!("the ring of customer {customer} belongs to another customer or version");
-            return Err(Error::new(ErrorKind::Integrity, message));
-        }
-        Ok(sealed.epoch)
+    /// The epoch that a customer's newest ring is under, which is not opened: whom to look for where its KMS
+    /// key does not answer. It is the ring that the log vouches for, as a key is used again for its sake.
+    pub(crate) async fn epoch_in_front(&self, asker: Asker<'_>, customer: CustomerId) -> Result<u32> {
+        let stored = self.stored_ring(asker, customer, &self.customer(customer)).await?;
+        Ok(self.sealed_ring(customer, &stored)?.epoch)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A *head* is the newest version of a ring, or of the register. The log's pins say whose
 //! rings there are and which version is the newest; the listing of the keys storage adds
-//! those whose writer stopped before it pinned them, and its bases those that somebody hides.
+//! those whose writer stopped before it pinned them, and the log's bases those that somebody hides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -144,11 +144,8 @@ impl Strongroom {
             let found = match keyring.fresh_ring(asker, customer).await {
                 Ok(ring) => Found::Opens { epoch: ring.epoch, kms_keys: ring.kms_keys() },
                 // Nothing ends, and no key is used again, for the sake of what nobody vouches for.
-                Err(error) if error.kind() == ErrorKind::Integrity => {
-                    Found::Fails { epoch: None, kind: error.kind() }
-                }
                 Err(error) => {
-                    let epoch = keyring.epoch_in_front(customer).await.ok();
+                    let epoch = keyring.epoch_in_front(asker, customer).await.ok();
                     Found::Fails { epoch, kind: error.kind() }
                 }
             };
