@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 
 use super::orders::Orders;
+use super::paths::Paths;
 use super::records::{Records, Wanted};
 use super::{AT_ONCE, ATTEMPTS, certify, routine};
 use crate::access::Access;
@@ -262,10 +263,14 @@ impl Strongroom {
             if !may_go {
                 droppable.waiting.extend(keys);
                 by_order.remove(&Some(order));
-            } else if self.is_vain(ring, &with_their_days(ring, order, &keys)).await? {
+                continue;
+            }
+            let of_days = with_their_days(ring, order, &keys);
+            let paths = self.paths_of(ring, &of_days).await?;
+            if is_vain(ring, &paths, &of_days) {
                 by_order.remove(&Some(order));
                 droppable.vain.insert(order, keys);
-            } else if self.is_vain(ring, &keys).await? {
+            } else if is_vain(ring, &paths, &keys) {
                 // What these days have is under another key of theirs, which a hold keeps for now. They go
                 // together: by themselves they would undo the order, or have a certificate of nothing.
                 by_order.remove(&Some(order));
@@ -322,13 +327,13 @@ impl Strongroom {
         let (empty, full): (Vec<&KekId>, Vec<&KekId>) = keys.iter().partition(is_empty);
         Ok(full.into_iter().chain(empty).take(KEYS_AT_ONCE).copied().collect())
     }
+}
 
-    /// Whether nothing would be destroyed with these keys: whatever was under them is kept by
-    /// others now.
-    async fn is_vain(&self, ring: &Ring, keys: &BTreeSet<KekId>) -> Result<bool> {
-        let scope = self.paths_of(ring, keys).await?.scope(ring, ring.version, keys);
-        Ok(scope.shredded.is_empty() && scope.uncertain.is_empty())
-    }
+/// Whether nothing would be destroyed with these keys: whatever was under them is kept by
+/// others now.
+fn is_vain(ring: &Ring, paths: &Paths, keys: &BTreeSet<KekId>) -> bool {
+    let scope = paths.scope(ring, ring.version, keys);
+    scope.shredded.is_empty() && scope.uncertain.is_empty()
 }
 
 /// Keys of an order, with the others that it owns of the same days.
