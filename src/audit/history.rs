@@ -90,12 +90,12 @@ pub struct History {
 }
 
 impl History {
-    /// Reads the newest bases, and sees to it that every shard is there which the first one says has records,
-    /// as far as it says.
+    /// Reads the newest bases, and checks that the storage has each shard that the first shard names, with as
+    /// many records as it says.
     ///
     /// # Errors
     /// As [`LogReader::shard`] and [`LogReader::newest_base`];
-    /// [`ErrorKind::Integrity`] also if a shard is missing, or its end.
+    /// [`ErrorKind::Integrity`] also if a shard or its last records are missing.
     ///
     /// # Cancel safety
     /// Nothing is written.
@@ -105,7 +105,7 @@ impl History {
             let base = reader.newest_base(shard).await?.map(Arc::new);
             Ok::<_, Error>((reader.shard(shard).await?, base))
         };
-        // The first before the others: what it says of them was so before they are looked at.
+        // The first shard first: the others have grown to what it says of them before we read them.
         let first = open(FIRST_SHARD).await?;
         let others = reader.shards().await?.into_iter().filter(|shard| *shard != FIRST_SHARD);
         let mut shards = try_join_all(others.map(open)).await?;
@@ -115,8 +115,8 @@ impl History {
         Ok(history)
     }
 
-    /// A list alone would leave out what somebody took away, and what is under its records would look as if
-    /// nobody had sealed or kept it.
+    /// Refuses a log of which somebody deleted a shard: the list of the storage leaves it out, and its blobs would
+    /// look as if they had never been sealed or extended.
     async fn check_named(&self) -> Result<()> {
         let (first, base) = &self.shards[0];
         let of_base = base.iter().flat_map(|base| &base.header().used).map(|shard| (*shard, 1));
@@ -148,7 +148,7 @@ impl History {
         Ok(())
     }
 
-    /// The customers of whom the bases keep anything.
+    /// The customers whose operations the bases keep.
     #[must_use]
     pub fn customers(&self) -> BTreeSet<CustomerId> {
         let bases = self.shards.iter().filter_map(|(_, base)| base.as_ref());
@@ -160,10 +160,8 @@ impl History {
     /// no order, and then those behind them by time. The stream ends with the first error.
     ///
     /// # Errors
-    /// [`ErrorKind::AuditUnavailable`] if the storage cannot be read;
-    /// [`ErrorKind::Integrity`] or
-    /// [`ErrorKind::UnsupportedFormat`] if what was to be read is
-    /// missing, or is not what the log's key stands for.
+    /// [`ErrorKind::AuditUnavailable`] if the storage cannot be read; [`ErrorKind::Integrity`] or
+    /// [`ErrorKind::UnsupportedFormat`] if what was to be read is missing, or is not what the log's key stands for.
     #[must_use]
     pub fn operations(
         &self,

@@ -131,8 +131,8 @@ impl Strongroom {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for a customer of whom there is no record, and then
-    /// there is none of this either; [`ErrorKind::Integrity`] if the log's first commits are missing and
-    /// no removal of them is on record; as [`Log::record_view`], [`Strongroom::publish_log`] and
+    /// there is none of this either; [`ErrorKind::Integrity`] if the log's first commits are missing
+    /// without a record of their removal; as [`Log::record_view`], [`Strongroom::publish_log`] and
     /// [`Publisher::view`](crate::audit::publish::Publisher::view).
     ///
     /// # Cancel safety
@@ -349,15 +349,15 @@ impl Strongroom {
         Ok(removed)
     }
 
-    /// The same, each of them by a record of its removal: what is only missing was taken away by somebody
-    /// else, and a record of it now would make it look removed by the rules.
+    /// The same, if the log has a record of each removal. Commits that are missing without one were deleted by
+    /// somebody else, and a record that we write now would make that look like a removal by the rules.
     async fn removed_on_record(&self) -> Result<Vec<BaseRef>> {
         let removed = self.removed().await?;
         let mut without = removed.clone();
         if without.is_empty() {
             return Ok(removed);
         }
-        // Each removal has the others on record anew, so that none of them is in what goes.
+        // Each removal records the others again, so that their records are never in what it removes.
         let first = self.log_reader().shard(FIRST_SHARD).await?;
         let mut commits = first.commits(first.begin()..first.end(), None);
         while !without.is_empty()
@@ -369,17 +369,13 @@ impl Strongroom {
                 }
             }
         }
-        match without.first() {
-            None => Ok(removed),
-            Some(base) => {
-                let message = format!(
-                    "the first commits of shard {:04x} of the audit log are missing, and no removal of them is on \
-                     record: `audit verify` says what is wrong",
-                    base.shard
-                );
-                Err(Error::new(ErrorKind::Integrity, message))
-            }
-        }
+        let Some(base) = without.first() else { return Ok(removed) };
+        let message = format!(
+            "the first commits of shard {:04x} of the audit log are missing, and no removal of them is on record: \
+             `audit verify` says what is wrong",
+            base.shard
+        );
+        Err(Error::new(ErrorKind::Integrity, message))
     }
 
     /// Makes the bases of a shard that are missing behind its segments, and says how many.

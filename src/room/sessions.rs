@@ -382,8 +382,8 @@ impl Strongroom {
             }
             let standing = match keyring.standing(asker, customer, *id).await {
                 Ok(standing) => standing,
-                // What it was opened for cannot be read any more, so that it opens nothing. Nor does one whose
-                // paper somebody replaced: its grant must not outlive that.
+                // What it was opened for cannot be read any more, so that it opens nothing. The same if somebody
+                // replaced its paper: the grant must not outlive that.
                 Err(error)
                     if is_of_closed_epoch(&error) || granted.contains(id) && is_no_paper(error.kind()) =>
                 {
@@ -456,7 +456,7 @@ fn check(limits: SessionLimits) -> Result<()> {
     limits.check().map_err(|error| Error::new(ErrorKind::InvalidInput, wrong).with_source(error))
 }
 
-/// Whether what lies at the place of a paper is none, whenever it is read.
+/// Whether the object at a paper's path can never be read as that paper.
 const fn is_no_paper(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Integrity | ErrorKind::NotFound | ErrorKind::UnsupportedFormat)
 }

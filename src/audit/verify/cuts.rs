@@ -132,9 +132,9 @@ impl<'a> Cuts<'a> {
         self.context.now > until.saturating_add(OVERDUE)
     }
 
-    /// Whether a commit was stored so long ago that its segment has to be there by now. A host that is
-    /// days behind dates what it writes to a shard of its own so, and nobody is late with it yet. Where
-    /// the commit is gone, or the storage has no date for it, its own time counts.
+    /// Whether a commit was stored so long ago that its segment has to be there by now. A host whose clock is
+    /// days behind writes commits that look old at once. If the commit is gone, or the storage does not date
+    /// it, the commit's own time counts.
     async fn is_long_stored(&self, seq: u64) -> Result<bool> {
         let path = Object::Commit { shard: self.shard, seq }.path();
         match self.context.storage.head(&path).await {
