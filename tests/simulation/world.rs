@@ -705,8 +705,8 @@ impl World {
         };
         let began = self.oracle.borrow_mut().moment();
         // Shortly behind midnight it is yesterday for a clock that is a minute behind.
-        let near = actor.clock.seconds_ahead().abs() <= 100;
-        let from = if near { self.today().min(actor.clock.now().day()) } else { self.today() };
+        let right = actor.clock.seconds_ahead().abs() <= 100;
+        let from = if right { self.today().min(actor.clock.now().day()) } else { self.today() };
         let kept = self.client_of(client.id).kept;
         let tries = if once.is_some() { 3 } else { 1 };
         for _ in 0..tries {
@@ -723,7 +723,6 @@ impl World {
             let sealed = async { actor.customer(&client).await?.seal(bytes.clone(), options).await }.await;
             let Some(sealed) = self.done("seal", actor, sealed) else { continue };
             // Where the clock is wrong, the promise is for longer, if for anything.
-            let right = actor.clock.seconds_ahead().abs() <= 100;
             let earliest = if right { from.plus(kept.0) } else { from.plus(kept.0 - 1) };
             if sealed.retain_until < earliest {
                 self.catch_up().await;
@@ -1348,6 +1347,7 @@ impl World {
                 let ordered = self.oracle.borrow_mut().ordering(client.id, What::Release(hold));
                 let done = self.order(&judge, OrderKind::ReleaseHold { hold }, Some(client.id)).await;
                 self.surely("release", done);
+                self.count("release");
                 self.oracle.borrow_mut().ordered(ordered, true);
             }
         }
