@@ -9,7 +9,7 @@
 //! ([`shelves`]), it does not matter whether the base has it or a commit behind it: it is given
 //! out once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -21,7 +21,6 @@ use super::layout::FIRST_SHARD;
 use super::log::{LogReader, ShardReader};
 use super::operation::Operation;
 use super::query::{Filter, merged, tail};
-use super::{Event, ShardHead};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::CustomerId;
 use crate::time::Timestamp;
@@ -119,18 +118,7 @@ impl History {
     /// look as if they had never been sealed or extended.
     async fn check_named(&self) -> Result<()> {
         let (first, base) = &self.shards[0];
-        let of_base = base.iter().flat_map(|base| &base.header().used).map(|shard| (*shard, 1));
-        let mut named: BTreeMap<u16, u64> = of_base.collect();
-        let begin = base.as_ref().map_or(first.begin(), |base| base.header().commits);
-        let mut commits = first.commits(begin..first.end(), None);
-        while let Some(commit) = commits.try_next().await? {
-            for record in commit.records() {
-                if let Event::Shard(ShardHead { shard, tree }) = &record.event {
-                    let size = named.entry(*shard).or_default();
-                    *size = (*size).max(tree.size);
-                }
-            }
-        }
+        let named = self.reader.named(first, base.as_deref()).await?;
         for (shard, size) in named.into_iter().filter(|(_, size)| *size > 0) {
             let found = self.shards.iter().find(|(found, _)| found.number() == shard);
             let records = match found {

@@ -167,6 +167,8 @@ struct Inner {
     fences: AtomicU64,
     signers: Signers,
     authority: Authority,
+    /// What others are given to read it.
+    reader: LogReader,
     /// The newest key of the log that was seen in force, by number.
     key: AtomicU32,
     /// What this writer signs with, endorsed by each key of the log that it needed. Made with the first
@@ -271,6 +273,7 @@ impl Log {
             pace: Pace::new(start.head.time(), clock.uptime()),
             lost: AtomicBool::new(false),
             fences: AtomicU64::new(0),
+            reader: LogReader::open(Arc::clone(&wal.storage), store, &authority, config.deadline),
             config,
             signers,
             authority,
@@ -314,8 +317,7 @@ impl Log {
     /// The same log to be read, every shard of it.
     #[must_use]
     pub fn reader(&self) -> LogReader {
-        let inner = &self.inner;
-        LogReader::open(inner.wal().storage, inner.config.store, &inner.authority, inner.config.deadline)
+        self.inner.reader.clone()
     }
 
     /// The log's keys, as far as this handle knows.

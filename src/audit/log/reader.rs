@@ -18,7 +18,8 @@
 //! is one. What cannot be read so is an error and is not left out.
 //!
 //! Whoever holds the storage can leave out what is newest, whole segments' worth of
-//! it, or a whole shard: seeing that takes a checkpoint that was kept elsewhere.
+//! it, or a whole shard: seeing that takes a checkpoint that was kept elsewhere. A
+//! [`History`](crate::audit::history::History) sees it of a shard that the first one names.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -32,7 +33,9 @@ use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore};
 
 use super::wal::{Mark, Wal, request_within};
+use crate::audit::Event;
 use crate::audit::authority::Authority;
+use crate::audit::base::Base;
 use crate::audit::commit::{Commit, Header, MAX_LEN};
 use crate::audit::layout::{self, FIRST_SHARD, Object, SegmentName};
 use crate::audit::operation::Entry;
@@ -66,6 +69,16 @@ pub struct LogReader {
     store: StoreId,
     authority: Authority,
     limit: Duration,
+    named: Arc<Mutex<Named>>,
+}
+
+/// What the first shard says of the others, as far as it was read.
+#[derive(Debug, Default)]
+struct Named {
+    /// How many of its commits were read.
+    commits: u64,
+    /// How many records each shard has at least.
+    records: BTreeMap<u16, u64>,
 }
 
 impl LogReader {
@@ -78,7 +91,7 @@ impl LogReader {
         authority: impl Into<Authority>,
         limit: Duration,
     ) -> Self {
-        Self { storage, store, authority: authority.into(), limit }
+        Self { storage, store, authority: authority.into(), limit, named: Arc::default() }
     }
 
     /// The store whose log it is.
@@ -119,6 +132,33 @@ impl LogReader {
             }
         }
         Ok(shards.into_iter().collect())
+    }
+
+    /// How many records each shard has at least: the newest base of the first shard says it, and the commits
+    /// behind that. Clones of a reader read each of these commits once.
+    pub(in crate::audit) async fn named(
+        &self,
+        first: &ShardReader,
+        base: Option<&Base>,
+    ) -> Result<BTreeMap<u16, u64>> {
+        let known = || self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let begin = base.map_or(first.begin(), |base| base.header().commits).max(known().commits);
+        let of_base = base.iter().flat_map(|base| &base.header().used).map(|shard| (*shard, 1));
+        let mut said: Vec<(u16, u64)> = of_base.collect();
+        let mut commits = first.commits(begin..first.end().max(begin), None);
+        while let Some(commit) = commits.try_next().await? {
+            said.extend(commit.records().iter().filter_map(|record| match &record.event {
+                Event::Shard(head) => Some((head.shard, head.tree.size)),
+                _ => None,
+            }));
+        }
+        let mut known = known();
+        known.commits = known.commits.max(first.end());
+        for (shard, size) in said {
+            let records = known.records.entry(shard).or_default();
+            *records = (*records).max(size);
+        }
+        Ok(known.records.clone())
     }
 
     /// A shard as it is now: what is appended later is not seen.
